@@ -1,0 +1,59 @@
+# `make help` lists the targets. The virtual environment is made once, from requirements.lock, and
+# made anew only when that file changes.
+SHELL := /bin/bash
+VENV := .venv
+STAMP := $(VENV)/.installed
+CONFIG ?= configs/digits.yaml
+ARGS ?=
+PY_FILES := schema components trainer pipeline serving tests setup.py
+# Any Python 3.10: pyenv's own shim answers only for versions it was told about, so ask for the version file's.
+PYTHON ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python3.10 \
+	"$$(uv python find 3.10 2>/dev/null)"; do "$$p" -c 'import sys,venv,ensurepip; assert sys.version_info[:2]==(3,10)' \
+	2>/dev/null && command -v "$$p" && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-quick check format lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make .venv from requirements.lock (a minute; 3 GB)
+
+$(STAMP): requirements.lock requirements-uv.lock
+	@if [ -z "$(PYTHON)" ]; then echo "Python 3.10 with venv is needed and was not found: TFX 1.16 installs on no other." >&2; \
+	echo "Get it by one of:  uv python install 3.10  |  pyenv install 3.10  |  apt install python3.10-venv (Ubuntu 22.04)" >&2; \
+	echo "or name it:  make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.10" >&2; exit 1; fi
+	@echo "setting up $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	@$(VENV)/bin/uv pip sync --quiet --python $(VENV)/bin/python --require-hashes requirements-uv.lock requirements.lock
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(STAMP) ## run the whole pipeline (CONFIG=configs/digits.yaml ARGS="--set trainer.epochs=5")
+	@$(VENV)/bin/autoencoder run $(CONFIG) $(ARGS)
+
+test: $(STAMP) ## lint, types and every test that needs no special machine
+	@$(MAKE) --no-print-directory lint
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+check: $(STAMP) ## format check, lint, types and the quick tests, in about a minute
+	@$(MAKE) --no-print-directory lint
+	@$(VENV)/bin/python -m pytest -q -m "not slow" $(ARGS)
+
+.PHONY: lint
+lint: $(STAMP)
+	@$(VENV)/bin/ruff format --check $(PY_FILES)
+	@$(VENV)/bin/ruff check $(PY_FILES)
+	@$(VENV)/bin/mypy
+
+format: $(STAMP) ## format the code and sort the imports
+	@$(VENV)/bin/ruff check --fix $(PY_FILES)
+	@$(VENV)/bin/ruff format $(PY_FILES)
+
+lock: $(STAMP) ## resolve setup.py and constraints.in anew into requirements.lock
+	@$(VENV)/bin/uv pip compile setup.py --all-extras --constraint constraints.in --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock" --quiet --output-file requirements.lock
+
+clean: ## remove the virtual environment and caches (runs/ stays)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,28 @@
+"""The names of an example's features and of its splits: their one home."""
+
+from typing import Final
+
+IMAGE: Final = "image"
+"""The image file's own bytes; arrays are stored as PNG."""
+IMAGE_ID: Final = "image_id"
+"""Stable, unique, URI-like: a relative path, or `digits/00042`."""
+LABEL: Final = "label"
+"""Class or folder name, empty if none."""
+IS_ANOMALY: Final = "is_anomaly"
+"""0 normal, 1 anomalous, absent when unknown."""
+HEIGHT_PX: Final = "height_px"
+WIDTH_PX: Final = "width_px"
+CHANNELS: Final = "channels"
+"""1 grey, 3 RGB."""
+MEAN_INTENSITY: Final = "mean_intensity"
+"""Mean over all pixels and channels, in [0, 1]."""
+CONTRAST: Final = "contrast"
+"""Standard deviation over all pixels and channels, in [0, 0.5]."""
+
+STATISTICS_FEATURES: Final = (LABEL, IS_ANOMALY, HEIGHT_PX, WIDTH_PX, CHANNELS, MEAN_INTENSITY, CONTRAST)
+"""What StatisticsGen looks at: never the image bytes or the identifiers, whose top-k lists mean nothing."""
+
+TRAIN: Final = "train"
+EVAL: Final = "eval"
+TEST: Final = "test"
+SPLITS: Final = (TRAIN, EVAL, TEST)

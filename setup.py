@@ -1,0 +1,48 @@
+"""The one distribution: the pipeline's packages, also what Beam workers install (`--setup_file=./setup.py`)."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).parent
+PACKAGES = ["schema", "components", "trainer", "pipeline", "serving"]
+
+setup(
+    name="tfx-image-autoencoder",
+    version="0.1.0",
+    description="A TensorFlow Extended production pipeline for image autoencoders",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=PACKAGES,
+    package_data={"schema": ["schema.pbtxt"]},
+    python_requires=">=3.10,<3.14",
+    # Ranges, because a library must not pin; the tested versions, with hashes, are in requirements.lock.
+    install_requires=[
+        "apache-beam>=2.59",
+        "click>=8",
+        "grpcio>=1.60",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "pillow>=10",
+        "prometheus-client>=0.20",
+        "pydantic>=2.6",
+        "pyyaml>=6",
+        "rich>=13",
+        "scikit-learn>=1.5",
+        "starlette>=0.40",
+        "tensorflow>=2.16",
+        "tensorflow-metadata>=1.16",
+        "tensorflow-model-analysis>=0.47",
+        "tensorflow-serving-api>=2.16",
+        "tensorflow-transform>=1.16",
+        "tf-keras>=2.16",
+        "tfx>=1.16",
+        "uvicorn>=0.30",
+    ],
+    extras_require={
+        "kubeflow": ["kfp>=2.5"],
+        "dev": ["build>=1.2", "hypothesis>=6.100", "mypy>=1.10", "pytest>=8", "ruff>=0.6", "types-PyYAML"],
+    },
+    entry_points={"console_scripts": ["autoencoder=pipeline.cli:main"]},
+)
