@@ -1,0 +1,28 @@
+"""Which model a candidate is compared with."""
+
+from typing import Any
+
+from tfx import types
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
+
+CANDIDATE_KEY = "candidate"
+
+
+class LatestOtherBlessedModelStrategy(LatestBlessedModelStrategy):  # type: ignore[misc]
+    """The latest blessed model that is not the candidate itself.
+
+    TFX's own strategy returns, on a repeated run, the candidate: it would be compared with itself, and the
+    Evaluator would run again although nothing changed.
+    """
+
+    def resolve_artifacts(
+        self, store: Any, input_dict: dict[str, list[types.Artifact]]
+    ) -> dict[str, list[types.Artifact]] | None:
+        candidates = input_dict.pop(CANDIDATE_KEY)
+        candidate_ids = {artifact.id for artifact in candidates}
+        others = {
+            key: [artifact for artifact in artifacts if artifact.id not in candidate_ids]
+            for key, artifacts in input_dict.items()
+        }
+        resolved = super().resolve_artifacts(store, others)
+        return None if resolved is None else {**resolved, CANDIDATE_KEY: candidates}

@@ -1,0 +1,166 @@
+"""ReconstructionEvaluator: TFX's Evaluator with a gate that needs no labels and proves that it fails closed."""
+
+import copy
+import json
+import os
+import shutil
+import tempfile
+from typing import Any
+
+from google.protobuf import json_format
+from tfx import types
+from tfx.components.evaluator import executor as stock
+from tfx.dsl.components.base import base_beam_component, executor_spec
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types import standard_component_specs as keys
+from tfx.utils import json_utils
+
+from components import gate
+from components.settings import EvaluationSettings
+from schema import features
+
+MODEL_RUN_KEY = "model_run"
+GATE_FILE = "gate.json"
+_CONTROLS_FOLDER = "controls"
+_PCA = "pca"
+_MUST_BE_REFUSED = ("untrained", "constant")
+
+Artifacts = dict[str, list[types.Artifact]]
+
+
+class OpenGateError(Exception):
+    """The gate would bless a model that has learnt nothing; the message names it and the remedy."""
+
+
+class ReconstructionEvaluatorSpec(component_spec.ComponentSpec):
+    PARAMETERS = {
+        "settings": component_spec.ExecutionParameter(type=str),
+        "source_fingerprint": component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        keys.EXAMPLES_KEY: component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        keys.MODEL_KEY: component_spec.ChannelParameter(type=standard_artifacts.Model),
+        MODEL_RUN_KEY: component_spec.ChannelParameter(type=standard_artifacts.ModelRun),
+        keys.BASELINE_MODEL_KEY: component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+        keys.SCHEMA_KEY: component_spec.ChannelParameter(type=standard_artifacts.Schema),
+    }
+    OUTPUTS = {
+        keys.EVALUATION_KEY: component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        keys.BLESSING_KEY: component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
+    }
+
+
+class ReconstructionEvaluatorExecutor(stock.Executor):  # type: ignore[misc]
+    """Runs TFX's executor on the candidate and, through the same gate, on each control.
+
+    Raises OpenGateError if a control that has learnt nothing would be blessed.
+    """
+
+    def Do(  # noqa: N802 - TFX's name
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
+    ) -> None:
+        settings = EvaluationSettings.model_validate_json(exec_properties["settings"])
+        evaluation_uri = artifact_utils.get_single_uri(output_dict[keys.EVALUATION_KEY])
+        pca_error = self._error_of_pca(input_dict)
+        bounds = gate.bounds_of(settings, pca_error=pca_error)
+        self._evaluate(input_dict, output_dict, bounds)
+        rows = gate.judge(evaluation_uri, bounds)
+        refused_controls = {name: self._control_is_refused(name, input_dict, bounds) for name in _MUST_BE_REFUSED}
+        _require_closed(refused_controls)
+        by_label = gate.read_metrics(evaluation_uri, gate.CANDIDATE)
+        overall = by_label.pop(None)
+        report = {
+            "blessed": all(row["passed"] for row in rows),
+            "metrics": {**overall, "pca_mean_error": pca_error},
+            "metrics_by_label": by_label,
+            "thresholds": rows,
+            "controls_refused": refused_controls,
+        }
+        with fileio.open(os.path.join(evaluation_uri, GATE_FILE), "w") as file:  # noqa: PTH118 - may be remote
+            file.write(json.dumps(report, indent=2))
+        evaluation = artifact_utils.get_single_instance(output_dict[keys.EVALUATION_KEY])
+        evaluation.set_float_custom_property("mean_error", overall["mean_error"])
+
+    def _evaluate(self, input_dict: Artifacts, output_dict: Artifacts, bounds: list[gate.Bound]) -> None:
+        """TFX's own executor with our metrics and bounds, on the test split."""
+        inputs = {key: value for key, value in input_dict.items() if key != MODEL_RUN_KEY}
+        properties = {
+            keys.EVAL_CONFIG_KEY: json_format.MessageToJson(gate.eval_config(bounds), sort_keys=True),
+            keys.EXAMPLE_SPLITS_KEY: json_utils.dumps([features.TEST]),
+        }
+        super().Do(inputs, output_dict, properties)
+
+    def _evaluate_control(
+        self, name: str, input_dict: Artifacts, bounds: list[gate.Bound], folder: str
+    ) -> standard_artifacts.ModelBlessing:
+        """Judge `<model_run>/controls/<name>` in place of the candidate, leaving the results in `folder`."""
+        model_run = artifact_utils.get_single_instance(input_dict[MODEL_RUN_KEY])
+        candidate = artifact_utils.get_single_instance(input_dict[keys.MODEL_KEY])
+        control = standard_artifacts.Model()
+        control.set_mlmd_artifact(copy.deepcopy(candidate.mlmd_artifact))
+        control.uri = os.path.join(model_run.uri, _CONTROLS_FOLDER, name)  # noqa: PTH118 - may be remote
+        evaluation, blessing = standard_artifacts.ModelEvaluation(), standard_artifacts.ModelBlessing()
+        evaluation.uri = os.path.join(folder, "evaluation")  # noqa: PTH118
+        blessing.uri = os.path.join(folder, "blessing")  # noqa: PTH118
+        outputs = {keys.EVALUATION_KEY: [evaluation], keys.BLESSING_KEY: [blessing]}
+        self._evaluate({**input_dict, keys.MODEL_KEY: [control]}, outputs, bounds)
+        return blessing
+
+    def _error_of_pca(self, input_dict: Artifacts) -> float:
+        folder = tempfile.mkdtemp(dir=self._get_tmp_dir())
+        without_baseline = {key: value for key, value in input_dict.items() if key != keys.BASELINE_MODEL_KEY}
+        self._evaluate_control(_PCA, without_baseline, [], folder)
+        error = gate.read_metrics(f"{folder}/evaluation", gate.CANDIDATE)[None]["mean_error"]
+        shutil.rmtree(folder)
+        return error
+
+    def _control_is_refused(self, name: str, input_dict: Artifacts, bounds: list[gate.Bound]) -> bool:
+        folder = tempfile.mkdtemp(dir=self._get_tmp_dir())
+        blessing = self._evaluate_control(name, input_dict, bounds, folder)
+        shutil.rmtree(folder)
+        return blessing.get_int_custom_property("blessed") != 1
+
+
+class ReconstructionEvaluator(base_beam_component.BaseBeamComponent):  # type: ignore[misc]
+    """Decides whether a model may be pushed.
+
+    Outputs `evaluation` (TFMA's results and `gate.json`) and `blessing`, as TFX's Evaluator does.
+    """
+
+    SPEC_CLASS = ReconstructionEvaluatorSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(ReconstructionEvaluatorExecutor)
+
+    def __init__(
+        self,
+        *,
+        examples: types.BaseChannel,
+        model: types.BaseChannel,
+        model_run: types.BaseChannel,
+        baseline_model: types.BaseChannel,
+        schema: types.BaseChannel,
+        settings: EvaluationSettings,
+        source_fingerprint: str,
+    ) -> None:
+        super().__init__(
+            spec=ReconstructionEvaluatorSpec(
+                examples=examples,
+                model=model,
+                model_run=model_run,
+                baseline_model=baseline_model,
+                schema=schema,
+                settings=settings.model_dump_json(),
+                source_fingerprint=source_fingerprint,
+                evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
+                blessing=types.Channel(type=standard_artifacts.ModelBlessing),
+            )
+        )
+
+
+def _require_closed(refused: dict[str, bool]) -> None:
+    blessed = [name for name, is_refused in refused.items() if not is_refused]
+    if blessed:
+        raise OpenGateError(
+            f"the gate would bless a model that has learnt nothing ({', '.join(blessed)}), so its verdict on the "
+            "candidate means nothing either; tighten evaluation.thresholds, or set evaluation.max_pca_ratio"
+        )

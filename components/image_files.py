@@ -1,0 +1,123 @@
+"""One image, as bytes or pixels -> what an example stores: bytes that TensorFlow can decode, and small numbers."""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+MAX_PIXELS = 100_000_000
+"""Larger images are rejected unread: a small file can claim to be huge (a decompression bomb)."""
+
+_DECODABLE_IN_GRAPH = {("PNG", "L"), ("PNG", "RGB"), ("JPEG", "L"), ("JPEG", "RGB")}
+_EXIF_ORIENTATION = 0x0112
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class UnreadableImageError(Exception):
+    """The bytes are no image that can be used; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """What an example stores of an image: H x W pixels, 1 or 3 channels; mean and contrast in [0, 1] units."""
+
+    encoded: bytes
+    height_px: int
+    width_px: int
+    channels: int
+    mean_intensity: float
+    contrast: float
+
+
+def from_pixels(pixels: Pixels) -> StoredImage:
+    """Pixels [H, W], [H, W, 1] or [H, W, 3] of type uint8 -> PNG."""
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return _stored(buffer.getvalue(), pixels)
+
+
+def from_file_bytes(content: bytes) -> StoredImage:
+    """The bytes of an image file -> the same bytes where TensorFlow decodes them to what a viewer shows, else PNG.
+
+    Palettes are resolved, transparency is laid over white, CMYK becomes RGB, 16 bits become 8, EXIF
+    rotation is applied, and of an animation the first frame is taken.
+
+    Raises UnreadableImageError for empty, truncated, foreign or oversized content.
+    """
+    if not content:
+        raise UnreadableImageError("empty file")
+    try:
+        image = Image.open(io.BytesIO(content))
+        if image.width * image.height > MAX_PIXELS:
+            raise UnreadableImageError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
+        if _needs_no_conversion(image):
+            decoded = _decode_as_serving_does(content)
+            if decoded is not None:
+                return _stored(content, decoded)
+        return from_pixels(_to_grey_or_rgb(image))
+    except UnreadableImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise UnreadableImageError(f"more than {MAX_PIXELS:,} pixels") from None
+    except Image.UnidentifiedImageError:
+        raise UnreadableImageError("not an image of a known format") from None
+    # Pillow's decoders raise all of these for malformed content.
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
+        raise UnreadableImageError(f"cannot be decoded: {error}") from None
+
+
+def _needs_no_conversion(image: Image.Image) -> bool:
+    if (image.format, image.mode) not in _DECODABLE_IN_GRAPH or "transparency" in image.info:
+        return False
+    return image.getexif().get(_EXIF_ORIENTATION, 1) == 1
+
+
+def _decode_as_serving_does(content: bytes) -> Pixels | None:
+    """[H, W, C], or None where TensorFlow refuses what Pillow may still accept."""
+    import tensorflow as tf
+
+    try:
+        return np.asarray(tf.io.decode_image(content, expand_animations=False))
+    except tf.errors.InvalidArgumentError:
+        return None
+
+
+def _to_grey_or_rgb(image: Image.Image) -> Pixels:
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        return _to_eight_bits(np.asarray(image))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        image = Image.alpha_composite(white, rgba).convert("L" if image.mode == "LA" else "RGB")
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return np.asarray(image)
+
+
+def _to_eight_bits(wide: npt.NDArray[Any]) -> Pixels:
+    """16-bit integers by their high byte, as PNG readers do; 32-bit and floating point by their own range."""
+    if wide.dtype == np.uint16 or (wide.dtype.kind == "i" and wide.min() >= 0 and wide.max() < 2**16):
+        return (wide.astype(np.uint16) >> 8).astype(np.uint8)
+    low, high = float(wide.min()), float(wide.max())
+    if not np.isfinite([low, high]).all():
+        raise UnreadableImageError("holds values that are not finite")
+    return np.round((wide - low) * (255.0 / ((high - low) or 1.0))).astype(np.uint8)
+
+
+def _stored(encoded: bytes, pixels: Pixels) -> StoredImage:
+    return StoredImage(
+        encoded=encoded,
+        height_px=pixels.shape[0],
+        width_px=pixels.shape[1],
+        channels=1 if pixels.ndim == 2 else pixels.shape[2],
+        mean_intensity=float(pixels.mean()) / 255.0,
+        contrast=float(pixels.std()) / 255.0,
+    )

@@ -1,0 +1,52 @@
+"""CuratedSchemaGen: TFX's ImportSchemaGen, cached by the schema's content instead of its path."""
+
+import os
+from typing import Any
+
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx import types
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, component_spec, standard_artifacts
+
+SCHEMA_KEY = "schema"
+_FILE_NAME = "schema.pbtxt"
+
+
+class CuratedSchemaGenSpec(component_spec.ComponentSpec):
+    PARAMETERS = {"schema_text": component_spec.ExecutionParameter(type=str)}
+    INPUTS: dict[str, Any] = {}
+    OUTPUTS = {SCHEMA_KEY: component_spec.ChannelParameter(type=standard_artifacts.Schema)}
+
+
+class CuratedSchemaGenExecutor(base_executor.BaseExecutor):  # type: ignore[misc]
+    """Writes the schema as `schema.pbtxt`, the name that TFX's readers expect."""
+
+    def Do(  # noqa: N802 - TFX's name
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        uri = artifact_utils.get_single_uri(output_dict[SCHEMA_KEY])
+        with fileio.open(os.path.join(uri, _FILE_NAME), "w") as file:  # noqa: PTH118 - may be remote
+            file.write(exec_properties["schema_text"])
+
+
+class CuratedSchemaGen(base_component.BaseComponent):  # type: ignore[misc]
+    """Brings a reviewed schema (`schema_text`, a Schema proto as text) into the pipeline.
+
+    Raises `text_format.ParseError` when the pipeline is built, if the text is no valid Schema.
+    """
+
+    SPEC_CLASS = CuratedSchemaGenSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(CuratedSchemaGenExecutor)
+
+    def __init__(self, *, schema_text: str) -> None:
+        text_format.Parse(schema_text, schema_pb2.Schema())
+        super().__init__(
+            spec=CuratedSchemaGenSpec(
+                schema_text=schema_text, schema=types.Channel(type=standard_artifacts.Schema)
+            )
+        )

@@ -1,0 +1,78 @@
+"""The `data:` and `evaluation:` sections of the configuration."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MetricName = Literal[
+    "mean_error", "median_error", "p95_error", "p99_error", "max_error", "rmse", "psnr", "ssim",
+    "explained_variance", "example_count",
+]  # fmt: skip
+SourceName = Literal["digits", "mnist", "fashion_mnist", "idx", "folder"]
+
+
+class DataSettings(BaseModel):
+    """Source, splits and limits; every field is part of ImageExampleGen's cache key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: SourceName = "digits"
+    path: str | None = None
+    """Folder of the images or IDX files; for mnist and fashion_mnist, null downloads the originals."""
+    eval_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of images held out for early stopping and calibration."""
+    test_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of images never seen in training or calibration; ignored where the data name their own test split."""
+    normal_labels: tuple[str, ...] = ()
+    """Labels that count as normal; images of any other label are anomalies and go to `test`. Empty: all unknown."""
+    max_images: int | None = Field(None, ge=1)
+    """Use only the first so many images of each file or folder listing, for trials."""
+    max_reject_fraction: float = Field(0.05, ge=0, le=1)
+    """More unreadable images than this share stop the run before training."""
+    images_per_shard: int = Field(10_000, ge=1)
+    """One unit of Beam work, and one TFRecord file per split."""
+
+    @model_validator(mode="after")
+    def _check_path_and_fractions(self) -> "DataSettings":
+        if self.source in ("idx", "folder") and not self.path:
+            raise ValueError(f"data.path is required for source '{self.source}': the folder that holds the images")
+        if self.source == "digits" and self.path:
+            raise ValueError("data.path has no meaning for source 'digits' (it is bundled); set data.source to 'folder'")
+        if self.eval_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"data.eval_fraction {self.eval_fraction} + data.test_fraction {self.test_fraction} leave no images "
+                "to train on: make their sum less than 1"
+            )
+        return self
+
+
+class Threshold(BaseModel):
+    """One bound of the gate: `metric` must lie in [min, max], over all images or those of one `label`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: MetricName
+    min: float | None = None
+    max: float | None = None
+    label: str | None = None
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> "Threshold":
+        if self.min is None and self.max is None:
+            raise ValueError(f"the threshold on {self.metric} needs min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"the threshold on {self.metric} has min {self.min} above max {self.max}: none can pass")
+        return self
+
+
+class EvaluationSettings(BaseModel):
+    """The gate that decides whether a model may be pushed, and the anomaly threshold's false-alarm rate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    false_alarm_rate: float = Field(0.01, gt=0, lt=1)
+    max_pca_ratio: float | None = Field(1.0, gt=0)
+    """Mean error allowed, as a multiple of PCA's with as many components as the latent has numbers; null waives it."""
+    max_regression: float | None = Field(0.05, ge=0)
+    """How much worse than the latest blessed model the mean error may be, as a fraction; null waives it."""
+    thresholds: tuple[Threshold, ...] = ()

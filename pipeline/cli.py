@@ -1,0 +1,52 @@
+"""The command line: the only place that reads arguments. Nothing heavy is imported until a command needs it."""
+
+import sys
+from pathlib import Path
+
+import click
+
+BAD_USAGE = 2
+_SET_HELP = "Override a field of the configuration, e.g. --set trainer.epochs=20 (repeatable)."
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="tfx-image-autoencoder")
+def main() -> None:
+    """Train, judge, push and serve image autoencoders with TensorFlow Extended.
+
+    Exit codes: 0 done; 1 failed; 2 bad usage or configuration (nothing was started); 3 the gate refused the model.
+    """
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path), default=Path("configs/digits.yaml"))
+@click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help=_SET_HELP)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
+def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Run the whole pipeline that CONFIG describes (default: configs/digits.yaml).
+
+    Example: autoencoder run configs/mnist-dense.yaml --set trainer.epochs=20
+    """
+    from pipeline.configuration import ConfigurationError, load_configuration
+
+    try:
+        configuration = load_configuration(config, overrides)
+        from pipeline.run import run as run_locally
+
+        sys.exit(run_locally(configuration, as_json=as_json))
+    except ConfigurationError as error:
+        click.echo(str(error), err=True)
+        sys.exit(BAD_USAGE)
+    except KeyboardInterrupt:
+        click.echo("\ninterrupted; the next run continues after the last finished component", err=True)
+        sys.exit(130)
+
+
+@main.command()
+@click.option("--root", type=click.Path(path_type=Path), default=Path("runs"), help="Folder of the runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+def runs(root: Path, as_json: bool) -> None:
+    """List past runs with verdict, error and duration, newest first."""
+    from pipeline.past_runs import print_runs
+
+    print_runs(root, as_json=as_json)

@@ -1,0 +1,123 @@
+"""The pipeline, in data order."""
+
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+import tensorflow_data_validation as tfdv
+from tfx.components import Pusher, StatisticsGen, Trainer, Transform
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.orchestration import pipeline as tfx_pipeline
+from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
+from tfx.types import Channel, standard_artifacts
+
+from components.baseline import LatestOtherBlessedModelStrategy
+from components.evaluator import ReconstructionEvaluator
+from components.example_gen import ImageExampleGen
+from components.example_validator import StrictExampleValidator
+from components.schema_gen import CuratedSchemaGen
+from pipeline.configuration import Configuration
+from schema import features
+from schema.fingerprint import source_fingerprint
+from trainer.module import run_fn
+from trainer.preprocessing import preprocessing_fn
+
+
+def create_pipeline(
+    configuration: Configuration,
+    *,
+    data_fingerprint: str,
+    pipeline_root: str,
+    push_destination: str,
+    metadata_connection_config: Any,
+    beam_args: list[str],
+) -> tfx_pipeline.Pipeline:
+    """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Evaluator -> Pusher."""
+    image = configuration.image.model_dump(mode="json")
+
+    example_gen = ImageExampleGen(
+        settings=configuration.data,
+        data_fingerprint=data_fingerprint,
+        source_fingerprint=source_fingerprint("components.example_gen"),
+    )
+    statistics_gen = StatisticsGen(
+        examples=example_gen.outputs["examples"],
+        stats_options=tfdv.StatsOptions(feature_allowlist=list(features.STATISTICS_FEATURES)),
+    )
+    schema_gen = CuratedSchemaGen(schema_text=resources.files("schema").joinpath("schema.pbtxt").read_text())
+    example_validator = StrictExampleValidator(
+        statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
+    ).with_id("ExampleValidator")
+    transform = Transform(
+        examples=example_gen.outputs["examples"],
+        schema=schema_gen.outputs["schema"],
+        preprocessing_fn=_dotted_path(preprocessing_fn),
+        custom_config={"image": image, "source": source_fingerprint("trainer.preprocessing")},
+        # Analyse the training split, and write no decoded copy of any image: the Trainer applies the graph itself.
+        splits_config=transform_pb2.SplitsConfig(analyze=[features.TRAIN]),
+        materialize=False,
+        disable_statistics=True,
+    )
+    transform.add_upstream_node(example_validator)
+    trainer = Trainer(
+        run_fn=_dotted_path(run_fn),
+        examples=example_gen.outputs["examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        schema=schema_gen.outputs["schema"],
+        train_args=trainer_pb2.TrainArgs(splits=[features.TRAIN]),
+        eval_args=trainer_pb2.EvalArgs(splits=[features.EVAL]),
+        custom_config={
+            "name": configuration.name,
+            "image": image,
+            "trainer": configuration.trainer.model_dump(mode="json"),
+            "seed": configuration.seed,
+            "false_alarm_rate": configuration.evaluation.false_alarm_rate,
+            "data_fingerprint": data_fingerprint,
+            "source_fingerprint": source_fingerprint("trainer.module"),
+        },
+    )
+    baseline = Resolver(
+        strategy_class=LatestOtherBlessedModelStrategy,
+        candidate=trainer.outputs["model"],
+        model=Channel(type=standard_artifacts.Model),
+        model_blessing=Channel(type=standard_artifacts.ModelBlessing),
+    ).with_id("latest_blessed_model")
+    evaluator = ReconstructionEvaluator(
+        examples=example_gen.outputs["examples"],
+        model=trainer.outputs["model"],
+        model_run=trainer.outputs["model_run"],
+        baseline_model=baseline.outputs["model"],
+        schema=schema_gen.outputs["schema"],
+        settings=configuration.evaluation,
+        source_fingerprint=source_fingerprint("components.evaluator"),
+    ).with_id("Evaluator")
+    pusher = Pusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=pusher_pb2.PushDestination(
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=push_destination)
+        ),
+    )
+    return tfx_pipeline.Pipeline(
+        pipeline_name=configuration.name,
+        pipeline_root=pipeline_root,
+        components=[
+            example_gen,
+            statistics_gen,
+            schema_gen,
+            example_validator,
+            transform,
+            trainer,
+            baseline,
+            evaluator,
+            pusher,
+        ],
+        metadata_connection_config=metadata_connection_config,
+        beam_pipeline_args=beam_args,
+        enable_cache=True,
+    )
+
+
+def _dotted_path(function: Callable[..., Any]) -> str:
+    """`package.module.name`: what TFX imports in whichever process runs the component."""
+    return f"{function.__module__}.{function.__qualname__}"

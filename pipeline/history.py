@@ -1,0 +1,109 @@
+"""What ML Metadata remembers of a pipeline's runs."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tfx.orchestration import metadata
+
+_RUN_CONTEXT = "pipeline_run"
+_NODE_CONTEXT = "node"
+_NO_VERDICT = {"blessed": False, "pushed": None, "metrics": {}, "thresholds": []}
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """One run; `verdict` is blessed, refused or incomplete, `mean_error` None where no Evaluator finished."""
+
+    run_id: str
+    started_ms: int
+    seconds: float
+    verdict: str
+    mean_error: float | None
+    pushed: str | None
+
+
+def last_durations(connection: Any) -> dict[str, float]:
+    """Component -> seconds of its latest execution that really ran."""
+    with metadata.Metadata(connection) as handle:
+        store = handle.store
+        durations = {}
+        for context in store.get_contexts_by_type(_NODE_CONTEXT):
+            ran = [e for e in store.get_executions_by_context(context.id) if e.last_known_state == mlmd.Execution.COMPLETE]
+            if ran:
+                latest = max(ran, key=lambda e: int(e.id))
+                name = context.name.rpartition(".")[2]
+                durations[name] = (latest.last_update_time_since_epoch - latest.create_time_since_epoch) / 1000
+        return durations
+
+
+def latest_uri(connection: Any, type_name: str) -> str | None:
+    """Where the newest artifact of a type is, or None."""
+    with metadata.Metadata(connection) as handle:
+        artifacts = [a for a in _artifacts(handle.store, type_name) if a.state == mlmd.Artifact.LIVE]
+        return max(artifacts, key=lambda a: int(a.id)).uri if artifacts else None
+
+
+def verdict_of_latest(connection: Any, *, completed: bool) -> dict[str, Any]:
+    """`blessed`, `pushed`, `metrics` and `thresholds` of the newest run."""
+    if not completed:
+        return dict(_NO_VERDICT)
+    with metadata.Metadata(connection) as handle:
+        store = handle.store
+        run = max(store.get_contexts_by_type(_RUN_CONTEXT), key=lambda c: int(c.id))
+        return _verdict(store, run)
+
+
+def past_runs(connection: Any) -> list[PastRun]:
+    """All runs, newest first."""
+    with metadata.Metadata(connection) as handle:
+        store = handle.store
+        runs = sorted(store.get_contexts_by_type(_RUN_CONTEXT), key=lambda c: -int(c.id))
+        return [_past_run(store, run) for run in runs]
+
+
+def _past_run(store: Any, run: Any) -> PastRun:
+    executions = store.get_executions_by_context(run.id)
+    verdict = _verdict(store, run)
+    state = "incomplete" if not verdict["metrics"] else "blessed" if verdict["blessed"] else "refused"
+    ended_ms = max((e.last_update_time_since_epoch for e in executions), default=run.create_time_since_epoch)
+    return PastRun(
+        run_id=run.name,
+        started_ms=run.create_time_since_epoch,
+        seconds=(ended_ms - run.create_time_since_epoch) / 1000,
+        verdict=state,
+        mean_error=verdict["metrics"].get("mean_error"),
+        pushed=verdict["pushed"],
+    )
+
+
+def _verdict(store: Any, run: Any) -> dict[str, Any]:
+    evaluation = _output(store, run, "ModelEvaluation")
+    if evaluation is None or not Path(evaluation.uri, "gate.json").exists():
+        return dict(_NO_VERDICT)
+    gate = json.loads(Path(evaluation.uri, "gate.json").read_text())
+    pushed = _output(store, run, "PushedModel")
+    destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
+    return {
+        "blessed": gate["blessed"],
+        "pushed": destination or None,
+        "metrics": gate["metrics"],
+        "thresholds": gate["thresholds"],
+    }
+
+
+def _output(store: Any, run: Any, type_name: str) -> Any:
+    """The artifact of a type that the run produced, or took from the cache."""
+    outputs = (mlmd.Event.OUTPUT, mlmd.Event.INTERNAL_OUTPUT)
+    ids = [e.id for e in store.get_executions_by_context(run.id)]
+    events = store.get_events_by_execution_ids(ids) if ids else []
+    wanted = {event.artifact_id for event in events if event.type in outputs}
+    found = [a for a in _artifacts(store, type_name) if a.id in wanted]
+    return max(found, key=lambda a: int(a.id)) if found else None
+
+
+def _artifacts(store: Any, type_name: str) -> list[Any]:
+    known = {artifact_type.name for artifact_type in store.get_artifact_types()}
+    return list(store.get_artifacts_by_type(type_name)) if type_name in known else []

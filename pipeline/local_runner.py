@@ -1,0 +1,111 @@
+"""TFX's local runner, node by node, telling what happens to each and stopping cleanly at the first failure."""
+
+import datetime
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tfx.dsl.compiler import compiler, constants
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.orchestration import metadata
+from tfx.orchestration import pipeline as tfx_pipeline
+from tfx.orchestration.local import runner_utils
+from tfx.orchestration.portable import launcher, runtime_parameter_utils
+
+RAN, CACHED, FAILED, SKIPPED = "ran", "cached", "failed", "skipped"
+
+
+@dataclass
+class ComponentOutcome:
+    """What happened to one component."""
+
+    name: str
+    state: str
+    seconds: float
+    error: BaseException | None = None
+
+
+Listener = Callable[[str, ComponentOutcome | None], None]
+"""Called with a component's name before it starts (None) and after it has ended (its outcome)."""
+
+
+def run_pipeline(pipeline: tfx_pipeline.Pipeline, listen: Listener) -> list[ComponentOutcome]:
+    """Launch every node in order, as TFX's LocalDagRunner does; after a failure the rest are skipped."""
+    ir = compiler.Compiler().compile(pipeline)
+    run_id = datetime.datetime.now(tz=datetime.timezone.utc).strftime("%Y-%m-%dT%H-%M-%S.%fZ")
+    runtime_parameter_utils.substitute_runtime_parameter(ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
+    deployment = runner_utils.extract_local_deployment_config(ir)
+    connection = deployment.metadata_connection_config
+    connection = getattr(connection, connection.WhichOneof("connection_config"))
+    _abandon_unfinished(connection, Path(pipeline.pipeline_info.pipeline_root))
+
+    outcomes: list[ComponentOutcome] = []
+    for node in ir.nodes:
+        name = node.pipeline_node.node_info.id
+        if outcomes and outcomes[-1].state in (FAILED, SKIPPED):
+            outcomes.append(ComponentOutcome(name, SKIPPED, 0.0))
+            continue
+        listen(name, None)
+        started = time.monotonic()
+        outcome = ComponentOutcome(name, RAN, 0.0)
+        try:
+            if _launch(ir, node.pipeline_node, deployment, connection):
+                outcome.state = CACHED
+        except Exception as error:  # every executor's failure ends here, and is reported with its own message
+            outcome.state, outcome.error = FAILED, error
+        outcome.seconds = time.monotonic() - started
+        outcomes.append(outcome)
+        listen(name, outcome)
+    return outcomes
+
+
+def _launch(ir: Any, node: Any, deployment: Any, connection: Any) -> bool:
+    """Run one node; whether its results came from an earlier run."""
+    name = node.node_info.id
+    execution_info = launcher.Launcher(
+        pipeline_node=node,
+        mlmd_connection=metadata.Metadata(connection),
+        pipeline_info=ir.pipeline_info,
+        pipeline_runtime_spec=ir.runtime_spec,
+        executor_spec=runner_utils.extract_executor_spec(deployment, name),
+        custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, name),
+    ).launch()
+    with metadata.Metadata(connection) as handle:
+        [execution] = handle.store.get_executions_by_id([execution_info.execution_id])
+        if execution.last_known_state == mlmd.Execution.FAILED:
+            raise RuntimeError(f"{name} could not find its inputs in the metadata store; see the log")
+        if node.node_info.type.name == Resolver.__module__ + "." + Resolver.__name__:
+            return _found_the_same_as_before(execution, handle.store)
+        return bool(execution.last_known_state == mlmd.Execution.CACHED)
+
+
+def _found_the_same_as_before(execution: Any, store: Any) -> bool:
+    """A Resolver asks anew in every run; it counts as cached if it found what its previous query found."""
+    siblings = [e for e in store.get_executions() if e.type_id == execution.type_id and e.id < execution.id]
+    if not siblings:
+        return False
+    previous = max(siblings, key=lambda e: int(e.id))
+    found: dict[int, set[int]] = {execution.id: set(), previous.id: set()}
+    for event in store.get_events_by_execution_ids(list(found)):
+        found[event.execution_id].add(event.artifact_id)
+    return found[execution.id] == found[previous.id]
+
+
+def _abandon_unfinished(connection: Any, pipeline_root: Path) -> None:
+    """Mark executions that a killed run left as running, and delete what they had written."""
+    with metadata.Metadata(connection) as handle:
+        running = [
+            e for e in handle.store.get_executions() if e.last_known_state in (mlmd.Execution.RUNNING, mlmd.Execution.NEW)
+        ]
+        for execution in running:
+            execution.last_known_state = mlmd.Execution.FAILED
+            for folder in pipeline_root.glob(f"*/*/{execution.id}"):
+                shutil.rmtree(folder, ignore_errors=True)
+            for folder in pipeline_root.glob(f"*/.system/*/{execution.id}"):
+                shutil.rmtree(folder, ignore_errors=True)
+        if running:
+            handle.store.put_executions(running)

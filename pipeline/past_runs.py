@@ -1,0 +1,40 @@
+"""`autoencoder runs`: every pipeline's runs below a folder."""
+
+import dataclasses
+import datetime
+import json
+import os
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.run import METADATA_FILE
+from pipeline.terminal import output_to_log
+
+
+def print_runs(root: Path, *, as_json: bool) -> None:
+    """Read each `<root>/<name>/metadata.sqlite` and print its runs."""
+    stores = sorted(root.glob(f"*/{METADATA_FILE}"))
+    if not stores and not as_json:
+        Console().print(f"no runs in {root} yet; start one with: autoencoder run", highlight=False)
+        return
+    with output_to_log(Path(os.devnull)):
+        from tfx.orchestration import metadata
+
+        from pipeline.history import past_runs
+    found = {
+        store.parent.name: past_runs(metadata.sqlite_metadata_connection_config(str(store))) for store in stores
+    }
+    if as_json:
+        print(json.dumps({name: [dataclasses.asdict(r) for r in listed] for name, listed in found.items()}, indent=2))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("pipeline", "started", "seconds", "verdict", "mean error", "pushed"):
+        table.add_column(column, justify="right" if column in ("seconds", "mean error") else "left")
+    for name, listed in found.items():
+        for r in listed:
+            started = datetime.datetime.fromtimestamp(r.started_ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
+            error = "" if r.mean_error is None else f"{r.mean_error:.5f}"
+            table.add_row(name, started, f"{r.seconds:.1f}", r.verdict, error, r.pushed or "")
+    Console(soft_wrap=True).print(table)

@@ -1,0 +1,154 @@
+"""`autoencoder run`: one local run from configuration to verdict."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+
+from components.downloads import DownloadError
+from components.image_sources import DataError, plan_source
+from pipeline.configuration import Configuration, ConfigurationError
+from pipeline.terminal import ComponentProgress, output_to_log, print_summary
+
+DONE, FAILED, REFUSED = 0, 1, 3
+# Without it TFX packs itself as a source distribution for remote workers in every Beam component, two seconds each;
+# workers in this process need none.
+_NO_PACKAGE_FOR_LOCAL_WORKERS = "--sdk_container_image=in-process"
+METADATA_FILE = "metadata.sqlite"
+LOG_FILE = "run.log"
+
+
+def run(configuration: Configuration, *, as_json: bool) -> int:
+    """Run the pipeline and return the exit code; raises ConfigurationError where nothing was started."""
+    try:
+        plan = plan_source(configuration.data)
+    except (DataError, DownloadError) as error:
+        raise ConfigurationError(str(error)) from None
+    folder = _writable_folder(configuration)
+    with _locked(folder), output_to_log(folder / LOG_FILE) as (stdout, stderr):
+        console = Console(file=stderr if as_json else stdout)
+        console.print(f"{configuration.name}: {plan.image_count:,} images, log in {folder / LOG_FILE}", highlight=False)
+        return _run(configuration, plan.fingerprint, folder, console, stdout if as_json else None)
+
+
+def _run(
+    configuration: Configuration, data_fingerprint: str, folder: Path, console: Console, json_to: TextIO | None
+) -> int:
+    _configure_tensorflow_environment()
+    with console.status("loading TensorFlow Extended") if console.is_terminal else contextlib.nullcontext():
+        from tfx.orchestration import metadata
+
+        from pipeline import history
+        from pipeline.graph import create_pipeline
+        from pipeline.local_runner import ComponentOutcome, run_pipeline
+
+    connection = metadata.sqlite_metadata_connection_config(str(folder / METADATA_FILE))
+    pipeline = create_pipeline(
+        configuration,
+        data_fingerprint=data_fingerprint,
+        pipeline_root=str(folder / "artifacts"),
+        push_destination=configuration.push.destination or str(folder / "serving"),
+        metadata_connection_config=connection,
+        beam_args=[*configuration.beam.args, _NO_PACKAGE_FOR_LOCAL_WORKERS],
+    )
+    progress = ComponentProgress(console, history.last_durations(connection))
+    _log_to_file_and(progress)
+
+    def listen(name: str, outcome: ComponentOutcome | None) -> None:
+        if outcome is None:
+            progress.start(name)
+        else:
+            progress.stop(outcome.state, outcome.seconds)
+
+    try:
+        outcomes = run_pipeline(pipeline, listen)
+    finally:
+        progress.abort()
+        logging.getLogger().removeHandler(progress)
+
+    failed = next((outcome for outcome in outcomes if outcome.error), None)
+    if failed:
+        logging.getLogger(__name__).error("%s failed", failed.name, exc_info=failed.error)
+    document = {
+        "run": str(folder),
+        **history.verdict_of_latest(connection, completed=failed is None),
+        "components": [{"name": o.name, "state": o.state, "seconds": round(o.seconds, 2)} for o in outcomes],
+        "error": f"{failed.name}: {_message(failed.error)}" if failed else None,
+        "paths": _paths(folder, history.latest_uri(connection, "ModelRun")),
+    }
+    if json_to:
+        json_to.write(json.dumps(document, indent=2) + "\n")
+    if failed:
+        console.print(f"\n{failed.name} failed: {_message(failed.error)}", style="red", highlight=False, soft_wrap=True)
+        console.print(f"details in {folder / LOG_FILE}; the next run continues here", highlight=False)
+        return FAILED
+    if not json_to:
+        print_summary(console, document)
+    return DONE if document["blessed"] else REFUSED
+
+
+def _paths(folder: Path, model_run: str | None) -> dict[str, str]:
+    paths = {"artifacts": str(folder / "artifacts")}
+    if model_run:
+        paths["pictures"] = f"{model_run}/reconstructions.png"
+        paths["tensorboard"] = f"tensorboard --logdir {model_run}"
+    return paths
+
+
+def _message(error: BaseException | None) -> str:
+    """The innermost message that explains: Beam wraps it in its own, with a traceback before it."""
+    text = str(error).strip()
+    return text.split(" [while running")[0] if text else type(error).__name__
+
+
+def _writable_folder(configuration: Configuration) -> Path:
+    folder = Path(configuration.root).expanduser().absolute() / configuration.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".write-test"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigurationError(
+            f"root: {folder} cannot be written to ({error.strerror}); choose another folder with --set root=..."
+        ) from None
+    return folder
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One run at a time in a folder; a second waits and says for whom."""
+    with (folder / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            Console(stderr=True).print(f"waiting for another run in {folder} ({lock.read().strip()})", highlight=False)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        lock.flush()
+        yield
+
+
+def _configure_tensorflow_environment() -> None:
+    """Before TensorFlow is imported: the Keras that tf.Transform and multi-worker training need."""
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+
+def _log_to_file_and(progress: ComponentProgress) -> None:
+    from absl import logging as absl_logging
+
+    absl_logging.use_absl_handler()
+    absl_logging.set_verbosity(absl_logging.INFO)
+    logging.getLogger().addHandler(progress)
+    logging.getLogger().setLevel(logging.INFO)
+
+

@@ -1,0 +1,148 @@
+"""What a person sees: one line per component while it works, and a summary; everything else goes to the log file."""
+
+import contextlib
+import io
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+_MARKS = {"ran": ("✓", "green"), "cached": ("=", "cyan"), "failed": ("✗", "red"), "skipped": ("-", "dim")}
+_PLAIN_INTERVAL_S = 10.0
+
+
+@contextlib.contextmanager
+def output_to_log(log_path: Path) -> Iterator[tuple[io.TextIOBase, io.TextIOBase]]:
+    """Send file descriptors 1 and 2, native libraries' chatter included, to `log_path`; yield the real two."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with log_path.open("a", encoding="utf-8") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    streams = [os.fdopen(fd, "w", encoding="utf-8", closefd=False) for fd in saved]
+    try:
+        yield streams[0], streams[1]  # type: ignore[misc]
+    finally:
+        for stream in (*streams, sys.stdout, sys.stderr):
+            stream.flush()
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        os.close(saved[0])
+        os.close(saved[1])
+
+
+class ComponentProgress(logging.Handler):
+    """A line per component, from the pipeline's events and from log records that carry `done`, `total` and `unit`."""
+
+    def __init__(self, console: Console, expected_seconds: dict[str, float]) -> None:
+        """`expected_seconds`: how long each component took last time, for those that report no progress."""
+        super().__init__(logging.INFO)
+        self._console = console
+        self._expected_seconds = expected_seconds
+        self._name = ""
+        self._started = 0.0
+        self._progress: dict[str, Any] = {}
+        self._first_report: tuple[float, int] | None = None
+        self._last_plain = 0.0
+        self._live: Live | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not hasattr(record, "done"):
+            return
+        unit = getattr(record, "unit", "")
+        if unit != self._progress.get("unit") or self._first_report is None:
+            self._first_report = (time.monotonic(), 0)
+        self._progress = {**record.__dict__}
+        if not self._console.is_terminal and time.monotonic() - self._last_plain > _PLAIN_INTERVAL_S:
+            self._last_plain = time.monotonic()
+            self._console.print(self._line().plain, highlight=False, soft_wrap=True)
+
+    def start(self, name: str) -> None:
+        self._name, self._started = name, time.monotonic()
+        self._progress, self._first_report, self._last_plain = {}, None, time.monotonic()
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._render, console=self._console, transient=True, refresh_per_second=8)
+            self._live.start()
+
+    def stop(self, state: str, seconds: float) -> None:
+        self.abort()
+        mark, style = _MARKS[state]
+        done = ""
+        if state == "ran" and self._progress:
+            done = f"{self._progress['total']:,} {self._progress['unit']}"
+        line = Text.assemble((f"{mark} ", style), f"{self._name:<22} ", (f"{state:<7}", style), f"{seconds:7.1f} s  {done}")
+        self._console.print(line, highlight=False)
+
+    def abort(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def _render(self) -> Any:
+        return Spinner("dots", text=self._line())
+
+    def _line(self) -> Text:
+        elapsed = time.monotonic() - self._started
+        parts = [f"{self._name:<22} {elapsed:5.0f} s"]
+        left = self._expected_seconds.get(self._name, 0.0) - elapsed
+        if self._progress:
+            progress = self._progress
+            parts.append(f"{progress['done']:,} of {progress['total']:,} {progress['unit']}")
+            if progress.get("detail"):
+                parts.append(progress["detail"])
+            if self._first_report and progress["done"]:
+                spent = time.monotonic() - self._first_report[0]
+                left = spent / progress["done"] * (progress["total"] - progress["done"])
+        if left >= 1:
+            parts.append(f"about {left:.0f} s left")
+        return Text("  ".join(parts))
+
+
+def print_summary(console: Console, document: dict[str, Any]) -> None:
+    """The table of thresholds, the verdict, and where everything is."""
+    table = Table(title=None, box=None, pad_edge=False, header_style="bold")
+    for column, justify in (("metric", "left"), ("images", "left"), ("value", "right"), ("bound", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("verdict")
+    for row in document["thresholds"]:
+        verdict = Text("passed", "green") if row["passed"] else Text("refused", "red")
+        images = "all" if row["label"] is None else f"label {row['label']}"
+        value = "none" if row["value"] is None else f"{row['value']:.5g}"
+        table.add_row(row["metric"], images, value, _bound(row), verdict)
+    bounded = {row["metric"] for row in document["thresholds"] if row["label"] is None}
+    for name, value in document["metrics"].items():
+        if name not in bounded:
+            table.add_row(name, "all", f"{value:.5g}", "", "")
+    console.print()
+    console.print(table)
+    console.print()
+    for row in document["thresholds"]:
+        if row["reason"]:
+            console.print(Text(f"refused: {row['reason']}", "red"), soft_wrap=True)
+    if document["pushed"]:
+        console.print(f"model        {document['pushed']}", highlight=False, soft_wrap=True)
+    else:
+        console.print("model        nothing was pushed", highlight=False)
+    for name, path in document["paths"].items():
+        console.print(f"{name:<12} {path}", highlight=False, soft_wrap=True)
+
+
+def _bound(row: dict[str, Any]) -> str:
+    parts = []
+    if row["min"] is not None:
+        parts.append(f">= {row['min']:.5g}")
+    if row["max"] is not None:
+        parts.append(f"<= {row['max']:.5g}")
+    origin = "" if row["origin"] == "configured" else f" ({row['origin']})"
+    return " and ".join(parts) + origin

@@ -1,0 +1,44 @@
+"""A fingerprint of the code that a component depends on, so that an edit re-runs it and what follows it."""
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+
+_OUR_PACKAGES = ("schema", "components", "trainer")
+
+
+def source_fingerprint(*modules: str) -> str:
+    """BLAKE2b over the modules' source and that of every module of ours that they import, directly or not."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(_reachable_sources(modules), key=lambda p: p.parts[-2:]):
+        digest.update("/".join(path.parts[-2:]).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _reachable_sources(modules: Iterable[str]) -> set[Path]:
+    seen: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module in seen or module.split(".")[0] not in _OUR_PACKAGES:
+            continue
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            continue
+        seen[module] = Path(spec.origin)
+        waiting += _imports(seen[module])
+    return set(seen.values())
+
+
+def _imports(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            if node.module in _OUR_PACKAGES:  # `from components import downloads`
+                names += [f"{node.module}.{alias.name}" for alias in node.names]
+            names.append(node.module)
+    return names

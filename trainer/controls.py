@@ -1,0 +1,67 @@
+"""Models that the gate must refuse (untrained, constant) and the one to beat (PCA), judged like the candidate."""
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from sklearn.decomposition import PCA
+
+from trainer.dataset import Images, ImageSet, PixelConstants
+from trainer.models import Autoencoder
+from trainer.signatures import EvaluatedModel, export_evaluated
+
+UNTRAINED = "untrained"
+CONSTANT = "constant"
+PCA_FLOOR = "pca"
+CONTROLS_FOLDER = "controls"
+_PCA_BUDGET_BYTES = 2**30
+
+
+def export_controls(
+    folder: str,
+    *,
+    untrained: Autoencoder,
+    train: ImageSet,
+    latent_dim: int,
+    transform_layer: keras.Model,
+    constants: PixelConstants,
+    mean_image: Images,
+) -> None:
+    """Write `<folder>/<control>/Format-Serving` for each control, as the Evaluator expects a Model artifact."""
+    mean = tf.constant(mean_image)[tf.newaxis]
+    reconstruct_by_pca, pca_variables = _pca_reconstruction(train, latent_dim, constants)
+    controls = {
+        UNTRAINED: (untrained.model, (untrained.model,)),
+        CONSTANT: (lambda normalised: tf.zeros_like(normalised) + mean, ()),
+        PCA_FLOOR: (reconstruct_by_pca, pca_variables),
+    }
+    for name, (reconstruct_fn, tracked) in controls.items():
+        model = EvaluatedModel(
+            transform_layer=transform_layer,
+            constants=constants,
+            mean_image=mean_image,
+            reconstruct_fn=reconstruct_fn,
+            tracked=tracked,
+        )
+        export_evaluated(model, f"{folder}/{name}/Format-Serving")
+
+
+def fit_pca(images: Images, components: int) -> tuple[Images, Images]:
+    """(mean [D], axes [K, D]) of images [N, H, W, C]; K is at most N and D."""
+    flat = images.reshape(len(images), -1)
+    pca = PCA(n_components=min(components, *flat.shape), random_state=0).fit(flat)
+    return pca.mean_.astype(np.float32), pca.components_.astype(np.float32)
+
+
+def _pca_reconstruction(train: ImageSet, latent_dim: int, constants: PixelConstants):  # type: ignore[no-untyped-def]
+    """PCA on the training pixels, or on as many as fit the memory budget, as a TensorFlow function."""
+    bytes_per_image = train.sample(1).nbytes
+    sample = constants.to_pixels(train.sample(max(latent_dim + 1, _PCA_BUDGET_BYTES // bytes_per_image)))
+    mean, axes = (tf.Variable(array, trainable=False) for array in fit_pca(np.asarray(sample), latent_dim))
+
+    def reconstruct(normalised: tf.Tensor) -> tf.Tensor:
+        pixels = constants.to_pixels(normalised)
+        centred = tf.reshape(pixels, [tf.shape(pixels)[0], -1]) - mean
+        projected = tf.matmul(tf.matmul(centred, axes, transpose_b=True), axes) + mean
+        return tf.reshape(projected, tf.shape(pixels))
+
+    return reconstruct, (mean, axes)

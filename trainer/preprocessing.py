@@ -1,0 +1,70 @@
+"""The one preprocessing graph: encoded bytes -> normalised pixels, in Transform, training, evaluation and serving."""
+
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from schema import features
+from trainer.settings import ImageSettings
+
+NORMALISED = "image"
+"""[B, H, W, C] float32: what the encoder is fed, (pixels - offset) / scale with pixels in [0, 1]."""
+OFFSET = "pixel_offset"
+"""[B, C] float32, the same in every row: tf.Transform's constants."""
+SCALE = "pixel_scale"
+"""[B, C] float32, the same in every row; never 0."""
+
+
+def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
+    """tf.Transform's entry point; `custom_config['image']` is an ImageSettings as a mapping."""
+    settings = ImageSettings.model_validate(custom_config["image"])
+    pixels = decode_images(inputs[features.IMAGE], settings)
+    offset, scale = _normalisation_constants(pixels, settings)
+    rows = tf.shape(pixels)[0]
+    return {
+        NORMALISED: (pixels - offset) / scale,
+        OFFSET: tf.tile(offset[tf.newaxis], [rows, 1]),
+        SCALE: tf.tile(scale[tf.newaxis], [rows, 1]),
+    }
+
+
+def decode_images(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
+    """Encoded images [B] of any size -> pixels [B, H, W, C] float32 in [0, 1]."""
+    pixels = tf.map_fn(
+        lambda one: _decode_one(one, settings),
+        encoded,
+        fn_output_signature=tf.TensorSpec(settings.shape, tf.float32),
+    )
+    return tf.ensure_shape(pixels, (None, *settings.shape))
+
+
+def _decode_one(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
+    image = tf.io.decode_image(encoded, channels=settings.channels, expand_animations=False)
+    image.set_shape((None, None, settings.channels))
+    size = tf.constant(settings.shape[:2])
+    pixels = tf.cast(image, tf.float32) / 255.0
+    pixels = tf.cond(tf.reduce_all(tf.shape(image)[:2] == size), lambda: pixels, lambda: _resize(pixels, settings))
+    return tf.ensure_shape(pixels, settings.shape)
+
+
+def _resize(pixels: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
+    resize = tf.image.resize_with_pad if settings.fit == "pad" else tf.image.resize
+    if settings.fit == "pad":
+        return resize(pixels, settings.height_px, settings.width_px, antialias=True)
+    return resize(pixels, settings.shape[:2], antialias=True)
+
+
+def _normalisation_constants(pixels: tf.Tensor, settings: ImageSettings) -> tuple[tf.Tensor, tf.Tensor]:
+    """(offset [C], scale [C]); those of zscore and minmax are analysed over the whole training split."""
+    per_channel = tf.reshape(pixels, [-1, settings.channels])
+    if settings.normalisation == "zscore":
+        offset = tft.mean(per_channel, reduce_instance_dims=False)
+        scale = tf.sqrt(tft.var(per_channel, reduce_instance_dims=False))
+    elif settings.normalisation == "minmax":
+        offset = tft.min(per_channel, reduce_instance_dims=False)
+        scale = tft.max(per_channel, reduce_instance_dims=False) - offset
+    else:
+        return tf.zeros([settings.channels]), tf.ones([settings.channels])
+    # A channel that never changes has no spread to divide by.
+    return offset, tf.where(scale > 1e-6, scale, tf.ones_like(scale))
