@@ -8,7 +8,7 @@ from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import La
 CANDIDATE_KEY = "candidate"
 
 
-class LatestOtherBlessedModelStrategy(LatestBlessedModelStrategy):  # type: ignore[misc]
+class LatestOtherBlessedModelStrategy(LatestBlessedModelStrategy):
     """The latest blessed model that is not the candidate itself.
 
     TFX's own strategy returns, on a repeated run, the candidate: it would be compared with itself, and the

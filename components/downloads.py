@@ -56,7 +56,7 @@ def fetch(source: str) -> Path:
 
 
 def fetch_file(url: str, target: Path, *, sha256: str) -> None:
-    """Download a gzip file to `<target>.part`, continuing a broken one, and rename once its content's checksum agrees."""
+    """Download a gzip file to `<target>.part`, continuing a broken one; rename it once its content is right."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     done_bytes = part.stat().st_size if part.exists() else 0

@@ -19,12 +19,10 @@ from tfx.utils import json_utils
 from components import gate
 from components.settings import EvaluationSettings
 from schema import features
+from schema.artifacts import CONSTANT, CONTROLS_FOLDER, GATE_FILE, PCA_FLOOR, UNTRAINED
 
 MODEL_RUN_KEY = "model_run"
-GATE_FILE = "gate.json"
-_CONTROLS_FOLDER = "controls"
-_PCA = "pca"
-_MUST_BE_REFUSED = ("untrained", "constant")
+_MUST_BE_REFUSED = (UNTRAINED, CONSTANT)
 
 Artifacts = dict[str, list[types.Artifact]]
 
@@ -51,7 +49,7 @@ class ReconstructionEvaluatorSpec(component_spec.ComponentSpec):
     }
 
 
-class ReconstructionEvaluatorExecutor(stock.Executor):  # type: ignore[misc]
+class ReconstructionEvaluatorExecutor(stock.Executor):
     """Runs TFX's executor on the candidate and, through the same gate, on each control.
 
     Raises OpenGateError if a control that has learnt nothing would be blessed.
@@ -99,7 +97,7 @@ class ReconstructionEvaluatorExecutor(stock.Executor):  # type: ignore[misc]
         candidate = artifact_utils.get_single_instance(input_dict[keys.MODEL_KEY])
         control = standard_artifacts.Model()
         control.set_mlmd_artifact(copy.deepcopy(candidate.mlmd_artifact))
-        control.uri = os.path.join(model_run.uri, _CONTROLS_FOLDER, name)  # noqa: PTH118 - may be remote
+        control.uri = os.path.join(model_run.uri, CONTROLS_FOLDER, name)  # noqa: PTH118 - may be remote
         evaluation, blessing = standard_artifacts.ModelEvaluation(), standard_artifacts.ModelBlessing()
         evaluation.uri = os.path.join(folder, "evaluation")  # noqa: PTH118
         blessing.uri = os.path.join(folder, "blessing")  # noqa: PTH118
@@ -110,7 +108,7 @@ class ReconstructionEvaluatorExecutor(stock.Executor):  # type: ignore[misc]
     def _error_of_pca(self, input_dict: Artifacts) -> float:
         folder = tempfile.mkdtemp(dir=self._get_tmp_dir())
         without_baseline = {key: value for key, value in input_dict.items() if key != keys.BASELINE_MODEL_KEY}
-        self._evaluate_control(_PCA, without_baseline, [], folder)
+        self._evaluate_control(PCA_FLOOR, without_baseline, [], folder)
         error = gate.read_metrics(f"{folder}/evaluation", gate.CANDIDATE)[None]["mean_error"]
         shutil.rmtree(folder)
         return error
@@ -122,7 +120,7 @@ class ReconstructionEvaluatorExecutor(stock.Executor):  # type: ignore[misc]
         return blessing.get_int_custom_property("blessed") != 1
 
 
-class ReconstructionEvaluator(base_beam_component.BaseBeamComponent):  # type: ignore[misc]
+class ReconstructionEvaluator(base_beam_component.BaseBeamComponent):
     """Decides whether a model may be pushed.
 
     Outputs `evaluation` (TFMA's results and `gate.json`) and `blessing`, as TFX's Evaluator does.

@@ -22,10 +22,9 @@ from components.image_sources import DataError, Reject, Shard, SourceImage, Sour
 from components.settings import DataSettings
 from components.splits import split_of
 from schema import features
+from schema.artifacts import COUNTS_FILE, REJECTS_FILE
 
 EXAMPLES_KEY = "examples"
-COUNTS_FILE = "counts.json"
-REJECTS_FILE = "rejects.jsonl"
 _LOG = logging.getLogger(__name__)
 _REJECTS_NAMED_IN_ERROR = 10
 
@@ -48,7 +47,7 @@ class ImageExampleGenSpec(component_spec.ComponentSpec):
     OUTPUTS = {EXAMPLES_KEY: component_spec.ChannelParameter(type=standard_artifacts.Examples)}
 
 
-class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):  # type: ignore[misc]
+class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
     """Writes `Split-<name>/data_tfrecord-*`, the counts, and the list of rejected files."""
 
     def Do(  # noqa: N802 - TFX's name
@@ -75,7 +74,7 @@ class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):  # type: ign
         examples.split_names = artifact_utils.encode_split_names(list(features.SPLITS))
 
 
-class ImageExampleGen(base_beam_component.BaseBeamComponent):  # type: ignore[misc]
+class ImageExampleGen(base_beam_component.BaseBeamComponent):
     """Reads the images that `settings` names; see `components.image_sources` for the sources.
 
     Output `examples`: splits `train`, `eval` and `test` of tf.Examples with the features of `schema.features`.
@@ -124,7 +123,7 @@ def to_example(image: SourceImage) -> tf.train.Example:
     return tf.train.Example(features=tf.train.Features(feature=values))
 
 
-class _WriteShard(beam.DoFn):  # type: ignore[misc]
+class _WriteShard(beam.DoFn):
     """Writes the images of one shard, a file per split; the file takes its name only when it is whole."""
 
     def __init__(self, examples_uri: str, plan: SourcePlan, settings: DataSettings) -> None:

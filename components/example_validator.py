@@ -13,7 +13,7 @@ from tfx.types import artifact_utils, standard_component_specs
 from components.image_sources import DataError
 
 
-class StrictExampleValidatorExecutor(stock.Executor):  # type: ignore[misc]
+class StrictExampleValidatorExecutor(stock.Executor):
     def Do(  # noqa: N802 - TFX's name
         self,
         input_dict: dict[str, list[types.Artifact]],
@@ -30,7 +30,7 @@ class StrictExampleValidatorExecutor(stock.Executor):  # type: ignore[misc]
             raise DataError("the images do not fit schema/schema.pbtxt:\n" + "\n".join(problems))
 
 
-class StrictExampleValidator(ExampleValidator):  # type: ignore[misc]
+class StrictExampleValidator(ExampleValidator):
     """Same inputs and output as ExampleValidator."""
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(StrictExampleValidatorExecutor)

@@ -10,8 +10,8 @@ from tensorflow_model_analysis.proto import config_pb2
 from components import metrics
 from components.settings import EvaluationSettings
 from schema import features
+from schema.artifacts import EXAMPLES_SIGNATURE
 
-SIGNATURE = "examples"
 CANDIDATE = "candidate"
 BASELINE = "baseline"
 
@@ -79,8 +79,8 @@ def eval_config(bounds: list[Bound]) -> Any:
         )
     return config_pb2.EvalConfig(
         model_specs=[
-            config_pb2.ModelSpec(name=CANDIDATE, signature_name=SIGNATURE),
-            config_pb2.ModelSpec(name=BASELINE, signature_name=SIGNATURE, is_baseline=True),
+            config_pb2.ModelSpec(name=CANDIDATE, signature_name=EXAMPLES_SIGNATURE),
+            config_pb2.ModelSpec(name=BASELINE, signature_name=EXAMPLES_SIGNATURE, is_baseline=True),
         ],
         slicing_specs=[config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=[features.LABEL])],
         metrics_specs=[config_pb2.MetricsSpec(metrics=configs)],

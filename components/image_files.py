@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000
 """Larger images are rejected unread: a small file can claim to be huge (a decompression bomb)."""
@@ -65,10 +65,19 @@ def from_file_bytes(content: bytes) -> StoredImage:
         raise
     except Image.DecompressionBombError:
         raise UnreadableImageError(f"more than {MAX_PIXELS:,} pixels") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UnreadableImageError("not an image of a known format") from None
     # Pillow's decoders raise all of these for malformed content.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        IndexError,
+        KeyError,
+        TypeError,
+        OverflowError,
+    ) as error:
         raise UnreadableImageError(f"cannot be decoded: {error}") from None
 
 

@@ -156,9 +156,10 @@ def _plan_idx(folder: Path, settings: DataSettings) -> SourcePlan:
             if label_count != rows:
                 raise DataError(f"{labels_path}: holds {label_count:,} labels for the {rows:,} images of {images_path}")
         rows = min(rows, settings.max_images or rows)
+        labels = str(labels_path) if labels_path else None
         for start in range(0, rows, settings.images_per_shard):
             stop = min(start + settings.images_per_shard, rows)
-            shards.append(IdxShard(str(images_path), labels_path and str(labels_path), split, start, stop))
+            shards.append(IdxShard(str(images_path), labels, split, start, stop))
         paths += [path for path in (images_path, labels_path) if path]
         count += rows
     if not shards:

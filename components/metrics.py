@@ -53,7 +53,7 @@ METRICS: dict[str, Callable[[Values], float]] = {
 """Name -> function of [N, 3] rows of (error, SSIM, deviation)."""
 
 
-class ReconstructionMetric(metric_types.Metric):  # type: ignore[misc]
+class ReconstructionMetric(metric_types.Metric):
     """One of METRICS by its name; all of them share a single pass over the predictions."""
 
     def __init__(self, name: str) -> None:
@@ -100,7 +100,7 @@ class _Derive:
         return {self._key: METRICS[self._key.name](values) if len(values) else float("nan")}
 
 
-class _CollectValues(beam.CombineFn):  # type: ignore[misc]
+class _CollectValues(beam.CombineFn):
     """Gathers (error, SSIM, deviation) of each image: 24 bytes an image, normal and anomalous apart."""
 
     def __init__(self, key: Any, model_name: str) -> None:
@@ -131,4 +131,5 @@ class _CollectValues(beam.CombineFn):  # type: ignore[misc]
 
     def extract_output(self, accumulator: Any) -> dict[Any, tuple[Values, Values]]:
         empty = np.zeros((0, len(_COLUMNS)))
-        return {self._key: tuple(np.concatenate(rows) if rows else empty for rows in accumulator)}
+        normal, anomalous = (np.concatenate(rows) if rows else empty for rows in accumulator)
+        return {self._key: (normal, anomalous)}

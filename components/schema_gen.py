@@ -20,7 +20,7 @@ class CuratedSchemaGenSpec(component_spec.ComponentSpec):
     OUTPUTS = {SCHEMA_KEY: component_spec.ChannelParameter(type=standard_artifacts.Schema)}
 
 
-class CuratedSchemaGenExecutor(base_executor.BaseExecutor):  # type: ignore[misc]
+class CuratedSchemaGenExecutor(base_executor.BaseExecutor):
     """Writes the schema as `schema.pbtxt`, the name that TFX's readers expect."""
 
     def Do(  # noqa: N802 - TFX's name
@@ -34,7 +34,7 @@ class CuratedSchemaGenExecutor(base_executor.BaseExecutor):  # type: ignore[misc
             file.write(exec_properties["schema_text"])
 
 
-class CuratedSchemaGen(base_component.BaseComponent):  # type: ignore[misc]
+class CuratedSchemaGen(base_component.BaseComponent):
     """Brings a reviewed schema (`schema_text`, a Schema proto as text) into the pipeline.
 
     Raises `text_format.ParseError` when the pipeline is built, if the text is no valid Schema.
@@ -46,7 +46,5 @@ class CuratedSchemaGen(base_component.BaseComponent):  # type: ignore[misc]
     def __init__(self, *, schema_text: str) -> None:
         text_format.Parse(schema_text, schema_pb2.Schema())
         super().__init__(
-            spec=CuratedSchemaGenSpec(
-                schema_text=schema_text, schema=types.Channel(type=standard_artifacts.Schema)
-            )
+            spec=CuratedSchemaGenSpec(schema_text=schema_text, schema=types.Channel(type=standard_artifacts.Schema))
         )

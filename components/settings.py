@@ -37,7 +37,9 @@ class DataSettings(BaseModel):
         if self.source in ("idx", "folder") and not self.path:
             raise ValueError(f"data.path is required for source '{self.source}': the folder that holds the images")
         if self.source == "digits" and self.path:
-            raise ValueError("data.path has no meaning for source 'digits' (it is bundled); set data.source to 'folder'")
+            raise ValueError(
+                "data.path has no meaning for source 'digits' (it is bundled); set data.source to 'folder'"
+            )
         if self.eval_fraction + self.test_fraction >= 1:
             raise ValueError(
                 f"data.eval_fraction {self.eval_fraction} + data.test_fraction {self.test_fraction} leave no images "

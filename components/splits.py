@@ -13,7 +13,12 @@ def hash_fraction(image_id: str) -> float:
 
 
 def split_of(
-    image_id: str, *, named_split: str | None, has_named_eval: bool, is_anomaly: int | None, settings: DataSettings
+    image_id: str,
+    *,
+    named_split: str | None,
+    has_named_eval: bool,
+    is_anomaly: int | None,
+    settings: DataSettings,
 ) -> str:
     """The split of one image.
 

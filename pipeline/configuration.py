@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from components.settings import DataSettings, EvaluationSettings
 from trainer.settings import ImageSettings, TrainerSettings
 
+
 class ConfigurationError(Exception):
     """The configuration cannot be used; the message names the file, the field, the value and the remedy."""
 
@@ -42,7 +43,7 @@ class Configuration(BaseModel):
     seed: int = Field(42, ge=0, lt=2**31)
     data: DataSettings = DataSettings()
     image: ImageSettings = ImageSettings()
-    trainer: TrainerSettings = Field(default_factory=TrainerSettings)
+    trainer: TrainerSettings = TrainerSettings.model_validate({})
     evaluation: EvaluationSettings = EvaluationSettings()
     push: PushSettings = PushSettings()
     beam: BeamSettings = BeamSettings()

@@ -8,9 +8,11 @@ from typing import Any
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
 
+from schema.artifacts import GATE_FILE
+
 _RUN_CONTEXT = "pipeline_run"
 _NODE_CONTEXT = "node"
-_NO_VERDICT = {"blessed": False, "pushed": None, "metrics": {}, "thresholds": []}
+_NO_VERDICT: dict[str, Any] = {"blessed": False, "pushed": None, "metrics": {}, "thresholds": []}
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,9 @@ def last_durations(connection: Any) -> dict[str, float]:
         store = handle.store
         durations = {}
         for context in store.get_contexts_by_type(_NODE_CONTEXT):
-            ran = [e for e in store.get_executions_by_context(context.id) if e.last_known_state == mlmd.Execution.COMPLETE]
+            ran = [
+                e for e in store.get_executions_by_context(context.id) if e.last_known_state == mlmd.Execution.COMPLETE
+            ]
             if ran:
                 latest = max(ran, key=lambda e: int(e.id))
                 name = context.name.rpartition(".")[2]
@@ -81,9 +85,9 @@ def _past_run(store: Any, run: Any) -> PastRun:
 
 def _verdict(store: Any, run: Any) -> dict[str, Any]:
     evaluation = _output(store, run, "ModelEvaluation")
-    if evaluation is None or not Path(evaluation.uri, "gate.json").exists():
+    if evaluation is None or not Path(evaluation.uri, GATE_FILE).exists():
         return dict(_NO_VERDICT)
-    gate = json.loads(Path(evaluation.uri, "gate.json").read_text())
+    gate = json.loads(Path(evaluation.uri, GATE_FILE).read_text())
     pushed = _output(store, run, "PushedModel")
     destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     return {

@@ -99,7 +99,9 @@ def _abandon_unfinished(connection: Any, pipeline_root: Path) -> None:
     """Mark executions that a killed run left as running, and delete what they had written."""
     with metadata.Metadata(connection) as handle:
         running = [
-            e for e in handle.store.get_executions() if e.last_known_state in (mlmd.Execution.RUNNING, mlmd.Execution.NEW)
+            e
+            for e in handle.store.get_executions()
+            if e.last_known_state in (mlmd.Execution.RUNNING, mlmd.Execution.NEW)
         ]
         for execution in running:
             execution.last_known_state = mlmd.Execution.FAILED

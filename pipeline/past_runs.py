@@ -23,9 +23,7 @@ def print_runs(root: Path, *, as_json: bool) -> None:
         from tfx.orchestration import metadata
 
         from pipeline.history import past_runs
-    found = {
-        store.parent.name: past_runs(metadata.sqlite_metadata_connection_config(str(store))) for store in stores
-    }
+    found = {store.parent.name: past_runs(metadata.sqlite_metadata_connection_config(str(store))) for store in stores}
     if as_json:
         print(json.dumps({name: [dataclasses.asdict(r) for r in listed] for name, listed in found.items()}, indent=2))
         return

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import Console
 
@@ -16,6 +16,7 @@ from components.downloads import DownloadError
 from components.image_sources import DataError, plan_source
 from pipeline.configuration import Configuration, ConfigurationError
 from pipeline.terminal import ComponentProgress, output_to_log, print_summary
+from schema.artifacts import PICTURE_FILE
 
 DONE, FAILED, REFUSED = 0, 1, 3
 # Without it TFX packs itself as a source distribution for remote workers in every Beam component, two seconds each;
@@ -39,7 +40,11 @@ def run(configuration: Configuration, *, as_json: bool) -> int:
 
 
 def _run(
-    configuration: Configuration, data_fingerprint: str, folder: Path, console: Console, json_to: TextIO | None
+    configuration: Configuration,
+    data_fingerprint: str,
+    folder: Path,
+    console: Console,
+    json_to: TextIO | None,
 ) -> int:
     _configure_tensorflow_environment()
     with console.status("loading TensorFlow Extended") if console.is_terminal else contextlib.nullcontext():
@@ -97,7 +102,7 @@ def _run(
 def _paths(folder: Path, model_run: str | None) -> dict[str, str]:
     paths = {"artifacts": str(folder / "artifacts")}
     if model_run:
-        paths["pictures"] = f"{model_run}/reconstructions.png"
+        paths["pictures"] = f"{model_run}/{PICTURE_FILE}"
         paths["tensorboard"] = f"tensorboard --logdir {model_run}"
     return paths
 
@@ -150,5 +155,3 @@ def _log_to_file_and(progress: ComponentProgress) -> None:
     absl_logging.set_verbosity(absl_logging.INFO)
     logging.getLogger().addHandler(progress)
     logging.getLogger().setLevel(logging.INFO)
-
-

@@ -1,14 +1,13 @@
 """What a person sees: one line per component while it works, and a summary; everything else goes to the log file."""
 
 import contextlib
-import io
 import logging
 import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -21,7 +20,7 @@ _PLAIN_INTERVAL_S = 10.0
 
 
 @contextlib.contextmanager
-def output_to_log(log_path: Path) -> Iterator[tuple[io.TextIOBase, io.TextIOBase]]:
+def output_to_log(log_path: Path) -> Iterator[tuple[TextIO, TextIO]]:
     """Send file descriptors 1 and 2, native libraries' chatter included, to `log_path`; yield the real two."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -32,7 +31,7 @@ def output_to_log(log_path: Path) -> Iterator[tuple[io.TextIOBase, io.TextIOBase
         os.dup2(log.fileno(), 2)
     streams = [os.fdopen(fd, "w", encoding="utf-8", closefd=False) for fd in saved]
     try:
-        yield streams[0], streams[1]  # type: ignore[misc]
+        yield streams[0], streams[1]
     finally:
         for stream in (*streams, sys.stdout, sys.stderr):
             stream.flush()
@@ -81,7 +80,9 @@ class ComponentProgress(logging.Handler):
         done = ""
         if state == "ran" and self._progress:
             done = f"{self._progress['total']:,} {self._progress['unit']}"
-        line = Text.assemble((f"{mark} ", style), f"{self._name:<22} ", (f"{state:<7}", style), f"{seconds:7.1f} s  {done}")
+        line = Text.assemble(
+            (f"{mark} ", style), f"{self._name:<22} ", (f"{state:<7}", style), f"{seconds:7.1f} s  {done}"
+        )
         self._console.print(line, highlight=False)
 
     def abort(self) -> None:
@@ -112,8 +113,14 @@ class ComponentProgress(logging.Handler):
 def print_summary(console: Console, document: dict[str, Any]) -> None:
     """The table of thresholds, the verdict, and where everything is."""
     table = Table(title=None, box=None, pad_edge=False, header_style="bold")
-    for column, justify in (("metric", "left"), ("images", "left"), ("value", "right"), ("bound", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    columns: dict[str, Literal["left", "right"]] = {
+        "metric": "left",
+        "images": "left",
+        "value": "right",
+        "bound": "right",
+    }
+    for column, justify in columns.items():
+        table.add_column(column, justify=justify)
     table.add_column("verdict")
     for row in document["thresholds"]:
         verdict = Text("passed", "green") if row["passed"] else Text("refused", "red")

@@ -20,7 +20,7 @@ class DivergedError(Exception):
     """The loss is no longer a number; the message names the remedies."""
 
 
-class ReportProgress(keras.callbacks.Callback):  # type: ignore[misc]
+class ReportProgress(keras.callbacks.Callback):
     """Logs every epoch, with `done`, `total` and `unit` for whoever draws a progress bar."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -30,7 +30,7 @@ class ReportProgress(keras.callbacks.Callback):  # type: ignore[misc]
         _LOG.info("epoch %d: %s", epoch + 1, detail, extra=extra)
 
 
-class StopWhenDiverged(keras.callbacks.Callback):  # type: ignore[misc]
+class StopWhenDiverged(keras.callbacks.Callback):
     """Raises DivergedError as soon as a batch's loss is not finite."""
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -41,7 +41,7 @@ class StopWhenDiverged(keras.callbacks.Callback):  # type: ignore[misc]
             )
 
 
-class WritePictures(keras.callbacks.Callback):  # type: ignore[misc]
+class WritePictures(keras.callbacks.Callback):
     """TensorBoard: originals over reconstructions, and a histogram of the latent, after every epoch."""
 
     def __init__(self, log_dir: str, autoencoder: Autoencoder, images: Images, constants: PixelConstants) -> None:

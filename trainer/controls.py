@@ -5,19 +5,16 @@ import tensorflow as tf
 import tf_keras as keras
 from sklearn.decomposition import PCA
 
+from schema.artifacts import CONSTANT, CONTROLS_FOLDER, PCA_FLOOR, UNTRAINED
 from trainer.dataset import Images, ImageSet, PixelConstants
 from trainer.models import Autoencoder
-from trainer.signatures import EvaluatedModel, export_evaluated
+from trainer.signatures import EvaluatedModel, ReconstructFn, export_evaluated
 
-UNTRAINED = "untrained"
-CONSTANT = "constant"
-PCA_FLOOR = "pca"
-CONTROLS_FOLDER = "controls"
 _PCA_BUDGET_BYTES = 2**30
 
 
 def export_controls(
-    folder: str,
+    model_run_dir: str,
     *,
     untrained: Autoencoder,
     train: ImageSet,
@@ -26,7 +23,7 @@ def export_controls(
     constants: PixelConstants,
     mean_image: Images,
 ) -> None:
-    """Write `<folder>/<control>/Format-Serving` for each control, as the Evaluator expects a Model artifact."""
+    """Write `controls/<control>/Format-Serving` for each control, as the Evaluator expects a Model artifact."""
     mean = tf.constant(mean_image)[tf.newaxis]
     reconstruct_by_pca, pca_variables = _pca_reconstruction(train, latent_dim, constants)
     controls = {
@@ -42,7 +39,7 @@ def export_controls(
             reconstruct_fn=reconstruct_fn,
             tracked=tracked,
         )
-        export_evaluated(model, f"{folder}/{name}/Format-Serving")
+        export_evaluated(model, f"{model_run_dir}/{CONTROLS_FOLDER}/{name}/Format-Serving")
 
 
 def fit_pca(images: Images, components: int) -> tuple[Images, Images]:
@@ -52,7 +49,9 @@ def fit_pca(images: Images, components: int) -> tuple[Images, Images]:
     return pca.mean_.astype(np.float32), pca.components_.astype(np.float32)
 
 
-def _pca_reconstruction(train: ImageSet, latent_dim: int, constants: PixelConstants):  # type: ignore[no-untyped-def]
+def _pca_reconstruction(
+    train: ImageSet, latent_dim: int, constants: PixelConstants
+) -> tuple[ReconstructFn, tuple[tf.Variable, ...]]:
     """PCA on the training pixels, or on as many as fit the memory budget, as a TensorFlow function."""
     bytes_per_image = train.sample(1).nbytes
     sample = constants.to_pixels(train.sample(max(latent_dim + 1, _PCA_BUDGET_BYTES // bytes_per_image)))

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ def decoded_batches(patterns: Sequence[str], transform: tft.TFTransformOutput) -
     """Normalised images in file order: batches of up to 256, [B, H, W, C] float32."""
     layer = transform.transform_features_layer()
 
-    @tf.autograph.experimental.do_not_convert  # type: ignore[misc]
+    @tf.autograph.experimental.do_not_convert
     def decode(serialized: tf.Tensor) -> tf.Tensor:
         return layer({features.IMAGE: parse_encoded(serialized)})[NORMALISED]
 
@@ -67,7 +68,7 @@ class ImageSet:
 
     count: int
     images: Images | None
-    on_disk: tf.data.Dataset | None
+    on_disk: Any = None
 
     def batches(self, batch_size: int, *, shuffle_seed: int | None = None) -> tf.data.Dataset:
         """Batches [B, H, W, C] float32; with a seed, in a new order each epoch, the same for the same seed."""
@@ -113,7 +114,7 @@ def load_images(
         row += len(batch)
         if row % (40 * _DECODE_BATCH) == 0:
             _LOG.info("images decoded", extra={"done": row, "total": count, "unit": "images"})
-    return ImageSet(count, images, None)
+    return ImageSet(count, images)
 
 
 def _files(patterns: Sequence[str]) -> list[str]:

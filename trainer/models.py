@@ -41,7 +41,10 @@ def join(encoder: keras.Model, decoder: keras.Model) -> Autoencoder:
 
 
 def _fully_connected(shape: Shape, hidden_units: tuple[int, ...], latent_dim: int) -> tuple[keras.Model, keras.Model]:
-    """`dense`: one layer each way; `deep`: hidden layers too (Hinton & Salakhutdinov 2006, doi:10.1126/science.1127647)."""
+    """`dense`: one layer each way; `deep`: hidden layers too.
+
+    Hinton & Salakhutdinov 2006, doi:10.1126/science.1127647.
+    """
     layers = keras.layers
     encoder = keras.Sequential(
         [
@@ -64,9 +67,7 @@ def _fully_connected(shape: Shape, hidden_units: tuple[int, ...], latent_dim: in
     return encoder, decoder
 
 
-def _convolutional(
-    shape: Shape, filters: tuple[int, ...], latent_dim: int | None
-) -> tuple[keras.Model, keras.Model]:
+def _convolutional(shape: Shape, filters: tuple[int, ...], latent_dim: int | None) -> tuple[keras.Model, keras.Model]:
     """Pooling down, upsampling up (Masci et al. 2011, doi:10.1007/978-3-642-21735-7_7).
 
     An image whose sides no power of two divides is padded inside the encoder and cropped inside the decoder.
@@ -82,7 +83,10 @@ def _convolutional(
     down = [layers.Input(shape), layers.ZeroPadding2D(margins)]
     for count in filters[:-1]:
         down += [layers.Conv2D(count, 3, activation="relu", padding="same"), layers.MaxPooling2D(2)]
-    down += [layers.Conv2D(filters[-1], 3, activation="relu", padding="same"), layers.Flatten(name="latent_map")]
+    down += [
+        layers.Conv2D(filters[-1], 3, activation="relu", padding="same"),
+        layers.Flatten(name="latent_map"),
+    ]
     if latent_dim:
         down.append(layers.Dense(latent_dim, name="latent"))
 

@@ -9,6 +9,7 @@ import tensorflow_transform as tft
 import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from schema.artifacts import PICTURE_FILE
 from trainer.calibration import check_image_count, conformal_threshold
 from trainer.callbacks import (
     ReportProgress,
@@ -17,7 +18,7 @@ from trainer.callbacks import (
     originals_over_reconstructions,
     write_picture,
 )
-from trainer.controls import CONTROLS_FOLDER, export_controls
+from trainer.controls import export_controls
 from trainer.dataset import Images, ImageSet, PixelConstants, load_images, parse_encoded, pixel_constants
 from trainer.losses import LOSSES, error_per_image
 from trainer.models import Autoencoder, build_autoencoder, pays_to_compile
@@ -25,7 +26,6 @@ from trainer.settings import ImageSettings, TrainerSettings
 from trainer.signatures import ServedModel, export_served
 from trainer.tracing import keep_autograph_out_of_keras
 
-PICTURE_FILE = "reconstructions.png"
 _PICTURES = 10
 
 
@@ -48,7 +48,13 @@ def run_fn(fn_args: FnArgs) -> None:
         keras.utils.set_random_seed(config["seed"])
         autoencoder = build_autoencoder(image, settings)
         history = train_autoencoder(
-            autoencoder, train, held_out, constants, settings, seed=config["seed"], log_dir=fn_args.model_run_dir
+            autoencoder,
+            train,
+            held_out,
+            constants,
+            settings,
+            seed=config["seed"],
+            log_dir=fn_args.model_run_dir,
         )
         errors = errors_of(autoencoder, held_out, constants)
         threshold = conformal_threshold(errors, config["false_alarm_rate"])
@@ -59,7 +65,7 @@ def run_fn(fn_args: FnArgs) -> None:
             "mean_image": _mean_image(train, constants),
         }
         export_controls(
-            f"{fn_args.model_run_dir}/{CONTROLS_FOLDER}",
+            fn_args.model_run_dir,
             untrained=untrained,
             train=train,
             latent_dim=autoencoder.latent_dim,
@@ -95,7 +101,7 @@ def train_autoencoder(
 ) -> dict[str, list[float]]:
     """Fit in place; the target of a normalised image is its pixels in [0, 1]. Returns the loss curves."""
 
-    @tf.autograph.experimental.do_not_convert  # type: ignore[misc]
+    @tf.autograph.experimental.do_not_convert
     def with_target(normalised: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return normalised, constants.to_pixels(normalised)
 
@@ -129,7 +135,7 @@ def train_autoencoder(
 def errors_of(autoencoder: Autoencoder, images: ImageSet, constants: PixelConstants) -> Images:
     """The error of each image, in file order: [N] float32."""
 
-    @tf.function(autograph=False)  # type: ignore[misc]
+    @tf.function(autograph=False)
     def errors(normalised: tf.Tensor) -> tf.Tensor:
         return error_per_image(constants.to_pixels(normalised), autoencoder.model(normalised))
 

@@ -9,8 +9,8 @@ Normalisation = Literal["unit", "zscore", "minmax"]
 
 PRESET_DEFAULTS: dict[str, dict[str, Any]] = {
     # The tutorials' own models, batch sizes and losses: a preset states only what differs.
-    "dense": {"latent_dim": 32, "loss": "bce", "batch_size": 256},
-    "deep": {"latent_dim": 32, "hidden_units": (128,), "loss": "bce", "batch_size": 256},
+    "dense": {"latent_dim": 32, "loss": "bce", "batch_size": 128},
+    "deep": {"latent_dim": 32, "hidden_units": (128,), "loss": "bce", "batch_size": 128},
     "conv": {"latent_dim": None, "loss": "bce", "batch_size": 128},
 }
 
@@ -72,7 +72,9 @@ class TrainerSettings(BaseModel):
         if self.preset != "conv" and self.latent_dim is None:
             raise ValueError(f"trainer.latent_dim is required for preset '{self.preset}'")
         if self.preset == "deep" and not self.hidden_units:
-            raise ValueError("trainer.hidden_units needs at least one layer for preset 'deep'; without any, use 'dense'")
+            raise ValueError(
+                "trainer.hidden_units needs at least one layer for preset 'deep'; without any, use 'dense'"
+            )
         if self.preset != "deep" and self.hidden_units:
             raise ValueError(f"trainer.hidden_units has no meaning for preset '{self.preset}'; use 'deep'")
         if self.preset == "conv" and len(self.filters) < 2:

@@ -10,14 +10,15 @@ import tf_keras as keras
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from schema import features
+from schema.artifacts import EXAMPLES_SIGNATURE, RECORD_FILE, WARMUP_FILE
 from trainer.dataset import Images, PixelConstants, parse_encoded
 from trainer.losses import error_map, error_per_image, ssim_per_image
 from trainer.models import Autoencoder
 from trainer.preprocessing import NORMALISED
 
 Tensors = dict[str, tf.Tensor]
-WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
-RECORD_FILE = "assets.extra/autoencoder.json"
+ReconstructFn = Callable[[tf.Tensor], tf.Tensor]
+"""Normalised images [B, H, W, C] -> reconstructions [B, H, W, C] in [0, 1]."""
 _EXAMPLES = tf.TensorSpec([None], tf.string, "examples")
 _IMAGE_BYTES = tf.TensorSpec([None], tf.string, "image_bytes")
 _UNKNOWN_NORMALITY = -1
@@ -32,10 +33,10 @@ class EvaluatedModel(tf.Module):
         transform_layer: keras.Model,
         constants: PixelConstants,
         mean_image: Images,
-        reconstruct_fn: Callable[[tf.Tensor], tf.Tensor],
+        reconstruct_fn: ReconstructFn,
         tracked: tuple[Any, ...] = (),
     ) -> None:
-        """`reconstruct_fn` maps normalised [B, H, W, C] to [0, 1]; `tracked` holds the variables it uses."""
+        """`tracked` holds the variables that `reconstruct_fn` uses."""
         super().__init__()
         self._transform_layer = transform_layer
         self._constants = constants
@@ -47,7 +48,7 @@ class EvaluatedModel(tf.Module):
         """Encoded images [B] -> [B, H, W, C], by Transform's graph."""
         return self._transform_layer({features.IMAGE: encoded})[NORMALISED]
 
-    @tf.function(input_signature=[_EXAMPLES], autograph=False)  # type: ignore[misc]
+    @tf.function(input_signature=[_EXAMPLES], autograph=False)
     def examples(self, examples: tf.Tensor) -> Tensors:
         """Serialized tf.Examples [B] -> per image: error, SSIM, deviation from the training mean, normality."""
         normalised = self.normalised_from_bytes(parse_encoded(examples))
@@ -84,14 +85,14 @@ class ServedModel(EvaluatedModel):
         self._autoencoder = autoencoder
         self._threshold = tf.Variable(threshold, trainable=False, dtype=tf.float32, name="threshold")
 
-    @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)  # type: ignore[misc]
+    @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def serving_default(self, image_bytes: tf.Tensor) -> Tensors:
         """Encoded images [B] -> error, score, threshold [B] float32 and is_anomaly [B] int64."""
         normalised = self.normalised_from_bytes(image_bytes)
         error = error_per_image(self._constants.to_pixels(normalised), self._autoencoder.model(normalised))
         return self._verdict(error)
 
-    @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)  # type: ignore[misc]
+    @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def reconstruct(self, image_bytes: tf.Tensor) -> Tensors:
         """As `serving_default`, with reconstruction [B, H, W, C], error_map [B, H, W] and latent [B, Z]."""
         return self._everything(self.normalised_from_bytes(image_bytes))
@@ -106,11 +107,13 @@ class ServedModel(EvaluatedModel):
             "encode": (lambda image: {"latent": self._autoencoder.encoder(normalise(image))}, image),
             "decode": (lambda latent: {"reconstruction": self._autoencoder.decoder(latent)}, latent),
         }
-        functions = {name: tf.function(body, autograph=False).get_concrete_function(spec) for name, (body, spec) in doors.items()}
+        functions = {
+            name: tf.function(body, autograph=False).get_concrete_function(spec) for name, (body, spec) in doors.items()
+        }
         return {
             "serving_default": self.serving_default,
             "reconstruct": self.reconstruct,
-            "examples": self.examples,
+            EXAMPLES_SIGNATURE: self.examples,
             **functions,
         }
 
@@ -147,7 +150,7 @@ def export_served(model: ServedModel, folder: str, *, record: dict[str, Any], wa
 
 def export_evaluated(model: EvaluatedModel, folder: str) -> None:
     """Write a SavedModel that has the `examples` signature only."""
-    tf.saved_model.save(model, folder, signatures={"examples": model.examples})
+    tf.saved_model.save(model, folder, signatures={EXAMPLES_SIGNATURE: model.examples})
 
 
 def _warmup_request(signature: str, image: bytes) -> Any:

@@ -1,0 +1,24 @@
+"""The names of files inside the pipeline's artifacts, for those that write them and those that read them."""
+
+from typing import Final
+
+# In Trainer's `model_run`: SavedModels that the Evaluator judges beside the candidate.
+CONTROLS_FOLDER: Final = "controls"
+UNTRAINED: Final = "untrained"
+CONSTANT: Final = "constant"
+PCA_FLOOR: Final = "pca"
+PICTURE_FILE: Final = "reconstructions.png"
+
+# In the Evaluator's `evaluation`: the verdict, bound by bound.
+GATE_FILE: Final = "gate.json"
+
+# In ImageExampleGen's `examples`.
+COUNTS_FILE: Final = "counts.json"
+REJECTS_FILE: Final = "rejects.jsonl"
+
+# Beside the SavedModel, where TensorFlow Serving ignores what it does not know.
+WARMUP_FILE: Final = "assets.extra/tf_serving_warmup_requests"
+RECORD_FILE: Final = "assets.extra/autoencoder.json"
+
+# The signature that the Evaluator calls.
+EXAMPLES_SIGNATURE: Final = "examples"
