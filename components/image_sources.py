@@ -263,6 +263,9 @@ def _require_folder(folder: Path) -> None:
 def _fingerprint(folder: Path, names: Iterator[str]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name in names:
-        status = (folder / name).stat()
+        try:
+            status = (folder / name).stat()
+        except OSError:  # a dangling link: rejected, with its name, when it is read
+            status = (folder / name).lstat()
         digest.update(os.fsencode(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"))
     return digest.hexdigest()

@@ -1,0 +1,84 @@
+"""A mistake in the configuration is told at once: file, field, value, and the nearest valid key."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.configuration import ConfigurationError, load_configuration
+
+REPOSITORY = Path(__file__).parent.parent.parent
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
+
+
+def load(tmp_path, text, *overrides):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return load_configuration(path, overrides)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_shipped_configurations_are_valid_and_say_how_to_run_them(path):
+    assert load_configuration(path).name
+    assert f"autoencoder run {path.relative_to(REPOSITORY)}" in path.read_text() or path.name == "folder.yaml"
+    assert "# Expect" in path.read_text()
+
+
+def test_a_preset_states_only_differences_and_a_field_overrides_it(tmp_path):
+    assert load(tmp_path, "image: {height_px: 28, width_px: 28}\ntrainer: {preset: dense}").trainer.batch_size == 128
+    assert load(tmp_path, "trainer: {preset: deep, batch_size: 7}").trainer.batch_size == 7
+
+
+def test_overrides_win(tmp_path):
+    text = "trainer: {preset: deep, latent_dim: 8}"
+    configuration = load(
+        tmp_path, text, "trainer.latent_dim=16", "data.normal_labels=['1']", "evaluation.thresholds=[]"
+    )
+    assert configuration.trainer.latent_dim == 16
+    assert configuration.data.normal_labels == ("1",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainer: {latnt_dim: 3}", r"config\.yaml: unknown key 'trainer\.latnt_dim'; did you mean 'latent_dim'\?"),
+        ("evaluation: {thresholds: [{metrc: ssim, max: 1}]}", r"unknown key 'evaluation\.thresholds\.0\.metrc'; did"),
+        ("trainer: {preset: dens}", r"trainer\.preset: 'dens': must be one of .*; did you mean 'dense'\?"),
+        ("image: {height_px: 0}", r"image\.height_px: 0: .*greater than or equal to 4"),
+        ("trainer: {epochs: many}", r"trainer\.epochs: 'many': .*integer"),
+        ("trainer: {latent_dim: 64}", "latent_dim 64 is not smaller than the 64 values of an image"),
+        ("trainer: {preset: dense, hidden_units: [9]}", "hidden_units has no meaning for preset 'dense'"),
+        ("data: {source: folder}", "data.path is required for source 'folder'"),
+        ("data: {eval_fraction: 0.6, test_fraction: 0.5}", "leave no images to train on"),
+        ("evaluation: {thresholds: [{metric: ssim}]}", "needs min, max or both"),
+        ("evaluation: {thresholds: [{metric: ssim, min: 1, max: 0}]}", "none can pass"),
+        ("name: 'Bad Name'", "name: 'Bad Name'"),
+        ("- a list", "must be a mapping of sections"),
+        ("a: [", "is not valid YAML"),
+    ],
+)
+def test_mistakes_are_explained(tmp_path, text, message):
+    with pytest.raises(ConfigurationError, match=message):
+        load(tmp_path, text)
+
+
+def test_a_missing_file_suggests_a_near_one():
+    with pytest.raises(ConfigurationError, match=r"no such configuration file; did you mean .*mnist-dense\.yaml\?"):
+        load_configuration(REPOSITORY / "configs" / "mnist-dens.yaml")
+
+
+def test_a_malformed_override_is_quoted(tmp_path):
+    with pytest.raises(ConfigurationError, match="--set epochs: must look like"):
+        load(tmp_path, "", "epochs")
+
+
+def test_neither_help_nor_a_mistake_imports_tensorflow(tmp_path):
+    script = (
+        "import sys\nfrom click.testing import CliRunner\nfrom pipeline.cli import main\n"
+        "print(CliRunner().invoke(main, ['run', '--help']).exit_code)\n"
+        "print(CliRunner().invoke(main, ['run', '--set', 'trainer.epoch=1']).exit_code)\n"
+        "print(sorted({'tensorflow', 'tfx', 'apache_beam'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert ran.stdout.split("\n")[:3] == ["0", "2", "[]"]

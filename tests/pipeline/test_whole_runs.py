@@ -1,0 +1,298 @@
+"""Whole pipelines on small real data, through the command line, as a user starts them."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).parent.parent.parent
+COMPONENTS = [
+    "CuratedSchemaGen",
+    "ImageExampleGen",
+    "StatisticsGen",
+    "ExampleValidator",
+    "Transform",
+    "Trainer",
+    "latest_blessed_model",
+    "Evaluator",
+    "Pusher",
+]
+DONE, FAILED, BAD_USAGE, REFUSED = 0, 1, 2, 3
+
+pytestmark = pytest.mark.slow
+
+
+def command(*arguments):
+    return [sys.executable, "-c", "from pipeline.cli import main; main()", *map(str, arguments)]
+
+
+def autoencoder(*arguments, cwd=REPOSITORY):
+    """Run the command line in its own process: (exit code, standard output, standard error)."""
+    environment = {**os.environ, "PYTHONPATH": str(cwd)}
+    ran = subprocess.run(command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+def run(config, root, *overrides, cwd=REPOSITORY):
+    """(exit code, the --json document) of one run."""
+    settings = [argument for override in (f"root={root}", *overrides) for argument in ("--set", override)]
+    code, stdout, stderr = autoencoder("run", config, "--json", *settings, cwd=cwd)
+    assert stdout, stderr
+    return code, json.loads(stdout)
+
+
+def states(document):
+    return {component["name"]: component["state"] for component in document["components"]}
+
+
+def names_that(state, document):
+    return [name for name, is_in in states(document).items() if is_in == state]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A first run of the default configuration: (root, document)."""
+    root = tmp_path_factory.mktemp("runs")
+    code, document = run("configs/digits.yaml", root)
+    assert code == DONE, document
+    return root, document
+
+
+def read_examples(root, split):
+    """The parsed examples of a split of the digits run."""
+    import tensorflow as tf
+
+    files = sorted(map(str, (root / "digits/artifacts/ImageExampleGen/examples").glob(f"*/Split-{split}/*")))
+    records = [record.numpy() for record in tf.data.TFRecordDataset(files)]
+    return [tf.train.Example.FromString(record).features.feature for record in records]
+
+
+def test_a_first_run_runs_everything_and_pushes_a_model(digits):
+    _, document = digits
+    assert names_that("ran", document) == COMPONENTS
+    assert document["blessed"]
+    assert document["metrics"]["mean_error"] < 0.02
+    assert document["metrics"]["example_count"] == 181
+    assert all(row["passed"] for row in document["thresholds"])
+    assert (Path(document["pushed"]) / "saved_model.pb").exists()
+    assert Path(document["pushed"]).parent == Path(document["run"]) / "serving"
+
+
+def test_the_pushed_model_scores_a_pngs_bytes_as_numpy_does(digits):
+    import tensorflow as tf
+
+    model = tf.saved_model.load(digits[1]["pushed"])
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    scored = model.signatures["serving_default"](image_bytes=tf.constant([buffer.getvalue()]))
+    full = model.signatures["reconstruct"](image_bytes=tf.constant([buffer.getvalue()]))
+    reconstruction = full["reconstruction"].numpy()[0, :, :, 0]
+    squared = (pixels / 255.0 - reconstruction) ** 2
+    assert scored["error"].numpy()[0] == pytest.approx(squared.mean(), rel=1e-5)
+    assert full["error_map"].numpy()[0] == pytest.approx(squared, abs=1e-6)
+    assert scored["is_anomaly"].numpy()[0] == int(scored["score"].numpy()[0] > scored["threshold"].numpy()[0]) == 1
+    by_pixels = model.signatures["pixels"](image=tf.constant(pixels[None, :, :, None] / 255.0, tf.float32))
+    assert by_pixels["error"].numpy() == pytest.approx(scored["error"].numpy(), rel=1e-5)
+    latent = model.signatures["encode"](image=tf.constant(pixels[None, :, :, None] / 255.0, tf.float32))["latent"]
+    decoded = model.signatures["decode"](latent=latent)["reconstruction"].numpy()[0, :, :, 0]
+    assert decoded == pytest.approx(reconstruction, abs=1e-6)
+
+
+def test_trainer_evaluator_and_pushed_model_agree_on_every_image(digits):
+    import tensorflow as tf
+
+    from trainer.calibration import conformal_threshold
+
+    root, document = digits
+    model = tf.saved_model.load(document["pushed"])
+    record = json.loads(Path(document["pushed"], "assets.extra/autoencoder.json").read_text())
+
+    def served_errors(split):
+        encoded = [example["image"].bytes_list.value[0] for example in read_examples(root, split)]
+        return model.signatures["serving_default"](image_bytes=tf.constant(encoded))["error"].numpy()
+
+    held_out, test = served_errors("eval"), served_errors("test")
+    assert len(held_out) > 100
+    assert len(test) > 100
+    assert held_out.mean() == pytest.approx(record["history"]["val_error"][-1], abs=1e-5)
+    assert conformal_threshold(held_out, 0.01) == pytest.approx(record["calibration"]["threshold"], abs=1e-5)
+    assert test.mean() == pytest.approx(document["metrics"]["mean_error"], abs=1e-5)
+    assert test.max() == pytest.approx(document["metrics"]["max_error"], abs=1e-5)
+
+
+def test_the_pca_floor_is_scikit_learns(digits):
+    import tensorflow as tf
+    from sklearn.decomposition import PCA
+
+    root, document = digits
+
+    def pixels(split):
+        images = [example["image"].bytes_list.value[0] for example in read_examples(root, split)]
+        return np.stack([tf.io.decode_png(image).numpy().ravel() / 255.0 for image in images])
+
+    pca = PCA(8).fit(pixels("train"))
+    test = pixels("test")
+    expected = ((test - pca.inverse_transform(pca.transform(test))) ** 2).mean()
+    assert document["metrics"]["pca_mean_error"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_same_run_again_is_all_cached(digits):
+    root, first = digits
+    code, document = run("configs/digits.yaml", root)
+    assert code == DONE
+    assert names_that("cached", document) == COMPONENTS
+    assert document["pushed"] == first["pushed"]
+    assert document["metrics"] == first["metrics"]
+
+
+def test_an_impossible_threshold_refuses_re_running_only_the_gate_and_pushes_nothing(digits):
+    root, first = digits
+    impossible = "evaluation.thresholds=[{metric: mean_error, max: 0.000001}, {metric: ssim, min: 0.1, label: '3'}]"
+    code, document = run("configs/digits.yaml", root, impossible)
+    assert code == REFUSED
+    assert names_that("ran", document) == ["Evaluator", "Pusher"]
+    assert not document["blessed"]
+    assert document["pushed"] is None
+    refused = [row for row in document["thresholds"] if not row["passed"]]
+    assert [row["metric"] for row in refused] == ["mean_error"]
+    assert refused[0]["reason"].endswith("above the bound 1e-06")
+    assert [path.name for path in Path(first["pushed"]).parent.iterdir()] == [Path(first["pushed"]).name]
+
+
+def test_a_gate_that_would_bless_an_untrained_model_fails_the_run(digits):
+    root, _ = digits
+    code, document = run("configs/digits.yaml", root, "evaluation.thresholds=[]", "evaluation.max_pca_ratio=null")
+    assert code == FAILED
+    assert states(document)["Evaluator"] == "failed"
+    assert states(document)["Pusher"] == "skipped"
+    assert "untrained, constant" in document["error"]
+
+
+def test_a_model_worse_than_the_latest_blessed_one_is_refused(digits):
+    root, first = digits
+    code, document = run("configs/digits.yaml", root, "trainer.epochs=30", "evaluation.thresholds=[]")
+    assert code == REFUSED
+    assert names_that("ran", document) == ["Trainer", "latest_blessed_model", "Evaluator", "Pusher"]
+    refused = [row for row in document["thresholds"] if not row["passed"]]
+    assert [(row["metric"], row["origin"]) for row in refused] == [("mean_error", "baseline")]
+    assert refused[0]["max"] == pytest.approx(1.05 * first["metrics"]["mean_error"])
+
+
+def test_past_runs_are_listed_with_their_verdicts(digits):
+    root, first = digits
+    code, stdout, _ = autoencoder("runs", "--root", root, "--json")
+    listed = json.loads(stdout)["digits"]
+    assert code == DONE
+    assert listed[-1]["verdict"] == "blessed"
+    assert listed[-1]["mean_error"] == pytest.approx(first["metrics"]["mean_error"])
+    assert listed[-1]["pushed"] == first["pushed"]
+    assert listed[-1]["seconds"] > 0
+
+
+def test_an_edited_model_re_runs_the_trainer_and_what_follows(digits, tmp_path):
+    root, _ = digits
+    for package in ("schema", "components", "trainer", "pipeline", "serving", "configs"):
+        shutil.copytree(REPOSITORY / package, tmp_path / package)
+    with (tmp_path / "trainer/models.py").open("a") as file:
+        file.write("# edited\n")
+    _, document = run("configs/digits.yaml", root, "evaluation.max_regression=null", cwd=tmp_path)
+    assert names_that("cached", document) == COMPONENTS[:5]
+    assert states(document)["Trainer"] == states(document)["Evaluator"] == "ran"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_killed_in_the_trainer_continues_after_the_last_finished_component(tmp_path, sent):
+    settings = ["--set", f"root={tmp_path}", "--set", "trainer.epochs=100000"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    started = subprocess.Popen(command("run", "configs/digits.yaml", *settings), cwd=REPOSITORY, env=environment)
+    model_runs = tmp_path / "digits/artifacts/Trainer/model_run"
+    deadline = time.monotonic() + 300
+    while not list(model_runs.glob("*/train/*")) and time.monotonic() < deadline:
+        assert started.poll() is None
+        time.sleep(0.5)
+    started.send_signal(sent)
+    started.wait(60)
+    [unfinished] = model_runs.iterdir()
+
+    _, document = run("configs/digits.yaml", tmp_path, "trainer.epochs=5", "evaluation.thresholds=[]")
+    assert names_that("cached", document) == COMPONENTS[:5]
+    assert names_that("ran", document) == COMPONENTS[5:]
+    assert not unfinished.exists()
+
+
+def test_a_folder_of_colour_jpegs_one_folder_per_class(tmp_path, sample_images):
+    sources = sorted((sample_images / "train/good").iterdir())
+    for number, source in enumerate(sources):
+        target = tmp_path / "images" / ("left" if number % 2 else "right") / source.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    (tmp_path / "images/left/broken.jpg").write_bytes(sources[0].read_bytes()[:300])
+    overrides = [f"data.path={tmp_path / 'images'}", "trainer.epochs=1", "evaluation.false_alarm_rate=0.1"]
+    code, document = run("configs/folder.yaml", tmp_path / "runs", *overrides, "image.normalisation=zscore")
+    assert code == REFUSED  # one epoch does not beat PCA
+    assert names_that("ran", document) == COMPONENTS
+    examples = next((tmp_path / "runs/folder/artifacts/ImageExampleGen/examples").iterdir())
+    rejects = [json.loads(line) for line in (examples / "rejects.jsonl").read_text().splitlines()]
+    assert [reject["image_id"] for reject in rejects] == ["left/broken.jpg"]
+    counts = json.loads((examples / "counts.json").read_text())
+    assert sum(counts.values()) == len(sources) + 1
+    gate = json.loads(next((tmp_path / "runs").glob("folder/artifacts/Evaluator/evaluation/*/gate.json")).read_text())
+    assert set(gate["metrics_by_label"]) == {"left", "right"}
+
+
+def test_mvtec_layout_keeps_its_splits_and_judges_by_normal_images(tmp_path):
+    code, document = run("configs/folder.yaml", tmp_path, "trainer.epochs=1")
+    assert code == REFUSED
+    assert document["metrics"]["example_count"] == 40  # test/good, not the 30 defects
+    examples = next((tmp_path / "folder/artifacts/ImageExampleGen/examples").iterdir())
+    counts = json.loads((examples / "counts.json").read_text())
+    assert (counts["test"], counts["train"] + counts["eval"], counts["rejected"]) == (70, 300, 0)
+
+
+def test_original_mnist_files(tmp_path, mnist):
+    overrides = [f"data.path={mnist}", "data.max_images=2000", "trainer.epochs=1", "evaluation.thresholds=[]"]
+    code, document = run("configs/mnist-dense.yaml", tmp_path, *overrides)
+    assert code == REFUSED
+    assert document["metrics"]["example_count"] == 2000
+
+
+def test_too_many_unreadable_images_stop_the_run_before_training(tmp_path, sample_images):
+    shutil.copytree(sample_images / "train/good", tmp_path / "images")
+    for number in range(40):
+        (tmp_path / "images" / f"bad{number}.png").write_text("no picture")
+    code, document = run("configs/folder.yaml", tmp_path / "runs", f"data.path={tmp_path / 'images'}")
+    assert code == FAILED
+    assert states(document)["Trainer"] == "skipped"
+    assert "40 of 340 images cannot be read" in document["error"]
+    assert "bad0.png: not an image of a known format" in document["error"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "culprit"),
+    [
+        (["data.source=folder", "data.path={empty}"], "{empty}: holds no images; found nothing"),
+        (["data.source=folder", "data.path={empty}/missing"], "{empty}/missing: no such folder"),
+        (["data.source=idx", "data.path={empty}"], "{empty}: holds no IDX images"),
+        (["image.height_px=0"], "image.height_px: 0"),
+        (["trainer.preset=dance"], "trainer.preset: 'dance'"),
+        (["root=/proc/nowhere"], "/proc/nowhere/digits cannot be written to"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_started(tmp_path, overrides, culprit):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    settings = [a for o in (f"root={tmp_path / 'runs'}", *overrides) for a in ("--set", o.format(empty=empty))]
+    code, _, stderr = autoencoder("run", "configs/digits.yaml", *settings)
+    assert code == BAD_USAGE
+    assert culprit.format(empty=empty) in stderr
+    assert not (tmp_path / "runs").exists()

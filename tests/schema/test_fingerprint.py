@@ -1,0 +1,42 @@
+"""An edit changes the fingerprint of what depends on it, and of nothing else."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent.parent
+ASK = "import sys; from schema.fingerprint import source_fingerprint as f; print(*map(f, sys.argv[1:]))"
+COMPONENTS = ["components.example_gen", "trainer.preprocessing", "trainer.module", "components.evaluator"]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    for package in ("schema", "components", "trainer"):
+        shutil.copytree(REPOSITORY / package, tmp_path / package)
+    return tmp_path
+
+
+def fingerprints(folder):
+    command = [sys.executable, "-c", ASK, *COMPONENTS]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("edited", "changed"),
+    [
+        ("trainer/models.py", {"trainer.module"}),
+        ("trainer/preprocessing.py", {"trainer.preprocessing", "trainer.module"}),
+        ("components/splits.py", {"components.example_gen"}),
+        ("components/metrics.py", {"components.evaluator"}),
+        ("schema/features.py", set(COMPONENTS)),
+    ],
+)
+def test_an_edit_reaches_exactly_what_imports_it(copy, edited, changed):
+    before = fingerprints(copy)
+    with (copy / edited).open("a") as file:
+        file.write("# edited\n")
+    after = fingerprints(copy)
+    assert {name for name, a, b in zip(COMPONENTS, before, after, strict=True) if a != b} == changed

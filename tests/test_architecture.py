@@ -1,0 +1,29 @@
+"""Imports point one way: schema <- components, trainer <- pipeline; serving needs only schema."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+ALLOWED = {
+    "schema": {"schema"},
+    "components": {"schema", "components"},
+    "trainer": {"schema", "trainer"},
+    "serving": {"schema", "serving"},
+    "pipeline": {"schema", "components", "trainer", "serving", "pipeline"},
+}
+
+
+def our_imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        yield from {name.split(".")[0] for name in names} & set(ALLOWED)
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_a_package_imports_only_what_is_below_it(package):
+    found = {name for path in (REPOSITORY / package).rglob("*.py") for name in our_imports(path)}
+    assert found <= ALLOWED[package]
