@@ -13,7 +13,7 @@ from trainer.dataset import Images, PixelConstants
 from trainer.models import Autoencoder
 
 _LOG = logging.getLogger(__name__)
-_ZOOM_TO_PX = 64
+_ZOOM_TO_PX = 96
 
 
 class DivergedError(Exception):
