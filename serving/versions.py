@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from serving.contract import SAVED_MODEL_FILE
+
+RUN_SUBFOLDER: Final = "serving"
+"""Where a run's Pusher puts the versions, below the run's own folder."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,41 @@ def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
 def holds_saved_model(folder: Path) -> bool:
     """Whether `folder` has the file without which no loader accepts it."""
     return (folder / SAVED_MODEL_FILE).is_file()
+
+
+def base_folder(folder: Path) -> Path:
+    """The folder that holds the versions: `folder` itself, or `serving/` in it where `folder` is a run's.
+
+    Raises FileNotFoundError where neither holds a version.
+    """
+    for base in (folder / RUN_SUBFOLDER, folder):
+        if version_folders(base):
+            return base
+    if holds_saved_model(folder):
+        raise FileNotFoundError(f"{folder} is one version: give the folder that holds it, {folder.parent}")
+    raise FileNotFoundError(f"{folder}: no version folder (a number) here or in {RUN_SUBFOLDER}/ below it")
+
+
+def saved_model_folder(folder: Path) -> Path:
+    """The SavedModel meant by `folder`: itself, or the newest version of its base; else FileNotFoundError."""
+    if holds_saved_model(folder):
+        return folder
+    for version in version_folders(base_folder(folder)):
+        if holds_saved_model(version.path):
+            return version.path
+    raise FileNotFoundError(f"{folder}: no version in it holds {SAVED_MODEL_FILE}")
+
+
+def newest_base_folder(runs: Path) -> Path:
+    """The versions of the run below `runs` that was pushed last; FileNotFoundError where none was."""
+    pushed = [
+        (version.path.stat().st_mtime, version.path.parent)
+        for run in sorted(runs.glob("*"))
+        for version in version_folders(run / RUN_SUBFOLDER)
+    ]
+    if not pushed:
+        raise FileNotFoundError(f"{runs}/: no run has pushed a model yet")
+    return max(pushed)[1]
 
 
 def _is_version_name(name: str) -> bool:

@@ -1,9 +1,9 @@
 """TensorFlow Serving's documented and tested behaviour, restated; asked of our server over real sockets.
 
-Sources: https://www.tensorflow.org/tfx/serving/api_rest, and tensorflow/serving's
-tensorflow_model_server_test.py, json_tensor_test.cc and http_rest_api_handler_test.cc. Every fact is asked of a
-real TensorFlow Serving, too, where SERVING_URL (and SERVING_GRPC_URL) names one that serves the same model, written
-by `python tests/serving/conftest.py FOLDER/123`, as `default`.
+Sources: https://www.tensorflow.org/tfx/serving/api_rest, and tensorflow/serving's own
+tensorflow_model_server_test.py, json_tensor_test.cc and http_rest_api_handler_test.cc. Every fact is asked of
+a real TensorFlow Serving, too, where SERVING_URL (and SERVING_GRPC_URL) names one that serves the same model,
+written by `python tests/serving/conftest.py FOLDER/123`, under the name `default`.
 """
 
 import base64
