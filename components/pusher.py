@@ -168,7 +168,7 @@ class AtomicPushExecutor(executor.Executor):  # type: ignore[misc]
         output_dict: dict[str, list[Any]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Check the blessings, push, and record where to, in the artifact properties that TFX's Pusher sets."""
+        """Check the blessings, push, and record where to, in the properties that TFX's Pusher sets."""
         self._log_startup(input_dict, output_dict, exec_properties)
         model_push = artifact_utils.get_single_instance(
             output_dict[standard_component_specs.PUSHED_MODEL_KEY]
