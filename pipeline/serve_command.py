@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,7 @@ from serving.contract import DEFAULT_GRPC_PORT, DEFAULT_MODEL_NAME, DEFAULT_REST
 
 if TYPE_CHECKING:  # `--help` must not wait for what these import
     from serving.scoring import FileScore, Scorer
+    from serving.settings import ServerSettings
 
 RUNS = Path("runs")
 REAL_SERVER = "tensorflow_model_server"
@@ -80,18 +81,7 @@ QUIET = "3"
 @click.option("--max-body-mb", type=click.IntRange(1), default=64, show_default=True, help="Largest request.")
 @click.option("--own", is_flag=True, help=f"Use this project's server even where {REAL_SERVER} is on PATH.")
 def serve(
-    folder: Path | None,
-    model_base_path: Path | None,
-    model_name: str,
-    port: int,
-    rest_api_port: int,
-    host: str,
-    rest_api_timeout_in_ms: int,
-    file_system_poll_wait_seconds: float,
-    enable_batching: bool,
-    enable_model_warmup: bool,
-    max_body_mb: int,
-    own: bool,
+    folder: Path | None, model_base_path: Path | None, host: str, max_body_mb: int, own: bool, **flags: Any
 ) -> None:
     """Serve a pushed model in TensorFlow Serving's protocol until Ctrl-C.
 
@@ -100,33 +90,20 @@ def serve(
     """
     base = _base(folder, model_base_path)
     if not own and (program := shutil.which(REAL_SERVER)):
-        _become_real_server(
-            program,
-            {
-                "port": port,
-                "rest_api_port": rest_api_port,
-                "model_name": model_name,
-                "model_base_path": base.resolve(),
-                "rest_api_timeout_in_ms": rest_api_timeout_in_ms,
-                "file_system_poll_wait_seconds": max(1, round(file_system_poll_wait_seconds)),
-                "enable_batching": str(enable_batching).lower(),
-                "enable_model_warmup": str(enable_model_warmup).lower(),
-            },
-            host,
-        )
+        _become_real_server(program, base, host, flags)
     from serving.settings import ServerSettings
 
     try:
         settings = ServerSettings(
             model_base_path=base,
-            model_name=model_name,
+            model_name=flags["model_name"],
             host=host,
-            grpc_port=port or None,
-            rest_port=rest_api_port or None,
-            request_timeout_s=rest_api_timeout_in_ms / 1000,
-            poll_interval_s=file_system_poll_wait_seconds,
-            enable_batching=enable_batching,
-            enable_model_warmup=enable_model_warmup,
+            grpc_port=flags["port"] or None,
+            rest_port=flags["rest_api_port"] or None,
+            request_timeout_s=flags["rest_api_timeout_in_ms"] / 1000,
+            poll_interval_s=flags["file_system_poll_wait_seconds"],
+            enable_batching=flags["enable_batching"],
+            enable_model_warmup=flags["enable_model_warmup"],
             max_body_bytes=max_body_mb * MIB,
         )
     except ValueError as error:
@@ -134,13 +111,11 @@ def serve(
     _serve(settings)
 
 
-def _serve(settings: object) -> None:
+def _serve(settings: "ServerSettings") -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", QUIET)
     from serving.logs import log_to
     from serving.server import serve_until_signalled
-    from serving.settings import ServerSettings
 
-    assert isinstance(settings, ServerSettings)
     log_to(sys.stderr)
     if settings.rest_port and sys.stderr.isatty():
         click.echo(f"Open http://{settings.host}:{settings.rest_port}/ to try it; Ctrl-C stops it.", err=True)
@@ -162,13 +137,19 @@ def _base(folder: Path | None, model_base_path: Path | None) -> Path:
         raise click.UsageError(str(error)) from None
 
 
-def _become_real_server(program: str, flags: dict[str, object], host: str) -> None:
-    """Replace this process by TensorFlow Serving, which has no flag for the address it listens on."""
+def _become_real_server(program: str, base: Path, host: str, flags: dict[str, Any]) -> None:
+    """Replace this process by TensorFlow Serving, whose flags ours are named after.
+
+    It has none for the address it listens on, and waits whole seconds between two looks for a version.
+    """
     if host == LOOPBACK:
         click.echo(
             f"{program} listens on every address of this machine; --own listens on {host} only", err=True
         )
-    os.execv(program, [program, *(f"--{name}={value}" for name, value in flags.items())])
+    poll_wait_s = max(1, round(flags["file_system_poll_wait_seconds"]))
+    given = {**flags, "model_base_path": base.resolve(), "file_system_poll_wait_seconds": poll_wait_s}
+    values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
+    os.execv(program, [program, *(f"--{name}={value}" for name, value in values.items())])
 
 
 @click.command()

@@ -35,10 +35,9 @@ class Batcher:
     over to the next in the queue: no thread of its own, no hand-over for a lone caller.
     """
 
-    def __init__(self, run: Run, *, max_batch_size: int, max_waiting: int) -> None:
+    def __init__(self, run: Run, *, max_batch_size: int) -> None:
         self._run = run
         self._max_batch_size = max_batch_size
-        self._max_waiting = max_waiting
         self._lock = threading.Lock()
         self._queue: list[_Ticket] = []
         self._is_busy = False
@@ -60,8 +59,6 @@ class Batcher:
 
     def _join(self, ticket: _Ticket) -> _Ticket:
         with self._lock:
-            if len(self._queue) >= self._max_waiting:
-                raise ServingError(Status.UNAVAILABLE, f"{len(self._queue)} requests are waiting already")
             self._queue.append(ticket)
             if not self._is_busy:
                 self._is_busy = ticket.must_lead = True

@@ -83,7 +83,6 @@ class Predictor:
                 self._batchers[key] = Batcher(
                     lambda inputs: self._model.run(signature, inputs, outputs),
                     max_batch_size=self._settings.max_batch_size,
-                    max_waiting=self._settings.max_waiting_requests,
                 )
             return self._batchers[key]
 

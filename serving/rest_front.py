@@ -1,8 +1,9 @@
 """TensorFlow Serving's REST API, its metrics page, and a small web page for people."""
 
-import asyncio
 import json
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any, Final
 
@@ -73,6 +74,7 @@ class _RestFront:
         self._service = service
         self._settings = settings
         self._limiter = CapacityLimiter(settings.worker_threads)
+        self._budget = _Budget(settings.max_pending_bytes)
         html = files("serving").joinpath(PAGE).read_text(encoding="utf-8")
         self._page = html.replace("{{MODEL_NAME}}", json.dumps(settings.model_name).replace("<", "\\u003c"))
 
@@ -100,15 +102,17 @@ class _RestFront:
     async def _run(self, request: Request, asked: re.Match[str]) -> Response:
         if asked["method"].lower() != "predict":
             raise ServingError(Status.UNIMPLEMENTED, f"{asked['method']} is not implemented by this server")
+        if self._limiter.statistics().tasks_waiting >= self._settings.max_waiting_requests:
+            raise ServingError(Status.UNAVAILABLE, "too many requests are waiting already")
         version = _version(asked)
         timeout_s = self._settings.request_timeout_s
         try:
-            body = await asyncio.wait_for(_body(request, self._settings.max_body_bytes), timeout_s)
-            with anyio.fail_after(timeout_s):
+            with anyio.fail_after(timeout_s), self._budget.share() as share:
+                body = await _body(request, self._settings.max_body_bytes, share)
                 answer = await anyio.to_thread.run_sync(
                     self._predict, asked["name"], version, body, limiter=self._limiter, abandon_on_cancel=True
                 )
-        except (TimeoutError, asyncio.TimeoutError):
+        except TimeoutError:
             raise ServingError(Status.DEADLINE_EXCEEDED, f"no answer within {timeout_s:g} s") from None
         return Response(answer, media_type="application/json")
 
@@ -128,7 +132,34 @@ class _RestFront:
         return {"model_spec": spec, "metadata": {"signature_def": signatures}}
 
 
-async def _body(request: Request, max_bytes: int) -> bytes:
+class _Budget:
+    """How many bytes of bodies are held at once; used by the event loop's thread only."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held = 0
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """A function that takes bytes, given back at the end; it raises UNAVAILABLE where none are left."""
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self._held + size > self._max_bytes:
+                raise ServingError(
+                    Status.UNAVAILABLE, "the bodies of other requests fill the server's memory"
+                )
+            self._held += size
+            taken += size
+
+        try:
+            yield take
+        finally:
+            self._held -= taken
+
+
+async def _body(request: Request, max_bytes: int, take: Callable[[int], None]) -> bytes:
     """The request's body; stops reading as soon as it is known to be too large."""
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > max_bytes:
@@ -138,6 +169,7 @@ async def _body(request: Request, max_bytes: int) -> bytes:
         total += len(chunk)
         if total > max_bytes:
             raise BodyTooLargeError
+        take(len(chunk))
         chunks.append(chunk)
     return b"".join(chunks)
 

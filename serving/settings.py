@@ -13,7 +13,8 @@ class ServerSettings:
     """Where to listen, what to serve, and how much to accept.
 
     A port of 0 takes any free one, None leaves that protocol off. The pixel limits are counted from the
-    images' headers, before anything is decoded: a small file may claim to be a very large image.
+    images' headers, before anything is decoded: a small file may claim to be a very large image. Bodies are
+    limited one by one, and over REST all together (`max_pending_bytes`).
     """
 
     model_base_path: Path
@@ -30,6 +31,7 @@ class ServerSettings:
     max_body_bytes: int = 64 * MIB
     max_image_pixels: int = 64_000_000
     max_request_pixels: int = 512_000_000
+    max_pending_bytes: int = 512 * MIB
     max_waiting_requests: int = 256
     max_connections: int = 2048
     worker_threads: int = 32

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import http.client
 import json
 import socket
 import threading
@@ -127,3 +128,47 @@ def test_silent_connection_is_closed(
     ):
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
         assert connection.recv(100) == b""
+
+
+def test_body_that_does_not_come_is_a_504(
+    image_model: Path, settings_for: Callable[..., ServerSettings]
+) -> None:
+    """A slow sender is answered after the time that a request may take."""
+    with (
+        running_server(settings_for(image_model, grpc_port=None, request_timeout_s=0.3)) as address,
+        socket.create_connection((address.host, address.rest_port or 0), timeout=20) as connection,
+    ):
+        connection.sendall(
+            b"POST /v1/models/autoencoder:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"
+        )
+        assert connection.recv(12) == b"HTTP/1.1 504"
+
+
+def test_bodies_together_are_limited(
+    image_model: Path, settings_for: Callable[..., ServerSettings], normal_png: bytes
+) -> None:
+    """While others' half-sent bodies fill the budget, a request is refused with 503; then it is served."""
+    half_sent = (
+        b"POST /v1/models/autoencoder:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n" + b" " * 900
+    )
+    with running_server(settings_for(image_model, grpc_port=None, max_pending_bytes=1000)) as address:
+        with socket.create_connection((address.host, address.rest_port or 0), timeout=20) as connection:
+            connection.sendall(half_sent)
+            time.sleep(0.3)  # the server has read it
+            with pytest.raises(ServingError, match="fill the server's memory") as refusal:
+                score_images([normal_png], server=address.rest_url)
+        assert refusal.value.status is Status.UNAVAILABLE
+        time.sleep(0.3)  # and has noticed that the sender is gone
+        assert len(score_images([normal_png], server=address.rest_url)) == 1
+
+
+def test_small_answers_are_sent_at_once(image_server: ServerAddress) -> None:
+    """On a connection that is kept, an answer does not wait 40 ms for an acknowledgement (Nagle's algorithm)."""
+    times_s = []
+    connection = http.client.HTTPConnection(image_server.host, image_server.rest_port, timeout=20)
+    for _ in range(15):
+        started = time.perf_counter()
+        connection.request("GET", "/v1/models/autoencoder")
+        connection.getresponse().read()
+        times_s.append(time.perf_counter() - started)
+    assert sorted(times_s)[7] < 0.03
