@@ -163,7 +163,7 @@ def test_bodies_together_are_limited(
 
 
 def test_small_answers_are_sent_at_once(image_server: ServerAddress) -> None:
-    """On a connection that is kept, an answer does not wait 40 ms for an acknowledgement (Nagle's algorithm)."""
+    """An answer on a kept connection does not wait 40 ms for an acknowledgement (Nagle's algorithm)."""
     times_s = []
     connection = http.client.HTTPConnection(image_server.host, image_server.rest_port, timeout=20)
     for _ in range(15):
