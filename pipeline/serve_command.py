@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,6 @@ RUNS = Path("runs")
 REAL_SERVER = "tensorflow_model_server"
 MIB = 1024 * 1024
 LOOPBACK = "127.0.0.1"
-QUIET = "3"
-"""TensorFlow calls a machine without a GPU an error; what really fails is raised in Python, too."""
 
 
 @click.command()
@@ -112,7 +111,7 @@ def serve(
 
 
 def _serve(settings: "ServerSettings") -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", QUIET)
+    _quieten_tensorflow()
     from serving.logs import log_to
     from serving.server import serve_until_signalled
 
@@ -123,6 +122,12 @@ def _serve(settings: "ServerSettings") -> None:
         serve_until_signalled(settings)
     except OSError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _quieten_tensorflow() -> None:
+    """Keep what users can do nothing about off the terminal; what really fails is raised in Python, too."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a machine without a GPU is no error
+    warnings.filterwarnings("ignore", category=FutureWarning, module="google")
 
 
 def _base(folder: Path | None, model_base_path: Path | None) -> Path:
@@ -215,7 +220,7 @@ def _scorer(model: Path | None, server: str | None, model_name: str, *, with_map
 
     if server is not None:
         return server_scorer(server, model_name=model_name, with_maps=with_maps)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", QUIET)
+    _quieten_tensorflow()
     return local_scorer(saved_model_folder(model or newest_base_folder(RUNS)), with_maps=with_maps)
 
 

@@ -21,6 +21,8 @@ from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2
 from tensorflow_serving.apis import predict_pb2
 
 from serving.client import score_images
+from serving.errors import ServingError
+from serving.images import gif_pixels, refuse_unfit_images
 from serving.server import ServerAddress
 
 PREDICT = "/v1/models/autoencoder:predict"
@@ -173,6 +175,37 @@ def test_decompression_bombs_are_refused_unopened(image_server: ServerAddress, s
     status, text = _post(image_server, json.dumps(body).encode())
     assert status == 400
     assert json.loads(text)["error"].startswith("image_bytes[0]: ")
+
+
+def _gif(sizes: list[tuple[int, int]]) -> bytes:
+    """A GIF whose frames claim these sizes, on a canvas of one pixel."""
+    frames = [Image.new("L", (8, 8), 255 * (number % 2)) for number in range(len(sizes))]
+    out = io.BytesIO()
+    frames[0].save(out, format="GIF", save_all=True, append_images=frames[1:])
+    data = bytearray(out.getvalue())
+    data[6:10] = struct.pack("<HH", 1, 1)
+    claimed = struct.pack("<HH", 8, 8)
+    position = 10
+    for size in sizes:
+        position = data.index(b",\0\0\0\0" + claimed, position) + 5
+        data[position : position + 4] = struct.pack("<HH", *size)
+    return bytes(data)
+
+
+def test_every_frame_of_a_gif_counts() -> None:
+    """Also one that is larger than the canvas, and only as far as there is data."""
+    data = _gif([(8, 8), (60_000, 60_000), (10, 20)])
+    assert gif_pixels(data) == 64 + 60_000**2 + 200
+    assert gif_pixels(data[:20]) == 0
+    with pytest.raises(ServingError, match="image_bytes.0.: the image claims 3600000264 pixels"):
+        refuse_unfit_images("image_bytes", [data], max_image_pixels=10**6, max_request_pixels=10**9)
+
+
+@quietly
+@given(data=st.binary(max_size=300))
+def test_any_bytes_after_a_gif_header_are_counted(data: bytes) -> None:
+    """To the end, without an error."""
+    assert gif_pixels(b"GIF89a" + data) >= 0
 
 
 @quietly
