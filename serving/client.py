@@ -1,0 +1,226 @@
+"""A client for a served model, over REST or gRPC: ours, TensorFlow Serving, or KServe in front of it.
+
+    from serving.client import score_images, wait_until_ready
+
+    wait_until_ready("http://127.0.0.1:8501")
+    for score in score_images([Path("a.png"), open("b.png", "rb").read()], server="http://127.0.0.1:8501"):
+        print(score.score, score.is_anomaly)
+
+A server's address is `http://host:8501` or `https://…` for REST, `grpc://host:8500` or `grpcs://…` for gRPC.
+Every failure is a `serving.errors.ServingError`: UNAVAILABLE where the server cannot be reached. REST needs
+nothing but the standard library; gRPC imports TensorFlow for its protocol buffers.
+"""
+
+import base64
+import http.client
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from serving import contract
+from serving.contract import DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
+from serving.errors import ServingError, Status
+
+DEFAULT_SERVER = f"http://127.0.0.1:{DEFAULT_REST_PORT}"
+ImageFile = bytes | Path
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the model says of one image: error, score, threshold, and whether the score is above it.
+
+    `reconstruction` [H, W, C] and `error_map` [H, W] are there when they were asked for.
+    """
+
+    error: float
+    score: float
+    threshold: float
+    is_anomaly: bool
+    reconstruction: Array | None = field(default=None, compare=False, repr=False)
+    error_map: Array | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """One version of a served model: its number, AVAILABLE or another state, and why it failed, if it did."""
+
+    version: int
+    state: str
+    error: str
+
+
+def score_images(
+    images: Sequence[ImageFile],
+    *,
+    server: str = DEFAULT_SERVER,
+    model_name: str = DEFAULT_MODEL_NAME,
+    with_maps: bool = False,
+    timeout_s: float = 30.0,
+) -> list[Score]:
+    """The scores of encoded images, as bytes or as paths of files to read, in one request, in order."""
+    if not images:
+        return []
+    files = [image.read_bytes() if isinstance(image, Path) else image for image in images]
+    door = contract.RECONSTRUCT_SIGNATURE if with_maps else contract.SCORE_SIGNATURE
+    ask = _ask_by_grpc if _is_grpc(server) else _ask_by_rest
+    return scores_from_columns(ask(server, model_name, door, files, timeout_s))
+
+
+def model_status(
+    server: str = DEFAULT_SERVER, *, model_name: str = DEFAULT_MODEL_NAME, timeout_s: float = 10.0
+) -> list[VersionStatus]:
+    """The versions of the model that the server knows; NOT_FOUND where it knows none."""
+    if _is_grpc(server):
+        return _status_by_grpc(server, model_name, timeout_s)
+    document = _http(server, "GET", f"/v1/models/{quote(model_name, safe='')}", None, timeout_s)
+    return [
+        VersionStatus(int(entry["version"]), entry["state"], entry["status"].get("error_message", ""))
+        for entry in document["model_version_status"]
+    ]
+
+
+def wait_until_ready(
+    server: str = DEFAULT_SERVER, *, model_name: str = DEFAULT_MODEL_NAME, timeout_s: float = 60.0
+) -> VersionStatus:
+    """Wait for a version that is AVAILABLE and return it; DEADLINE_EXCEEDED, and why, after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            statuses = model_status(server, model_name=model_name, timeout_s=min(timeout_s, 5.0))
+            for status in statuses:
+                if status.state == "AVAILABLE":
+                    return status
+            reason = "; ".join(f"version {s.version}: {s.state} {s.error}".rstrip() for s in statuses)
+        except ServingError as error:
+            reason = error.message
+        if time.monotonic() > deadline:
+            raise ServingError(
+                Status.DEADLINE_EXCEEDED, f"{server}: not ready after {timeout_s:g} s: {reason}"
+            )
+        time.sleep(0.2)
+
+
+def scores_from_columns(columns: Mapping[str, Any]) -> list[Score]:
+    """One Score per image from a door's outputs by name, each with the images along its first dimension."""
+    maps = [columns.get(name) for name in (contract.RECONSTRUCTION, contract.ERROR_MAP)]
+    reconstructions, error_maps = ([None] * len(columns[contract.ERROR]) if m is None else m for m in maps)
+    return [
+        Score(
+            error=float(columns[contract.ERROR][i]),
+            score=float(columns[contract.SCORE][i]),
+            threshold=float(columns[contract.THRESHOLD][i]),
+            is_anomaly=bool(columns[contract.IS_ANOMALY][i]),
+            reconstruction=None if reconstructions[i] is None else np.asarray(reconstructions[i], np.float32),
+            error_map=None if error_maps[i] is None else np.asarray(error_maps[i], np.float32),
+        )
+        for i in range(len(columns[contract.ERROR]))
+    ]
+
+
+def _is_grpc(server: str) -> bool:
+    scheme = urlsplit(server).scheme
+    if scheme not in ("http", "https", "grpc", "grpcs") or not urlsplit(server).hostname:
+        raise ValueError(f"server {server!r}: give it as http://host:port or grpc://host:port")
+    return scheme.startswith("grpc")
+
+
+def _ask_by_rest(
+    server: str, model_name: str, door: str, files: Sequence[bytes], timeout_s: float
+) -> Mapping[str, Any]:
+    encoded = [{"b64": base64.b64encode(data).decode()} for data in files]
+    body = {"signature_name": door, "inputs": {contract.IMAGE_BYTES: encoded}}
+    path = f"/v1/models/{quote(model_name, safe='')}:predict"
+    outputs: Mapping[str, Any] = _http(server, "POST", path, json.dumps(body).encode(), timeout_s)["outputs"]
+    return outputs
+
+
+def _http(server: str, method: str, path: str, body: bytes | None, timeout_s: float) -> Any:
+    url = urlsplit(server)
+    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    with closing(kind(url.hostname or "", url.port, timeout=timeout_s)) as connection:
+        try:
+            headers = {"Content-Type": "application/json"} if body else {}
+            connection.request(method, url.path.rstrip("/") + path, body, headers)
+            response = connection.getresponse()
+            text = response.read()
+        except TimeoutError:
+            raise ServingError(Status.DEADLINE_EXCEEDED, f"{server}: no answer in {timeout_s:g} s") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise ServingError(Status.UNAVAILABLE, f"{server}: cannot be reached ({error})") from None
+    if response.status != 200:
+        raise _refusal(server, response.status, text)
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ServingError(Status.INTERNAL, f"{server}: the answer is not JSON") from None
+
+
+def _refusal(server: str, http_status: int, text: bytes) -> ServingError:
+    # Too large a body has no gRPC status of its own; gRPC says RESOURCE_EXHAUSTED.
+    by_http = {status.http_status.value: status for status in reversed(Status)}
+    status = by_http.get(http_status, Status.RESOURCE_EXHAUSTED if http_status == 413 else Status.INTERNAL)
+    try:
+        message = json.loads(text)["error"]
+    except (ValueError, KeyError, TypeError):
+        message = f"{server}: HTTP status {http_status}"
+    return ServingError(status, str(message))
+
+
+def _ask_by_grpc(
+    server: str, model_name: str, door: str, files: Sequence[bytes], timeout_s: float
+) -> Mapping[str, Any]:
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = model_name, door
+    request.inputs[contract.IMAGE_BYTES].CopyFrom(tf.make_tensor_proto(list(files), dtype=tf.string))
+    with _channel(server) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        response = _called(server, stub.Predict, request, timeout_s)
+    return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
+
+
+def _status_by_grpc(server: str, model_name: str, timeout_s: float) -> list[VersionStatus]:
+    from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
+
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = model_name
+    with _channel(server) as channel:
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        response = _called(server, stub.GetModelStatus, request, timeout_s)
+    name_of = get_model_status_pb2.ModelVersionStatus.State.Name
+    return [
+        VersionStatus(entry.version, name_of(entry.state), entry.status.error_message)
+        for entry in response.model_version_status
+    ]
+
+
+def _channel(server: str) -> Any:
+    import grpc
+
+    url = urlsplit(server)
+    # The reconstructions of a batch may be more than the four megabytes that a client accepts by default.
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    if url.scheme == "grpcs":
+        return grpc.secure_channel(url.netloc, grpc.ssl_channel_credentials(), options)
+    return grpc.insecure_channel(url.netloc, options)
+
+
+def _called(server: str, method: Any, request: Any, timeout_s: float) -> Any:
+    import grpc
+
+    try:
+        return method(request, timeout_s)
+    except grpc.RpcError as error:
+        number = error.code().value[0]
+        status = next((status for status in Status if status.grpc_number == number), Status.INTERNAL)
+        raise ServingError(status, error.details() or f"{server}: {error.code().name}") from None

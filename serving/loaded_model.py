@@ -1,0 +1,164 @@
+"""One SavedModel in memory: its signatures, run through a session as TensorFlow Serving runs them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from serving.errors import ServingError, Status, invalid_argument
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+DEFAULT_SIGNATURE = "serving_default"
+PREDICT_METHOD = "tensorflow/serving/predict"
+NO_OP_SIGNATURE = "__saved_model_init_op"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One input or output of a signature: its tensor's name, NumPy dtype, and shape (None: unknown)."""
+
+    tensor_name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...] | None
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether the first dimension may have any size."""
+        return self.shape is not None and len(self.shape) > 0 and self.shape[0] is None
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of `shape` may be fed here."""
+        if self.shape is None:
+            return True
+        return len(shape) == len(self.shape) and all(
+            want is None or want == have for want, have in zip(self.shape, shape, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One door of a model: what goes in, what comes out."""
+
+    name: str
+    inputs: Mapping[str, TensorInfo]
+    outputs: Mapping[str, TensorInfo]
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether requests may be joined along the first dimension, and the answers taken apart again."""
+        return all(info.is_batched for info in (*self.inputs.values(), *self.outputs.values()))
+
+
+class LoadedModel:
+    """A SavedModel's `serve` graph in a session of its own; `close` gives its memory back."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load `folder`; raises whatever TensorFlow raises when it cannot be loaded."""
+        # Two models share the device while one replaces the other, so neither may take all of its memory.
+        options = tf.compat.v1.ConfigProto(gpu_options=tf.compat.v1.GPUOptions(allow_growth=True))
+        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=options)
+        try:
+            with self._session.graph.as_default():
+                # The loader and the graph TensorFlow Serving uses; `tf.saved_model.load` builds another one.
+                meta_graph = tf.compat.v1.saved_model.loader.load(
+                    self._session, [tf.saved_model.SERVING], str(folder)
+                )
+        except BaseException:
+            self._session.close()
+            raise
+        self.signature_defs = {
+            name: definition
+            for name, definition in meta_graph.signature_def.items()
+            if name != NO_OP_SIGNATURE
+        }
+        self.signatures = {
+            name: _signature(name, definition) for name, definition in self.signature_defs.items()
+        }
+
+    def run(self, signature: Signature, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+        """Feed `inputs` (complete, checked) and return `outputs` by name."""
+        feed = {signature.inputs[name].tensor_name: array for name, array in inputs.items()}
+        fetch = {name: signature.outputs[name].tensor_name for name in outputs}
+        try:
+            return dict(self._session.run(fetch, feed_dict=feed))
+        except tf.errors.OpError as error:
+            raise _serving_error(error) from None
+        except (TypeError, ValueError) as error:
+            raise invalid_argument(str(error)) from None
+
+    def close(self) -> None:
+        """Release the session's variables and threads; the model cannot be run afterwards."""
+        self._session.close()
+
+
+def checked_inputs(signature: Signature, inputs: Arrays) -> Arrays:
+    """The same `inputs`, or INVALID_ARGUMENT where names, dtypes or shapes are not the signature's."""
+    if inputs.keys() != signature.inputs.keys():
+        extra = ",".join(sorted(inputs.keys() - signature.inputs.keys()))
+        missing = ",".join(sorted(signature.inputs.keys() - inputs.keys()))
+        raise invalid_argument(
+            f"input size does not match signature: {len(inputs)}!={len(signature.inputs)} "
+            f"len({{{','.join(sorted(inputs))}}}) != len({{{','.join(sorted(signature.inputs))}}}). "
+            f"Sent extra: {{{extra}}}. Missing but required: {{{missing}}}."
+        )
+    for name, array in inputs.items():
+        info = signature.inputs[name]
+        if array.dtype != info.dtype:
+            raise invalid_argument(f"input {name}: dtype is {array.dtype}, expected {info.dtype}")
+        if not info.accepts(array.shape):
+            raise invalid_argument(
+                f"input {name}: shape {list(array.shape)} is not compatible with {_shape_text(info)}"
+            )
+    sizes = {name: array.shape[0] for name, array in inputs.items() if signature.inputs[name].is_batched}
+    if len(set(sizes.values())) > 1:
+        raise invalid_argument(f"inputs have different batch sizes: {sizes}")
+    return inputs
+
+
+def checked_outputs(signature: Signature, output_filter: Sequence[str]) -> tuple[str, ...]:
+    """The outputs to fetch: all of them where the filter is empty; INVALID_ARGUMENT for a strange name."""
+    if not output_filter:
+        return tuple(sorted(signature.outputs))
+    for name in output_filter:
+        if name not in signature.outputs:
+            raise invalid_argument(
+                f"output tensor alias not found in signature: {name} "
+                f"Outputs expected to be in the set {{{','.join(sorted(signature.outputs))}}}."
+            )
+    if len(set(output_filter)) != len(output_filter):
+        raise invalid_argument(f"duplicate output tensor alias: {','.join(output_filter)}")
+    return tuple(sorted(output_filter))
+
+
+def _signature(name: str, definition: Any) -> Signature:
+    return Signature(
+        name,
+        {key: _tensor_info(info) for key, info in definition.inputs.items()},
+        {key: _tensor_info(info) for key, info in definition.outputs.items()},
+    )
+
+
+def _tensor_info(info: Any) -> TensorInfo:
+    shape = None
+    if not info.tensor_shape.unknown_rank:
+        shape = tuple(None if dim.size < 0 else int(dim.size) for dim in info.tensor_shape.dim)
+    return TensorInfo(info.name, np.dtype(tf.dtypes.as_dtype(info.dtype).as_numpy_dtype), shape)
+
+
+def _shape_text(info: TensorInfo) -> str:
+    assert info.shape is not None
+    return str([-1 if size is None else size for size in info.shape])
+
+
+def _serving_error(error: tf.errors.OpError) -> ServingError:
+    """TensorFlow's own code where it is one we answer with, INTERNAL otherwise; the message's first line."""
+    status = next((status for status in Status if status.grpc_number == error.error_code), Status.INTERNAL)
+    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+    told = [
+        line for line in lines if not line.startswith(("Graph execution error", "[[", "Detected at node"))
+    ]
+    return ServingError(status, (told or lines or [type(error).__name__])[0])

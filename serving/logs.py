@@ -1,0 +1,40 @@
+"""Structured log lines: one JSON object a line for machines, a short sentence at a terminal."""
+
+import json
+import logging
+import sys
+from datetime import datetime, timezone
+from typing import TextIO
+
+LOGGER = logging.getLogger("serving")
+
+
+def log_event(event: str, *, level: int = logging.INFO, **fields: object) -> None:
+    """Log `event` and its `fields`."""
+    LOGGER.log(level, event, extra={"fields": fields})
+
+
+def log_to(stream: TextIO = sys.stderr) -> None:
+    """Send the server's log to `stream`: sentences if that is a terminal, JSON lines otherwise."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Sentences() if stream.isatty() else _JsonLines())
+    LOGGER.handlers = [handler]
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+        line = {"time": time, "level": record.levelname.lower(), "event": record.getMessage()}
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class _Sentences(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = " ".join(f"{key}={value}" for key, value in getattr(record, "fields", {}).items())
+        text = f"{record.getMessage().replace('_', ' ')} {fields}".rstrip()
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text

@@ -1,0 +1,182 @@
+"""The model being served: finds new versions, loads, warms and swaps them in, and lets go of the old ones."""
+
+import gc
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from serving.errors import ServingError, Status
+from serving.logs import log_event
+from serving.prediction import Predictor
+from serving.settings import ServerSettings
+from serving.versions import VersionFolder, fingerprint, holds_saved_model, version_folders
+from serving.warmup import replay_warmup
+
+DRAIN_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class VersionState:
+    """What became of one version: AVAILABLE, or END with the reason it could not be loaded."""
+
+    version: int
+    state: str
+    error_code: int = 0
+    error_message: str = ""
+
+
+class ServedVersion:
+    """A loaded version and how many requests are using it."""
+
+    def __init__(self, folder: VersionFolder, predictor: Predictor) -> None:
+        self.number = folder.number
+        self.folder = folder
+        self.predictor = predictor
+        self._users = 0
+        self._condition = threading.Condition()
+
+    def acquire(self) -> None:
+        """Count one more request in."""
+        with self._condition:
+            self._users += 1
+
+    def release(self) -> None:
+        """Count one request out."""
+        with self._condition:
+            self._users -= 1
+            self._condition.notify_all()
+
+    def close_when_idle(self) -> None:
+        """Wait for the requests in it, then give its memory back."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._users == 0, timeout=DRAIN_TIMEOUT_S)
+        self.predictor.close()
+
+
+class ModelHost:
+    """Serves the newest loadable version below `settings.model_base_path`.
+
+    A version that is empty, broken or fails its warm-up is remembered and left alone until its files change;
+    the one before it goes on serving. If every version folder disappears the loaded one goes on serving, too.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._current: ServedVersion | None = None
+        self._broken: dict[int, tuple[object, VersionState]] = {}
+        self._stop = threading.Event()
+        self._poller = threading.Thread(target=self._poll_until_stopped, name="version-poller", daemon=True)
+
+    def start(self) -> None:
+        """Look for a version now, and from now on at every poll interval."""
+        # What the imports made lives as long as the process: collections need not look at it again. They
+        # would stall requests for a quarter of a second; the models that come and go stay collectable.
+        gc.collect()
+        gc.freeze()
+        self.poll_once()
+        self._poller.start()
+
+    def stop(self) -> None:
+        """Stop looking for versions and release the model once its last request is answered."""
+        self._stop.set()
+        self._poller.join()
+        with self._lock:
+            last, self._current = self._current, None
+        if last is not None:
+            last.close_when_idle()
+
+    def poll_once(self) -> None:
+        """Load the newest version that can be loaded and swap it in, unless it is being served already."""
+        folders = version_folders(self.settings.model_base_path)
+        self._forget_missing(folders)
+        for folder in folders:
+            if self._current is not None and folder == self._current.folder:
+                return
+            if not self._is_known_broken(folder) and self._try(folder):
+                return
+
+    @contextmanager
+    def lease(self, model_name: str, version: int | None) -> Iterator[ServedVersion]:
+        """The version to answer a request with (None: the newest); it stays loaded while the block runs."""
+        with self._lock:
+            served = self._current
+            if (
+                served is None
+                or model_name != self.settings.model_name
+                or version not in (None, served.number)
+            ):
+                which = f"Latest({model_name})" if version is None else f"Specific({model_name}, {version})"
+                raise ServingError(Status.NOT_FOUND, f"Servable not found for request: {which}")
+            served.acquire()
+        try:
+            yield served
+        finally:
+            served.release()
+
+    def states(self, model_name: str, version: int | None) -> list[VersionState]:
+        """The states of the versions seen, newest first, or of one of them; NOT_FOUND where there is none."""
+        with self._lock:
+            states = {number: state for number, (_, state) in self._broken.items()}
+            if self._current is not None:
+                states[self._current.number] = VersionState(self._current.number, "AVAILABLE")
+        if model_name != self.settings.model_name or not states:
+            raise ServingError(Status.NOT_FOUND, f"Could not find any versions of model {model_name}")
+        if version is None:
+            return [states[number] for number in sorted(states, reverse=True)]
+        if version not in states:
+            raise ServingError(Status.NOT_FOUND, f"Could not find version {version} of model {model_name}")
+        return [states[version]]
+
+    def _poll_until_stopped(self) -> None:
+        while not self._stop.wait(self.settings.poll_interval_s):
+            try:
+                self.poll_once()
+            except Exception as error:  # the loaded version is fine, whatever the file system says
+                log_event("poll_failed", error=f"{type(error).__name__}: {error}")
+
+    def _try(self, folder: VersionFolder) -> bool:
+        seen = fingerprint(folder.path)
+        try:
+            if not holds_saved_model(folder.path):
+                raise FileNotFoundError(f"{folder.path} holds no SavedModel")
+            predictor, replayed = self._load(folder)
+        except Exception as error:  # TensorFlow's loader raises many kinds; none of them may stop the server
+            state = VersionState(folder.number, "END", 2, f"{type(error).__name__}: {error}")
+            with self._lock:
+                self._broken[folder.number] = (seen, state)
+            log_event("version_refused", version=folder.number, error=state.error_message)
+            return False
+        self._swap_in(ServedVersion(folder, predictor))
+        log_event("version_available", version=folder.number, warmup_requests=replayed)
+        return True
+
+    def _load(self, folder: VersionFolder) -> tuple[Predictor, int]:
+        predictor = Predictor(folder.path, self.settings)
+        try:
+            return predictor, replay_warmup(
+                predictor, folder.path
+            ) if self.settings.enable_model_warmup else 0
+        except BaseException:
+            predictor.close()
+            raise
+
+    def _swap_in(self, served: ServedVersion) -> None:
+        with self._lock:
+            old, self._current = self._current, served
+            self._broken.pop(served.number, None)
+        if old is not None:
+            old.close_when_idle()
+            log_event("version_unloaded", version=old.number)
+            del old
+            gc.collect()
+
+    def _is_known_broken(self, folder: VersionFolder) -> bool:
+        known = self._broken.get(folder.number)
+        return known is not None and known[0] == fingerprint(folder.path)
+
+    def _forget_missing(self, folders: list[VersionFolder]) -> None:
+        present = {folder.number for folder in folders}
+        with self._lock:
+            self._broken = {number: seen for number, seen in self._broken.items() if number in present}

@@ -1,0 +1,177 @@
+"""The production manifests: every field exists, and the model is served checked, limited, unprivileged."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from serving.contract import DEFAULT_GRPC_PORT, DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
+from serving.server import ServerAddress
+
+models = pytest.importorskip("kubernetes.client.models")
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+TF_SERVING = "2.16.1"
+FLAGS = {
+    f"--port={DEFAULT_GRPC_PORT}",
+    f"--rest_api_port={DEFAULT_REST_PORT}",
+    f"--model_name={DEFAULT_MODEL_NAME}",
+    f"--model_base_path=/models/{DEFAULT_MODEL_NAME}",
+}
+# KServe adds these to a pod's and a container's fields (its v1beta1 PredictorSpec and ModelSpec).
+KSERVE_PREDICTOR = {"minReplicas", "maxReplicas", "timeout", "model"}
+KSERVE_MODEL = {"modelFormat", "runtimeVersion", "protocolVersion", "storageUri"}
+
+
+def _documents(name: str) -> dict[str, dict[str, Any]]:
+    """The manifests of a file by kind."""
+    return {doc["kind"]: doc for doc in yaml.safe_load_all((DEPLOY / name).read_text(encoding="utf-8"))}
+
+
+def _strange_fields(value: Any, kind: str, place: str = "") -> list[str]:
+    """The fields of `value` that the Kubernetes API's `kind` does not have, or has with another type."""
+    if listed := re.fullmatch(r"list\[(.*)\]", kind):
+        if not isinstance(value, list):
+            return [f"{place}: not a list"]
+        return [s for i, v in enumerate(value) for s in _strange_fields(v, listed[1], f"{place}[{i}]")]
+    if mapped := re.fullmatch(r"dict\(str, (.*)\)", kind):
+        return [s for k, v in value.items() for s in _strange_fields(v, mapped[1], f"{place}.{k}")]
+    plain = {"str": str, "int": int, "bool": bool, "object": object}
+    if kind in plain:
+        return [] if isinstance(value, plain[kind]) else [f"{place}: {value!r} is not of type {kind}"]
+    model = getattr(models, kind)
+    types = {model.attribute_map[name]: type_ for name, type_ in model.openapi_types.items()}
+    return [
+        strange
+        for field, inner in value.items()
+        for strange in (
+            _strange_fields(inner, types[field], f"{place}.{field}")
+            if field in types
+            else [f"{place}.{field}"]
+        )
+    ]
+
+
+def test_the_check_finds_what_is_wrong() -> None:
+    """A misspelt field, a list that is none, a number that is a text."""
+    pod = {"contaners": [], "volumes": {}, "priority": "high", "containers": [{"name": "a", "tty": 1}]}
+    assert _strange_fields(pod, "V1PodSpec") == [
+        ".contaners",
+        ".volumes: not a list",
+        ".priority: 'high' is not of type int",
+        ".containers[0].tty: 1 is not of type bool",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["ConfigMap", "Deployment", "Service"])
+def test_kubernetes_manifests_have_only_fields_that_exist(kind: str) -> None:
+    """Against the API's own models."""
+    assert _strange_fields(_documents("kubernetes/serving.yaml")[kind], f"V1{kind}") == []
+
+
+def test_kserve_manifest_has_only_fields_that_exist() -> None:
+    """Its predictor is a pod and its model a container, each with a few fields more."""
+    predictor = _documents("kserve/inference_service.yaml")["InferenceService"]["spec"]["predictor"]
+    model = predictor["model"]
+    pod = {field: value for field, value in predictor.items() if field not in KSERVE_PREDICTOR}
+    container = {field: value for field, value in model.items() if field not in KSERVE_MODEL}
+    assert _strange_fields(pod, "V1PodSpec") == []
+    assert _strange_fields(container, "V1Container") == []
+    assert set(model) >= KSERVE_MODEL
+
+
+def _assert_locked_down(pod: dict[str, Any], container: dict[str, Any]) -> None:
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert set(container["resources"]["limits"]) == {"cpu", "memory"}
+    assert {"readinessProbe", "livenessProbe"} <= set(container)
+
+
+def test_deployment_serves_this_model_locked_down() -> None:
+    """Ports, name, image; probes, limits, no privileges, nothing to write to but /tmp."""
+    documents = _documents("kubernetes/serving.yaml")
+    template = documents["Deployment"]["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    _assert_locked_down(template["spec"], container)
+    assert container["image"] == f"tensorflow/serving:{TF_SERVING}"
+    assert set(container["args"]) >= FLAGS
+    assert "--enable_batching=true" not in container["args"]
+    assert [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")] == [
+        "/tmp"
+    ]
+    assert container["readinessProbe"]["httpGet"]["path"] == f"/v1/models/{DEFAULT_MODEL_NAME}/metadata"
+    volumes = {volume["name"] for volume in template["spec"]["volumes"]}
+    assert volumes == {mount["name"] for mount in container["volumeMounts"]}
+
+
+def test_service_finds_the_deployment() -> None:
+    """Selector and labels, port names and numbers."""
+    documents = _documents("kubernetes/serving.yaml")
+    template = documents["Deployment"]["spec"]["template"]
+    assert documents["Service"]["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    assert documents["Deployment"]["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
+    opened = {port["name"]: port["containerPort"] for port in template["spec"]["containers"][0]["ports"]}
+    assert opened == {"grpc": DEFAULT_GRPC_PORT, "http": DEFAULT_REST_PORT}
+    for port in documents["Service"]["spec"]["ports"]:
+        assert opened[port["targetPort"]] == port["port"]
+
+
+def test_kserve_uses_a_runtime_that_can_load_the_model_locked_down() -> None:
+    """Not the stock 2.6.2, which refuses it."""
+    document = _documents("kserve/inference_service.yaml")["InferenceService"]
+    predictor = document["spec"]["predictor"]
+    assert document["apiVersion"] == "serving.kserve.io/v1beta1"
+    assert document["metadata"]["name"] == DEFAULT_MODEL_NAME
+    assert predictor["model"]["runtimeVersion"] == TF_SERVING
+    assert predictor["model"]["modelFormat"] == {"name": "tensorflow"}
+    _assert_locked_down(predictor, predictor["model"])
+
+
+def test_compose_serves_this_model_on_loopback_locked_down() -> None:
+    """Ports on this machine only; read-only, unprivileged, limited, with a health check."""
+    document = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+    service = document["services"]["serving"]
+    assert service["image"] == f"tensorflow/serving:{TF_SERVING}"
+    assert set(service["command"]) >= FLAGS
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert not service["user"].startswith(("0", "root"))
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert all(volume["read_only"] for volume in service["volumes"])
+    assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert {config["source"] for config in service["configs"]} == set(document["configs"])
+
+
+def test_monitoring_file_is_the_same_everywhere() -> None:
+    """The metrics are where the scrape annotation says."""
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+    documents = _documents("kubernetes/serving.yaml")
+    config = documents["ConfigMap"]["data"]["monitoring.config"]
+    assert compose["configs"]["monitoring"]["content"] == config
+    path = documents["Deployment"]["spec"]["template"]["metadata"]["annotations"]["prometheus.io/path"]
+    assert f'path: "{path}"' in config
+
+
+def test_compose_health_check_tells_a_served_model_from_none(image_server: ServerAddress) -> None:
+    """The very command, asked of our server: 0 where a version is served, not 0 where nothing listens."""
+    document = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+    command = document["services"]["serving"]["healthcheck"]["test"][1:]
+
+    def status(port: int | None) -> int:
+        asked = [word.replace(f"/{DEFAULT_REST_PORT} ", f"/{port} ") for word in command]
+        return subprocess.run(asked, capture_output=True, timeout=20, check=False).returncode
+
+    assert status(image_server.rest_port) == 0
+    assert status(1) != 0

@@ -1,0 +1,123 @@
+"""Files are scored in order and in bounded memory; what cannot be scored is named and costs no one else."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.client import Score
+from serving.errors import ServingError, Status
+from serving.overlays import heat_colours, write_overlay
+from serving.scoring import image_files, local_scorer, score_files, server_scorer
+from serving.server import ServerAddress
+from serving.versions import base_folder, newest_base_folder, saved_model_folder
+
+
+@pytest.fixture
+def files(tmp_path: Path, normal_png: bytes, anomalous_png: bytes) -> list[Path]:
+    """Ten files: the fourth is no image, the eighth is cut short, the odd ones are anomalous."""
+    for n in range(10):
+        (tmp_path / f"{n}.png").write_bytes(anomalous_png if n % 2 else normal_png)
+    (tmp_path / "3.png").write_bytes(b"no image")
+    (tmp_path / "7.png").write_bytes(normal_png[:-30])
+    return sorted(tmp_path.glob("*.png"))
+
+
+def test_local_model_and_server_agree_and_skip_what_is_broken(
+    files: list[Path], image_model: Path, image_server: ServerAddress
+) -> None:
+    """Same scores, same two problems, whether by SavedModel, REST or gRPC."""
+    missing = files[0].with_name("gone.png")
+    for scorer in (
+        local_scorer(image_model / "7"),
+        server_scorer(image_server.rest_url),
+        server_scorer(image_server.grpc_url),
+    ):
+        results = list(score_files([*files, missing], scorer, batch_size=4))
+        assert [result.path for result in results] == [*files, missing]
+        verdicts = [result.score.is_anomaly if result.score else None for result in results]
+        assert verdicts == [False, True, False, None, False, True, False, None, False, True, None]
+        assert results[3].problem == "not an image (8 bytes)"
+        assert results[7].problem
+        assert results[10].problem == "cannot be read: No such file or directory"
+
+
+def test_no_batch_is_larger_than_allowed(tmp_path: Path) -> None:
+    """By count and by bytes; one file larger than the limit goes alone."""
+    sizes = [10, 10, 10, 10, 10, 60, 10]
+    for n, size in enumerate(sizes):
+        (tmp_path / str(n)).write_bytes(bytes(size))
+    seen: list[list[int]] = []
+
+    def scorer(images: Sequence[bytes]) -> list[Score]:
+        seen.append([len(image) for image in images])
+        return [Score(0, 0, 0, False)] * len(images)
+
+    paths = [tmp_path / str(n) for n in range(len(sizes))]
+    assert len(list(score_files(paths, scorer, batch_size=3, max_batch_bytes=40))) == len(sizes)
+    assert seen == [[10, 10, 10], [10, 10], [60], [10]]
+
+
+def test_servers_fault_is_not_the_files(tmp_path: Path) -> None:
+    """A server that is gone stops the scoring."""
+    (tmp_path / "a").write_bytes(b"a")
+
+    def scorer(images: Sequence[bytes]) -> list[Score]:
+        raise ServingError(Status.UNAVAILABLE, "gone")
+
+    with pytest.raises(ServingError, match="gone"):
+        list(score_files([tmp_path / "a"], scorer))
+
+
+def test_folder_that_is_no_model_cannot_be_loaded(tmp_path: Path) -> None:
+    """One error, whatever TensorFlow raises."""
+    with pytest.raises(ServingError, match="cannot be loaded"):
+        local_scorer(tmp_path)
+
+
+def test_images_are_found_by_file_folder_and_pattern(files: list[Path], tmp_path: Path) -> None:
+    """A file as it is, a folder's images at any depth, a pattern; what means nothing is an error."""
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    deep = files[0].rename(tmp_path / "deep" / "er" / "X.JPG")
+    (tmp_path / "notes.txt").write_text("no image")
+    assert list(image_files([str(tmp_path / "notes.txt")])) == [tmp_path / "notes.txt"]
+    assert set(image_files([str(tmp_path)])) == {deep, *files[1:]}
+    assert list(image_files([str(tmp_path / "[12].png")])) == files[1:3]
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        list(image_files([str(tmp_path / "nowhere")]))
+
+
+def test_heat_runs_from_black_to_white() -> None:
+    """Relative to the largest error of the image."""
+    colours = heat_colours(np.array([[0.0, 0.25], [1.0, 4.0]]))
+    assert colours.tolist() == [[[0, 0, 0], [191, 0, 0]], [[255, 128, 0], [255, 255, 255]]]
+
+
+def test_overlay_is_three_panels(files: list[Path], image_model: Path, tmp_path: Path) -> None:
+    """Image, reconstruction, heat, each as high as asked for."""
+    (score,) = local_scorer(image_model / "7", with_maps=True)([files[1].read_bytes()])
+    write_overlay(files[1], score, tmp_path / "overlay.png", height_px=32)
+    with Image.open(tmp_path / "overlay.png") as overlay:
+        assert overlay.size == (96, 32)
+        assert overlay.getpixel((48, 16)) == (128, 128, 128)
+
+
+def test_model_folder_may_be_a_run_a_base_or_a_version(tmp_path: Path) -> None:
+    """The newest version that holds a model; errors say what was looked for."""
+    for version in ("3", "00000012", "40"):
+        (tmp_path / "runs" / "a" / "serving" / version).mkdir(parents=True)
+    model = tmp_path / "runs" / "a" / "serving" / "00000012"
+    (model / "saved_model.pb").touch()
+    assert saved_model_folder(tmp_path / "runs" / "a") == model
+    assert saved_model_folder(tmp_path / "runs" / "a" / "serving") == model
+    assert saved_model_folder(model) == model
+    assert base_folder(tmp_path / "runs" / "a") == model.parent
+    assert newest_base_folder(tmp_path / "runs") == model.parent
+    with pytest.raises(FileNotFoundError, match="give the folder that holds it"):
+        base_folder(model)
+    with pytest.raises(FileNotFoundError, match="no version folder"):
+        base_folder(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no run has pushed"):
+        newest_base_folder(tmp_path)

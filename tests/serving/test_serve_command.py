@@ -1,0 +1,162 @@
+"""`autoencoder score` and `serve`: output, exit codes, signals, and what `--help` must not import."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.serve_command import score, serve
+from serving.client import model_status, score_images, wait_until_ready
+from serving.errors import ServingError
+from serving.server import ServerAddress
+
+
+@pytest.fixture
+def images(tmp_path: Path, normal_png: bytes, anomalous_png: bytes) -> Path:
+    """A folder with a normal image, an anomalous one, and a broken one."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, data in (("a.png", normal_png), ("b.png", anomalous_png), ("c.png", b"no image")):
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_score_writes_one_json_object_a_line(images: Path, image_model: Path) -> None:
+    """Exit status 0 although one file failed; the failure is counted on standard error."""
+    result = CliRunner().invoke(score, [str(images), "--model", str(image_model), "--format", "jsonl"])
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["verdict"] for row in rows] == ["normal", "anomaly", "failed"]
+    assert rows[1] == {
+        "path": str(images / "b.png"),
+        "verdict": "anomaly",
+        "score": 0.25,
+        "threshold": pytest.approx(0.05),
+        "error": 0.25,
+        "problem": "",
+    }
+    assert result.stderr == "1 of 3 files could not be scored\n"
+
+
+def test_score_asks_a_server_and_writes_overlays(
+    images: Path, image_server: ServerAddress, tmp_path: Path
+) -> None:
+    """CSV with a header; a picture for every file that was scored."""
+    overlays = tmp_path / "overlays"
+    arguments = [
+        str(images),
+        "--server",
+        image_server.rest_url,
+        "--format",
+        "csv",
+        "--overlays",
+        str(overlays),
+    ]
+    result = CliRunner().invoke(score, arguments)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "path,verdict,score,threshold,error,problem"
+    assert lines[2].startswith(f"{images / 'b.png'},anomaly,0.25,0.05")
+    assert sorted(path.name for path in overlays.iterdir()) == ["000000-a.png", "000001-b.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "told"),
+    [
+        (["c.png"], 1, "1 of 1 files could not be scored"),
+        (["nowhere"], 2, "nowhere: no such file"),
+        (["a.png", "--server", "http://127.0.0.1:9", "--model", "."], 2, "exclude each other"),
+        (["a.png", "--server", "localhost"], 2, "http://host:port"),
+        (["a.png", "--server", "http://127.0.0.1:9"], 1, "cannot be reached"),
+    ],
+)
+def test_score_exit_codes(
+    images: Path,
+    image_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    exit_code: int,
+    told: str,
+) -> None:
+    """1 where all failed or the server did, 2 where nothing was started."""
+    monkeypatch.chdir(images)
+    model = [] if "--server" in arguments else ["--model", str(image_model)]
+    result = CliRunner().invoke(score, arguments + model)
+    assert (result.exit_code, told in result.stderr) == (exit_code, True), result.output
+
+
+def test_serve_without_a_model_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is started."""
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(serve, [])
+    assert (result.exit_code, "no run has pushed a model yet" in result.stderr) == (2, True)
+
+
+def test_help_imports_no_tensorflow() -> None:
+    """Help is there at once."""
+    program = (
+        "import sys; from pipeline.serve_command import serve, score\n"
+        "for command in (serve, score): command(['--help'], standalone_mode=False)\n"
+        "assert not {'tensorflow', 'numpy', 'grpc', 'starlette', 'rich'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=_environment()
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--rest_api_port" in done.stdout
+
+
+def test_serve_runs_until_told_to_stop(image_model: Path, normal_png: bytes) -> None:
+    """A whole process: it answers, logs JSON lines, and ends with status 0 on SIGTERM."""
+    rest_port, grpc_port = _free_port(), _free_port()
+    arguments = [str(image_model), "--rest_api_port", str(rest_port), "--port", str(grpc_port), "--own"]
+    program = "import sys; from pipeline.serve_command import serve; serve(sys.argv[1:])"
+    server = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stderr=subprocess.PIPE, env=_environment()
+    )
+    try:
+        url = f"http://127.0.0.1:{rest_port}"
+        assert wait_until_ready(url, timeout_s=90).version == 7
+        assert score_images([normal_png], server=url)[0].is_anomaly is False
+    finally:
+        server.send_signal(signal.SIGTERM)
+        _, stderr = server.communicate(timeout=30)
+    assert server.returncode == 0
+    events = [json.loads(line)["event"] for line in stderr.splitlines() if line.startswith(b"{")]
+    assert events == ["version_available", "serving", "stopping"]
+    with pytest.raises(ServingError):
+        model_status(url)
+
+
+def test_real_server_on_path_is_run_instead(image_model: Path, tmp_path: Path) -> None:
+    """With TensorFlow Serving's own flags, and a word about the addresses it listens on."""
+    program = tmp_path / "tensorflow_model_server"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from pipeline.serve_command import serve; serve(sys.argv[1:])"]
+        + [str(image_model), "--port", "9000"],
+        env={**_environment(), "PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--port=9000" in done.stdout.splitlines()
+    assert f"--model_base_path={image_model}" in done.stdout.splitlines()
+    assert "--enable_batching=true" in done.stdout.splitlines()
+    assert "every address" in done.stderr
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONWARNINGS": "ignore"}
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
