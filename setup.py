@@ -15,7 +15,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=PACKAGES,
-    package_data={"schema": ["schema.pbtxt"]},
+    package_data={"schema": ["schema.pbtxt"], "serving": ["page.html"]},
     python_requires=">=3.10,<3.14",
     # Ranges, because a library must not pin; the tested versions, with hashes, are in requirements.lock.
     install_requires=[

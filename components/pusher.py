@@ -159,7 +159,7 @@ def _is_remote(path: str) -> bool:
     return "://" in path
 
 
-class AtomicPushExecutor(executor.Executor):  # type: ignore[misc]
+class AtomicPushExecutor(executor.Executor):
     """Pushes a blessed model by `push`; a model that is not blessed leaves the destination as it was."""
 
     def Do(  # noqa: N802
@@ -170,9 +170,7 @@ class AtomicPushExecutor(executor.Executor):  # type: ignore[misc]
     ) -> None:
         """Check the blessings, push, and record where to, in the properties that TFX's Pusher sets."""
         self._log_startup(input_dict, output_dict, exec_properties)
-        model_push = artifact_utils.get_single_instance(
-            output_dict[standard_component_specs.PUSHED_MODEL_KEY]
-        )
+        model_push = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
         if not self.CheckBlessing(input_dict):
             self._MarkNotPushed(model_push)
             return
@@ -189,7 +187,7 @@ class AtomicPushExecutor(executor.Executor):  # type: ignore[misc]
         logging.info("Version %d pushed to %s.", pushed.number, pushed.path)
 
 
-class AtomicPusher(component.Pusher):  # type: ignore[misc]
+class AtomicPusher(component.Pusher):
     """TFX's Pusher, with the same inputs, outputs and properties, and versions that appear all at once.
 
     `custom_config` may say `keep`, how many versions stay (all of them if it does not), and `smoke_check`,

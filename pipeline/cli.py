@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from pipeline.serve_command import score, serve
+
 BAD_USAGE = 2
 _SET_HELP = "Override a field of the configuration, e.g. --set trainer.epochs=20 (repeatable)."
 
@@ -50,3 +52,7 @@ def runs(root: Path, as_json: bool) -> None:
     from pipeline.past_runs import print_runs
 
     print_runs(root, as_json=as_json)
+
+
+main.add_command(serve)
+main.add_command(score)

@@ -22,6 +22,8 @@ class PushSettings(BaseModel):
 
     destination: str | None = None
     """Folder that a model server watches; null: `serving/` in the run's folder."""
+    keep: int | None = Field(None, ge=1)
+    """Newest versions that stay in the destination; null keeps all."""
 
 
 class BeamSettings(BaseModel):

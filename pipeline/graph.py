@@ -5,7 +5,7 @@ from importlib import resources
 from typing import Any
 
 import tensorflow_data_validation as tfdv
-from tfx.components import Pusher, StatisticsGen, Trainer, Transform
+from tfx.components import StatisticsGen, Trainer, Transform
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
@@ -15,6 +15,7 @@ from components.baseline import LatestOtherBlessedModelStrategy
 from components.evaluator import ReconstructionEvaluator
 from components.example_gen import ImageExampleGen
 from components.example_validator import StrictExampleValidator
+from components.pusher import AtomicPusher
 from components.schema_gen import CuratedSchemaGen
 from pipeline.configuration import Configuration
 from schema import features
@@ -91,13 +92,14 @@ def create_pipeline(
         settings=configuration.evaluation,
         source_fingerprint=source_fingerprint("components.evaluator"),
     ).with_id("Evaluator")
-    pusher = Pusher(
+    pusher = AtomicPusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=push_destination)
         ),
-    )
+        custom_config={"keep": configuration.push.keep},
+    ).with_id("Pusher")
     return tfx_pipeline.Pipeline(
         pipeline_name=configuration.name,
         pipeline_root=pipeline_root,

@@ -100,7 +100,7 @@ def _run(
 
 
 def _paths(folder: Path, model_run: str | None) -> dict[str, str]:
-    paths = {"artifacts": str(folder / "artifacts")}
+    paths = {"serve it": f"autoencoder serve {folder}", "artifacts": str(folder / "artifacts")}
     if model_run:
         paths["pictures"] = f"{model_run}/{PICTURE_FILE}"
         paths["tensorboard"] = f"tensorboard --logdir {model_run}"

@@ -27,12 +27,8 @@ LOOPBACK = "127.0.0.1"
 
 @click.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--model_base_path", "--model-base-path", type=click.Path(path_type=Path), help="The same as FOLDER."
-)
-@click.option(
-    "--model_name", "--model-name", default=DEFAULT_MODEL_NAME, show_default=True, help="Name in requests."
-)
+@click.option("--model_base_path", "--model-base-path", type=click.Path(path_type=Path), help="The same as FOLDER.")
+@click.option("--model_name", "--model-name", default=DEFAULT_MODEL_NAME, show_default=True, help="Name in requests.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -48,9 +44,7 @@ LOOPBACK = "127.0.0.1"
     show_default=True,
     help="REST, metrics and the web page; 0: off.",
 )
-@click.option(
-    "--host", default=LOOPBACK, show_default=True, help="Address to listen on; 0.0.0.0 is every one."
-)
+@click.option("--host", default=LOOPBACK, show_default=True, help="Address to listen on; 0.0.0.0 is every one.")
 @click.option(
     "--rest_api_timeout_in_ms",
     type=click.IntRange(1),
@@ -148,9 +142,7 @@ def _become_real_server(program: str, base: Path, host: str, flags: dict[str, An
     It has none for the address it listens on, and waits whole seconds between two looks for a version.
     """
     if host == LOOPBACK:
-        click.echo(
-            f"{program} listens on every address of this machine; --own listens on {host} only", err=True
-        )
+        click.echo(f"{program} listens on every address of this machine; --own listens on {host} only", err=True)
     poll_wait_s = max(1, round(flags["file_system_poll_wait_seconds"]))
     given = {**flags, "model_base_path": base.resolve(), "file_system_poll_wait_seconds": poll_wait_s}
     values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
@@ -172,9 +164,7 @@ def _become_real_server(program: str, base: Path, host: str, flags: dict[str, An
     show_default=True,
     help="The model's name on the server.",
 )
-@click.option(
-    "--format", "form", type=click.Choice(["table", "csv", "jsonl"]), default="table", show_default=True
-)
+@click.option("--format", "form", type=click.Choice(["table", "csv", "jsonl"]), default="table", show_default=True)
 @click.option(
     "--overlays",
     type=click.Path(file_okay=False, path_type=Path),

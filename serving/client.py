@@ -102,9 +102,7 @@ def wait_until_ready(
         except ServingError as error:
             reason = error.message
         if time.monotonic() > deadline:
-            raise ServingError(
-                Status.DEADLINE_EXCEEDED, f"{server}: not ready after {timeout_s:g} s: {reason}"
-            )
+            raise ServingError(Status.DEADLINE_EXCEEDED, f"{server}: not ready after {timeout_s:g} s: {reason}")
         time.sleep(0.2)
 
 

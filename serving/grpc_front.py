@@ -49,7 +49,7 @@ def start_grpc_server(service: Service, settings: ServerSettings) -> tuple[grpc.
     return server, port
 
 
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc]
+class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predict and GetModelMetadata; the generated base answers UNIMPLEMENTED to the other methods."""
 
     def __init__(self, service: Service) -> None:
@@ -82,14 +82,12 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer): 
             if field != "signature_def":
                 raise invalid_argument(f"Metadata field {field} is not supported")
         with self._service.host.lease(name, version) as served:
-            response = get_model_metadata_pb2.GetModelMetadataResponse(
-                model_spec=_model_spec(name, served.number)
-            )
+            response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=_model_spec(name, served.number))
             response.metadata["signature_def"].Pack(signature_def_map(served))
             return response
 
 
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     """GetModelStatus; the generated base answers UNIMPLEMENTED to the other method."""
 
     def __init__(self, service: Service) -> None:
@@ -117,7 +115,7 @@ def signature_def_map(served: ServedVersion) -> get_model_metadata_pb2.Signature
     return signatures
 
 
-class _RefuseMalformedMessages(grpc.ServerInterceptor):  # type: ignore[misc]
+class _RefuseMalformedMessages(grpc.ServerInterceptor):
     """Answers INVALID_ARGUMENT to bytes that are no protobuf, where gRPC itself would say INTERNAL."""
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
@@ -151,9 +149,7 @@ def _model_asked_for(request: Any) -> tuple[str, int | None]:
         raise invalid_argument("Missing ModelSpec")
     spec = request.model_spec
     if spec.version_label:
-        raise ServingError(
-            Status.FAILED_PRECONDITION, f"Unrecognized servable version label: {spec.version_label}"
-        )
+        raise ServingError(Status.FAILED_PRECONDITION, f"Unrecognized servable version label: {spec.version_label}")
     return spec.name, spec.version.value if spec.HasField("version") else None
 
 

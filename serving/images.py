@@ -14,9 +14,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def refuse_unfit_images(
-    name: str, images: Sequence[bytes], *, max_image_pixels: int, max_request_pixels: int
-) -> None:
+def refuse_unfit_images(name: str, images: Sequence[bytes], *, max_image_pixels: int, max_request_pixels: int) -> None:
     """Raise INVALID_ARGUMENT naming the first of `images` that is no image or claims too many pixels.
 
     Only headers are read. `max_request_pixels` bounds all images of the request together.

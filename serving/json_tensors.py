@@ -35,8 +35,7 @@ def request_from_json(body: bytes, signature_named: Callable[[str], Signature]) 
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise invalid_argument(
-            f"JSON Value: {_quoted(document)} not formatted correctly. "
-            "'signature_name' key must be a string value."
+            f"JSON Value: {_quoted(document)} not formatted correctly. 'signature_name' key must be a string value."
         )
     try:
         signature = signature_named(name)
@@ -44,9 +43,7 @@ def request_from_json(body: bytes, signature_named: Callable[[str], Signature]) 
         shown = name or "serving_default"
         raise invalid_argument(f'Serving signature name: "{shown}" not found in signature def') from None
     if "instances" in document and "inputs" in document:
-        raise invalid_argument(
-            "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist"
-        )
+        raise invalid_argument("Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist")
     if "instances" in document:
         return Request(_from_rows(document["instances"], signature), name), Form.ROW
     if "inputs" in document:
@@ -61,9 +58,7 @@ def answer_to_json(outputs: Arrays, form: Form) -> bytes:
         return _dumped({"outputs": values if len(values) > 1 else next(iter(values.values()))})
     sizes = {name: array.shape[0] if array.ndim else None for name, array in outputs.items()}
     if None in sizes.values() or len(set(sizes.values())) > 1:
-        raise invalid_argument(
-            f"outputs have no common batch size, so they cannot be written as rows: {sizes}"
-        )
+        raise invalid_argument(f"outputs have no common batch size, so they cannot be written as rows: {sizes}")
     if len(values) == 1:
         return _dumped({"predictions": next(iter(values.values()))})
     rows = zip(*values.values(), strict=True)
@@ -140,9 +135,7 @@ def _from_columns(inputs: object, signature: Signature) -> Arrays:
     for name in signature.inputs:
         if name not in inputs:
             raise invalid_argument(f"Missing named input: {name} in 'inputs' object.")
-    return {
-        name: array_from_values(name, inputs[name], info.dtype) for name, info in signature.inputs.items()
-    }
+    return {name: array_from_values(name, inputs[name], info.dtype) for name, info in signature.inputs.items()}
 
 
 def _is_named(value: object) -> bool:
@@ -162,9 +155,7 @@ def _flattened(name: str, value: object) -> tuple[list[int], list[Any]]:
             raise invalid_argument(f"input {name}: values and lists at the same level {len(shape)}")
         sizes = set(map(len, level))  # type: ignore[arg-type]
         if len(sizes) > 1:
-            raise invalid_argument(
-                f"input {name}: lists of unequal sizes {sorted(sizes)[:2]} at level {len(shape)}"
-            )
+            raise invalid_argument(f"input {name}: lists of unequal sizes {sorted(sizes)[:2]} at level {len(shape)}")
         shape.append(sizes.pop())
         if len(shape) > 32:
             raise invalid_argument(f"input {name}: lists nested more than 32 deep")
@@ -182,9 +173,7 @@ def _floats(name: str, leaves: list[Any], dtype: np.dtype[Any]) -> Array:
     lossy = np.isfinite(wide) & (np.abs(wide) > float(limits.max))
     if lossy.any():
         value = leaves[int(np.argmax(lossy))]
-        raise invalid_argument(
-            f"Cannot convert JSON value: {_quoted(value)} to {dtype} without loss of precision."
-        )
+        raise invalid_argument(f"Cannot convert JSON value: {_quoted(value)} to {dtype} without loss of precision.")
     return wide.astype(dtype)
 
 

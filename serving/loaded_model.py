@@ -64,20 +64,14 @@ class LoadedModel:
         try:
             with self._session.graph.as_default():
                 # The loader and the graph TensorFlow Serving uses; `tf.saved_model.load` builds another one.
-                meta_graph = tf.compat.v1.saved_model.loader.load(
-                    self._session, [tf.saved_model.SERVING], str(folder)
-                )
+                meta_graph = tf.compat.v1.saved_model.loader.load(self._session, [tf.saved_model.SERVING], str(folder))
         except BaseException:
             self._session.close()
             raise
         self.signature_defs = {
-            name: definition
-            for name, definition in meta_graph.signature_def.items()
-            if name != NO_OP_SIGNATURE
+            name: definition for name, definition in meta_graph.signature_def.items() if name != NO_OP_SIGNATURE
         }
-        self.signatures = {
-            name: _signature(name, definition) for name, definition in self.signature_defs.items()
-        }
+        self.signatures = {name: _signature(name, definition) for name, definition in self.signature_defs.items()}
 
     def run(self, signature: Signature, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
         """Feed `inputs` (complete, checked) and return `outputs` by name."""
@@ -158,7 +152,5 @@ def _serving_error(error: tf.errors.OpError) -> ServingError:
     """TensorFlow's own code where it is one we answer with, INTERNAL otherwise; the message's first line."""
     status = next((status for status in Status if status.grpc_number == error.error_code), Status.INTERNAL)
     lines = [line.strip() for line in error.message.splitlines() if line.strip()]
-    told = [
-        line for line in lines if not line.startswith(("Graph execution error", "[[", "Detected at node"))
-    ]
+    told = [line for line in lines if not line.startswith(("Graph execution error", "[[", "Detected at node"))]
     return ServingError(status, (told or lines or [type(error).__name__])[0])

@@ -102,11 +102,7 @@ class ModelHost:
         """The version to answer a request with (None: the newest); it stays loaded while the block runs."""
         with self._lock:
             served = self._current
-            if (
-                served is None
-                or model_name != self.settings.model_name
-                or version not in (None, served.number)
-            ):
+            if served is None or model_name != self.settings.model_name or version not in (None, served.number):
                 which = f"Latest({model_name})" if version is None else f"Specific({model_name}, {version})"
                 raise ServingError(Status.NOT_FOUND, f"Servable not found for request: {which}")
             served.acquire()
@@ -155,9 +151,7 @@ class ModelHost:
     def _load(self, folder: VersionFolder) -> tuple[Predictor, int]:
         predictor = Predictor(folder.path, self.settings)
         try:
-            return predictor, replay_warmup(
-                predictor, folder.path
-            ) if self.settings.enable_model_warmup else 0
+            return predictor, replay_warmup(predictor, folder.path) if self.settings.enable_model_warmup else 0
         except BaseException:
             predictor.close()
             raise

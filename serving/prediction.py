@@ -101,9 +101,7 @@ class Predictor:
             return error
         return ServingError(found.status, f"{','.join(sorted(inputs))}[{start}]: {found.message}")
 
-    def _error_of(
-        self, signature: Signature, inputs: Arrays, outputs: tuple[str, ...]
-    ) -> ServingError | None:
+    def _error_of(self, signature: Signature, inputs: Arrays, outputs: tuple[str, ...]) -> ServingError | None:
         try:
             self._model.run(signature, inputs, outputs)
         except ServingError as error:

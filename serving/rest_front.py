@@ -33,8 +33,7 @@ _METHOD: Final = re.compile(_MODEL + r":(?P<method>classify|regress|predict)")
 _STATUS: Final = re.compile(_MODEL + r"(?P<metadata>/metadata)?")
 # The page loads nothing, and nothing may be added to it.
 _PAGE_POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "connect-src 'self'; img-src blob: data:"
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src blob: data:"
 )
 _PRINT_DEFAULTS: Final = (
     "including_default_value_fields"
@@ -147,9 +146,7 @@ class _Budget:
         def take(size: int) -> None:
             nonlocal taken
             if self._held + size > self._max_bytes:
-                raise ServingError(
-                    Status.UNAVAILABLE, "the bodies of other requests fill the server's memory"
-                )
+                raise ServingError(Status.UNAVAILABLE, "the bodies of other requests fill the server's memory")
             self._held += size
             taken += size
 
@@ -203,9 +200,7 @@ async def _http_refusal(request: Request, error: Exception) -> Response:
 
 async def _body_too_large(request: Request, error: Exception) -> Response:
     # Closing is what stops a client that goes on sending.
-    return JSONResponse(
-        {"error": "Request body is too large"}, status_code=413, headers={"Connection": "close"}
-    )
+    return JSONResponse({"error": "Request body is too large"}, status_code=413, headers={"Connection": "close"})
 
 
 async def _client_gone(request: Request, error: Exception) -> Response:

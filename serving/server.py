@@ -71,9 +71,7 @@ def running_server(settings: ServerSettings) -> Iterator[ServerAddress]:
 def serve_until_signalled(settings: ServerSettings) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests that are under way and return."""
     stop = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with running_server(settings):
             stop.wait()

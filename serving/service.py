@@ -35,9 +35,7 @@ class Service:
         except Exception as error:
             status = Status.INTERNAL.name
             LOGGER.exception("request_failed", extra={"fields": {"model": model_name, "api": api}})
-            raise ServingError(
-                Status.INTERNAL, f"{type(error).__name__} in the server; see its log"
-            ) from None
+            raise ServingError(Status.INTERNAL, f"{type(error).__name__} in the server; see its log") from None
         finally:
             # A stranger's model names must not grow the table of counters.
             known = model_name if model_name == self.host.settings.model_name else "unknown"

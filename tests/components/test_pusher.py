@@ -176,9 +176,7 @@ def _run_executor(
     pushed = standard_artifacts.PushedModel()
     pushed.uri = str(tmp_path / "pushed")
     base = tmp_path / "serving"
-    destination = pusher_pb2.PushDestination(
-        filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(base))
-    )
+    destination = pusher_pb2.PushDestination(filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(base)))
     AtomicPushExecutor().Do(
         {"model": [model], "model_blessing": [blessing]},
         {"pushed_model": [pushed]},
@@ -213,9 +211,7 @@ def test_model_that_is_not_blessed_is_not_pushed(exported: Path, tmp_path: Path)
 def test_component_refuses_a_configuration_it_does_not_know(config: dict[str, Any]) -> None:
     """Before anything runs."""
     model = channel_utils.as_channel([standard_artifacts.Model()])
-    destination = pusher_pb2.PushDestination(
-        filesystem=pusher_pb2.PushDestination.Filesystem(base_directory="serving")
-    )
+    destination = pusher_pb2.PushDestination(filesystem=pusher_pb2.PushDestination.Filesystem(base_directory="serving"))
     with pytest.raises(ValueError, match="custom_config"):
         AtomicPusher(model=model, push_destination=destination, custom_config=config)
     component = AtomicPusher(model=model, push_destination=destination, custom_config={"keep": 3})

@@ -81,9 +81,7 @@ class MeanImage(tf.Module):
             image = tf.io.decode_image(data, channels=1, dtype=tf.float32, expand_animations=False)
             return tf.image.resize(image, [SIZE_PX, SIZE_PX])
 
-        return tf.map_fn(
-            decode, image_bytes, fn_output_signature=tf.TensorSpec([SIZE_PX, SIZE_PX, 1], tf.float32)
-        )
+        return tf.map_fn(decode, image_bytes, fn_output_signature=tf.TensorSpec([SIZE_PX, SIZE_PX, 1], tf.float32))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serving_default(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -104,9 +102,7 @@ class MeanImage(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float32, name="latent")])
     def decode(self, latent: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {
-            "reconstruction": tf.zeros([tf.shape(latent)[0], SIZE_PX, SIZE_PX, 1]) + latent[:, :, None, None]
-        }
+        return {"reconstruction": tf.zeros([tf.shape(latent)[0], SIZE_PX, SIZE_PX, 1]) + latent[:, :, None, None]}
 
 
 def _write_half_plus(folder: Path, b: float = 2.0) -> Path:
@@ -122,9 +118,7 @@ def _write_half_plus(folder: Path, b: float = 2.0) -> Path:
 
 
 def _write_warmup(folder: Path, images: Sequence[bytes], signature_name: str = "serving_default") -> None:
-    request = predict_pb2.PredictRequest(
-        model_spec=model_pb2.ModelSpec(name="any", signature_name=signature_name)
-    )
+    request = predict_pb2.PredictRequest(model_spec=model_pb2.ModelSpec(name="any", signature_name=signature_name))
     request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(list(images), dtype=tf.string))
     log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
     target = folder / "assets.extra" / "tf_serving_warmup_requests"
@@ -207,7 +201,5 @@ def image_server(image_model: Path, settings_for: Callable[..., ServerSettings])
         yield address
 
 
-if (
-    __name__ == "__main__"
-):  # python tests/serving/conftest.py FOLDER: the model to give a real TensorFlow Serving
+if __name__ == "__main__":  # python tests/serving/conftest.py FOLDER: the model to give a real TensorFlow Serving
     _write_half_plus(Path(sys.argv[1]))

@@ -130,17 +130,13 @@ def test_silent_connection_is_closed(
         assert connection.recv(100) == b""
 
 
-def test_body_that_does_not_come_is_a_504(
-    image_model: Path, settings_for: Callable[..., ServerSettings]
-) -> None:
+def test_body_that_does_not_come_is_a_504(image_model: Path, settings_for: Callable[..., ServerSettings]) -> None:
     """A slow sender is answered after the time that a request may take."""
     with (
         running_server(settings_for(image_model, grpc_port=None, request_timeout_s=0.3)) as address,
         socket.create_connection((address.host, address.rest_port or 0), timeout=20) as connection,
     ):
-        connection.sendall(
-            b"POST /v1/models/autoencoder:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"
-        )
+        connection.sendall(b"POST /v1/models/autoencoder:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
         assert connection.recv(12) == b"HTTP/1.1 504"
 
 
@@ -148,9 +144,7 @@ def test_bodies_together_are_limited(
     image_model: Path, settings_for: Callable[..., ServerSettings], normal_png: bytes
 ) -> None:
     """While others' half-sent bodies fill the budget, a request is refused with 503; then it is served."""
-    half_sent = (
-        b"POST /v1/models/autoencoder:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n" + b" " * 900
-    )
+    half_sent = b"POST /v1/models/autoencoder:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n" + b" " * 900
     with running_server(settings_for(image_model, grpc_port=None, max_pending_bytes=1000)) as address:
         with socket.create_connection((address.host, address.rest_port or 0), timeout=20) as connection:
             connection.sendall(half_sent)

@@ -96,9 +96,7 @@ def _predict_request(values: list[float], *, name: str = NAME, **filled: Any) ->
     return request
 
 
-@pytest.mark.skipif(
-    REAL not in SERVERS, reason="SERVING_URL is not set: every fact below was asked of our server only"
-)
+@pytest.mark.skipif(REAL not in SERVERS, reason="SERVING_URL is not set: every fact below was asked of our server only")
 def test_a_real_tensorflow_serving_was_asked_too() -> None:
     """Says in the summary whether these facts were held against the original."""
     assert urlsplit(os.environ["SERVING_URL"]).hostname
@@ -127,9 +125,7 @@ def test_several_inputs_and_outputs_are_named(api: Api) -> None:
     """With more than one output, each row is an object, and so is the columnar answer."""
     rows = {"signature_name": "two_inputs", "instances": [{"x": 6.0, "x2": 3.0}, {"x": 1.0, "x2": 4.0}]}
     columns = {"signature_name": "two_inputs", "inputs": {"x": [6.0, 1.0], "x2": [3.0, 4.0]}}
-    assert api.predict(rows) == {
-        "predictions": [{"sum": 9.0, "quotient": 2.0}, {"sum": 5.0, "quotient": 0.25}]
-    }
+    assert api.predict(rows) == {"predictions": [{"sum": 9.0, "quotient": 2.0}, {"sum": 5.0, "quotient": 0.25}]}
     assert api.predict(columns) == {"outputs": {"sum": [9.0, 5.0], "quotient": [2.0, 0.25]}}
 
 
@@ -140,9 +136,7 @@ def test_whole_numbers_are_accepted_as_floats(api: Api) -> None:
 
 def test_version_path_serves_that_version(api: Api) -> None:
     """The version may be in the path."""
-    assert api.predict({"instances": [2.0]}, f"/v1/models/{NAME}/versions/123:predict") == {
-        "predictions": [3.0]
-    }
+    assert api.predict({"instances": [2.0]}, f"/v1/models/{NAME}/versions/123:predict") == {"predictions": [3.0]}
 
 
 def test_signature_may_be_named_explicitly(api: Api) -> None:

@@ -90,8 +90,7 @@ json_values = st.recursive(
 requests = st.fixed_dictionaries(
     {},
     optional={
-        "signature_name": st.sampled_from(["serving_default", "pixels", "decode", "", "\u0000"])
-        | json_values,
+        "signature_name": st.sampled_from(["serving_default", "pixels", "decode", "", "\u0000"]) | json_values,
         "instances": json_values,
         "inputs": json_values,
     },
@@ -246,9 +245,7 @@ tensors = st.builds(
     tensor=tensors,
     signature=st.sampled_from(["", "pixels", "decode", "?"]),
 )
-def test_any_tensor_is_answered_or_refused(
-    image_server: ServerAddress, name: str, tensor: Any, signature: str
-) -> None:
+def test_any_tensor_is_answered_or_refused(image_server: ServerAddress, name: str, tensor: Any, signature: str) -> None:
     """Shapes that lie, dtypes that are none, too few values or too many."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = "autoencoder", signature
@@ -306,9 +303,7 @@ def test_dropped_connections_leave_nothing_behind(image_server: ServerAddress, n
                 connection.sendall(starts[number % len(starts)])
 
 
-def test_server_logged_no_defect_of_its_own(
-    image_server: ServerAddress, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_server_logged_no_defect_of_its_own(image_server: ServerAddress, caplog: pytest.LogCaptureFixture) -> None:
     """Refusals are logged as such, a traceback never."""
     with caplog.at_level("INFO", logger="serving"):
         _post(image_server, b'{"inputs": {"image_bytes": [{"b64": "AAAA"}]}}')

@@ -77,9 +77,7 @@ def test_pixels_encode_and_decode(image_server: ServerAddress) -> None:
 
 
 @pytest.mark.parametrize("broken_index", [0, 3, 6])
-def test_broken_image_is_named_by_its_index(
-    image_server: ServerAddress, normal_png: bytes, broken_index: int
-) -> None:
+def test_broken_image_is_named_by_its_index(image_server: ServerAddress, normal_png: bytes, broken_index: int) -> None:
     """REST 400 and gRPC INVALID_ARGUMENT: for what is no image, and for one whose pixels are missing."""
     for broken in (b"no image", normal_png[:-30]):
         images = [normal_png] * 7
@@ -149,9 +147,7 @@ def test_body_over_the_limit_is_413(image_model: Any, settings_for: Callable[...
         assert connection.getresponse().status == 413
 
 
-def test_metrics_count_requests_under_tensorflow_servings_names(
-    image_server: ServerAddress, normal_png: bytes
-) -> None:
+def test_metrics_count_requests_under_tensorflow_servings_names(image_server: ServerAddress, normal_png: bytes) -> None:
     """Prometheus text, with a count per status."""
     _post(image_server, {"instances": [_b64(normal_png)]})
     _post(image_server, {"instances": []})

@@ -48,9 +48,7 @@ def _strange_fields(value: Any, kind: str, place: str = "") -> list[str]:
         strange
         for field, inner in value.items()
         for strange in (
-            _strange_fields(inner, types[field], f"{place}.{field}")
-            if field in types
-            else [f"{place}.{field}"]
+            _strange_fields(inner, types[field], f"{place}.{field}") if field in types else [f"{place}.{field}"]
         )
     ]
 
@@ -106,9 +104,7 @@ def test_deployment_serves_this_model_locked_down() -> None:
     assert container["image"] == f"tensorflow/serving:{TF_SERVING}"
     assert set(container["args"]) >= FLAGS
     assert "--enable_batching=true" not in container["args"]
-    assert [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")] == [
-        "/tmp"
-    ]
+    assert [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")] == ["/tmp"]
     assert container["readinessProbe"]["httpGet"]["path"] == f"/v1/models/{DEFAULT_MODEL_NAME}/metadata"
     volumes = {volume["name"] for volume in template["spec"]["volumes"]}
     assert volumes == {mount["name"] for mount in container["volumeMounts"]}

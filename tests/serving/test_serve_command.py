@@ -44,9 +44,7 @@ def test_score_writes_one_json_object_a_line(images: Path, image_model: Path) ->
     assert result.stderr == "1 of 3 files could not be scored\n"
 
 
-def test_score_asks_a_server_and_writes_overlays(
-    images: Path, image_server: ServerAddress, tmp_path: Path
-) -> None:
+def test_score_asks_a_server_and_writes_overlays(images: Path, image_server: ServerAddress, tmp_path: Path) -> None:
     """CSV with a header; a picture for every file that was scored."""
     overlays = tmp_path / "overlays"
     arguments = [
@@ -117,9 +115,7 @@ def test_serve_runs_until_told_to_stop(image_model: Path, normal_png: bytes) -> 
     rest_port, grpc_port = _free_port(), _free_port()
     arguments = [str(image_model), "--rest_api_port", str(rest_port), "--port", str(grpc_port), "--own"]
     program = "import sys; from pipeline.serve_command import serve; serve(sys.argv[1:])"
-    server = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments], stderr=subprocess.PIPE, env=_environment()
-    )
+    server = subprocess.Popen([sys.executable, "-c", program, *arguments], stderr=subprocess.PIPE, env=_environment())
     try:
         url = f"http://127.0.0.1:{rest_port}"
         assert wait_until_ready(url, timeout_s=90).version == 7
