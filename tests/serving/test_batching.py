@@ -67,7 +67,8 @@ def test_lone_request_is_run_at_once() -> None:
 def test_requests_that_wait_are_joined_and_taken_apart_again() -> None:
     """Whatever their sizes; an empty one among them."""
     doubler = Doubler()
-    assert _call_together(doubler, [[1.0], [2.0], [3.0, 4.0], [], [5.0]]) == [
+    answers = _call_together(doubler, [[1.0], [2.0], [3.0, 4.0], [], [5.0]])
+    assert answers == [
         [2.0],
         [4.0],
         [6.0, 8.0],
