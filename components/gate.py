@@ -10,7 +10,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from components import metrics
 from components.settings import EvaluationSettings
 from schema import features
-from schema.artifacts import EXAMPLES_SIGNATURE
+from schema.signatures import EXAMPLES_SIGNATURE
 
 CANDIDATE = "candidate"
 BASELINE = "baseline"

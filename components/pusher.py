@@ -28,7 +28,8 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, json_utils
 
-SAVED_MODEL_FILE: Final = "saved_model.pb"
+from schema.artifacts import SAVED_MODEL_FILE
+
 PARTIAL_SUFFIX: Final = ".partial"
 ABANDONED_AFTER_S: Final = 24 * 3600
 CHECK_TIMEOUT_S: Final = 900

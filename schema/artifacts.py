@@ -16,9 +16,7 @@ GATE_FILE: Final = "gate.json"
 COUNTS_FILE: Final = "counts.json"
 REJECTS_FILE: Final = "rejects.jsonl"
 
-# Beside the SavedModel, where TensorFlow Serving ignores what it does not know.
+SAVED_MODEL_FILE: Final = "saved_model.pb"
+# Beside it: TFRecords of PredictionLog, where TensorFlow Serving looks for them, and what it ignores.
 WARMUP_FILE: Final = "assets.extra/tf_serving_warmup_requests"
 RECORD_FILE: Final = "assets.extra/autoencoder.json"
-
-# The signature that the Evaluator calls.
-EXAMPLES_SIGNATURE: Final = "examples"

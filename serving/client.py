@@ -24,8 +24,8 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
+from schema.signatures import DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
 from serving import contract
-from serving.contract import DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
 from serving.errors import ServingError, Status
 
 DEFAULT_SERVER = f"http://127.0.0.1:{DEFAULT_REST_PORT}"

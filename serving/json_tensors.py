@@ -173,7 +173,9 @@ def _floats(name: str, leaves: list[Any], dtype: np.dtype[Any]) -> Array:
     lossy = np.isfinite(wide) & (np.abs(wide) > float(limits.max))
     if lossy.any():
         value = leaves[int(np.argmax(lossy))]
-        raise invalid_argument(f"Cannot convert JSON value: {_quoted(value)} to {dtype} without loss of precision.")
+        raise invalid_argument(
+            f"Cannot convert JSON value: {_quoted(value)} to {_name(dtype)} without loss of precision."
+        )
     return wide.astype(dtype)
 
 
@@ -212,9 +214,13 @@ def _base64_decoded(text: str) -> bytes:
 
 def _type_error(value: object, dtype: np.dtype[Any]) -> ServingError:
     kinds = {bool: str(value), str: "String", dict: "Object", list: "Array", type(None): "Null"}
-    wanted = "string" if dtype.kind == "O" else str(dtype)
     kind = kinds.get(type(value), "Number")
-    return invalid_argument(f"JSON Value: {_quoted(value)} Type: {kind} is not of expected type: {wanted}")
+    return invalid_argument(f"JSON Value: {_quoted(value)} Type: {kind} is not of expected type: {_name(dtype)}")
+
+
+def _name(dtype: np.dtype[Any]) -> str:
+    """What TensorFlow calls it."""
+    return {"object": "string", "float32": "float", "float64": "double"}.get(str(dtype), str(dtype))
 
 
 def _quoted(value: object) -> str:

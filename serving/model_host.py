@@ -47,11 +47,13 @@ class ServedVersion:
             self._users -= 1
             self._condition.notify_all()
 
-    def close_when_idle(self) -> None:
-        """Wait for the requests in it, then give its memory back."""
+    def close_when_idle(self, timeout_s: float) -> None:
+        """Wait for the requests in it, then give its memory back; let it be where they do not end in time."""
         with self._condition:
-            self._condition.wait_for(lambda: self._users == 0, timeout=DRAIN_TIMEOUT_S)
-        self.predictor.close()
+            is_idle = self._condition.wait_for(lambda: self._users == 0, timeout_s)
+        if is_idle:
+            self.predictor.close()
+        log_event("version_unloaded" if is_idle else "version_still_in_use", version=self.number)
 
 
 class ModelHost:
@@ -85,7 +87,7 @@ class ModelHost:
         with self._lock:
             last, self._current = self._current, None
         if last is not None:
-            last.close_when_idle()
+            last.close_when_idle(self.settings.stop_grace_s)
 
     def poll_once(self) -> None:
         """Load the newest version that can be loaded and swap it in, unless it is being served already."""
@@ -161,8 +163,7 @@ class ModelHost:
             old, self._current = self._current, served
             self._broken.pop(served.number, None)
         if old is not None:
-            old.close_when_idle()
-            log_event("version_unloaded", version=old.number)
+            old.close_when_idle(DRAIN_TIMEOUT_S)
             del old
             gc.collect()
 

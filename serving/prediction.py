@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from schema.signatures import IMAGE_BYTES
 from serving.batching import Batcher
-from serving.contract import IMAGE_BYTES
 from serving.errors import ServingError, Status
 from serving.images import refuse_unfit_images
 from serving.loaded_model import (

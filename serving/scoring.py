@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from schema.signatures import DEFAULT_MODEL_NAME, IMAGE_BYTES, RECONSTRUCT_SIGNATURE, SCORE_SIGNATURE
 from serving.client import Score, score_images, scores_from_columns
-from serving.contract import DEFAULT_MODEL_NAME, IMAGE_BYTES, RECONSTRUCT_SIGNATURE, SCORE_SIGNATURE
 from serving.errors import ServingError, Status
 
 IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})

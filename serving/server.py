@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 import uvicorn
@@ -69,15 +70,22 @@ def running_server(settings: ServerSettings) -> Iterator[ServerAddress]:
 
 
 def serve_until_signalled(settings: ServerSettings) -> None:
-    """Serve until SIGINT or SIGTERM, then finish the requests that are under way and return."""
+    """Serve until SIGINT or SIGTERM, then finish what is under way and return; a second one ends it hard."""
     stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous: dict[int, Any] = {}
+
+    def handle(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(number, previous[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, handle)
     try:
         with running_server(settings):
             stop.wait()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for restored, handler in previous.items():
+            signal.signal(restored, handler)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from serving.contract import IMAGE_BYTES, SCORE, SCORE_SIGNATURE
+from schema.signatures import IMAGE_BYTES, SCORE, SCORE_SIGNATURE
 from serving.prediction import Predictor, Request
 from serving.settings import ServerSettings
 from serving.warmup import replay_warmup

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from serving.contract import SAVED_MODEL_FILE
+from schema.artifacts import SAVED_MODEL_FILE
 
 RUN_SUBFOLDER: Final = "serving"
 """Where a run's Pusher puts the versions, below the run's own folder."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.contract import WARMUP_REQUESTS
+from schema.artifacts import WARMUP_FILE
 from serving.errors import ServingError
 from serving.prediction import Predictor
 from serving.tensor_protos import request_from_proto
@@ -25,7 +25,7 @@ def replay_warmup(predictor: Predictor, folder: Path) -> int:
     Raises WarmupError when one of them fails, as TensorFlow Serving refuses such a version.
     """
     replayed = 0
-    for number, log in enumerate(_logs(folder / WARMUP_REQUESTS)):
+    for number, log in enumerate(_logs(folder / WARMUP_FILE)):
         if number == MAX_WARMUP_REQUESTS:
             raise WarmupError(f"more than {MAX_WARMUP_REQUESTS} warm-up requests")
         if log.WhichOneof("log_type") != "predict_log":

@@ -10,7 +10,20 @@ import tf_keras as keras
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from schema import features
-from schema.artifacts import EXAMPLES_SIGNATURE, RECORD_FILE, WARMUP_FILE
+from schema.artifacts import RECORD_FILE, WARMUP_FILE
+from schema.signatures import (
+    ERROR,
+    ERROR_MAP,
+    EXAMPLES_SIGNATURE,
+    IMAGE_BYTES,
+    IS_ANOMALY,
+    LATENT,
+    RECONSTRUCT_SIGNATURE,
+    RECONSTRUCTION,
+    SCORE,
+    SCORE_SIGNATURE,
+    THRESHOLD,
+)
 from trainer.dataset import Images, PixelConstants, parse_encoded
 from trainer.losses import error_map, error_per_image, ssim_per_image
 from trainer.models import Autoencoder
@@ -20,7 +33,7 @@ Tensors = dict[str, tf.Tensor]
 ReconstructFn = Callable[[tf.Tensor], tf.Tensor]
 """Normalised images [B, H, W, C] -> reconstructions [B, H, W, C] in [0, 1]."""
 _EXAMPLES = tf.TensorSpec([None], tf.string, "examples")
-_IMAGE_BYTES = tf.TensorSpec([None], tf.string, "image_bytes")
+_IMAGE_BYTES = tf.TensorSpec([None], tf.string, IMAGE_BYTES)
 _UNKNOWN_NORMALITY = -1
 
 
@@ -56,7 +69,7 @@ class EvaluatedModel(tf.Module):
         reconstruction = self._reconstruct_fn(normalised)
         known = tf.io.FixedLenFeature([], tf.int64, default_value=_UNKNOWN_NORMALITY)
         return {
-            "error": error_per_image(pixels, reconstruction),
+            ERROR: error_per_image(pixels, reconstruction),
             "ssim": ssim_per_image(pixels, reconstruction),
             "deviation": error_per_image(pixels, self._mean_image[tf.newaxis]),
             features.IS_ANOMALY: tf.io.parse_example(examples, {features.IS_ANOMALY: known})[features.IS_ANOMALY],
@@ -100,19 +113,19 @@ class ServedModel(EvaluatedModel):
     def signatures(self) -> dict[str, Any]:
         """All doors by name; those for pixels and latents take their shapes from the model."""
         image = tf.TensorSpec(self._autoencoder.encoder.input_shape, tf.float32, "image")
-        latent = tf.TensorSpec([None, self._autoencoder.latent_dim], tf.float32, "latent")
+        latent = tf.TensorSpec([None, self._autoencoder.latent_dim], tf.float32, LATENT)
         normalise = self._constants.normalise
         doors = {
             "pixels": (lambda image: self._everything(normalise(image)), image),
-            "encode": (lambda image: {"latent": self._autoencoder.encoder(normalise(image))}, image),
-            "decode": (lambda latent: {"reconstruction": self._autoencoder.decoder(latent)}, latent),
+            "encode": (lambda image: {LATENT: self._autoencoder.encoder(normalise(image))}, image),
+            "decode": (lambda latent: {RECONSTRUCTION: self._autoencoder.decoder(latent)}, latent),
         }
         functions = {
             name: tf.function(body, autograph=False).get_concrete_function(spec) for name, (body, spec) in doors.items()
         }
         return {
-            "serving_default": self.serving_default,
-            "reconstruct": self.reconstruct,
+            SCORE_SIGNATURE: self.serving_default,
+            RECONSTRUCT_SIGNATURE: self.reconstruct,
             EXAMPLES_SIGNATURE: self.examples,
             **functions,
         }
@@ -123,17 +136,17 @@ class ServedModel(EvaluatedModel):
         reconstruction = self._autoencoder.decoder(latent)
         return {
             **self._verdict(error_per_image(pixels, reconstruction)),
-            "reconstruction": reconstruction,
-            "error_map": error_map(pixels, reconstruction),
-            "latent": latent,
+            RECONSTRUCTION: reconstruction,
+            ERROR_MAP: error_map(pixels, reconstruction),
+            LATENT: latent,
         }
 
     def _verdict(self, error: tf.Tensor) -> Tensors:
         return {
-            "error": error,
-            "score": error,
-            "threshold": tf.fill(tf.shape(error), self._threshold),
-            "is_anomaly": tf.cast(error > self._threshold, tf.int64),
+            ERROR: error,
+            SCORE: error,
+            THRESHOLD: tf.fill(tf.shape(error), self._threshold),
+            IS_ANOMALY: tf.cast(error > self._threshold, tf.int64),
         }
 
 
@@ -144,7 +157,7 @@ def export_served(model: ServedModel, folder: str, *, record: dict[str, Any], wa
     with tf.io.gfile.GFile(f"{folder}/{RECORD_FILE}", "w") as file:
         file.write(json.dumps(record, indent=2, sort_keys=True))
     with tf.io.TFRecordWriter(f"{folder}/{WARMUP_FILE}") as writer:
-        for signature in ("serving_default", "reconstruct"):
+        for signature in (SCORE_SIGNATURE, RECONSTRUCT_SIGNATURE):
             writer.write(_warmup_request(signature, warmup_image).SerializeToString())
 
 
@@ -156,7 +169,7 @@ def export_evaluated(model: EvaluatedModel, folder: str) -> None:
 def _warmup_request(signature: str, image: bytes) -> Any:
     request = predict_pb2.PredictRequest(
         model_spec=model_pb2.ModelSpec(signature_name=signature),
-        inputs={"image_bytes": tf.make_tensor_proto([image])},
+        inputs={IMAGE_BYTES: tf.make_tensor_proto([image])},
     )
     return prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
 

@@ -148,7 +148,7 @@ def test_base64_bytes_go_in_and_come_out(api: Api) -> None:
     """`{"b64": …}` is bytes; an output whose name ends in `_bytes` comes back the same way."""
     data = bytes(range(256))
     value = {"b64": base64.b64encode(data).decode()}
-    answer = api.predict({"signature_name": "echo", "instances": [value, {"text_bytes": value}][:1]})
+    answer = api.predict({"signature_name": "echo", "instances": [value]})
     assert base64.b64decode(answer["predictions"][0]["b64"]) == data
     answer = api.predict({"signature_name": "echo", "inputs": {"text_bytes": [value]}})
     assert base64.b64decode(answer["outputs"][0]["b64"]) == data
@@ -200,7 +200,7 @@ def test_any_content_type_is_read_as_json(api: Api, content_type: str) -> None:
         (b'{"instances": [1], "inputs": [1]}', "only"),
         (b'{"instances": 1}', "'instances' to be an list/array"),
         (b'{"instances": []}', "No values in 'instances' array"),
-        (b'{"instances": ["two"]}', "is not of expected type: float"),
+        (b'{"instances": ["two"]}', 'JSON Value: "two" Type: String is not of expected type: float'),
         (b'{"instances": [true]}', "is not of expected type: float"),
         (b'{"instances": [null]}', "is not of expected type: float"),
         (b'{"instances": [{"y": 1}]}', "instances"),
@@ -227,8 +227,10 @@ def test_ragged_lists_are_400(api: Api) -> None:
     assert api.refused({"signature_name": "total", "inputs": [[1, 2], [3]]})[0] == 400
 
 
-def test_wrong_shape_is_400(api: Api) -> None:
-    """What the signature cannot take is the caller's mistake."""
+def test_wrong_shape_is_400_on_our_server(api: Api) -> None:
+    """What the signature says it does not take is the caller's mistake."""
+    if not api.is_ours:
+        pytest.skip("TensorFlow Serving leaves shapes to the graph, and this one can add whatever comes")
     assert api.refused({"inputs": [[1.0], [2.0]]})[0] == 400
 
 
@@ -271,10 +273,9 @@ def test_metadata_describes_the_signatures(api: Api) -> None:
 )
 def test_unknown_model_or_version_is_404(api: Api, path: str, told: str) -> None:
     """Predict on what is not served."""
-    if path.endswith("9:predict") or api.is_ours:
-        status, error = api.refused({"instances": [1.0]}, path)
-        assert status == 404
-        assert told in error
+    status, error = api.refused({"instances": [1.0]}, path)
+    assert status == 404
+    assert told in error
 
 
 def test_status_of_unknown_model_or_version_is_404(api: Api) -> None:

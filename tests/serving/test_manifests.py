@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.contract import DEFAULT_GRPC_PORT, DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
+from schema.signatures import DEFAULT_GRPC_PORT, DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
 from serving.server import ServerAddress
 
 models = pytest.importorskip("kubernetes.client.models")

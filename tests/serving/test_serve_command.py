@@ -125,7 +125,7 @@ def test_serve_runs_until_told_to_stop(image_model: Path, normal_png: bytes) -> 
         _, stderr = server.communicate(timeout=30)
     assert server.returncode == 0
     events = [json.loads(line)["event"] for line in stderr.splitlines() if line.startswith(b"{")]
-    assert events == ["version_available", "serving", "stopping"]
+    assert events == ["version_available", "serving", "stopping", "version_unloaded"]
     with pytest.raises(ServingError):
         model_status(url)
 

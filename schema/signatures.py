@@ -1,4 +1,4 @@
-"""What serving needs to know of an exported model: its doors, and the files beside it."""
+"""The exported model's signatures and their inputs and outputs, for those that write them and those that call them."""
 
 from typing import Final
 
@@ -13,9 +13,9 @@ IS_ANOMALY: Final = "is_anomaly"
 RECONSTRUCTION: Final = "reconstruction"
 ERROR_MAP: Final = "error_map"
 
-WARMUP_REQUESTS: Final = "assets.extra/tf_serving_warmup_requests"
-"""TFRecords of PredictionLog, where TensorFlow Serving looks for them."""
-SAVED_MODEL_FILE: Final = "saved_model.pb"
+LATENT: Final = "latent"
+EXAMPLES_SIGNATURE: Final = "examples"
+"""The one that the Evaluator calls."""
 
 DEFAULT_MODEL_NAME: Final = "autoencoder"
 DEFAULT_GRPC_PORT: Final = 8500
