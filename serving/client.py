@@ -24,8 +24,8 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
+from schema import signatures
 from schema.signatures import DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
-from serving import contract
 from serving.errors import ServingError, Status
 
 DEFAULT_SERVER = f"http://127.0.0.1:{DEFAULT_REST_PORT}"
@@ -69,7 +69,7 @@ def score_images(
     if not images:
         return []
     files = [image.read_bytes() if isinstance(image, Path) else image for image in images]
-    door = contract.RECONSTRUCT_SIGNATURE if with_maps else contract.SCORE_SIGNATURE
+    door = signatures.RECONSTRUCT_SIGNATURE if with_maps else signatures.SCORE_SIGNATURE
     ask = _ask_by_grpc if _is_grpc(server) else _ask_by_rest
     return scores_from_columns(ask(server, model_name, door, files, timeout_s))
 
@@ -108,18 +108,18 @@ def wait_until_ready(
 
 def scores_from_columns(columns: Mapping[str, Any]) -> list[Score]:
     """One Score per image from a door's outputs by name, each with the images along its first dimension."""
-    maps = [columns.get(name) for name in (contract.RECONSTRUCTION, contract.ERROR_MAP)]
-    reconstructions, error_maps = ([None] * len(columns[contract.ERROR]) if m is None else m for m in maps)
+    maps = [columns.get(name) for name in (signatures.RECONSTRUCTION, signatures.ERROR_MAP)]
+    reconstructions, error_maps = ([None] * len(columns[signatures.ERROR]) if m is None else m for m in maps)
     return [
         Score(
-            error=float(columns[contract.ERROR][i]),
-            score=float(columns[contract.SCORE][i]),
-            threshold=float(columns[contract.THRESHOLD][i]),
-            is_anomaly=bool(columns[contract.IS_ANOMALY][i]),
+            error=float(columns[signatures.ERROR][i]),
+            score=float(columns[signatures.SCORE][i]),
+            threshold=float(columns[signatures.THRESHOLD][i]),
+            is_anomaly=bool(columns[signatures.IS_ANOMALY][i]),
             reconstruction=None if reconstructions[i] is None else np.asarray(reconstructions[i], np.float32),
             error_map=None if error_maps[i] is None else np.asarray(error_maps[i], np.float32),
         )
-        for i in range(len(columns[contract.ERROR]))
+        for i in range(len(columns[signatures.ERROR]))
     ]
 
 
@@ -134,7 +134,7 @@ def _ask_by_rest(
     server: str, model_name: str, door: str, files: Sequence[bytes], timeout_s: float
 ) -> Mapping[str, Any]:
     encoded = [{"b64": base64.b64encode(data).decode()} for data in files]
-    body = {"signature_name": door, "inputs": {contract.IMAGE_BYTES: encoded}}
+    body = {"signature_name": door, "inputs": {signatures.IMAGE_BYTES: encoded}}
     path = f"/v1/models/{quote(model_name, safe='')}:predict"
     outputs: Mapping[str, Any] = _http(server, "POST", path, json.dumps(body).encode(), timeout_s)["outputs"]
     return outputs
@@ -180,7 +180,7 @@ def _ask_by_grpc(
 
     request = predict_pb2.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = model_name, door
-    request.inputs[contract.IMAGE_BYTES].CopyFrom(tf.make_tensor_proto(list(files), dtype=tf.string))
+    request.inputs[signatures.IMAGE_BYTES].CopyFrom(tf.make_tensor_proto(list(files), dtype=tf.string))
     with _channel(server) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         response = _called(server, stub.Predict, request, timeout_s)
