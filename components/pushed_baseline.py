@@ -1,4 +1,4 @@
-"""LatestPushedModel: the baseline where no ML Metadata can be asked, read from where blessed models are pushed."""
+"""LatestPushedModel: the baseline read from where blessed models are pushed, for runners without a Resolver."""
 
 import os
 
@@ -35,8 +35,8 @@ class LatestPushedModelExecutor(base_executor.BaseExecutor):  # type: ignore[mis
 class LatestPushedModel(base_component.BaseComponent):  # type: ignore[misc]
     """Output `model`: the newest version below `push_destination`, or an empty folder.
 
-    `candidate` makes the question part of the candidate's cache entry: a repeated run gets the model that was newest
-    when this candidate was new, not the candidate itself.
+    `candidate` makes the answer part of the candidate's cache entry: a repeated run gets the model that was
+    newest when this candidate was new, not the candidate itself.
     """
 
     SPEC_CLASS = LatestPushedModelSpec

@@ -75,7 +75,7 @@ class SecretFolder(BaseModel):
 
 
 class RetrySettings(BaseModel):
-    """How often a failed pod is tried again: an evicted pod or a lost node then costs minutes, not the night."""
+    """How often a failed pod is tried again: a lost node then costs minutes, not the night."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
