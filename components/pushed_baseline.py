@@ -1,4 +1,4 @@
-"""LatestPushedModel: the baseline read from where blessed models are pushed, for runners without a Resolver."""
+"""LatestPushedModel: the baseline from where blessed models are pushed, for runners without a Resolver."""
 
 import os
 

@@ -1,9 +1,12 @@
-"""The command line's Kubeflow part: compile, rehearse, submit, schedule. Imports nothing heavy until one runs."""
+"""The command line's Kubeflow part: compile, rehearse, submit, schedule; nothing heavy until one runs."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +66,8 @@ def compile_(
         click.echo(str(error), err=True)
         sys.exit(BAD_USAGE)
     write_package(documents, output)
-    click.echo(
-        f"{output}: {len(documents[0]['root']['dag']['tasks'])} tasks; try it with: autoencoder rehearse {output}"
-    )
+    task_count = len(documents[0]["root"]["dag"]["tasks"])
+    click.echo(f"{output}: {task_count} tasks; try it with: autoencoder rehearse {output}")
 
 
 @click.command()
@@ -81,12 +83,13 @@ def compile_(
 def rehearse(package: Path, parameters: tuple[str, ...], folder: Path, s3: bool, as_json: bool) -> None:
     """Play a compiled package on this machine, as Kubeflow's driver and launcher would.
 
-    It is a rehearsal, not a run on Kubeflow. Played: the check of the specification, the order of tasks, parameters
-    and their types, output locations, download and upload of artifacts, an empty folder for each pod, what gets lost
-    between tasks, cache keys, retries (without the wait), and the package's real commands as processes.
+    It is a rehearsal, not a run on Kubeflow. Played: the check of the specification, the order of tasks,
+    parameters and their types, output locations, download and upload of artifacts, an empty folder for each
+    pod, what gets lost between tasks, cache keys, retries (without the wait), and the package's real commands
+    as processes.
 
-    Not played: Argo, what is in the image, other users and volumes, credentials (unless --s3), quotas, resource
-    limits, GPU scheduling, and the second document of the package.
+    Not played: Argo, what is in the image, other users and volumes, credentials (unless --s3), quotas,
+    resource limits, GPU scheduling, and the second document of the package.
 
     \b
     Example:
@@ -109,6 +112,201 @@ def rehearse(package: Path, parameters: tuple[str, ...], folder: Path, s3: bool,
     for outcome in failed:
         click.echo(f"{outcome.name} failed: {outcome.error}", err=True)
     sys.exit(FAILED if failed else DONE)
+
+
+def _server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say where Kubeflow is, and as whom to connect."""
+    for option in (
+        click.option(
+            "--cookies-file", type=click.Path(path_type=Path), help="File with the Cookie header, for Dex."
+        ),
+        click.option("--token-file", type=click.Path(path_type=Path), help="File with a bearer token."),
+        click.option("--namespace", help="Your namespace, where Kubeflow has several users."),
+        click.option("--host", required=True, envvar="KUBEFLOW_HOST", help="Kubeflow Pipelines' address."),
+    ):
+        command = option(command)
+    return command
+
+
+_PARAM_OPTION = click.option(
+    "--param", "parameters", multiple=True, metavar="NAME=VALUE", help="Set a parameter (repeatable)."
+)
+_ACCOUNT_OPTION = click.option("--service-account", help="Kubernetes service account of the pods.")
+
+
+@click.command()
+@click.argument("package", type=click.Path(path_type=Path))
+@_server_options
+@click.option("--experiment", required=True, help="Groups runs; made if there is none of that name.")
+@click.option("--name", help="The run's name (default: the experiment and the time).")
+@_PARAM_OPTION
+@_ACCOUNT_OPTION
+def submit(
+    package: Path,
+    experiment: str,
+    name: str | None,
+    parameters: tuple[str, ...],
+    service_account: str | None,
+    **where: Any,
+) -> None:
+    """Start one run of a compiled package on Kubeflow.
+
+    The token or the cookies come from KUBEFLOW_TOKEN, KUBEFLOW_COOKIES or a file, never from an option:
+    everybody on a machine sees the options of its processes.
+
+    \b
+    Example:
+      export KUBEFLOW_TOKEN=$(kubectl create token default-editor -n alice --audience pipelines.kubeflow.org)
+      autoencoder submit pipeline.yaml --host https://kubeflow.example.com/pipeline --namespace alice \\
+        --experiment digits --param epochs=20
+    """
+    from pipeline import kubeflow_client as client
+
+    with _usage_errors():
+        server = _server(**where)
+        values = _checked_parameters(package, parameters)
+        run_name = name or f"{experiment} {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        run_id = client.submit(
+            server,
+            package,
+            experiment=experiment,
+            run_name=run_name,
+            parameters=values,
+            service_account=service_account,
+        )
+    click.echo(f"{run_name}: {server.host.rstrip('/')}/#/runs/details/{run_id}")
+
+
+@click.command()
+@click.argument("package", type=click.Path(path_type=Path), required=False)
+@_server_options
+@click.option("--name", help="The new schedule's name.")
+@click.option("--cron", help="Six fields, seconds first, in the server's time zone: '0 0 2 * * *'.")
+@click.option("--experiment", help="Groups its runs (default: the schedule's name).")
+@click.option(
+    "--max-concurrency", type=click.IntRange(1, 10), default=1, show_default=True, help="Runs at a time."
+)
+@click.option("--no-catchup", is_flag=True, help="After a pause, start the latest missed run only.")
+@_PARAM_OPTION
+@_ACCOUNT_OPTION
+@click.option("--list", "list_all", is_flag=True, help="List all schedules.")
+@click.option("--pause", metavar="NAME", help="Start no further runs.")
+@click.option("--resume", metavar="NAME", help="Start runs again.")
+@click.option("--delete", metavar="NAME", help="Remove the schedule; its past runs stay.")
+@click.option("--json", "as_json", is_flag=True, help="With --list: print one JSON document.")
+def schedule(
+    package: Path | None,
+    name: str | None,
+    cron: str | None,
+    experiment: str | None,
+    max_concurrency: int,
+    no_catchup: bool,
+    parameters: tuple[str, ...],
+    service_account: str | None,
+    list_all: bool,
+    pause: str | None,
+    resume: str | None,
+    delete: str | None,
+    as_json: bool,
+    **where: Any,
+) -> None:
+    """Run a compiled package on Kubeflow again and again, or list and change such schedules.
+
+    \b
+    Example:
+      autoencoder schedule pipeline.yaml --host https://kubeflow.example.com/pipeline --namespace alice \\
+        --name nightly --cron "0 0 2 * * *" --max-concurrency 1 --no-catchup
+      autoencoder schedule --host https://kubeflow.example.com/pipeline --namespace alice --pause nightly
+    """
+    from pipeline import kubeflow_client as client
+
+    changes = {"paused": pause, "resumed": resume, "deleted": delete}
+    if [package is not None, list_all, *(target is not None for target in changes.values())].count(True) != 1:
+        raise click.UsageError("give one of: a package, --list, --pause, --resume, --delete")
+    with _usage_errors():
+        server = _server(**where)
+        if list_all:
+            _print_schedules(client.list_schedules(server), as_json=as_json)
+        elif package is None:
+            act = {
+                "paused": client.pause_schedule,
+                "resumed": client.resume_schedule,
+                "deleted": client.delete_schedule,
+            }
+            [(done, target)] = [(word, target) for word, target in changes.items() if target is not None]
+            click.echo(f"{target}: {done} ({act[done](server, target)})")
+        else:
+            checked_name, checked_cron = _name_and_cron(name, cron)
+            schedule_id = client.create_schedule(
+                server,
+                package,
+                name=checked_name,
+                experiment=experiment or checked_name,
+                cron=checked_cron,
+                max_concurrency=max_concurrency,
+                no_catchup=no_catchup,
+                parameters=_checked_parameters(package, parameters),
+                service_account=service_account,
+            )
+            click.echo(f"{checked_name}: created ({schedule_id}), {checked_cron}")
+
+
+def _name_and_cron(name: str | None, cron: str | None) -> tuple[str, str]:
+    from pipeline.kubeflow_cron import check_cron
+
+    if not name or not cron:
+        raise click.UsageError("a new schedule needs --name and --cron")
+    try:
+        check_cron(cron)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--cron") from None
+    return name, cron
+
+
+def _print_schedules(schedules: list[Any], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(each) for each in schedules], indent=2))
+        return
+    for each in schedules:
+        click.echo(f"{each.name:<24} {each.cron:<20} {'on' if each.enabled else 'paused':<7} {each.id}")
+
+
+def _server(host: str, namespace: str | None, token_file: Path | None, cookies_file: Path | None) -> Any:
+    from pipeline.kubeflow_client import COOKIES_VARIABLE, TOKEN_VARIABLE, Server, read_secret
+
+    return Server(
+        host,
+        namespace,
+        token=read_secret(os.environ, TOKEN_VARIABLE, token_file),
+        cookies=read_secret(os.environ, COOKIES_VARIABLE, cookies_file),
+    )
+
+
+def _checked_parameters(package: Path, parameters: tuple[str, ...]) -> dict[str, Any]:
+    from pipeline.kubeflow_client import convert_parameters
+    from pipeline.kubeflow_rehearsal import load_package
+
+    load_package(package)
+    return convert_parameters(package, _pairs(parameters))
+
+
+@contextlib.contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Bad usage exits with 2 before anything was sent, what the server refuses with 1."""
+    from pipeline.kubeflow_client import ScheduleError, ServerError
+    from pipeline.kubeflow_driver import NotPlayedError, RefusedError
+
+    try:
+        yield
+    except (RefusedError, NotPlayedError, ScheduleError) as error:
+        click.echo(str(error), err=True)
+        sys.exit(BAD_USAGE)
+    except OSError as error:
+        click.echo(f"{error.filename}: cannot be read: {error.strerror}", err=True)
+        sys.exit(BAD_USAGE)
+    except ServerError as error:
+        click.echo(str(error), err=True)
+        sys.exit(FAILED)
 
 
 def _line(outcome: Any) -> str:

@@ -1,4 +1,4 @@
-"""A configuration -> the package (one YAML file, two documents) that open-source Kubeflow Pipelines 2 runs."""
+"""A configuration -> the package (one YAML file) that open-source Kubeflow Pipelines 2 runs."""
 
 import re
 from collections.abc import Iterable
@@ -27,8 +27,8 @@ def check_image(image: str, *, allow_tag: bool) -> None:
         )
     if not allow_tag:
         raise ConfigurationError(
-            f"--image {image}: is a tag, and Kubeflow's cache key holds that text, not the image: after the tag moves, "
-            "results of the old code would be reused. Pass NAME@sha256:... (docker inspect --format "
+            f"--image {image}: is a tag, and Kubeflow's cache key holds that text, not the image: after the tag "
+            "moves, results of the old code would be reused. Pass NAME@sha256:... (docker inspect --format "
             "'{{index .RepoDigests 0}}'), or --allow-tag to accept this"
         )
 
@@ -37,8 +37,8 @@ def check_root(root: str) -> None:
     """Raises ConfigurationError unless Kubeflow's launcher can stage artifacts from there."""
     if not root.startswith(ROOT_SCHEMES) or len(root.partition("://")[2].strip("/")) == 0:
         raise ConfigurationError(
-            f"--root {root}: must be an object store, e.g. s3://bucket/prefix, minio://... or gs://...: pods share no "
-            "disk, and Kubeflow's launcher moves artifacts through these alone"
+            f"--root {root}: must be an object store, e.g. s3://bucket/prefix, minio://... or gs://...: pods share "
+            "no disk, and Kubeflow's launcher moves artifacts through these alone"
         )
 
 
@@ -56,22 +56,22 @@ def check_for_cluster(configuration: Configuration, *, root: str) -> None:
             continue
         if not any(Path(path).is_relative_to(volume.mount_path) for volume in configuration.kubeflow.volumes):
             raise ConfigurationError(
-                f"{field}: {path} lies on this machine, which no pod sees; name a folder below the mount_path of a "
-                f"kubeflow.volumes entry{'' if field == 'data.path' else ', or an object store'}"
+                f"{field}: {path} lies on this machine, which no pod sees; name a folder below the mount_path "
+                f"of a kubeflow.volumes entry{'' if field == 'data.path' else ', or an object store'}"
             )
     if configuration.data.path and configuration.data.path.startswith(ROOT_SCHEMES):
         raise ConfigurationError(
-            f"data.path: {configuration.data.path}: images are read from files; mount them with kubeflow.volumes"
+            f"data.path: {configuration.data.path}: images are read from files; mount them by kubeflow.volumes"
         )
 
 
 def check_components(nodes: Iterable[Any]) -> None:
-    """Raises ConfigurationError that names every node which open-source Kubeflow Pipelines cannot run, and why."""
+    """Raises ConfigurationError that names each node open-source Kubeflow Pipelines cannot run, and why."""
     from tfx.components import FileBasedExampleGen, InfraValidator
     from tfx.dsl.components.common.resolver import Resolver
 
     reasons = {
-        Resolver: "its backend has no query of past artifacts; use components.pushed_baseline.LatestPushedModel",
+        Resolver: "its backend cannot query past artifacts; use components.pushed_baseline.LatestPushedModel",
         InfraValidator: "TFX has not implemented it there",
         FileBasedExampleGen: "its driver, which notices changed files, is never called; use ImageExampleGen",
     }
@@ -98,7 +98,7 @@ def check_pods(configuration: Configuration, components: Iterable[str]) -> None:
 def compile_package(
     configuration: Configuration, *, image: str, trainer_image: str | None, root: str, gpus: int
 ) -> list[dict[str, Any]]:
-    """The package's documents: the specification, and the platform's where the configuration asks for anything.
+    """The package's documents: the specification, and the platform's where the configuration has any.
 
     Raises ConfigurationError for what open-source Kubeflow Pipelines cannot run.
     """

@@ -1,7 +1,7 @@
 """What the first task of every scheduled run executes: has the data changed since the last run?
 
-It is never cached; its answer is part of ImageExampleGen's cache key, so that unchanged data are not read again and
-changed data re-run everything.
+It is never cached; its answer is part of ImageExampleGen's cache key, so that unchanged data are not read
+again and changed data re-run everything.
 """
 
 import hashlib

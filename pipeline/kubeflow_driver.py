@@ -1,4 +1,4 @@
-"""The rehearsal's driver: what Kubeflow Pipelines 2 decides before a pod starts, and what it forgets on the way.
+"""The rehearsal's driver: what Kubeflow Pipelines 2 decides before a pod starts, and what it forgets.
 
 Follows the driver's and the metadata client's sources (backend/src/v2/driver, metadata, cacheutils).
 """
@@ -32,7 +32,7 @@ class Outputs:
 
 @dataclass
 class Records:
-    """What Kubeflow remembers between runs: artifacts by id, and executions by cache key; kept in a JSON file."""
+    """What Kubeflow remembers between runs: artifacts by id, executions by cache key; a JSON file."""
 
     path: Path
     artifacts: dict[str, Message] = field(default_factory=dict)
@@ -79,7 +79,7 @@ def remembered(name: str, value: Any) -> Any:
 def resolve_inputs(
     task: Message, run_parameters: dict[str, Any], finished: dict[str, Outputs], records: Records
 ) -> Message:
-    """The ExecutorInput's inputs; artifacts of other tasks come back without their type, as from the real driver."""
+    """The ExecutorInput's inputs; artifacts come back without their type, as from the real driver."""
     inputs = task.get("inputs", {})
     parameters = {
         key: _parameter(source, run_parameters, finished)
@@ -122,7 +122,7 @@ def provision_outputs(component: Message, folder_uri: str, pod: Path) -> Message
 
 
 def cache_key(inputs: Message, component: Message, container: Message) -> str:
-    """SHA-256 over what Kubeflow's cache key holds: ids of artifacts, values, output types, image and command line."""
+    """SHA-256 over what Kubeflow's cache key holds: artifact ids, values, output types, image and command."""
     definitions = component.get("outputDefinitions", {})
     key = {
         "inputArtifactNames": {

@@ -1,8 +1,8 @@
-"""What each pod runs: TFX's own entrypoint, with its input and output mended for open-source Kubeflow Pipelines.
+"""What each pod runs: TFX's own entrypoint, its input and output mended for open-source Kubeflow Pipelines.
 
-Kubeflow's driver and launcher differ from the service that TFX's entrypoint was written for: artifact types and
-integer properties get lost, extra properties appear, files are staged below /s3, /minio or /gcs, and a property that
-is null stops the run. Tested against the sources of Kubeflow Pipelines 2; see docs/kubeflow.md.
+Kubeflow's driver and launcher differ from the service that TFX's entrypoint was written for: artifact types
+and integer properties get lost, extra properties appear, files are staged below /s3, /minio or /gcs, and a
+property that is null stops the run. Tested against the sources of Kubeflow Pipelines 2; see docs/kubeflow.md.
 """
 
 import json
@@ -60,17 +60,31 @@ def mend_input(executor_input: Message, inputs_spec: Message, staging_root: str 
     return {**executor_input, "inputs": inputs, "outputs": outputs}
 
 
-def mend_output(executor_output: Message, executor_input: Message) -> Message:
-    """ExecutorOutput as TFX wrote it -> as the launcher takes it: with remote URIs, and without null properties."""
-    outputs = executor_input.get("outputs", {}).get("artifacts", {})
+def mend_output(executor_output: Message, executor_input: Message, staging_root: str = "/") -> Message:
+    """ExecutorOutput as TFX wrote it -> as the launcher takes it.
+
+    Staged paths become URIs again, also in properties, and properties that are null are left out.
+    """
+    provisioned = executor_input.get("outputs", {}).get("artifacts", {})
+    known = {
+        staged_path(artifact["uri"], staging_root): artifact["uri"]
+        for artifacts in (executor_input.get("inputs", {}).get("artifacts", {}), provisioned)
+        for artifact_list in artifacts.values()
+        for artifact in artifact_list["artifacts"]
+    }
     artifacts = {}
     for key, artifact_list in executor_output.get("artifacts", {}).items():
         mended = []
-        for artifact, provisioned in zip(artifact_list["artifacts"], outputs[key]["artifacts"], strict=True):
-            metadata = {name: v for name, v in artifact.get("metadata", {}).items() if v is not None}
-            mended.append({**artifact, "uri": provisioned["uri"], "metadata": metadata})
+        for artifact, original in zip(artifact_list["artifacts"], provisioned[key]["artifacts"], strict=True):
+            properties = artifact.get("metadata", {}).items()
+            metadata = {name: _known_uri(value, known) for name, value in properties if value is not None}
+            mended.append({**artifact, "uri": original["uri"], "metadata": metadata})
         artifacts[key] = {"artifacts": mended}
     return {**executor_output, "artifacts": artifacts}
+
+
+def _known_uri(value: Any, uri_of_staged_path: Message) -> Any:
+    return uri_of_staged_path.get(value, value) if isinstance(value, str) else value
 
 
 def apply_overrides(parameters: Message, inputs_spec: Message) -> Message:
@@ -128,7 +142,8 @@ def main(arguments: list[str], environment: Mapping[str, str]) -> None:
     parsed, beam_arguments = stock._parse_flags(arguments)
     original: Message = json.loads(parsed.json_serialized_invocation_args)
     inputs_spec: Message = json.loads(parsed.json_serialized_inputs_spec_args or "{}")
-    mended = mend_input(original, inputs_spec, environment.get(STAGING_ROOT_VARIABLE, "/"))
+    staging_root = environment.get(STAGING_ROOT_VARIABLE, "/")
+    mended = mend_input(original, inputs_spec, staging_root)
     for artifact_list in mended["outputs"]["artifacts"].values():
         for artifact in artifact_list["artifacts"]:
             Path(artifact["uri"]).mkdir(parents=True, exist_ok=True)
@@ -136,7 +151,7 @@ def main(arguments: list[str], environment: Mapping[str, str]) -> None:
     stock._run_executor(parsed, beam_arguments)
     output_file = Path(mended["outputs"]["outputFile"])
     written: Message = json.loads(output_file.read_text(encoding="utf-8"))
-    output_file.write_text(json.dumps(mend_output(written, original)), encoding="utf-8")
+    output_file.write_text(json.dumps(mend_output(written, original, staging_root)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ def _rewrite_inputs_spec(spec: Specification) -> None:
 
 
 def _checked(spec: Specification) -> Specification:
-    """The same, as kfp's own messages read it: a misspelt or misplaced field fails here, not on the cluster."""
+    """The same, as kfp's own messages read it: a misspelt field fails here, not on the cluster."""
     json_format.ParseDict(spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
     checked: Specification = json_format.MessageToDict(
         json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())

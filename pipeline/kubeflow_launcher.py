@@ -139,7 +139,7 @@ def _read_parameter(key: str, path: Path) -> str:
 
 
 def _merge(provisioned: Message, written: Message | None) -> Message:
-    """As the launcher does: a URI and properties that the component reports take the place of the provisioned ones."""
+    """What the component reports (a URI, properties) takes the place of what was provisioned."""
     if not written or not written.get("artifacts"):
         return {**provisioned, "metadata": provisioned.get("metadata", {})}
     reported = written["artifacts"][0]

@@ -1,7 +1,7 @@
 """`s3://` and `minio://` for TFX's file functions, through Apache Arrow, which TFX brings along.
 
-TensorFlow itself reads `gs://` but no S3. Credentials and region come from the usual AWS variables; AWS_ENDPOINT_URL
-names another server, such as MinIO's.
+TensorFlow itself reads `gs://` but no S3. Credentials and region come from the usual AWS variables;
+AWS_ENDPOINT_URL names another server, such as MinIO's.
 """
 
 import functools

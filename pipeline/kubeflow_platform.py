@@ -1,7 +1,7 @@
 """The package's second document: what only Kubernetes knows (node selectors, volumes, secrets).
 
-Field names are those of kfp-kubernetes' kubernetes_executor_config.proto. Names of claims and secrets go into the
-older of its two fields for them, which every Kubeflow Pipelines 2 release reads.
+Field names are those of kfp-kubernetes' kubernetes_executor_config.proto. Names of claims and secrets go into
+the older of its two fields for them, which every Kubeflow Pipelines 2 release reads.
 """
 
 from typing import Any
