@@ -11,7 +11,7 @@ from tfx.utils import io_utils, path_utils
 _SAVED_MODEL_FILE = "saved_model.pb"
 
 
-class LatestPushedModelSpec(component_spec.ComponentSpec):
+class LatestPushedModelSpec(component_spec.ComponentSpec):  # type: ignore[misc]
     PARAMETERS = {"push_destination": component_spec.ExecutionParameter(type=str)}
     INPUTS = {"candidate": component_spec.ChannelParameter(type=standard_artifacts.Model)}
     OUTPUTS = {"model": component_spec.ChannelParameter(type=standard_artifacts.Model)}

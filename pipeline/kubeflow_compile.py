@@ -27,9 +27,9 @@ def check_image(image: str, *, allow_tag: bool) -> None:
         )
     if not allow_tag:
         raise ConfigurationError(
-            f"--image {image}: is a tag, and Kubeflow's cache key holds that text, not the image: after the tag "
-            "moves, results of the old code would be reused. Pass NAME@sha256:... (docker inspect --format "
-            "'{{index .RepoDigests 0}}'), or --allow-tag to accept this"
+            f"--image {image}: is a tag, and Kubeflow's cache key holds that text, not the image: once the "
+            "tag moves, results of the old code would be reused. Pass NAME@sha256:... "
+            "(docker inspect --format '{{index .RepoDigests 0}}'), or --allow-tag to accept this"
         )
 
 
@@ -37,8 +37,8 @@ def check_root(root: str) -> None:
     """Raises ConfigurationError unless Kubeflow's launcher can stage artifacts from there."""
     if not root.startswith(ROOT_SCHEMES) or len(root.partition("://")[2].strip("/")) == 0:
         raise ConfigurationError(
-            f"--root {root}: must be an object store, e.g. s3://bucket/prefix, minio://... or gs://...: pods share "
-            "no disk, and Kubeflow's launcher moves artifacts through these alone"
+            f"--root {root}: must be an object store, e.g. s3://bucket/prefix, minio://... or gs://...: pods "
+            "share no disk, and Kubeflow's launcher moves artifacts through these alone"
         )
 
 
@@ -55,13 +55,14 @@ def check_for_cluster(configuration: Configuration, *, root: str) -> None:
         if path is None or path.startswith(ROOT_SCHEMES):
             continue
         if not any(Path(path).is_relative_to(volume.mount_path) for volume in configuration.kubeflow.volumes):
+            otherwise = "" if field == "data.path" else ", or an object store"
             raise ConfigurationError(
-                f"{field}: {path} lies on this machine, which no pod sees; name a folder below the mount_path "
-                f"of a kubeflow.volumes entry{'' if field == 'data.path' else ', or an object store'}"
+                f"{field}: {path} lies on this machine, which no pod sees; name a folder below the "
+                f"mount_path of a kubeflow.volumes entry{otherwise}"
             )
     if configuration.data.path and configuration.data.path.startswith(ROOT_SCHEMES):
         raise ConfigurationError(
-            f"data.path: {configuration.data.path}: images are read from files; mount them by kubeflow.volumes"
+            f"data.path: {configuration.data.path}: images are files; mount them by kubeflow.volumes"
         )
 
 

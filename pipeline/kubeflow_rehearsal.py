@@ -181,7 +181,7 @@ def ordered_tasks(spec: Message) -> list[str]:
 def _check(spec: Message) -> None:
     if spec.get("schemaVersion") != SCHEMA_VERSION:
         raise RefusedError(
-            f"schemaVersion {spec.get('schemaVersion')!r}: Kubeflow Pipelines 2 supports {SCHEMA_VERSION} only"
+            f"schemaVersion {spec.get('schemaVersion')!r}: Kubeflow Pipelines 2 takes {SCHEMA_VERSION} only"
         )
     tasks = spec["root"]["dag"]["tasks"]
     for name, task in tasks.items():

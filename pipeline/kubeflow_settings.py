@@ -25,12 +25,12 @@ class PodSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cpu: float | None = Field(None, gt=0)
+    cpu: float | None = Field(default=None, gt=0)
     """CPUs requested."""
-    memory_gb: float | None = Field(None, gt=0)
+    memory_gb: float | None = Field(default=None, gt=0)
     """Memory requested, in gigabytes (10^9 bytes)."""
-    cpu_limit: float | None = Field(None, gt=0)
-    memory_limit_gb: float | None = Field(None, gt=0)
+    cpu_limit: float | None = Field(default=None, gt=0)
+    memory_limit_gb: float | None = Field(default=None, gt=0)
     scratch: str | None = None
     """Size of a temporary volume for the pod's temporary files, e.g. 50Gi; null: the node's own disk."""
     shared_memory: str | None = None
@@ -79,8 +79,8 @@ class RetrySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    count: int = Field(2, ge=0)
-    backoff_s: int = Field(60, ge=0)
+    count: int = Field(default=2, ge=0)
+    backoff_s: int = Field(default=60, ge=0)
     """Wait before the first retry; doubled before each further one."""
 
 
@@ -89,7 +89,7 @@ class KubeflowSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    gpus: int = Field(0, ge=0)
+    gpus: int = Field(default=0, ge=0)
     """GPUs of the Trainer's pod; all other components run on CPUs."""
     gpu_resource: str = "nvidia.com/gpu"
     pods: dict[str, PodSettings] = {DEFAULT_POD: PodSettings(cpu=1, memory_gb=4)}
