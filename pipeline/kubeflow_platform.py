@@ -14,9 +14,11 @@ from pipeline.kubeflow_settings import PodSettings
 
 def platform_spec(spec: Specification, configuration: Configuration) -> Specification:
     """One Kubernetes section for each executor of `spec`; {} if the configuration asks for nothing."""
-    shared = _for_every_pod(configuration)
     sections = {
-        component["executorLabel"]: {**shared, **_for_pod(configuration.kubeflow.pod(name))}
+        component["executorLabel"]: {
+            **_for_every_pod(configuration),
+            **_for_pod(configuration.kubeflow.pod(name)),
+        }
         for name, component in spec["components"].items()
     }
     sections = {label: section for label, section in sections.items() if section}
