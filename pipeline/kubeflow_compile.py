@@ -42,7 +42,7 @@ def check_root(root: str) -> None:
         )
 
 
-def check_for_cluster(configuration: Configuration, *, root: str) -> None:
+def check_for_cluster(configuration: Configuration) -> None:
     """Raises ConfigurationError for what works on one machine but cannot in pods."""
     if "_" in configuration.name:
         raise ConfigurationError(
@@ -107,7 +107,7 @@ def compile_package(
     from pipeline.kubeflow_platform import platform_spec
 
     root = root.rstrip("/")
-    check_for_cluster(configuration, root=root)
+    check_for_cluster(configuration)
     pipeline = _pipeline(configuration, root)
     check_components(pipeline.components)
     images = {TRAINER: trainer_image or image, "default_image_path": image}
