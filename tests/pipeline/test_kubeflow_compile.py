@@ -21,6 +21,7 @@ from pipeline.kubeflow_compile import (
 )
 from pipeline.kubeflow_rehearsal import load_package, ordered_tasks
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 DIGEST = "registry.example/autoencoder@sha256:" + "4f" * 32
 GPU_DIGEST = "registry.example/autoencoder-gpu@sha256:" + "a0" * 32
 CONFIGURATION = {
@@ -250,7 +251,7 @@ def test_components_that_kubeflow_cannot_run_are_refused_with_the_reason() -> No
     assert "cannot run a Resolver: its backend cannot query past artifacts" in lines[2]
 
 
-@pytest.mark.parametrize("path", sorted(Path("configs").glob("kubeflow*.yaml"), key=str))
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("kubeflow*.yaml")))
 def test_the_example_configuration_compiles(path: Path) -> None:
     configuration = Configuration.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     [spec, platform] = compile_package(
