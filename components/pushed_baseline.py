@@ -8,16 +8,16 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-_SAVED_MODEL_FILE = "saved_model.pb"
+from schema.artifacts import SAVED_MODEL_FILE
 
 
-class LatestPushedModelSpec(component_spec.ComponentSpec):  # type: ignore[misc]
+class LatestPushedModelSpec(component_spec.ComponentSpec):
     PARAMETERS = {"push_destination": component_spec.ExecutionParameter(type=str)}
     INPUTS = {"candidate": component_spec.ChannelParameter(type=standard_artifacts.Model)}
     OUTPUTS = {"model": component_spec.ChannelParameter(type=standard_artifacts.Model)}
 
 
-class LatestPushedModelExecutor(base_executor.BaseExecutor):  # type: ignore[misc]
+class LatestPushedModelExecutor(base_executor.BaseExecutor):
     """Copies the newest pushed version; where nothing was pushed yet, leaves the output empty."""
 
     def Do(  # noqa: N802 - TFX's name
@@ -32,7 +32,7 @@ class LatestPushedModelExecutor(base_executor.BaseExecutor):  # type: ignore[mis
             io_utils.copy_dir(newest, path_utils.serving_model_dir(uri))
 
 
-class LatestPushedModel(base_component.BaseComponent):  # type: ignore[misc]
+class LatestPushedModel(base_component.BaseComponent):
     """Output `model`: the newest version below `push_destination`, or an empty folder.
 
     `candidate` makes the answer part of the candidate's cache entry: a repeated run gets the model that was
@@ -59,6 +59,6 @@ def newest_version(push_destination: str) -> str | None:
     names = [name.rstrip("/") for name in fileio.listdir(push_destination)]
     for version in sorted((int(name) for name in names if name.isdigit()), reverse=True):
         folder = os.path.join(push_destination, str(version))  # noqa: PTH118 - may be remote
-        if fileio.exists(os.path.join(folder, _SAVED_MODEL_FILE)):  # noqa: PTH118
+        if fileio.exists(os.path.join(folder, SAVED_MODEL_FILE)):  # noqa: PTH118
             return folder
     return None

@@ -70,9 +70,7 @@ def convert_parameters(package: Path, given: Mapping[str, str]) -> dict[str, Any
     declared = spec["root"].get("inputDefinitions", {}).get("parameters", {})
     for name in given:
         if name not in declared:
-            raise RefusedError(
-                f"--param {name}: the package has {', '.join(sorted(declared)) or 'no parameters'}"
-            )
+            raise RefusedError(f"--param {name}: the package has {', '.join(sorted(declared)) or 'no parameters'}")
     return {name: typed(name, text, declared[name]["parameterType"]) for name, text in given.items()}
 
 
@@ -182,9 +180,7 @@ def _change(server: Server, name_or_id: str, method: str) -> str:
             names = ", ".join(sorted(s.display_name for s in schedules)) or "none"
             raise ScheduleError(f"no schedule is called '{name_or_id}'; there are: {names}")
         if len(found) > 1:
-            raise ScheduleError(
-                f"several schedules are called '{name_or_id}'; name one by its id: {', '.join(found)}"
-            )
+            raise ScheduleError(f"several schedules are called '{name_or_id}'; name one by its id: {', '.join(found)}")
         getattr(client, method)(found[0])
     return str(found[0])
 
@@ -193,9 +189,7 @@ def _all_schedules(client: Any, server: Server) -> list[Any]:
     schedules: list[Any] = []
     page_token = ""
     while True:
-        page = client.list_recurring_runs(
-            page_token=page_token, page_size=_PAGE_SIZE, namespace=server.namespace
-        )
+        page = client.list_recurring_runs(page_token=page_token, page_size=_PAGE_SIZE, namespace=server.namespace)
         schedules += page.recurring_runs or []
         page_token = page.next_page_token or ""
         if not page_token:
@@ -236,9 +230,7 @@ def _errors_explained(host: str) -> Iterator[None]:
     except kfp_server_api.ApiException as error:
         reason = f"{error.status} {error.reason}"
         if error.status in (401, 403):
-            reason += (
-                f": set {TOKEN_VARIABLE} or {COOKIES_VARIABLE}, and --namespace where users have their own"
-            )
+            reason += f": set {TOKEN_VARIABLE} or {COOKIES_VARIABLE}, and --namespace where users have their own"
         elif error.body:
             body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body)
             reason += f": {body[:_LONGEST_REASON]}"
@@ -249,6 +241,4 @@ def _errors_explained(host: str) -> Iterator[None]:
             f"({TOKEN_VARIABLE}, {COOKIES_VARIABLE}, --namespace)"
         ) from None
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise ServerError(
-            f"{host} cannot be reached ({type(error).__name__}); is the address right?"
-        ) from None
+        raise ServerError(f"{host} cannot be reached ({type(error).__name__}); is the address right?") from None

@@ -23,12 +23,8 @@ _SET_HELP = "Override a field of the configuration, e.g. --set trainer.epochs=20
 @click.option("--trainer-image", help="Another image for the Trainer, e.g. with CUDA.")
 @click.option("--root", required=True, help="Object store for all artifacts: s3://, minio:// or gs://.")
 @click.option("--gpu", "gpus", type=click.IntRange(0), help="GPUs for the Trainer (default: kubeflow.gpus).")
-@click.option(
-    "--allow-tag", is_flag=True, help="Accept an image by tag although the cache cannot tell when it moves."
-)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path("pipeline.yaml"), show_default=True
-)
+@click.option("--allow-tag", is_flag=True, help="Accept an image by tag although the cache cannot tell when it moves.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("pipeline.yaml"), show_default=True)
 def compile_(
     config: Path,
     overrides: tuple[str, ...],
@@ -72,13 +68,9 @@ def compile_(
 
 @click.command()
 @click.argument("package", type=click.Path(path_type=Path))
-@click.option(
-    "--param", "parameters", multiple=True, metavar="NAME=VALUE", help="Set a parameter (repeatable)."
-)
+@click.option("--param", "parameters", multiple=True, metavar="NAME=VALUE", help="Set a parameter (repeatable).")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/rehearsal"), show_default=True)
-@click.option(
-    "--s3", is_flag=True, help="Use the S3 server of AWS_ENDPOINT_URL instead of a folder as object store."
-)
+@click.option("--s3", is_flag=True, help="Use the S3 server of AWS_ENDPOINT_URL instead of a folder as object store.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of lines.")
 def rehearse(package: Path, parameters: tuple[str, ...], folder: Path, s3: bool, as_json: bool) -> None:
     """Play a compiled package on this machine, as Kubeflow's driver and launcher would.
@@ -117,9 +109,7 @@ def rehearse(package: Path, parameters: tuple[str, ...], folder: Path, s3: bool,
 def _server_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say where Kubeflow is, and as whom to connect."""
     for option in (
-        click.option(
-            "--cookies-file", type=click.Path(path_type=Path), help="File with the Cookie header, for Dex."
-        ),
+        click.option("--cookies-file", type=click.Path(path_type=Path), help="File with the Cookie header, for Dex."),
         click.option("--token-file", type=click.Path(path_type=Path), help="File with a bearer token."),
         click.option("--namespace", help="Your namespace, where Kubeflow has several users."),
         click.option("--host", required=True, envvar="KUBEFLOW_HOST", help="Kubeflow Pipelines' address."),
@@ -183,9 +173,7 @@ def submit(
 @click.option("--name", help="The new schedule's name.")
 @click.option("--cron", help="Six fields, seconds first, in the server's time zone: '0 0 2 * * *'.")
 @click.option("--experiment", help="Groups its runs (default: the schedule's name).")
-@click.option(
-    "--max-concurrency", type=click.IntRange(1, 10), default=1, show_default=True, help="Runs at a time."
-)
+@click.option("--max-concurrency", type=click.IntRange(1, 10), default=1, show_default=True, help="Runs at a time.")
 @click.option("--no-catchup", is_flag=True, help="After a pause, start the latest missed run only.")
 @_PARAM_OPTION
 @_ACCOUNT_OPTION

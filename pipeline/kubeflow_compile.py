@@ -22,9 +22,7 @@ def check_image(image: str, *, allow_tag: bool) -> None:
     if _DIGEST.match(image):
         return
     if not _TAG.match(image):
-        raise ConfigurationError(
-            f"--image {image}: must look like REGISTRY/NAME@sha256:<64 hexadecimal digits>"
-        )
+        raise ConfigurationError(f"--image {image}: must look like REGISTRY/NAME@sha256:<64 hexadecimal digits>")
     if not allow_tag:
         raise ConfigurationError(
             f"--image {image}: is a tag, and Kubeflow's cache key holds that text, not the image: once the "
@@ -127,6 +125,7 @@ def write_package(documents: list[dict[str, Any]], path: Path) -> None:
 def _pipeline(configuration: Configuration, root: str) -> Any:
     from components.pushed_baseline import LatestPushedModel
     from pipeline.graph import create_pipeline
+    from pipeline.run import NO_PACKAGE_FOR_LOCAL_WORKERS
 
     push_destination = configuration.push.destination or f"{root}/{configuration.name}/serving"
     return create_pipeline(
@@ -135,7 +134,7 @@ def _pipeline(configuration: Configuration, root: str) -> Any:
         pipeline_root=root,
         push_destination=push_destination,
         metadata_connection_config=None,
-        beam_args=list(configuration.beam.args),
+        beam_args=[*configuration.beam.args, NO_PACKAGE_FOR_LOCAL_WORKERS],
         find_baseline=lambda model: LatestPushedModel(candidate=model, push_destination=push_destination),
     )
 

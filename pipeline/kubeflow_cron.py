@@ -48,9 +48,7 @@ def _check_part(part: str, name: str, smallest: int, largest: int, words: dict[s
         if match["last"] is not None:
             raise ValueError(f"{name}: {part!r} is not like 5, 1-5, * or */10")
         return
-    numbers = [
-        _number(text, name, smallest, largest, words) for text in (match["first"], match["last"]) if text
-    ]
+    numbers = [_number(text, name, smallest, largest, words) for text in (match["first"], match["last"]) if text]
     if numbers[0] > numbers[-1]:
         raise ValueError(f"{name}: the range {part!r} runs backwards")
 

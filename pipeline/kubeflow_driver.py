@@ -64,9 +64,7 @@ def remembered(name: str, value: Any) -> Any:
     Raises RefusedError for null, which Kubeflow's launcher cannot record.
     """
     if value is None:
-        raise RefusedError(
-            f"property {name!r} is null: the launcher fails with 'unknown/unsupported value type'"
-        )
+        raise RefusedError(f"property {name!r} is null: the launcher fails with 'unknown/unsupported value type'")
     if isinstance(value, bool | int | float):
         return float(value)
     if isinstance(value, list):
@@ -82,8 +80,7 @@ def resolve_inputs(
     """The ExecutorInput's inputs; artifacts come back without their type, as from the real driver."""
     inputs = task.get("inputs", {})
     parameters = {
-        key: _parameter(source, run_parameters, finished)
-        for key, source in inputs.get("parameters", {}).items()
+        key: _parameter(source, run_parameters, finished) for key, source in inputs.get("parameters", {}).items()
     }
     artifacts = {}
     for key, source in inputs.get("artifacts", {}).items():
@@ -114,9 +111,7 @@ def provision_outputs(component: Message, folder_uri: str, pod: Path) -> Message
             key: {"artifacts": [{"uri": f"{folder_uri}/{salt}/{key}", "type": artifact["artifactType"]}]}
             for key, artifact in definitions.get("artifacts", {}).items()
         },
-        "parameters": {
-            key: {"outputFile": str(pod / "outputs" / key)} for key in definitions.get("parameters", {})
-        },
+        "parameters": {key: {"outputFile": str(pod / "outputs" / key)} for key in definitions.get("parameters", {})},
         "outputFile": str(pod / "kfp_outputs" / "output_metadata.json"),
     }
 
@@ -147,9 +142,7 @@ def run_parameters(spec: Message, given: dict[str, str]) -> dict[str, Any]:
     definitions = spec["root"].get("inputDefinitions", {}).get("parameters", {})
     unknown = sorted(set(given) - set(definitions))
     if unknown:
-        raise RefusedError(
-            f"--param {unknown[0]}: the package has {', '.join(sorted(definitions)) or 'no parameters'}"
-        )
+        raise RefusedError(f"--param {unknown[0]}: the package has {', '.join(sorted(definitions)) or 'no parameters'}")
     values = {name: d["defaultValue"] for name, d in definitions.items() if "defaultValue" in d}
     for name, text in given.items():
         values[name] = typed(name, text, definitions[name]["parameterType"])

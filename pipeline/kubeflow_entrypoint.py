@@ -30,9 +30,7 @@ def staged_path(uri: str, staging_root: str = "/") -> str:
     for scheme, folder in _STAGED_SCHEMES.items():
         if uri.startswith(scheme):
             return str(Path(staging_root, folder, uri.removeprefix(scheme)))
-    raise ValueError(
-        f"artifact {uri!r} is in no object store that Kubeflow stages ({', '.join(_STAGED_SCHEMES)})"
-    )
+    raise ValueError(f"artifact {uri!r} is in no object store that Kubeflow stages ({', '.join(_STAGED_SCHEMES)})")
 
 
 def mend_input(executor_input: Message, inputs_spec: Message, staging_root: str = "/") -> Message:
@@ -45,9 +43,7 @@ def mend_input(executor_input: Message, inputs_spec: Message, staging_root: str 
     artifacts = {}
     for key, artifact_list in inputs.get("artifacts", {}).items():
         spec = inputs_spec.get("artifacts", {}).get(key, {})
-        mended = [
-            _mend_artifact(a, spec.get("artifactType"), staging_root) for a in artifact_list["artifacts"]
-        ]
+        mended = [_mend_artifact(a, spec.get("artifactType"), staging_root) for a in artifact_list["artifacts"]]
         if not (spec.get("isOptional") and all(_is_empty(a["uri"]) for a in mended)):
             artifacts[key] = {"artifacts": mended}
     inputs["artifacts"] = artifacts

@@ -37,9 +37,7 @@ class RuntimeParameter:
 def runtime_parameters(configuration: Configuration) -> list[RuntimeParameter]:
     """The package's parameters, with the configuration's values as defaults."""
     return [
-        RuntimeParameter(
-            "data_root", "STRING", configuration.data.path or "", ((EXAMPLE_GEN, "settings--path"),)
-        ),
+        RuntimeParameter("data_root", "STRING", configuration.data.path or "", ((EXAMPLE_GEN, "settings--path"),)),
         RuntimeParameter("data_version", "STRING", "", ()),
         RuntimeParameter(
             "epochs",
@@ -207,7 +205,5 @@ def _rewrite_inputs_spec(spec: Specification) -> None:
 def _checked(spec: Specification) -> Specification:
     """The same, as kfp's own messages read it: a misspelt field fails here, not on the cluster."""
     json_format.ParseDict(spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
-    checked: Specification = json_format.MessageToDict(
-        json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
-    )
+    checked: Specification = json_format.MessageToDict(json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec()))
     return checked

@@ -55,12 +55,13 @@ def _info(path: Any) -> Any:
     return _store().get_file_info(_key(path))
 
 
-def _children(path: Any, *, recursive: bool = False) -> list[Any]:
-    found: list[Any] = _store().get_file_info(arrow.FileSelector(_key(path), recursive=recursive))
+def _children(path: Any) -> list[Any]:
+    """Nothing, not an error, for a folder that holds nothing: in an object store there is no difference."""
+    found: list[Any] = _store().get_file_info(arrow.FileSelector(_key(path), allow_not_found=True))
     return found
 
 
-class ObjectStore(filesystem.Filesystem):  # type: ignore[misc]
+class ObjectStore(filesystem.Filesystem):
     """TFX's filesystem interface; a folder exists as long as it holds something."""
 
     SUPPORTED_SCHEMES = list(SCHEMES)

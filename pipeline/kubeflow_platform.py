@@ -35,9 +35,7 @@ def _for_every_pod(configuration: Configuration) -> dict[str, Any]:
             {"secretName": s.secret, "keyToEnv": [{"secretKey": s.key, "envVar": s.variable}]}
             for s in settings.secret_variables
         ],
-        "secretAsVolume": [
-            {"secretName": s.secret, "mountPath": s.mount_path} for s in settings.secret_folders
-        ],
+        "secretAsVolume": [{"secretName": s.secret, "mountPath": s.mount_path} for s in settings.secret_folders],
     }
     return {field: value for field, value in section.items() if value}
 

@@ -193,9 +193,7 @@ def _check(spec: Message) -> None:
             if producer not in task.get("dependentTasks", []):
                 raise RefusedError(f"task {name!r} reads from {producer!r} but would not wait for it")
         if task.get("triggerPolicy", {}).get("condition") or any(field in task for field in _NOT_PLAYED):
-            raise NotPlayedError(
-                f"task {name!r} has a condition or a loop, which the rehearsal does not play"
-            )
+            raise NotPlayedError(f"task {name!r} has a condition or a loop, which the rehearsal does not play")
         executor = spec["deploymentSpec"]["executors"][spec["components"][name]["executorLabel"]]
         if "container" not in executor:
             raise RefusedError(f"task {name!r} is a {', '.join(executor)}, not a container")

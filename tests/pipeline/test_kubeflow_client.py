@@ -114,9 +114,7 @@ def package(tmp_path: Path) -> Path:
         "components": {},
         "deploymentSpec": {"executors": {}},
         "root": {
-            "inputDefinitions": {
-                "parameters": {"epochs": {"parameterType": "NUMBER_INTEGER", "defaultValue": 5}}
-            },
+            "inputDefinitions": {"parameters": {"epochs": {"parameterType": "NUMBER_INTEGER", "defaultValue": 5}}},
             "dag": {"tasks": {}},
         },
     }
@@ -137,9 +135,7 @@ def _schedule(stub: StubServer, *arguments: str) -> Result:
 
 
 def _posted(stub: StubServer, collection: str) -> Any:
-    [body] = [
-        body for method, path, body in stub.requests if (method, path.split("/")[-1]) == ("POST", collection)
-    ]
+    [body] = [body for method, path, body in stub.requests if (method, path.split("/")[-1]) == ("POST", collection)]
     return body
 
 
@@ -261,9 +257,7 @@ def test_schedules_are_listed(stub: StubServer) -> None:
         ("--delete", ("DELETE", "/apis/v2beta1/recurringruns/r1")),
     ],
 )
-def test_a_schedule_is_changed_by_its_name(
-    stub: StubServer, option: str, request_line: tuple[str, str]
-) -> None:
+def test_a_schedule_is_changed_by_its_name(stub: StubServer, option: str, request_line: tuple[str, str]) -> None:
     stub.schedules = [_recurring_run("r1", "nightly")]
     result = _schedule(stub, option, "nightly")
     assert result.exit_code == 0, result.output

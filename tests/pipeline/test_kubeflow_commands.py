@@ -45,9 +45,7 @@ def test_help_imports_nothing_heavy() -> None:
         ),
     ],
 )
-def test_a_package_that_could_not_run_is_refused_at_once(
-    tmp_path: Path, arguments: list[str], reason: str
-) -> None:
+def test_a_package_that_could_not_run_is_refused_at_once(tmp_path: Path, arguments: list[str], reason: str) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("name: digits\ntrainer: {latent_dim: 8}\n", encoding="utf-8")
     output = tmp_path / "pipeline.yaml"

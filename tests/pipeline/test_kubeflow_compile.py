@@ -174,9 +174,7 @@ def test_the_second_document_holds_what_only_kubernetes_knows(documents: list[di
     assert trainer["genericEphemeralVolume"][0]["size"] == "50Gi"
 
 
-def test_the_same_configuration_compiles_to_the_same_bytes(
-    documents: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_the_same_configuration_compiles_to_the_same_bytes(documents: list[dict[str, Any]], tmp_path: Path) -> None:
     write_package(documents, tmp_path / "a.yaml")
     write_package(_compile(), tmp_path / "b.yaml")
     assert (tmp_path / "a.yaml").read_bytes() == (tmp_path / "b.yaml").read_bytes()

@@ -32,9 +32,7 @@ def test_a_pushed_folder_comes_back_as_it_was(store: Path, tmp_path: Path) -> No
     model = _model(tmp_path / "local" / "model")
     io_utils.copy_dir(str(model), "s3://bucket/serving/1")
     io_utils.copy_dir("s3://bucket/serving/1", str(tmp_path / "back"))
-    files = {
-        p.relative_to(tmp_path / "back").as_posix() for p in (tmp_path / "back").rglob("*") if p.is_file()
-    }
+    files = {p.relative_to(tmp_path / "back").as_posix() for p in (tmp_path / "back").rglob("*") if p.is_file()}
     assert files == {"saved_model.pb", "variables/variables.index"}
     assert (store / "bucket/serving/1/saved_model.pb").read_bytes() == b"graph"
 
@@ -49,6 +47,7 @@ def test_text_is_written_and_read_as_utf8(store: Path) -> None:
 
 def test_what_is_missing_is_said_to_be_missing(store: Path) -> None:
     assert not fileio.exists("s3://bucket/nothing")
+    assert fileio.listdir("s3://bucket/nothing") == []
     with pytest.raises(fileio.NotFoundError, match="s3://bucket/nothing: no such object"):
         fileio.open("s3://bucket/nothing", "rb")
 
@@ -75,7 +74,5 @@ def test_without_a_pushed_model_there_is_no_baseline(store: Path) -> None:
         ),
     ],
 )
-def test_the_usual_variables_say_where_the_store_is(
-    environment: dict[str, str], options: dict[str, str]
-) -> None:
+def test_the_usual_variables_say_where_the_store_is(environment: dict[str, str], options: dict[str, str]) -> None:
     assert kubeflow_object_store.connection_options(environment) == options

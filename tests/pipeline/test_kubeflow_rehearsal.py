@@ -79,9 +79,7 @@ def _package() -> dict[str, Any]:
                         },
                         ["write"],
                     ),
-                    "write": _task(
-                        "write", {"parameters": {"text": {"componentInputParameter": "text"}}}, []
-                    ),
+                    "write": _task("write", {"parameters": {"text": {"componentInputParameter": "text"}}}, []),
                 }
             },
         },

@@ -9,17 +9,13 @@ from pipeline.kubeflow_settings import KubeflowSettings
 
 
 def test_a_pod_takes_what_it_leaves_unset_from_the_default() -> None:
-    settings = KubeflowSettings.model_validate(
-        {"pods": {"default": {"cpu": 1, "memory_gb": 4}, "Trainer": {"cpu": 8}}}
-    )
+    settings = KubeflowSettings.model_validate({"pods": {"default": {"cpu": 1, "memory_gb": 4}, "Trainer": {"cpu": 8}}})
     assert (settings.pod("Trainer").cpu, settings.pod("Trainer").memory_gb) == (8, 4)
     assert settings.pod("Pusher").cpu == 1
 
 
 def test_a_pod_can_take_back_what_the_default_asks_for() -> None:
-    settings = KubeflowSettings.model_validate(
-        {"pods": {"default": {"scratch": "1Gi"}, "Pusher": {"scratch": None}}}
-    )
+    settings = KubeflowSettings.model_validate({"pods": {"default": {"scratch": "1Gi"}, "Pusher": {"scratch": None}}})
     assert settings.pod("Pusher").scratch is None
 
 
