@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,10 +46,12 @@ def compile_(
         --root s3://my-bucket/autoencoder -o pipeline.yaml
     """
     from pipeline.configuration import ConfigurationError, load_configuration
-    from pipeline.kubeflow_compile import check_image, check_root, compile_package, write_package
+    from pipeline.kubeflow_compile import check_image, check_output, check_root, compile_package, write_package
 
+    _settle_tensorflow()
     try:
         configuration = load_configuration(config, overrides)
+        check_output(output)
         for name in filter(None, (image, trainer_image)):
             check_image(name, allow_tag=allow_tag)
         check_root(root)
@@ -64,6 +68,14 @@ def compile_(
     write_package(documents, output)
     task_count = len(documents[0]["root"]["dag"]["tasks"])
     click.echo(f"{output}: {task_count} tasks; try it with: autoencoder rehearse {output}")
+
+
+def _settle_tensorflow() -> None:
+    """Before TensorFlow is imported: the Keras that the Trainer needs, and no word of missing GPUs here."""
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.simplefilter("ignore")
+    logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 @click.command()

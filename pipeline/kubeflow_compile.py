@@ -40,6 +40,14 @@ def check_root(root: str) -> None:
         )
 
 
+def check_output(path: Path) -> None:
+    """Raises ConfigurationError unless a package can be written there under a name that Kubeflow's client accepts."""
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigurationError(f"-o {path}: must end in .yaml, or Kubeflow's client will not read it")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"-o {path}: there is no folder {path.parent}")
+
+
 def check_for_cluster(configuration: Configuration) -> None:
     """Raises ConfigurationError for what works on one machine but cannot in pods."""
     if "_" in configuration.name:

@@ -57,7 +57,7 @@ def launch(
     """
     outputs = executor_input["outputs"]
     for artifact in _artifacts(executor_input["inputs"]):
-        _download(store, artifact["uri"], pod.staged(artifact["uri"]))
+        download(store, artifact["uri"], pod.staged(artifact["uri"]))
     for artifact in _artifacts(outputs):
         pod.staged(artifact["uri"]).parent.mkdir(parents=True, exist_ok=True)
     for parameter in outputs["parameters"].values():
@@ -70,7 +70,7 @@ def launch(
     artifacts = {}
     for key, artifact_list in outputs["artifacts"].items():
         artifact = _merge(artifact_list["artifacts"][0], written["artifacts"].get(key))
-        _upload(store, pod.staged(artifact["uri"]), artifact["uri"])
+        upload(store, pod.staged(artifact["uri"]), artifact["uri"])
         artifacts[key] = artifact
     return {"parameterValues": written["parameterValues"], "artifacts": artifacts}
 
@@ -155,7 +155,7 @@ def _key(uri: str) -> str:
     return uri.partition("://")[2]
 
 
-def _upload(store: Any, folder: Path, uri: str) -> None:
+def upload(store: Any, folder: Path, uri: str) -> None:
     """Files only, as in any object store: an empty folder leaves no trace."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -166,7 +166,8 @@ def _upload(store: Any, folder: Path, uri: str) -> None:
                 shutil.copyfileobj(source, target)
 
 
-def _download(store: Any, uri: str, folder: Path) -> None:
+def download(store: Any, uri: str, folder: Path) -> None:
+    """All files below a URI; where there are none, no folder either."""
     selector = arrow.FileSelector(_key(uri), allow_not_found=True, recursive=True)
     for info in store.get_file_info(selector):
         if info.type != arrow.FileType.File:

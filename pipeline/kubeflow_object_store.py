@@ -41,7 +41,8 @@ def connect(environment: Mapping[str, str]) -> Any:
 
 
 @functools.cache
-def _store() -> Any:
+def store() -> Any:
+    """This process's connection, made once."""
     return connect(os.environ)
 
 
@@ -52,12 +53,12 @@ def _key(path: Any) -> str:
 
 
 def _info(path: Any) -> Any:
-    return _store().get_file_info(_key(path))
+    return store().get_file_info(_key(path))
 
 
 def _children(path: Any) -> list[Any]:
     """Nothing, not an error, for a folder that holds nothing: in an object store there is no difference."""
-    found: list[Any] = _store().get_file_info(arrow.FileSelector(_key(path), allow_not_found=True))
+    found: list[Any] = store().get_file_info(arrow.FileSelector(_key(path), allow_not_found=True))
     return found
 
 
@@ -69,18 +70,18 @@ class ObjectStore(filesystem.Filesystem):
     @staticmethod
     def open(name: Any, mode: str = "r") -> Any:
         if "w" in mode:
-            stream = _store().open_output_stream(_key(name))
+            stream = store().open_output_stream(_key(name))
         else:
             if _info(name).type != arrow.FileType.File:
                 raise filesystem.NotFoundError(f"{name}: no such object")
-            stream = _store().open_input_file(_key(name))
+            stream = store().open_input_file(_key(name))
         return stream if "b" in mode else io.TextIOWrapper(stream, encoding="utf-8")
 
     @staticmethod
     def copy(src: Any, dst: Any, overwrite: bool = False) -> None:
         if not overwrite and ObjectStore.exists(dst):
             raise OSError(f"{dst}: exists already")
-        _store().copy_file(_key(src), _key(dst))
+        store().copy_file(_key(src), _key(dst))
 
     @staticmethod
     def exists(path: Any) -> bool:
@@ -101,8 +102,8 @@ class ObjectStore(filesystem.Filesystem):
     @staticmethod
     def makedirs(path: Any) -> None:
         """Nothing in an object store, where folders come with the objects in them."""
-        if isinstance(_store(), arrow.SubTreeFileSystem):
-            _store().create_dir(_key(path), recursive=True)
+        if isinstance(store(), arrow.SubTreeFileSystem):
+            store().create_dir(_key(path), recursive=True)
 
     @staticmethod
     def mkdir(path: Any) -> None:
@@ -110,7 +111,7 @@ class ObjectStore(filesystem.Filesystem):
 
     @staticmethod
     def remove(path: Any) -> None:
-        _store().delete_file(_key(path))
+        store().delete_file(_key(path))
 
     @staticmethod
     def rename(src: Any, dst: Any, overwrite: bool = False) -> None:
@@ -119,7 +120,7 @@ class ObjectStore(filesystem.Filesystem):
 
     @staticmethod
     def rmtree(path: Any) -> None:
-        _store().delete_dir(_key(path))
+        store().delete_dir(_key(path))
 
     @staticmethod
     def stat(path: Any) -> Any:

@@ -131,6 +131,7 @@ def open_rehearsal(
     Raises RefusedError for what it would refuse, NotPlayedError for what only a cluster can show.
     """
     spec = load_package(package)
+    _check_played(spec)
     folder.mkdir(parents=True, exist_ok=True)
     return Rehearsal(
         spec,
@@ -192,11 +193,15 @@ def _check(spec: Message) -> None:
                 raise RefusedError(f"task {name!r} reads from {producer!r}, and there is no such task")
             if producer not in task.get("dependentTasks", []):
                 raise RefusedError(f"task {name!r} reads from {producer!r} but would not wait for it")
-        if task.get("triggerPolicy", {}).get("condition") or any(field in task for field in _NOT_PLAYED):
-            raise NotPlayedError(f"task {name!r} has a condition or a loop, which the rehearsal does not play")
         executor = spec["deploymentSpec"]["executors"][spec["components"][name]["executorLabel"]]
         if "container" not in executor:
             raise RefusedError(f"task {name!r} is a {', '.join(executor)}, not a container")
+
+
+def _check_played(spec: Message) -> None:
+    for name, task in spec["root"]["dag"]["tasks"].items():
+        if task.get("triggerPolicy", {}).get("condition") or any(field in task for field in _NOT_PLAYED):
+            raise NotPlayedError(f"task {name!r} has a condition or a loop, which the rehearsal does not play")
 
 
 def _producers(task: Message) -> set[str]:

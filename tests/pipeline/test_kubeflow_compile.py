@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import kubernetes
 import pytest
 import yaml
 from google.protobuf import json_format
@@ -257,3 +259,11 @@ def test_the_example_configuration_compiles(path: Path) -> None:
     )
     assert spec["pipelineInfo"]["name"] == configuration.name
     assert platform["platforms"]
+
+
+def test_the_claim_for_images_is_one_that_kubernetes_knows() -> None:
+    claim = yaml.safe_load((CONFIGS.parent / "deploy" / "kubeflow-storage.yaml").read_text(encoding="utf-8"))
+    client = kubernetes.client.ApiClient()
+    parsed = client.deserialize(SimpleNamespace(data=json.dumps(claim)), "V1PersistentVolumeClaim")
+    assert client.sanitize_for_serialization(parsed) == claim
+    assert parsed.metadata.name == "images"

@@ -114,7 +114,6 @@ def test_the_wheel_of_what_is_copied_holds_everything_that_pods_run(tmp_path: Pa
         ".",
     ]
     subprocess.run([sys.executable, *install], cwd=context, check=True)
-    (site / "version").mkdir()
     code = (
         f"import importlib.resources, {DATA_VERSION_MODULE}, {ENTRYPOINT}\n"
         "print(importlib.resources.files('schema').joinpath('schema.pbtxt').is_file())\n"

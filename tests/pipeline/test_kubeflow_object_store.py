@@ -15,10 +15,10 @@ from pipeline.kubeflow_names import REHEARSAL_STORE_VARIABLE
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv(REHEARSAL_STORE_VARIABLE, str(tmp_path))
-    kubeflow_object_store._store.cache_clear()
+    kubeflow_object_store.store.cache_clear()
     kubeflow_object_store.register({})
     yield tmp_path
-    kubeflow_object_store._store.cache_clear()
+    kubeflow_object_store.store.cache_clear()
 
 
 def _model(folder: Path) -> Path:

@@ -246,7 +246,7 @@ def test_what_only_a_cluster_can_show_is_said(tmp_path: Path) -> None:
     package = _package()
     package["root"]["dag"]["tasks"]["read"]["triggerPolicy"] = {"condition": "1 == 1"}
     with pytest.raises(NotPlayedError, match="has a condition or a loop"):
-        load_package(_write(package, tmp_path))
+        _play(package, tmp_path)
 
 
 @pytest.mark.parametrize(
