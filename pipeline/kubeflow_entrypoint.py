@@ -151,4 +151,4 @@ def main(arguments: list[str], environment: Mapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv, os.environ)
+    main(sys.argv[1:], os.environ)

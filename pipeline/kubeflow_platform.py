@@ -52,13 +52,7 @@ def _for_pod(pod: PodSettings) -> dict[str, Any]:
     if pod.shared_memory:
         section["enabledSharedMemory"] = {"volumeName": "shared-memory", "size": pod.shared_memory}
     if pod.scratch:
-        section["genericEphemeralVolume"] = [
-            {
-                "volumeName": "scratch",
-                "mountPath": SCRATCH_FOLDER,
-                "accessModes": ["ReadWriteOnce"],
-                "size": pod.scratch,
-                "defaultStorageClass": True,
-            }
-        ]
+        # Kubernetes makes such a volume writable for everybody; one of a storage class would be root's alone.
+        mount = {"volumeName": "scratch", "mountPath": SCRATCH_FOLDER, "sizeLimit": pod.scratch}
+        section["emptyDirMounts"] = [mount]
     return section

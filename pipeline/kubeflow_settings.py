@@ -32,7 +32,7 @@ class PodSettings(BaseModel):
     cpu_limit: float | None = Field(default=None, gt=0)
     memory_limit_gb: float | None = Field(default=None, gt=0)
     scratch: str | None = None
-    """Size of a temporary volume for the pod's temporary files, e.g. 50Gi; null: the node's own disk."""
+    """What the pod's temporary files may take of the node's disk, e.g. 50Gi; null: no limit."""
     shared_memory: str | None = None
     """Size of /dev/shm, e.g. 2Gi; null: the container runtime's default of 64 MB."""
     node_selector: dict[str, str] | None = None

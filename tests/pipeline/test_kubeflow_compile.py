@@ -173,7 +173,9 @@ def test_the_second_document_holds_what_only_kubernetes_knows(documents: list[di
     assert trainer["nodeSelector"] == {"labels": {"accelerator": "h200"}}
     assert trainer["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert trainer["enabledSharedMemory"] == {"volumeName": "shared-memory", "size": "8Gi"}
-    assert trainer["genericEphemeralVolume"][0]["size"] == "50Gi"
+    assert trainer["emptyDirMounts"] == [{"volumeName": "scratch", "mountPath": "/scratch", "sizeLimit": "50Gi"}]
+    variables = _container(documents[0], "Trainer")["env"]
+    assert {"name": "TMPDIR", "value": "/scratch"} in variables
 
 
 def test_the_same_configuration_compiles_to_the_same_bytes(documents: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -198,6 +198,16 @@ def test_after_a_failure_the_rest_is_skipped_and_the_log_quoted(tmp_path: Path) 
     assert "no disk" in outcomes[0].error
 
 
+def test_a_pod_sees_the_packages_variables_and_little_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_THIS_MACHINE", "1")
+    look = "import os\nassert 'OF_THIS_MACHINE' not in os.environ\nassert os.environ['OF_THE_PACKAGE'] == '2'\n"
+    package = _package()
+    container = package["deploymentSpec"]["executors"]["write"]["container"]
+    container["command"][2] = look + WRITE
+    container["env"] = [{"name": "OF_THE_PACKAGE", "value": "2"}]
+    assert _states(_play(package, tmp_path))["write"] == "ran"
+
+
 def test_a_null_property_fails_as_in_kubeflows_launcher() -> None:
     with pytest.raises(RefusedError, match="property 'x' is null"):
         remembered("x", None)
