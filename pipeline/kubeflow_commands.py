@@ -112,6 +112,8 @@ def rehearse(package: Path, parameters: tuple[str, ...], folder: Path, s3: bool,
         sys.exit(BAD_USAGE)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(outcome) for outcome in outcomes], indent=2))
+    else:
+        click.echo(f"logs in {folder / 'logs'}" + ("" if s3 else f", artifacts in {folder / 'store'}"))
     failed = [outcome for outcome in outcomes if outcome.error]
     for outcome in failed:
         click.echo(f"{outcome.name} failed: {outcome.error}", err=True)

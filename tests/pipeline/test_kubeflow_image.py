@@ -83,6 +83,13 @@ def test_packages_are_installed_by_hash_from_the_lock() -> None:
         assert "--hash=sha256:" in (ROOT / name).read_text(encoding="utf-8")
 
 
+def test_every_cuda_library_of_the_lock_is_on_the_gpu_images_path() -> None:
+    lock = (ROOT / "deploy" / "requirements-gpu.lock").read_text(encoding="utf-8")
+    locked = {name.replace("-", "_") for name in re.findall(r"^nvidia-(\S+)-cu12==", lock, re.MULTILINE)}
+    environment = " ".join(arguments for instruction, arguments in _stages()["gpu"] if instruction == "ENV")
+    assert set(re.findall(r"/nvidia/(\w+)/", environment + "/")) == locked
+
+
 def test_the_user_is_a_number_and_not_root() -> None:
     [user] = [arguments for instruction, arguments in _instructions() if instruction == "USER"]
     assert re.fullmatch(r"[1-9][0-9]*:[1-9][0-9]*", user)

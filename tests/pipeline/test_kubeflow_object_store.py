@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from tfx.dsl.io import fileio
+from tfx.types import standard_artifacts
 from tfx.utils import io_utils
 
-from components.pushed_baseline import newest_version
+from components.pushed_baseline import LatestPushedModelExecutor, newest_version
 from pipeline import kubeflow_object_store
 from pipeline.kubeflow_names import REHEARSAL_STORE_VARIABLE
 
@@ -61,6 +62,15 @@ def test_the_newest_whole_version_is_the_baseline(store: Path) -> None:
 
 def test_without_a_pushed_model_there_is_no_baseline(store: Path) -> None:
     assert newest_version("s3://bucket/serving") is None
+
+
+def test_the_baseline_is_laid_out_as_the_evaluator_reads_it(store: Path, tmp_path: Path) -> None:
+    _model(store / "bucket" / "serving" / "1")
+    baseline = standard_artifacts.Model()
+    baseline.uri = str(tmp_path / "baseline")
+    properties = {"push_destination": "s3://bucket/serving"}
+    LatestPushedModelExecutor().Do({}, {"model": [baseline]}, properties)
+    assert (tmp_path / "baseline" / "Format-Serving" / "saved_model.pb").read_bytes() == b"graph"
 
 
 @pytest.mark.parametrize(
