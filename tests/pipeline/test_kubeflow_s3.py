@@ -4,7 +4,6 @@ moto's is not among our requirements: `pip install 'moto[server]'` elsewhere, an
 """
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -21,10 +20,10 @@ from pipeline import kubeflow_object_store
 from pipeline.kubeflow_launcher import download, upload
 from pipeline.kubeflow_names import REHEARSAL_STORE_VARIABLE
 
-MOTO_SERVER = os.environ.get("MOTO_SERVER") or shutil.which("moto_server")
+MOTO_SERVER = os.environ.get("MOTO_SERVER")
 START_TIMEOUT_S = 30
 
-pytestmark = pytest.mark.skipif(MOTO_SERVER is None, reason="no S3 server here; set MOTO_SERVER to moto_server")
+pytestmark = pytest.mark.skipif(MOTO_SERVER is None, reason="no S3 server; set MOTO_SERVER to the path of moto_server")
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +39,7 @@ def endpoint() -> Iterator[str]:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 break
+        assert server.poll() is None, f"{MOTO_SERVER} ended with status {server.returncode}"
         time.sleep(0.1)
     yield f"http://127.0.0.1:{port}"
     server.terminate()
