@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.image_sources import DataError, Reject, plan_source, read_idx
+from components.image_sources import DataError, Reject, plan_source
 from components.settings import DataSettings
+from components.source_idx import read_idx
 
 
 def images_of(settings):
