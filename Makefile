@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python
 	2>/dev/null && command -v "$$p" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-quick check format lock clean
+.PHONY: help setup run serve test check format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ $(STAMP): requirements.lock requirements-uv.lock
 
 run: $(STAMP) ## run the whole pipeline (CONFIG=configs/digits.yaml ARGS="--set trainer.epochs=5")
 	@$(VENV)/bin/autoencoder run $(CONFIG) $(ARGS)
+
+serve: $(STAMP) ## serve the model that was pushed last (REST 8501, gRPC 8500)
+	@$(VENV)/bin/autoencoder serve $(ARGS)
 
 test: $(STAMP) ## lint, types and every test that needs no special machine
 	@$(MAKE) --no-print-directory lint

@@ -5,6 +5,7 @@ import fcntl
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,7 +101,10 @@ def _run(
 
 
 def _paths(folder: Path, model_run: str | None) -> dict[str, str]:
-    paths = {"serve it": f"autoencoder serve {folder}", "artifacts": str(folder / "artifacts")}
+    paths = {
+        "serve it": f"{Path(sys.executable).parent / 'autoencoder'} serve {folder}",
+        "artifacts": str(folder / "artifacts"),
+    }
     if model_run:
         paths["pictures"] = f"{model_run}/{PICTURE_FILE}"
         paths["tensorboard"] = f"tensorboard --logdir {model_run}"

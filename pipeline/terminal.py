@@ -59,10 +59,9 @@ class ComponentProgress(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if not hasattr(record, "done"):
             return
-        unit = getattr(record, "unit", "")
-        if unit != self._progress.get("unit") or self._first_report is None:
-            self._first_report = (time.monotonic(), 0)
-        self._progress = {**record.__dict__}
+        if self._first_report is None or record.__dict__["unit"] != self._progress["unit"]:
+            self._first_report = (time.monotonic(), record.__dict__["done"])
+        self._progress = {name: record.__dict__.get(name) for name in ("done", "total", "unit", "detail")}
         if not self._console.is_terminal and time.monotonic() - self._last_plain > _PLAIN_INTERVAL_S:
             self._last_plain = time.monotonic()
             self._console.print(self._line().plain, highlight=False, soft_wrap=True)
@@ -102,12 +101,17 @@ class ComponentProgress(logging.Handler):
             parts.append(f"{progress['done']:,} of {progress['total']:,} {progress['unit']}")
             if progress.get("detail"):
                 parts.append(progress["detail"])
-            if self._first_report and progress["done"]:
-                spent = time.monotonic() - self._first_report[0]
-                left = spent / progress["done"] * (progress["total"] - progress["done"])
+            left = self._seconds_left()
         if left >= 1:
             parts.append(f"about {left:.0f} s left")
         return Text("  ".join(parts))
+
+    def _seconds_left(self) -> float:
+        """By the pace since the first report: what came before it, the start, is not repeated."""
+        assert self._first_report is not None
+        since, done_then = self._first_report
+        done = self._progress["done"] - done_then
+        return (time.monotonic() - since) / done * (self._progress["total"] - self._progress["done"]) if done else 0.0
 
 
 def print_summary(console: Console, document: dict[str, Any]) -> None:

@@ -130,6 +130,18 @@ def test_trainer_evaluator_and_pushed_model_agree_on_every_image(digits):
     assert test.max() == pytest.approx(document["metrics"]["max_error"], abs=1e-5)
 
 
+def test_tensorboard_gets_curves_and_pictures(digits):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    model_run = Path(digits[1]["paths"]["pictures"]).parent
+    curves = EventAccumulator(str(model_run / "validation"), {"tensors": 0}).Reload()
+    assert "epoch_loss" in curves.Tags()["tensors"]
+    assert len(curves.Tensors("epoch_loss")) == 60
+    pictures = EventAccumulator(str(model_run / "pictures"), {"tensors": 0}).Reload()
+    assert set(pictures.Tags()["tensors"]) == {"originals over reconstructions", "latent"}
+    assert Image.open(model_run / "reconstructions.png").size == (10 * 8 * 12, 2 * 8 * 12)
+
+
 def test_the_pca_floor_is_scikit_learns(digits):
     import tensorflow as tf
     from sklearn.decomposition import PCA
