@@ -7,6 +7,7 @@ array's size and whether or not the .npz is compressed. Pickled objects are neve
 import contextlib
 import io
 import math
+import struct
 import tokenize
 import urllib.parse
 import warnings
@@ -56,7 +57,16 @@ _KNOWN_NAMES: Final = (
 )
 _MAX_HEADER_BYTES: Final = 1 << 16
 _npy: Any = np.lib.format  # publishes no types
-_DAMAGED: Final = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+# NumPy evaluates the header as a Python literal, and lets through what that raises.
+_MALFORMED: Final = (
+    ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, RecursionError, MemoryError, tokenize.TokenError,
+)  # fmt: skip
+_ZIP_MAGIC: Final = b"PK"
+# What zipfile lets through for malformed archives, beside its own BadZipFile.
+_DAMAGED: Final = (
+    OSError, EOFError, zlib.error, struct.error, zipfile.BadZipFile, RuntimeError, ValueError, LookupError,
+    ArithmeticError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -134,7 +144,9 @@ def plan_numpy(settings: DataSettings) -> SourcePlan:
 
 
 def _arrays(path: Path) -> Iterator[tuple[StoredArray, StoredArray | None, str | None]]:
-    if not zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        is_archive = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+    if not is_archive:
         yield _checked_images(_read_header(path, None)), None, None
         return
     with _naming(path), zipfile.ZipFile(path) as archive:
@@ -165,8 +177,7 @@ def _read_header(path: Path, member: str | None) -> StoredArray:
             version = _npy.read_magic(head)
             read_header = _npy.read_array_header_1_0 if version == (1, 0) else _npy.read_array_header_2_0
             shape, fortran_order, dtype = read_header(head)
-    # NumPy evaluates the header as a Python literal, and lets through what that raises.
-    except (ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError, tokenize.TokenError) as error:
+    except _MALFORMED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{name}: is not a .npy array: {reason}") from None
     if dtype.hasobject:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from components.image_files import StoredImage
 from schema.features import EVAL, TEST, TRAIN
@@ -37,6 +37,7 @@ class Reject:
     reason: str
 
 
+@runtime_checkable  # Beam checks its elements against their declared type
 class Shard(Protocol):
     """Some images of a source: small enough to send to a worker, which then reads the pixels."""
 
