@@ -21,6 +21,7 @@ setup(
     install_requires=[
         "apache-beam>=2.59",
         "click>=8",
+        "google-crc32c>=1.5",
         "grpcio>=1.60",
         "matplotlib>=3.8",
         "numpy>=1.26",

@@ -1,13 +1,14 @@
 """ImageExampleGen: images of any source -> TFRecords of tf.Examples, split, counted and checked.
 
-A Beam element is a shard, not an image: one worker reads a file range and writes its records directly.
+A Beam element is a shard, not an image: one worker reads a file range and writes its records directly. Digests of
+all images then meet, in buckets, and test files that hold a duplicate of another split's image are written anew.
 """
 
 import json
 import logging
 import os
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 
+from components.duplicates import Duplicate, WrittenImage, bucket_of, find_duplicates
 from components.image_sources import DataError, Reject, Shard, SourceImage, SourcePlan, plan_source
 from components.settings import DataSettings
 from components.splits import split_of
@@ -27,6 +29,8 @@ from schema.artifacts import COUNTS_FILE, REJECTS_FILE
 EXAMPLES_KEY = "examples"
 _LOG = logging.getLogger(__name__)
 _REJECTS_NAMED_IN_ERROR = 10
+_DUPLICATE_OF = "duplicate of "
+_DIGESTS = "digests"
 
 
 @dataclass
@@ -35,6 +39,7 @@ class ShardResult:
 
     counts: Counter[str] = field(default_factory=Counter)
     rejects: list[Reject] = field(default_factory=list)
+    duplicates: list[Reject] = field(default_factory=list)
 
 
 class ImageExampleGenSpec(component_spec.ComponentSpec):
@@ -62,11 +67,17 @@ class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         for split in features.SPLITS:
             fileio.makedirs(_split_uri(examples.uri, split))
         with self._make_beam_pipeline() as pipeline:
-            (
+            written = (
                 pipeline
                 | "ListShards" >> beam.Create(list(enumerate(plan.shards)))
                 | "SpreadShards" >> beam.Reshuffle()
-                | "WriteShards" >> beam.ParDo(_WriteShard(examples.uri, plan, settings))
+                | "WriteShards"
+                >> beam.ParDo(_WriteShard(examples.uri, plan, settings)).with_outputs(_DIGESTS, main="results")
+            )
+            removed = written[_DIGESTS] | "RemoveDuplicates" >> _RemoveDuplicates(examples.uri, len(plan.shards))
+            (
+                (written["results"], removed)
+                | "JoinResults" >> beam.Flatten()
                 | "CombineResults" >> beam.CombineGlobally(_merge_results)
                 | "WriteCounts" >> beam.Map(_write_result, uri=examples.uri)
             )
@@ -98,8 +109,12 @@ def _split_uri(uri: str, split: str) -> str:
     return os.path.join(uri, f"Split-{split}")  # noqa: PTH118 - may be remote
 
 
+def _shard_path(uri: str, split: str, index: int, shard_count: int) -> str:
+    return os.path.join(_split_uri(uri, split), f"data_tfrecord-{index:05d}-of-{shard_count:05d}")  # noqa: PTH118
+
+
 def read_counts(examples_uri: str) -> dict[str, int]:
-    """Images per split, and `rejected`."""
+    """Images per split, `rejected` that cannot be read, and `duplicates` kept out of `test`."""
     with fileio.open(os.path.join(examples_uri, COUNTS_FILE)) as file:  # noqa: PTH118
         counts: dict[str, int] = json.loads(file.read())
     return counts
@@ -134,9 +149,11 @@ class _WriteShard(beam.DoFn):
         self._settings = settings
         self._done = 0
 
-    def process(self, element: tuple[int, Shard]) -> Iterable[ShardResult]:
+    def process(self, element: tuple[int, Shard]) -> Iterator[Any]:
+        """Yields a ShardResult, and under `digests` the shard's images as (bucket, list of WrittenImage)."""
         index, shard = element
         result = ShardResult()
+        buckets: defaultdict[int, list[WrittenImage]] = defaultdict(list)
         writers: dict[str, tuple[str, Any]] = {}
         for image in shard.read():
             if isinstance(image, Reject):
@@ -155,15 +172,19 @@ class _WriteShard(beam.DoFn):
                 writers[split] = self._open(split, index)
             writers[split][1].write(to_example(image).SerializeToString())
             result.counts[split] += 1
+            digest = image.stored.pixel_digest
+            bucket = bucket_of(digest, image_count=self._image_count)
+            buckets[bucket].append(WrittenImage(digest, split, image.image_id, index))
             self._report(image_count=1)
         for path, writer in writers.values():
             writer.close()
             fileio.rename(path, path.removesuffix(".part"), overwrite=True)
         yield result
+        for bucket, images in buckets.items():
+            yield beam.pvalue.TaggedOutput(_DIGESTS, (bucket, images))
 
     def _open(self, split: str, index: int) -> tuple[str, Any]:
-        name = f"data_tfrecord-{index:05d}-of-{self._shard_count:05d}.part"
-        path = os.path.join(_split_uri(self._examples_uri, split), name)  # noqa: PTH118
+        path = _shard_path(self._examples_uri, split, index, self._shard_count) + ".part"
         return path, tf.io.TFRecordWriter(path)
 
     def _with_normality(self, image: SourceImage) -> SourceImage:
@@ -178,30 +199,70 @@ class _WriteShard(beam.DoFn):
             _LOG.info("images written", extra={"done": self._done, "total": self._image_count, "unit": "images"})
 
 
+class _RemoveDuplicates(beam.PTransform):
+    """(bucket, list of WrittenImage) of all shards -> a ShardResult for each test file that was written anew."""
+
+    def __init__(self, examples_uri: str, shard_count: int) -> None:
+        super().__init__()
+        self._examples_uri = examples_uri
+        self._shard_count = shard_count
+
+    def expand(self, digests: beam.PCollection) -> beam.PCollection:
+        return (
+            digests
+            | "GatherDigests" >> beam.GroupByKey()
+            | "FindDuplicates" >> beam.FlatMap(lambda bucket: find_duplicates(bucket[1]))
+            | "KeyByShard" >> beam.Map(lambda duplicate: (duplicate.shard_index, duplicate))
+            | "GatherDuplicates" >> beam.GroupByKey()
+            | "RewriteTestFiles" >> beam.Map(_rewrite_test_file, uri=self._examples_uri, shard_count=self._shard_count)
+        )
+
+
+def _rewrite_test_file(element: tuple[int, Iterable[Duplicate]], *, uri: str, shard_count: int) -> ShardResult:
+    """Write one shard's test file anew without its duplicates; to do so twice changes nothing."""
+    index, duplicates = element
+    original_ids = {duplicate.image_id: duplicate.original_id for duplicate in duplicates}
+    path = _shard_path(uri, features.TEST, index, shard_count)
+    with tf.io.TFRecordWriter(path + ".part") as writer:
+        for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+            feature = tf.train.Example.FromString(record).features.feature
+            if feature[features.IMAGE_ID].bytes_list.value[0].decode() not in original_ids:
+                writer.write(record)
+    fileio.rename(path + ".part", path, overwrite=True)
+    removed = [Reject(image_id, _DUPLICATE_OF + original_id) for image_id, original_id in original_ids.items()]
+    return ShardResult(counts=Counter({features.TEST: -len(removed)}), duplicates=removed)
+
+
 def _merge_results(results: Iterable[ShardResult]) -> ShardResult:
     merged = ShardResult()
     for result in results:
-        merged.counts += result.counts
+        merged.counts.update(result.counts)  # unlike +=, keeps a shard's negative counts
         merged.rejects += result.rejects
+        merged.duplicates += result.duplicates
     return merged
 
 
 def _write_result(result: ShardResult, uri: str) -> None:
     counts = {split: result.counts[split] for split in features.SPLITS}
     with fileio.open(os.path.join(uri, REJECTS_FILE), "w") as file:  # noqa: PTH118
-        for reject in sorted(result.rejects, key=lambda r: r.image_id):
-            file.write(json.dumps(asdict(reject)) + "\n")
+        rejects = sorted(result.rejects + result.duplicates, key=lambda r: r.image_id)
+        file.write(
+            "".join(json.dumps(asdict(reject)) + "\n" for reject in rejects)
+        )  # even if empty: then too it exists
     with fileio.open(os.path.join(uri, COUNTS_FILE), "w") as file:  # noqa: PTH118
-        file.write(json.dumps({**counts, "rejected": len(result.rejects)}))
+        file.write(json.dumps({**counts, "rejected": len(result.rejects), "duplicates": len(result.duplicates)}))
 
 
 def _check_result(uri: str, settings: DataSettings) -> None:
     counts = read_counts(uri)
-    rejected = counts.pop("rejected")
+    rejected, duplicates = counts.pop("rejected"), counts.pop("duplicates")
+    if duplicates:
+        _LOG.warning("%d images kept out of test: their pixels are in train or eval; see %s", duplicates, REJECTS_FILE)
     total = rejected + sum(counts.values())
     if rejected > settings.max_reject_fraction * total:
         with fileio.open(os.path.join(uri, REJECTS_FILE)) as file:  # noqa: PTH118
             rejects = [json.loads(line) for line in file.read().splitlines()]
+        rejects = [reject for reject in rejects if not reject["reason"].startswith(_DUPLICATE_OF)]
         named = "\n".join(f"  {r['image_id']}: {r['reason']}" for r in rejects[:_REJECTS_NAMED_IN_ERROR])
         raise DataError(
             f"{rejected:,} of {total:,} images cannot be read, more than data.max_reject_fraction "

@@ -1,5 +1,6 @@
 """One image, as bytes or pixels -> what an example stores: bytes that TensorFlow can decode, and small numbers."""
 
+import hashlib
 import io
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ class StoredImage:
     channels: int
     mean_intensity: float
     contrast: float
+    pixel_digest: bytes
+    """128 bits of BLAKE2b (RFC 7693) over shape and pixels: equal where the pixels are, whatever the file format."""
 
 
 def from_pixels(pixels: Pixels) -> StoredImage:
@@ -122,11 +125,16 @@ def _to_eight_bits(wide: npt.NDArray[Any]) -> Pixels:
 
 
 def _stored(encoded: bytes, pixels: Pixels) -> StoredImage:
+    height_px, width_px = pixels.shape[:2]
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    digest = hashlib.blake2b(f"{height_px}x{width_px}x{channels}:".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
     return StoredImage(
         encoded=encoded,
-        height_px=pixels.shape[0],
-        width_px=pixels.shape[1],
-        channels=1 if pixels.ndim == 2 else pixels.shape[2],
+        height_px=height_px,
+        width_px=width_px,
+        channels=channels,
         mean_intensity=float(pixels.mean()) / 255.0,
         contrast=float(pixels.std()) / 255.0,
+        pixel_digest=digest.digest(),
     )

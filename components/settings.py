@@ -8,7 +8,14 @@ MetricName = Literal[
     "mean_error", "median_error", "p95_error", "p99_error", "max_error", "rmse", "psnr", "ssim",
     "explained_variance", "example_count",
 ]  # fmt: skip
-SourceName = Literal["digits", "mnist", "fashion_mnist", "idx", "folder"]
+SourceName = Literal["digits", "mnist", "fashion_mnist", "idx", "folder", "numpy", "tfrecord", "csv"]
+_PATH_IS = {
+    "idx": "the folder that holds the IDX files",
+    "folder": "the folder that holds the images",
+    "numpy": "the .npy or .npz file",
+    "tfrecord": "a TFRecord file, or a folder of them",
+    "csv": "the manifest that lists the images",
+}
 
 
 class DataSettings(BaseModel):
@@ -18,7 +25,11 @@ class DataSettings(BaseModel):
 
     source: SourceName = "digits"
     path: str | None = None
-    """Folder of the images or IDX files; for mnist and fashion_mnist, null downloads the originals."""
+    """Folder of the images, IDX files or TFRecords, or the one file; null downloads mnist and fashion_mnist."""
+    image_feature: str | None = None
+    """tfrecord: the feature that holds the encoded image; null takes `image`, else `image/encoded`."""
+    label_feature: str | None = None
+    """tfrecord: the feature that holds the label; null takes `label`, else `image/class/label`."""
     eval_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of images held out for early stopping and calibration."""
     test_fraction: float = Field(0.1, gt=0, lt=1)
@@ -34,8 +45,11 @@ class DataSettings(BaseModel):
 
     @model_validator(mode="after")
     def _check_path_and_fractions(self) -> "DataSettings":
-        if self.source in ("idx", "folder") and not self.path:
-            raise ValueError(f"data.path is required for source '{self.source}': the folder that holds the images")
+        if self.source in _PATH_IS and not self.path:
+            raise ValueError(f"data.path is required for source '{self.source}': {_PATH_IS[self.source]}")
+        for name in ("image_feature", "label_feature"):
+            if self.source != "tfrecord" and getattr(self, name):
+                raise ValueError(f"data.{name} has no meaning for source '{self.source}', only for 'tfrecord'")
         if self.source == "digits" and self.path:
             raise ValueError(
                 "data.path has no meaning for source 'digits' (it is bundled); set data.source to 'folder'"

@@ -7,9 +7,11 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
-from components.image_sources import DataError, Reject, plan_source, read_idx
+from components.image_sources import DataError, Reject, plan_source
 from components.settings import DataSettings
+from components.source_idx import read_idx
 
 
 def images_of(settings):
@@ -131,6 +133,23 @@ def test_unreadable_files_are_rejected_with_their_reason(tmp_path):
         Reject("gone.png", "cannot be opened: No such file or directory"),
         Reject("text.png", "not an image of a known format"),
     ]
+
+
+def test_a_file_too_large_for_memory_is_rejected_unread(tmp_path):
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(2**30 + 1)  # sparse
+    assert images_of(folder_settings(tmp_path)) == [Reject("a.png", "1,073,741,825 bytes, more than 1,073,741,824")]
+
+
+@pytest.mark.parametrize("source", ["idx", "folder", "numpy", "tfrecord", "csv"])
+def test_a_source_of_files_needs_a_path(source):
+    with pytest.raises(ValidationError, match=f"data.path is required for source '{source}'"):
+        DataSettings(source=source)
+
+
+def test_features_have_a_meaning_only_in_tfrecords(tmp_path):
+    with pytest.raises(ValidationError, match="data.image_feature has no meaning for source 'folder'"):
+        folder_settings(tmp_path, image_feature="jpeg")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,123 @@
+"""`folder`: image files below a folder; flat, one folder per class, named splits, or MVTec AD's layout."""
+
+import os
+import stat
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn
+
+from components.image_files import UnreadableImageError, from_file_bytes
+from components.settings import DataSettings
+from components.source_plan import (
+    SPLIT_OF_NAME,
+    DataError,
+    Reject,
+    SourceImage,
+    SourcePlan,
+    fingerprint_files,
+    require_folder,
+)
+from schema.features import EVAL
+
+IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+MAX_FILE_BYTES: Final = 1 << 30
+"""Larger files are rejected unread: 100 million pixels of 16-bit RGB need no more than 600 MB."""
+_MVTEC_NORMAL: Final = "good"
+_MVTEC_MASKS: Final = "ground_truth"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One image file, its path relative to the folder that is read."""
+
+    relative_path: str
+    label: str
+    named_split: str | None
+    is_anomaly: int | None
+
+
+@dataclass(frozen=True)
+class FilesShard:
+    """Some of the image files below a folder."""
+
+    folder: str
+    entries: tuple[FileEntry, ...]
+
+    def read(self) -> Iterator[SourceImage | Reject]:
+        for entry in self.entries:
+            image_id = urllib.parse.quote(os.fsencode(entry.relative_path))
+            try:
+                stored = from_file_bytes(_file_bytes(Path(self.folder, entry.relative_path)))
+            except OSError as error:
+                yield Reject(image_id, f"cannot be opened: {error.strerror}")
+            except UnreadableImageError as error:
+                yield Reject(image_id, str(error))
+            else:
+                yield SourceImage(image_id, entry.label, entry.named_split, entry.is_anomaly, stored)
+
+
+def _file_bytes(path: Path) -> bytes:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableImageError("not a regular file")  # a named pipe would be waited on for ever
+    if status.st_size > MAX_FILE_BYTES:
+        raise UnreadableImageError(f"{status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}")
+    return path.read_bytes()
+
+
+def plan_entries(folder: Path, entries: tuple[FileEntry, ...], *, listed_in: str | None, step: int) -> SourcePlan:
+    """Shards of `step` files each; the fingerprint covers the files and, if there is one, their list."""
+    shards = tuple(FilesShard(str(folder), entries[i : i + step]) for i in range(0, len(entries), step))
+    names = [listed_in] if listed_in else []
+    fingerprint = fingerprint_files(folder, names + [entry.relative_path for entry in entries])
+    return SourcePlan(shards, len(entries), any(entry.named_split == EVAL for entry in entries), fingerprint)
+
+
+def plan_folder(settings: DataSettings) -> SourcePlan:
+    """The image files below data.path, by suffix. Raises DataError for a folder that is missing or without images."""
+    folder = Path(settings.path or "").expanduser().absolute()
+    require_folder(folder)
+    relative_paths, other_suffixes = _list_images(folder)
+    if not relative_paths:
+        found = f"only {', '.join(sorted(other_suffixes)[:10])} files" if other_suffixes else "nothing"
+        raise DataError(f"{folder}: holds no images; found {found}, looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+    entries = _describe_files(relative_paths[: settings.max_images])
+    return plan_entries(folder, entries, listed_in=None, step=settings.images_per_shard)
+
+
+def _list_images(folder: Path) -> tuple[list[str], set[str]]:
+    """Sorted relative paths of the image files, and the suffixes of all others; linked folders are not entered."""
+    relative_paths, other_suffixes = [], set()
+    for parent, folders, names in os.walk(folder, onerror=_cannot_be_listed):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != _MVTEC_MASKS)
+        for name in names:
+            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a million names
+            if name.startswith("."):
+                continue
+            if suffix in IMAGE_SUFFIXES:
+                relative_paths.append(os.path.relpath(os.path.join(parent, name), folder))  # noqa: PTH118
+            else:
+                other_suffixes.add(suffix or "extensionless")
+    return sorted(relative_paths), other_suffixes
+
+
+def _cannot_be_listed(error: OSError) -> NoReturn:
+    """Or a folder without permission would be missing from the data without a word."""
+    raise DataError(f"{error.filename}: cannot be listed: {error.strerror}; make it readable or move it away")
+
+
+def _describe_files(relative_paths: list[str]) -> tuple[FileEntry, ...]:
+    """Label, split and normality from the folder names: flat, one folder per class, named splits, or MVTec."""
+    parts_of = [Path(path).parts for path in relative_paths]
+    names_splits = any(len(parts) > 1 and parts[0].lower() in ("train", "test") for parts in parts_of)
+    is_mvtec = names_splits and any(parts[:2] == ("train", _MVTEC_NORMAL) for parts in parts_of)
+    entries = []
+    for path, parts in zip(relative_paths, parts_of, strict=True):
+        named_split = SPLIT_OF_NAME.get(parts[0].lower()) if names_splits and len(parts) > 1 else None
+        folders = parts[1:-1] if named_split else parts[:-1]
+        label = folders[0] if folders else ""
+        is_anomaly = int(label != _MVTEC_NORMAL) if is_mvtec and named_split else None
+        entries.append(FileEntry(path, label, named_split, is_anomaly))
+    return tuple(entries)

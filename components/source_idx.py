@@ -1,0 +1,136 @@
+"""`idx`, `mnist`, `fashion_mnist`: pairs of IDX files (Yann LeCun's format), gzipped or not."""
+
+import functools
+import gzip
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from components.image_files import Pixels, from_pixels
+from components.settings import DataSettings
+from components.source_plan import (
+    DataError,
+    Reject,
+    SourceImage,
+    SourcePlan,
+    fingerprint_files,
+    require_folder,
+    row_ranges,
+)
+from schema.features import TEST, TRAIN
+
+_STEMS: Final = {TRAIN: "train", TEST: "t10k"}
+_UNSIGNED_BYTE: Final = 0x08
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class IdxShard:
+    """Rows [start, stop) of a pair of IDX files."""
+
+    images_path: str
+    labels_path: str | None
+    named_split: str
+    start: int
+    stop: int
+
+    def read(self) -> Iterator[SourceImage | Reject]:
+        images = read_idx(self.images_path, dimensions=3)
+        labels = read_idx(self.labels_path, dimensions=1) if self.labels_path else None
+        stem = Path(self.images_path).name.removesuffix(".gz")
+        for row in range(self.start, self.stop):
+            label = "" if labels is None else str(labels[row])
+            yield SourceImage(f"{stem}/{row:07d}", label, self.named_split, None, from_pixels(images[row]))
+
+
+def plan_idx(folder: Path, settings: DataSettings) -> SourcePlan:
+    """The pairs that `folder` holds under MNIST's names: `train-*` is split `train`, `t10k-*` is split `test`.
+
+    Raises DataError where there is none, where one is malformed, and where labels and images differ in number.
+    """
+    require_folder(folder)
+    shards: list[IdxShard] = []
+    paths: list[Path] = []
+    for split, stem in _STEMS.items():
+        images_path = _find(folder, f"{stem}-images-idx3-ubyte", f"{stem}-images.idx3-ubyte")
+        labels_path = _find(folder, f"{stem}-labels-idx1-ubyte", f"{stem}-labels.idx1-ubyte")
+        if images_path is None:
+            continue
+        rows = _count_rows(images_path, labels_path)
+        labels = str(labels_path) if labels_path else None
+        ranges = row_ranges(min(rows, settings.max_images or rows), settings.images_per_shard)
+        shards += [IdxShard(str(images_path), labels, split, start, stop) for start, stop in ranges]
+        paths += [path for path in (images_path, labels_path) if path]
+    if not shards:
+        raise DataError(f"{folder}: holds no IDX images (train-images-idx3-ubyte or t10k-images-idx3-ubyte, maybe .gz)")
+    count = sum(shard.stop - shard.start for shard in shards)
+    return SourcePlan(tuple(shards), count, False, fingerprint_files(folder, (path.name for path in paths)))
+
+
+def _find(folder: Path, *stems: str) -> Path | None:
+    candidates = (folder / f"{stem}{suffix}" for stem in stems for suffix in ("", ".gz"))
+    found = next((path for path in candidates if path.is_file()), None)
+    return found and found.resolve()
+
+
+def _count_rows(images_path: Path, labels_path: Path | None) -> int:
+    rows: int = read_idx(str(images_path), dimensions=3).shape[0]
+    if labels_path:
+        label_count = read_idx(str(labels_path), dimensions=1).shape[0]
+        if label_count != rows:
+            raise DataError(f"{labels_path}: holds {label_count:,} labels for the {rows:,} images of {images_path}")
+    return rows
+
+
+def read_idx(path: str, *, dimensions: int) -> Pixels:
+    """The array in an IDX file of unsigned bytes: [N] labels or [N, H, W] images; mapped, not read, unless gzipped.
+
+    Raises DataError for a wrong magic number, a truncated file, trailing bytes, or a dimension of zero.
+    """
+    try:
+        status = Path(path).stat()
+        return _read_idx(path, dimensions, (status.st_size, status.st_mtime_ns))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+@functools.lru_cache(maxsize=4)
+def _read_idx(path: str, dimensions: int, version: tuple[int, int]) -> Pixels:
+    """Cached, because a gzip file cannot be entered in the middle and every shard of it needs all of it."""
+    header_bytes = 4 + 4 * dimensions
+    with Path(path).open("rb") as file:
+        head = file.read(header_bytes)
+    if head[:2] == _GZIP_MAGIC:
+        content = _unzipped(path)
+        shape = _shape(path, content[:header_bytes], dimensions, len(content))
+        return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape)
+    shape = _shape(path, head, dimensions, version[0])
+    return np.memmap(path, np.uint8, "r", offset=header_bytes, shape=shape)
+
+
+def _unzipped(path: str) -> bytes:
+    try:
+        return gzip.decompress(Path(path).read_bytes())
+    except (OSError, EOFError, ValueError, zlib.error, struct.error) as error:
+        raise DataError(f"{path}: is not a whole gzip file ({error}); download it again") from None
+
+
+def _shape(path: str, header: bytes, dimensions: int, total_bytes: int) -> tuple[int, ...]:
+    if len(header) < 4 + 4 * dimensions or header[:4] != bytes([0, 0, _UNSIGNED_BYTE, dimensions]):
+        raise DataError(f"{path}: is not an IDX file of unsigned bytes in {dimensions} dimension(s)")
+    shape = struct.unpack(f">{dimensions}I", header[4:])
+    announced = f"its header announces {'x'.join(map(str, shape))}"
+    expected, actual = int(np.prod(shape, dtype=object)), total_bytes - len(header)
+    if actual != expected:
+        state = "truncated" if actual < expected else "too long"
+        raise DataError(
+            f"{path}: is {state}: {announced} = {expected:,} bytes, {actual:,} follow; download or export it again"
+        )
+    if not expected:
+        raise DataError(f"{path}: is empty: {announced}; download or export it again")
+    return shape
