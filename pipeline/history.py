@@ -12,7 +12,7 @@ from schema.artifacts import GATE_FILE
 
 _RUN_CONTEXT = "pipeline_run"
 _NODE_CONTEXT = "node"
-_NO_VERDICT: dict[str, Any] = {"blessed": False, "pushed": None, "metrics": {}, "thresholds": []}
+_NO_VERDICT: dict[str, Any] = {"blessed": False, "pushed": None, "metrics": {}, "thresholds": [], "model_run": None}
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,8 @@ def last_durations(connection: Any) -> dict[str, float]:
         return durations
 
 
-def latest_uri(connection: Any, type_name: str) -> str | None:
-    """Where the newest artifact of a type is, or None."""
-    with metadata.Metadata(connection) as handle:
-        artifacts = [a for a in _artifacts(handle.store, type_name) if a.state == mlmd.Artifact.LIVE]
-        return max(artifacts, key=lambda a: int(a.id)).uri if artifacts else None
-
-
 def verdict_of_latest(connection: Any, *, completed: bool) -> dict[str, Any]:
-    """`blessed`, `pushed`, `metrics` and `thresholds` of the newest run."""
+    """`blessed`, `pushed`, `metrics`, `thresholds` and `model_run` (the folder of its logs) of the newest run."""
     if not completed:
         return dict(_NO_VERDICT)
     with metadata.Metadata(connection) as handle:
@@ -89,12 +82,14 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         return dict(_NO_VERDICT)
     gate = json.loads(Path(evaluation.uri, GATE_FILE).read_text())
     pushed = _output(store, run, "PushedModel")
+    model_run = _output(store, run, "ModelRun")
     destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     return {
         "blessed": gate["blessed"],
         "pushed": destination or None,
         "metrics": gate["metrics"],
         "thresholds": gate["thresholds"],
+        "model_run": model_run.uri if model_run else None,
     }
 
 

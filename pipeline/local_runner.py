@@ -42,6 +42,7 @@ def run_pipeline(pipeline: tfx_pipeline.Pipeline, listen: Listener) -> list[Comp
     connection = deployment.metadata_connection_config
     connection = getattr(connection, connection.WhichOneof("connection_config"))
     _abandon_unfinished(connection, Path(pipeline.pipeline_info.pipeline_root))
+    _forget_missing(connection)
 
     outcomes: list[ComponentOutcome] = []
     for node in ir.nodes:
@@ -111,3 +112,29 @@ def _abandon_unfinished(connection: Any, pipeline_root: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
         if running:
             handle.store.put_executions(running)
+
+
+def _forget_missing(connection: Any) -> None:
+    """Mark artifacts whose files are gone as deleted, so that a component is run again instead of taken as cached.
+
+    A pushed model is gone when its version is no longer in the destination.
+    """
+    with metadata.Metadata(connection) as handle:
+        missing = [
+            artifact
+            for artifact in handle.store.get_artifacts()
+            if artifact.state == mlmd.Artifact.LIVE and not all(map(_exists, _places_of(artifact)))
+        ]
+        for artifact in missing:
+            artifact.state = mlmd.Artifact.DELETED
+        if missing:
+            handle.store.put_artifacts(missing)
+
+
+def _places_of(artifact: Any) -> list[str]:
+    pushed = artifact.custom_properties["pushed_destination"].string_value if artifact.custom_properties else ""
+    return [place for place in (artifact.uri, pushed) if place]
+
+
+def _exists(place: str) -> bool:
+    return "://" in place or Path(place).exists()

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -41,11 +41,7 @@ def run(configuration: Configuration, *, as_json: bool) -> int:
 
 
 def _run(
-    configuration: Configuration,
-    data_fingerprint: str,
-    folder: Path,
-    console: Console,
-    json_to: TextIO | None,
+    configuration: Configuration, data_fingerprint: str, folder: Path, console: Console, json_to: TextIO | None
 ) -> int:
     _configure_tensorflow_environment()
     with console.status("loading TensorFlow Extended") if console.is_terminal else contextlib.nullcontext():
@@ -53,7 +49,7 @@ def _run(
 
         from pipeline import history
         from pipeline.graph import create_pipeline
-        from pipeline.local_runner import ComponentOutcome, run_pipeline
+        from pipeline.local_runner import run_pipeline
 
     connection = metadata.sqlite_metadata_connection_config(str(folder / METADATA_FILE))
     pipeline = create_pipeline(
@@ -64,36 +60,31 @@ def _run(
         metadata_connection_config=connection,
         beam_args=[*configuration.beam.args, NO_PACKAGE_FOR_LOCAL_WORKERS],
     )
-    progress = ComponentProgress(console, history.last_durations(connection))
-    _log_to_file_and(progress)
-
-    def listen(name: str, outcome: ComponentOutcome | None) -> None:
-        if outcome is None:
-            progress.start(name)
-        else:
-            progress.stop(outcome.state, outcome.seconds)
-
-    try:
-        outcomes = run_pipeline(pipeline, listen)
-    finally:
-        progress.abort()
-        logging.getLogger().removeHandler(progress)
-
+    with _reported(ComponentProgress(console, history.last_durations(connection))) as progress:
+        outcomes = run_pipeline(pipeline, progress.listen)
     failed = next((outcome for outcome in outcomes if outcome.error), None)
-    if failed:
-        logging.getLogger(__name__).error("%s failed", failed.name, exc_info=failed.error)
+    verdict = history.verdict_of_latest(connection, completed=failed is None)
+    model_run = verdict.pop("model_run")
     document = {
         "run": str(folder),
-        **history.verdict_of_latest(connection, completed=failed is None),
+        **verdict,
         "components": [{"name": o.name, "state": o.state, "seconds": round(o.seconds, 2)} for o in outcomes],
         "error": f"{failed.name}: {_message(failed.error)}" if failed else None,
-        "paths": _paths(folder, history.latest_uri(connection, "ModelRun")),
+        "paths": _paths(folder, model_run),
     }
+    return _conclude(document, failed.error if failed else None, console, json_to)
+
+
+def _conclude(document: dict[str, Any], error: BaseException | None, console: Console, json_to: TextIO | None) -> int:
+    """Tell the outcome, to a person or as JSON; the exit code."""
     if json_to:
         json_to.write(json.dumps(document, indent=2) + "\n")
-    if failed:
-        console.print(f"\n{failed.name} failed: {_message(failed.error)}", style="red", highlight=False, soft_wrap=True)
-        console.print(f"details in {folder / LOG_FILE}; the next run continues here", highlight=False)
+    if error:
+        logging.getLogger(__name__).error("the run failed", exc_info=error)
+        component, _, message = document["error"].partition(": ")
+        console.print(f"\n{component} failed: {message}", style="red", highlight=False, soft_wrap=True)
+        log = Path(document["run"]) / LOG_FILE
+        console.print(f"details in {log}; the next run continues here", highlight=False, soft_wrap=True)
         return FAILED
     if not json_to:
         print_summary(console, document)
@@ -152,10 +143,18 @@ def _configure_tensorflow_environment() -> None:
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 
-def _log_to_file_and(progress: ComponentProgress) -> None:
+@contextlib.contextmanager
+def _reported(progress: ComponentProgress) -> Iterator[ComponentProgress]:
+    """Send log records to the log file, and those that carry progress to the terminal too."""
     from absl import logging as absl_logging
 
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(absl_logging.INFO)
-    logging.getLogger().addHandler(progress)
-    logging.getLogger().setLevel(logging.INFO)
+    logger = logging.getLogger()
+    logger.addHandler(progress)
+    logger.setLevel(logging.INFO)
+    try:
+        yield progress
+    finally:
+        progress.abort()
+        logger.removeHandler(progress)

@@ -66,6 +66,13 @@ class ComponentProgress(logging.Handler):
             self._last_plain = time.monotonic()
             self._console.print(self._line().plain, highlight=False, soft_wrap=True)
 
+    def listen(self, name: str, outcome: Any) -> None:
+        """The runner's events: None before a component starts, its ComponentOutcome when it has ended."""
+        if outcome is None:
+            self.start(name)
+        else:
+            self.stop(outcome.state, outcome.seconds)
+
     def start(self, name: str) -> None:
         self._name, self._started = name, time.monotonic()
         self._progress, self._first_report, self._last_plain = {}, None, time.monotonic()

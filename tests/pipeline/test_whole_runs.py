@@ -167,6 +167,18 @@ def test_the_same_run_again_is_all_cached(digits):
     assert document["metrics"] == first["metrics"]
 
 
+def test_a_pushed_version_that_was_removed_is_pushed_again(digits):
+    root, first = digits
+    aside = Path(first["pushed"]).rename(root / "aside")
+    code, document = run("configs/digits.yaml", root)
+    assert code == DONE
+    assert names_that("ran", document) == ["Pusher"]
+    again = Path(document["pushed"])
+    assert (again / "saved_model.pb").exists()
+    shutil.rmtree(again)  # leave the first version for the tests that follow
+    aside.rename(first["pushed"])
+
+
 def test_an_impossible_threshold_refuses_re_running_only_the_gate_and_pushes_nothing(digits):
     root, first = digits
     impossible = "evaluation.thresholds=[{metric: mean_error, max: 0.000001}, {metric: ssim, min: 0.1, label: '3'}]"
