@@ -8,11 +8,18 @@ from typing import Any
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
 
-from schema.artifacts import GATE_FILE
+from schema.artifacts import COUNTS_FILE, GATE_FILE
 
 _RUN_CONTEXT = "pipeline_run"
 _NODE_CONTEXT = "node"
-_NO_VERDICT: dict[str, Any] = {"blessed": False, "pushed": None, "metrics": {}, "thresholds": [], "model_run": None}
+_NO_VERDICT: dict[str, Any] = {
+    "blessed": False,
+    "pushed": None,
+    "metrics": {},
+    "thresholds": [],
+    "model_run": None,
+    "images": {},
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ def last_durations(connection: Any) -> dict[str, float]:
 
 
 def verdict_of_latest(connection: Any, *, completed: bool) -> dict[str, Any]:
-    """`blessed`, `pushed`, `metrics`, `thresholds` and `model_run` (the folder of its logs) of the newest run."""
+    """`blessed`, `pushed`, `metrics`, `thresholds`, `images` and `model_run` (the folder of its logs) of the newest run."""
     if not completed:
         return dict(_NO_VERDICT)
     with metadata.Metadata(connection) as handle:
@@ -83,6 +90,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
     gate = json.loads(Path(evaluation.uri, GATE_FILE).read_text())
     pushed = _output(store, run, "PushedModel")
     model_run = _output(store, run, "ModelRun")
+    examples = _output(store, run, "Examples")
     destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     return {
         "blessed": gate["blessed"],
@@ -90,6 +98,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         "metrics": gate["metrics"],
         "thresholds": gate["thresholds"],
         "model_run": model_run.uri if model_run else None,
+        "images": json.loads(Path(examples.uri, COUNTS_FILE).read_text()) if examples else {},
     }
 
 

@@ -148,6 +148,9 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
     for row in document["thresholds"]:
         if row["reason"]:
             console.print(Text(f"refused: {row['reason']}", "red"), soft_wrap=True)
+    if document["images"]:
+        counts = ", ".join(f"{name} {count:,}" for name, count in document["images"].items() if count)
+        console.print(f"images       {counts}", highlight=False)
     if document["pushed"]:
         console.print(f"model        {document['pushed']}", highlight=False, soft_wrap=True)
     else:

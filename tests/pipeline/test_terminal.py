@@ -51,10 +51,12 @@ def test_the_summary_names_each_refused_bound_and_what_was_not_pushed():
         "thresholds": [{**row, "passed": False, "reason": "ssim over images labelled '7' is 0.5, below the bound 0.9"}],
         "metrics": {"mean_error": 0.01},
         "pushed": None,
+        "images": {"train": 1419, "eval": 197, "test": 181, "rejected": 3, "duplicates": 0},
         "paths": {},
     }
     print_summary(Console(file=out, width=120), document)
     lines = out.getvalue().splitlines()
     assert "refused: ssim over images labelled '7' is 0.5, below the bound 0.9" in lines
     assert any(line.split()[:5] == ["ssim", "label", "7", "0.5", ">="] for line in lines)
+    assert "images       train 1,419, eval 197, test 181, rejected 3" in lines
     assert any(line.split() == ["model", "nothing", "was", "pushed"] for line in lines)
