@@ -51,7 +51,7 @@ def last_durations(connection: Any) -> dict[str, float]:
 
 
 def verdict_of_latest(connection: Any, *, completed: bool) -> dict[str, Any]:
-    """`blessed`, `pushed`, `metrics`, `thresholds`, `images` and `model_run` (the folder of its logs) of the newest run."""
+    """Verdict, metrics, thresholds, image counts and `model_run` (the folder of the logs) of the newest run."""
     if not completed:
         return dict(_NO_VERDICT)
     with metadata.Metadata(connection) as handle:
