@@ -3,7 +3,9 @@
 from typing import Any
 
 from tfx import types
+from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
+from tfx.types import Channel, standard_artifacts
 
 CANDIDATE_KEY = "candidate"
 
@@ -26,3 +28,13 @@ class LatestOtherBlessedModelStrategy(LatestBlessedModelStrategy):
         }
         resolved = super().resolve_artifacts(store, others)
         return None if resolved is None else {**resolved, CANDIDATE_KEY: candidates}
+
+
+def latest_blessed_model(candidate: Channel) -> Resolver:
+    """The node that asks ML Metadata for the baseline; its output `model` is empty where there is none."""
+    return Resolver(
+        strategy_class=LatestOtherBlessedModelStrategy,
+        candidate=candidate,
+        model=Channel(type=standard_artifacts.Model),
+        model_blessing=Channel(type=standard_artifacts.ModelBlessing),
+    )

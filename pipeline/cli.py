@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.kubeflow_commands import compile_, rehearse, schedule, submit
 from pipeline.serve_command import score, serve
 
 BAD_USAGE = 2
@@ -54,5 +55,5 @@ def runs(root: Path, as_json: bool) -> None:
     print_runs(root, as_json=as_json)
 
 
-main.add_command(serve)
-main.add_command(score)
+for command in (serve, score, compile_, rehearse, submit, schedule):
+    main.add_command(command)

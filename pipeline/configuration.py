@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from components.settings import DataSettings, EvaluationSettings
+from pipeline.kubeflow_settings import KubeflowSettings
 from trainer.settings import ImageSettings, TrainerSettings
 
 
@@ -49,6 +50,7 @@ class Configuration(BaseModel):
     evaluation: EvaluationSettings = EvaluationSettings()
     push: PushSettings = PushSettings()
     beam: BeamSettings = BeamSettings()
+    kubeflow: KubeflowSettings = KubeflowSettings()
 
     @model_validator(mode="after")
     def _check_latent(self) -> "Configuration":
@@ -130,7 +132,7 @@ def _explain(path: Path, error: Any) -> str:
 def _nearest_key(location: tuple[Any, ...]) -> str:
     model: Any = Configuration
     for part in location[:-1]:
-        if isinstance(part, int):
+        if part not in model.model_fields:  # a list's index, or a mapping's key such as a component's name
             continue
         annotation = model.model_fields[part].annotation
         model = next((a for a in (annotation, *get_args(annotation)) if hasattr(a, "model_fields")), None)

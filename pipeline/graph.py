@@ -6,12 +6,12 @@ from typing import Any
 
 import tensorflow_data_validation as tfdv
 from tfx.components import StatisticsGen, Trainer, Transform
-from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.components.base.base_node import BaseNode
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
-from tfx.types import Channel, standard_artifacts
+from tfx.types import Channel
 
-from components.baseline import LatestOtherBlessedModelStrategy
+from components.baseline import latest_blessed_model
 from components.evaluator import ReconstructionEvaluator
 from components.example_gen import ImageExampleGen
 from components.example_validator import StrictExampleValidator
@@ -32,8 +32,12 @@ def create_pipeline(
     push_destination: str,
     metadata_connection_config: Any,
     beam_args: list[str],
+    find_baseline: Callable[[Channel], BaseNode] = latest_blessed_model,
 ) -> tfx_pipeline.Pipeline:
-    """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Evaluator -> Pusher."""
+    """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Evaluator -> Pusher.
+
+    `find_baseline` makes, from the candidate's channel, the node whose output `model` the candidate is compared with.
+    """
     image = configuration.image.model_dump(mode="json")
 
     example_gen = ImageExampleGen(
@@ -77,12 +81,7 @@ def create_pipeline(
             "source_fingerprint": source_fingerprint("trainer.module"),
         },
     )
-    baseline = Resolver(
-        strategy_class=LatestOtherBlessedModelStrategy,
-        candidate=trainer.outputs["model"],
-        model=Channel(type=standard_artifacts.Model),
-        model_blessing=Channel(type=standard_artifacts.ModelBlessing),
-    ).with_id("latest_blessed_model")
+    baseline = find_baseline(trainer.outputs["model"]).with_id("latest_blessed_model")
     evaluator = ReconstructionEvaluator(
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],

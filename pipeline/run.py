@@ -22,7 +22,7 @@ from schema.artifacts import PICTURE_FILE
 DONE, FAILED, REFUSED = 0, 1, 3
 # Without it TFX packs itself as a source distribution for remote workers in every Beam component, two seconds each;
 # workers in this process need none.
-_NO_PACKAGE_FOR_LOCAL_WORKERS = "--sdk_container_image=in-process"
+NO_PACKAGE_FOR_LOCAL_WORKERS = "--sdk_container_image=in-process"
 METADATA_FILE = "metadata.sqlite"
 LOG_FILE = "run.log"
 
@@ -62,7 +62,7 @@ def _run(
         pipeline_root=str(folder / "artifacts"),
         push_destination=configuration.push.destination or str(folder / "serving"),
         metadata_connection_config=connection,
-        beam_args=[*configuration.beam.args, _NO_PACKAGE_FOR_LOCAL_WORKERS],
+        beam_args=[*configuration.beam.args, NO_PACKAGE_FOR_LOCAL_WORKERS],
     )
     progress = ComponentProgress(console, history.last_durations(connection))
     _log_to_file_and(progress)

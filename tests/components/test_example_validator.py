@@ -20,6 +20,7 @@ SCHEMA_TEXT = Path(__file__).parents[2].joinpath("schema/schema.pbtxt").read_tex
 
 def example(**stored):
     fitting = {"encoded": b"", "height_px": 8, "width_px": 8, "channels": 1, "mean_intensity": 0.5, "contrast": 0.2}
+    fitting["pixel_digest"] = b""
     return to_example(SourceImage("a", "cat", None, 0, StoredImage(**{**fitting, **stored})))
 
 

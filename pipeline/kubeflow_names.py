@@ -1,0 +1,15 @@
+"""Names that the compiled package and what runs in its pods agree on."""
+
+from typing import Final
+
+ENTRYPOINT: Final = "pipeline.kubeflow_entrypoint"
+DATA_VERSION_MODULE: Final = "pipeline.kubeflow_data_version"
+INPUTS_SPEC_FLAG: Final = "--json_serialized_inputs_spec_args"
+OVERRIDE_PREFIX: Final = "override--"
+"""`override--settings--path`: the entrypoint writes this parameter to `path` in the JSON of `settings`."""
+STAGING_ROOT_VARIABLE: Final = "KUBEFLOW_STAGING_ROOT"
+"""Environment variable: what stands for `/` above /s3, /minio and /gcs in a rehearsal; unset in a pod."""
+REHEARSAL_STORE_VARIABLE: Final = "KUBEFLOW_REHEARSAL_STORE"
+"""Environment variable: the folder that stands for the object store in a rehearsal; unset in a pod."""
+SCRATCH_FOLDER: Final = "/scratch"
+"""Where a pod's temporary volume is mounted."""

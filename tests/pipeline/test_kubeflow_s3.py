@@ -1,0 +1,91 @@
+"""The object store over the real protocol: a server on this machine stands in for S3, where one is installed.
+
+moto's is not among our requirements: `pip install 'moto[server]'` elsewhere, and set MOTO_SERVER to its program.
+"""
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyarrow import fs as arrow
+from tfx.dsl.io import fileio
+from tfx.utils import io_utils
+
+from components.pushed_baseline import newest_version
+from pipeline import kubeflow_object_store
+from pipeline.kubeflow_launcher import download, upload
+from pipeline.kubeflow_names import REHEARSAL_STORE_VARIABLE
+
+MOTO_SERVER = os.environ.get("MOTO_SERVER")
+START_TIMEOUT_S = 30
+
+pytestmark = pytest.mark.skipif(MOTO_SERVER is None, reason="no S3 server; set MOTO_SERVER to the path of moto_server")
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [str(MOTO_SERVER), "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        assert server.poll() is None, f"{MOTO_SERVER} ended with status {server.returncode}"
+        time.sleep(0.1)
+    yield f"http://127.0.0.1:{port}"
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture
+def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[arrow.S3FileSystem]:
+    for variable, value in {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "someone",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.delenv(REHEARSAL_STORE_VARIABLE, raising=False)
+    options = kubeflow_object_store.connection_options(os.environ)
+    arrow.S3FileSystem(**options, allow_bucket_creation=True).create_dir("bucket")
+    kubeflow_object_store.store.cache_clear()
+    kubeflow_object_store.register({})
+    yield kubeflow_object_store.connect(os.environ)
+    kubeflow_object_store.store.cache_clear()
+
+
+def _model(folder: Path) -> Path:
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"graph")
+    (folder / "variables" / "variables.index").write_bytes(b"index" * 1000)
+    return folder
+
+
+def test_a_model_is_pushed_found_and_removed(s3: arrow.S3FileSystem, tmp_path: Path) -> None:
+    destination = "s3://bucket/serving"
+    assert newest_version(destination) is None
+    assert fileio.listdir(destination) == []
+    io_utils.copy_dir(str(_model(tmp_path / "model")), f"{destination}/1")
+    assert newest_version(destination) == f"{destination}/1"
+    io_utils.copy_dir(f"{destination}/1", str(tmp_path / "back"))
+    assert (tmp_path / "back/variables/variables.index").read_bytes() == b"index" * 1000
+    fileio.rmtree(f"{destination}/1")
+    assert newest_version(destination) is None
+
+
+def test_an_artifact_travels_without_its_empty_folders(s3: arrow.S3FileSystem, tmp_path: Path) -> None:
+    model = _model(tmp_path / "model")
+    (model / "assets").mkdir()
+    upload(s3, model, "s3://bucket/run/model")
+    download(s3, "s3://bucket/run/model", tmp_path / "pod")
+    found = {path.relative_to(tmp_path / "pod").as_posix() for path in (tmp_path / "pod").rglob("*")}
+    assert found == {"saved_model.pb", "variables", "variables/variables.index"}
