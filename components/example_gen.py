@@ -170,7 +170,7 @@ class _WriteShard(beam.DoFn):
             )
             if split not in writers:
                 writers[split] = self._open(split, index)
-            writers[split][1].write(to_example(image).SerializeToString())
+            writers[split][1].write(to_example(image).SerializeToString(deterministic=True))
             result.counts[split] += 1
             digest = image.stored.pixel_digest
             bucket = bucket_of(digest, image_count=self._image_count)

@@ -89,3 +89,14 @@ def test_duplicates_are_kept_out_of_test_and_listed_without_stopping_the_run(tmp
     ]
     counts = read_counts(str(tmp_path / "examples"))
     assert (counts["test"], counts["rejected"], counts["duplicates"]) == (2, 0, 2)
+
+
+def test_an_example_has_one_byte_form_whatever_the_worker(tmp_path):
+    """Features in the order of their names; unsorted, they come out in another order in every process."""
+    (tmp_path / "data").mkdir()
+    generate(tmp_path / "examples", numpy_source(tmp_path / "data"))
+    path = next((tmp_path / "examples/Split-train").glob("*"))
+    record = next(iter(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()))
+    names = sorted(tf.train.Example.FromString(record).features.feature)
+    positions = [record.index(bytes([len(name)]) + name.encode() + b"\x12") for name in names]
+    assert positions == sorted(positions)
