@@ -3,7 +3,6 @@
 import copy
 import json
 import os
-import shutil
 import tempfile
 from typing import Any
 
@@ -106,17 +105,14 @@ class ReconstructionEvaluatorExecutor(stock.Executor):
         return blessing
 
     def _error_of_pca(self, input_dict: Artifacts) -> float:
-        folder = tempfile.mkdtemp(dir=self._get_tmp_dir())
         without_baseline = {key: value for key, value in input_dict.items() if key != keys.BASELINE_MODEL_KEY}
-        self._evaluate_control(PCA_FLOOR, without_baseline, [], folder)
-        error = gate.read_metrics(f"{folder}/evaluation", gate.CANDIDATE)[None]["mean_error"]
-        shutil.rmtree(folder)
-        return error
+        with tempfile.TemporaryDirectory(dir=self._get_tmp_dir()) as folder:
+            self._evaluate_control(PCA_FLOOR, without_baseline, [], folder)
+            return gate.read_metrics(f"{folder}/evaluation", gate.CANDIDATE)[None]["mean_error"]
 
     def _control_is_refused(self, name: str, input_dict: Artifacts, bounds: list[gate.Bound]) -> bool:
-        folder = tempfile.mkdtemp(dir=self._get_tmp_dir())
-        blessing = self._evaluate_control(name, input_dict, bounds, folder)
-        shutil.rmtree(folder)
+        with tempfile.TemporaryDirectory(dir=self._get_tmp_dir()) as folder:
+            blessing = self._evaluate_control(name, input_dict, bounds, folder)
         return blessing.get_int_custom_property("blessed") != 1
 
 

@@ -175,7 +175,7 @@ class _WriteShard(beam.DoFn):
             digest = image.stored.pixel_digest
             bucket = bucket_of(digest, image_count=self._image_count)
             buckets[bucket].append(WrittenImage(digest, split, image.image_id, index))
-            self._report(image_count=1)
+            self._report_one()
         for path, writer in writers.values():
             writer.close()
             fileio.rename(path, path.removesuffix(".part"), overwrite=True)
@@ -193,8 +193,8 @@ class _WriteShard(beam.DoFn):
             return image
         return SourceImage(**{**image.__dict__, "is_anomaly": int(image.label not in normal)})
 
-    def _report(self, image_count: int) -> None:
-        self._done += image_count
+    def _report_one(self) -> None:
+        self._done += 1
         if self._done % 1000 == 0:
             _LOG.info("images written", extra={"done": self._done, "total": self._image_count, "unit": "images"})
 
@@ -246,9 +246,8 @@ def _write_result(result: ShardResult, uri: str) -> None:
     counts = {split: result.counts[split] for split in features.SPLITS}
     with fileio.open(os.path.join(uri, REJECTS_FILE), "w") as file:  # noqa: PTH118
         rejects = sorted(result.rejects + result.duplicates, key=lambda r: r.image_id)
-        file.write(
-            "".join(json.dumps(asdict(reject)) + "\n" for reject in rejects)
-        )  # even if empty: then too it exists
+        # Written even if empty: then too it exists.
+        file.write("".join(json.dumps(asdict(reject)) + "\n" for reject in rejects))
     with fileio.open(os.path.join(uri, COUNTS_FILE), "w") as file:  # noqa: PTH118
         file.write(json.dumps({**counts, "rejected": len(result.rejects), "duplicates": len(result.duplicates)}))
 

@@ -18,10 +18,11 @@ from components.source_plan import (
     SourcePlan,
     fingerprint_files,
     require_folder,
+    row_ranges,
 )
 from schema.features import EVAL
+from schema.image_files import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 MAX_FILE_BYTES: Final = 1 << 30
 """Larger files are rejected unread: 100 million pixels of 16-bit RGB need no more than 600 MB."""
 _MVTEC_NORMAL: Final = "good"
@@ -69,7 +70,7 @@ def _file_bytes(path: Path) -> bytes:
 
 def plan_entries(folder: Path, entries: tuple[FileEntry, ...], *, listed_in: str | None, step: int) -> SourcePlan:
     """Shards of `step` files each; the fingerprint covers the files and, if there is one, their list."""
-    shards = tuple(FilesShard(str(folder), entries[i : i + step]) for i in range(0, len(entries), step))
+    shards = tuple(FilesShard(str(folder), entries[start:stop]) for start, stop in row_ranges(len(entries), step))
     names = [listed_in] if listed_in else []
     fingerprint = fingerprint_files(folder, names + [entry.relative_path for entry in entries])
     return SourcePlan(shards, len(entries), any(entry.named_split == EVAL for entry in entries), fingerprint)

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import click
 
+from pipeline.exit_codes import BAD_USAGE
 from pipeline.kubeflow_commands import compile_, rehearse, schedule, submit
+from pipeline.options import set_option
 from pipeline.serve_command import score, serve
-
-BAD_USAGE = 2
-_SET_HELP = "Override a field of the configuration, e.g. --set trainer.epochs=20 (repeatable)."
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -23,7 +22,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("config", type=click.Path(path_type=Path), default=Path("configs/digits.yaml"))
-@click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help=_SET_HELP)
+@set_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Run the whole pipeline that CONFIG describes (default: configs/digits.yaml).

@@ -14,13 +14,14 @@ from typing import Any
 
 import click
 
-DONE, FAILED, BAD_USAGE = 0, 1, 2
-_SET_HELP = "Override a field of the configuration, e.g. --set trainer.epochs=20 (repeatable)."
+from pipeline.exit_codes import BAD_USAGE, DONE, FAILED
+from pipeline.keras_flavour import use_keras_2
+from pipeline.options import set_option
 
 
 @click.command("compile")
 @click.option("--config", type=click.Path(path_type=Path), required=True, help="The experiment's YAML file.")
-@click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help=_SET_HELP)
+@set_option
 @click.option("--image", required=True, help="Image of every pod: REGISTRY/NAME@sha256:DIGEST.")
 @click.option("--trainer-image", help="Another image for the Trainer, e.g. with CUDA.")
 @click.option("--root", required=True, help="Object store for all artifacts: s3://, minio:// or gs://.")
@@ -72,7 +73,7 @@ def compile_(
 
 def _settle_tensorflow() -> None:
     """Before TensorFlow is imported: the Keras that the Trainer needs, and no word of missing GPUs here."""
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    use_keras_2()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore")
     logging.getLogger("absl").setLevel(logging.ERROR)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.keras_flavour import use_keras_2
 from pipeline.kubeflow_names import OVERRIDE_PREFIX, STAGING_ROOT_VARIABLE
 
 _STAGED_SCHEMES = {"s3://": "s3", "minio://": "minio", "gs://": "gcs"}
@@ -129,7 +130,7 @@ def _is_empty(path: str) -> bool:
 
 def main(arguments: list[str], environment: Mapping[str, str]) -> None:
     """Run one component; `arguments` are those that the stock compiler wrote into the package."""
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    use_keras_2()
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor as stock
 
     from pipeline import kubeflow_object_store

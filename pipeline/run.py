@@ -16,10 +16,11 @@ from rich.console import Console
 from components.downloads import DownloadError
 from components.image_sources import DataError, plan_source
 from pipeline.configuration import Configuration, ConfigurationError
+from pipeline.exit_codes import DONE, FAILED, REFUSED
+from pipeline.keras_flavour import use_keras_2
 from pipeline.terminal import ComponentProgress, output_to_log, print_summary
 from schema.artifacts import PICTURE_FILE
 
-DONE, FAILED, REFUSED = 0, 1, 3
 # Without it TFX packs itself as a source distribution for remote workers in every Beam component, two seconds each;
 # workers in this process need none.
 NO_PACKAGE_FOR_LOCAL_WORKERS = "--sdk_container_image=in-process"
@@ -43,7 +44,7 @@ def run(configuration: Configuration, *, as_json: bool) -> int:
 def _run(
     configuration: Configuration, data_fingerprint: str, folder: Path, console: Console, json_to: TextIO | None
 ) -> int:
-    _configure_tensorflow_environment()
+    use_keras_2()
     with console.status("loading TensorFlow Extended") if console.is_terminal else contextlib.nullcontext():
         from tfx.orchestration import metadata
 
@@ -136,11 +137,6 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.write(f"process {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}")
         lock.flush()
         yield
-
-
-def _configure_tensorflow_environment() -> None:
-    """Before TensorFlow is imported: the Keras that tf.Transform and multi-worker training need."""
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from serving.errors import ServingError, Status, invalid_argument
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
-DEFAULT_SIGNATURE = "serving_default"
 PREDICT_METHOD = "tensorflow/serving/predict"
 NO_OP_SIGNATURE = "__saved_model_init_op"
 

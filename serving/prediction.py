@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from schema.signatures import IMAGE_BYTES
+from schema.signatures import IMAGE_BYTES, SCORE_SIGNATURE
 from serving.batching import Batcher
 from serving.errors import ServingError, Status
 from serving.images import refuse_unfit_images
 from serving.loaded_model import (
-    DEFAULT_SIGNATURE,
     Arrays,
     LoadedModel,
     Signature,
@@ -43,9 +42,9 @@ class Predictor:
     def signature(self, name: str) -> Signature:
         """The signature called `name` (empty: the default one), or FAILED_PRECONDITION."""
         try:
-            return self._model.signatures[name or DEFAULT_SIGNATURE]
+            return self._model.signatures[name or SCORE_SIGNATURE]
         except KeyError:
-            message = f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.'
+            message = f'Serving signature key "{name or SCORE_SIGNATURE}" not found.'
             raise ServingError(Status.FAILED_PRECONDITION, message) from None
 
     def predict(self, request: Request) -> Arrays:
