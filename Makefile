@@ -5,7 +5,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 CONFIG ?= configs/digits.yaml
 ARGS ?=
-PY_FILES := schema components trainer pipeline serving tests setup.py
+PY_FILES := schema components trainer pipeline serving bench tests setup.py
 # Any Python 3.10: pyenv's own shim answers only for versions it was told about, so ask for the version file's.
 PYTHON ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python3.10 \
 	"$$(uv python find 3.10 2>/dev/null)"; do "$$p" -c 'import sys,venv,ensurepip; assert sys.version_info[:2]==(3,10)' \

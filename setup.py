@@ -23,6 +23,8 @@ setup(
         "click>=8",
         "google-crc32c>=1.5",
         "grpcio>=1.60",
+        "jinja2>=3.1",
+        "keras-tuner>=1.4",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pillow>=10",
@@ -43,7 +45,7 @@ setup(
     ],
     extras_require={
         "kubeflow": ["kfp>=2.5"],
-        "dev": ["build>=1.2", "hypothesis>=6.100", "mypy>=1.10", "pytest>=8", "ruff>=0.6", "types-PyYAML"],
+        "dev": ["build>=1.2", "hypothesis>=6.100", "moto[server]>=5", "mypy>=1.10", "pytest>=8", "ruff>=0.6", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["autoencoder=pipeline.cli:main"]},
 )

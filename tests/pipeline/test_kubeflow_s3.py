@@ -1,11 +1,9 @@
-"""The object store over the real protocol: a server on this machine stands in for S3, where one is installed.
-
-moto's is not among our requirements: `pip install 'moto[server]'` elsewhere, and set MOTO_SERVER to its program.
-"""
+"""The object store over the real protocol: moto's server on this machine stands in for S3."""
 
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +18,8 @@ from pipeline import kubeflow_object_store
 from pipeline.kubeflow_launcher import download, upload
 from pipeline.kubeflow_names import REHEARSAL_STORE_VARIABLE
 
-MOTO_SERVER = os.environ.get("MOTO_SERVER")
+MOTO_SERVER = Path(sys.executable).with_name("moto_server")
 START_TIMEOUT_S = 30
-
-pytestmark = pytest.mark.skipif(MOTO_SERVER is None, reason="no S3 server; set MOTO_SERVER to the path of moto_server")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +28,7 @@ def endpoint() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = subprocess.Popen(
-        [str(MOTO_SERVER), "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [MOTO_SERVER, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
