@@ -18,14 +18,14 @@ from trainer.model_settings import ModelSettings
 
 def contractive(shape: Shape, settings: ModelSettings) -> Autoencoder:
     """The decoder's weights are the encoder's, transposed: a tiny latent, enlarged again, would evade the penalty."""
-    encoder = dense_encoder(shape, settings.hidden_units, settings.latent_size)
+    encoder = dense_encoder(shape, settings, settings.latent_size)
     forward = [layer for layer in encoder.layers if isinstance(layer, keras.layers.Dense)]
     backward = [TransposedDense(layer, activation="relu") for layer in reversed(forward[1:])]
     layers = [
         keras.layers.Input((settings.latent_size,)),
         *backward,
         TransposedDense(forward[0], activation="sigmoid"),
-        keras.layers.Reshape(shape, name="reconstruction"),
+        keras.layers.Reshape(shape, dtype="float32", name="reconstruction"),
     ]
     penalty = ContractionPenalty(encoder, weight_per_value(settings.contraction, shape))
     decoder = keras.Sequential(layers, name="decoder")

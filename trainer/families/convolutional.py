@@ -40,7 +40,7 @@ def convolutional(shape: Shape, settings: ModelSettings) -> Autoencoder:
         up += [layers.Conv2D(count, 3, activation="relu", padding="same"), layers.UpSampling2D(2)]
     up += [
         layers.Conv2D(shape[2], 3, activation="sigmoid", padding="same"),
-        layers.Cropping2D(margins, name="reconstruction"),
+        layers.Cropping2D(margins, dtype="float32", name="reconstruction"),
     ]
     return join(keras.Sequential(down, name="encoder"), keras.Sequential(up, name="decoder"))
 

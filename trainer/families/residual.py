@@ -20,10 +20,7 @@ _FIRST_FILTERS, _MOST_FILTERS = 32, 256
 
 def residual(shape: Shape, settings: ModelSettings) -> Autoencoder:
     """Each of `filters` is a stage at half the previous size; none: as many as the image's size asks for."""
-    latent_dim = settings.latent_size
-    return join(
-        residual_encoder(shape, settings.filters, latent_dim), residual_decoder(shape, settings.filters, latent_dim)
-    )
+    return join(residual_encoder(shape, settings, settings.latent_size), residual_decoder(shape, settings))
 
 
 def filters_for(shape: Shape) -> tuple[int, ...]:
@@ -32,10 +29,10 @@ def filters_for(shape: Shape) -> tuple[int, ...]:
     return tuple(min(_FIRST_FILTERS * 2**stage, _MOST_FILTERS) for stage in range(stages))
 
 
-def residual_encoder(shape: Shape, filters: tuple[int, ...], outputs: int) -> keras.Model:
+def residual_encoder(shape: Shape, settings: ModelSettings, outputs: int) -> keras.Model:
     """Normalised [B, H, W, C] -> [B, outputs]."""
     layers = keras.layers
-    filters = filters or filters_for(shape)
+    filters = settings.filters or filters_for(shape)
     image = layers.Input(shape)
     features = layers.ZeroPadding2D(margins_to_multiple(shape, 2 ** len(filters)))(image)
     for count in filters:
@@ -45,29 +42,39 @@ def residual_encoder(shape: Shape, filters: tuple[int, ...], outputs: int) -> ke
     return keras.Model(image, layers.Dense(outputs, name="latent")(features), name="encoder")
 
 
-def residual_decoder(shape: Shape, filters: tuple[int, ...], latent_dim: int) -> keras.Model:
-    """Latent [B, Z] -> [B, H, W, C] in [0, 1]; `filters` in the encoder's order."""
+def residual_decoder(shape: Shape, settings: ModelSettings) -> keras.Model:
+    """Latent [B, Z] -> [B, H, W, C] in [0, 1]."""
     layers = keras.layers
-    filters = filters or filters_for(shape)
+    filters = settings.filters or filters_for(shape)
     stride = 2 ** len(filters)
     map_shape = (*smallest_map(shape, stride), filters[-1])
-    latent = layers.Input((latent_dim,))
+    latent = layers.Input((settings.latent_size,))
     features = layers.Reshape(map_shape)(layers.Dense(math.prod(map_shape))(latent))
-    for count in (*reversed(filters[:-1]), shape[2]):
-        features = _block(features)
-        features = layers.Activation("silu")(features)
+    for count in reversed(filters[:-1]):
+        features = layers.Activation("silu")(_block(features))
         features = SubPixelConvolution(count)(features)
-    pixels = layers.Activation("sigmoid")(features)
-    pixels = layers.Cropping2D(margins_to_multiple(shape, stride), name="reconstruction")(pixels)
+    features = layers.Activation("silu")(_block(features))
+    features = SubPixelConvolution(shape[2], kernel_initializer="zeros")(features)
+    into_range = layers.Activation("sigmoid") if "bce" in settings.loss else Clip()  # cross-entropy takes probabilities
+    crop = layers.Cropping2D(margins_to_multiple(shape, stride), dtype="float32", name="reconstruction")
+    pixels = crop(into_range(features))
     return keras.Model(latent, pixels, name="decoder")
+
+
+class Clip(keras.layers.Layer):
+    """Values into [0, 1]; in training with the identity's gradient, where a sigmoid's would vanish on black images."""
+
+    def call(self, values: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        clipped = tf.clip_by_value(values, 0.0, 1.0)
+        return values + tf.stop_gradient(clipped - values) if training else clipped
 
 
 class SubPixelConvolution(keras.layers.Layer):
     """Twice the size: [B, H, W, C] -> [B, 2 H, 2 W, filters]."""
 
-    def __init__(self, filters: int) -> None:
+    def __init__(self, filters: int, *, kernel_initializer: str = "glorot_uniform") -> None:
         super().__init__()
-        self._convolution = keras.layers.Conv2D(4 * filters, 3, padding="same")
+        self._convolution = keras.layers.Conv2D(4 * filters, 3, padding="same", kernel_initializer=kernel_initializer)
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
         return tf.nn.depth_to_space(self._convolution(features), 2)

@@ -18,8 +18,8 @@ def sparse(shape: Shape, settings: ModelSettings) -> Autoencoder:
     """One layer each way. With L1 the decoder's rows keep length one: else small latents would evade the penalty."""
     sparsity = settings.sparsity or SparsitySettings()
     rectified = sparsity.kind == "l1"
-    encoder = dense_encoder(shape, (), settings.latent_size, activation="relu" if rectified else "sigmoid")
-    decoder = dense_decoder(shape, (), settings.latent_size, unit_rows=rectified)
+    encoder = dense_encoder(shape, settings, settings.latent_size, activation="relu" if rectified else "sigmoid")
+    decoder = dense_decoder(shape, settings, unit_rows=rectified)
     latent = SparsityPenalty(sparsity, weight_per_value(sparsity.weight, shape))(encoder.output)
     return join(encoder, decoder, latent=latent)
 
