@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.doctor_command import doctor
 from pipeline.exit_codes import BAD_USAGE
 from pipeline.kubeflow_commands import compile_, rehearse, schedule, submit
 from pipeline.options import set_option
@@ -54,5 +55,5 @@ def runs(root: Path, as_json: bool) -> None:
     print_runs(root, as_json=as_json)
 
 
-for command in (serve, score, compile_, rehearse, submit, schedule):
+for command in (serve, score, compile_, rehearse, submit, schedule, doctor):
     main.add_command(command)
