@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import setup
 
 ROOT = Path(__file__).parent
-PACKAGES = ["schema", "components", "trainer", "pipeline", "serving"]
+PACKAGES = ["schema", "components", "trainer", "trainer.families", "pipeline", "serving"]
 
 setup(
     name="tfx-image-autoencoder",

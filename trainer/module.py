@@ -20,7 +20,7 @@ from trainer.callbacks import (
 )
 from trainer.controls import export_controls
 from trainer.dataset import Images, ImageSet, PixelConstants, load_images, parse_encoded, pixel_constants
-from trainer.losses import LOSSES, error_per_image
+from trainer.losses import error_per_image, weighted_loss
 from trainer.models import Autoencoder, build_autoencoder, pays_to_compile
 from trainer.settings import ImageSettings, TrainerSettings
 from trainer.signatures import ServedModel, export_served
@@ -105,7 +105,7 @@ def train_autoencoder(
     def with_target(normalised: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return normalised, constants.to_pixels(normalised)
 
-    loss = LOSSES[settings.loss]
+    loss = weighted_loss(settings.loss)
     autoencoder.model.compile(
         optimizer=keras.optimizers.Adam(settings.learning_rate),
         loss=lambda pixels, reconstruction: loss(pixels, reconstruction),
