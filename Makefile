@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python
 	2>/dev/null && command -v "$$p" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test check format lock clean
+.PHONY: help setup run serve test check format lock wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ format: $(STAMP) ## format the code and sort the imports
 lock: $(STAMP) ## resolve setup.py and constraints.in anew into requirements.lock
 	@$(VENV)/bin/uv pip compile setup.py --all-extras --constraint constraints.in --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock" --quiet --output-file requirements.lock
+
+wheel: $(STAMP) ## build dist/*.whl from the last commit; the same commit gives the same bytes
+	@deploy/build-wheel.sh dist $(VENV)/bin/python
 
 clean: ## remove the virtual environment and caches (runs/ stays)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
