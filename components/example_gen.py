@@ -135,6 +135,8 @@ def to_example(image: SourceImage) -> tf.train.Example:
     }
     if image.is_anomaly is not None:
         values[features.IS_ANOMALY] = _int(image.is_anomaly)
+    if image.mask is not None:
+        values[features.MASK] = _bytes(image.mask)
     return tf.train.Example(features=tf.train.Features(feature=values))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.doctor_command import doctor
 from pipeline.exit_codes import BAD_USAGE
 from pipeline.kubeflow_commands import compile_, rehearse, schedule, submit
 from pipeline.options import set_option
@@ -46,13 +47,20 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
 @main.command()
 @click.option("--root", type=click.Path(path_type=Path), default=Path("runs"), help="Folder of the runs.")
+@click.option("--config", type=click.Path(path_type=Path), help="A configuration whose `metadata:` names a server.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
-def runs(root: Path, as_json: bool) -> None:
+def runs(root: Path, config: Path | None, as_json: bool) -> None:
     """List past runs with verdict, error and duration, newest first."""
+    from pipeline.configuration import ConfigurationError, load_configuration
+    from pipeline.metadata_store import PasswordMissingError
     from pipeline.past_runs import print_runs
 
-    print_runs(root, as_json=as_json)
+    try:
+        print_runs(root, load_configuration(config) if config else None, as_json=as_json)
+    except (ConfigurationError, PasswordMissingError) as error:
+        click.echo(str(error), err=True)
+        sys.exit(BAD_USAGE)
 
 
-for command in (serve, score, compile_, rehearse, submit, schedule):
+for command in (serve, score, compile_, rehearse, submit, schedule, doctor):
     main.add_command(command)

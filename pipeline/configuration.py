@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from components.settings import DataSettings, EvaluationSettings
 from pipeline.kubeflow_settings import KubeflowSettings
+from pipeline.metadata_store import MetadataSettings
 from trainer.settings import ImageSettings, TrainerSettings
 
 
@@ -50,6 +51,7 @@ class Configuration(BaseModel):
     evaluation: EvaluationSettings = EvaluationSettings()
     push: PushSettings = PushSettings()
     beam: BeamSettings = BeamSettings()
+    metadata: MetadataSettings = MetadataSettings()
     kubeflow: KubeflowSettings = KubeflowSettings()
 
     @model_validator(mode="after")

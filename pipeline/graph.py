@@ -30,7 +30,6 @@ def create_pipeline(
     data_fingerprint: str,
     pipeline_root: str,
     push_destination: str,
-    metadata_connection_config: Any,
     beam_args: list[str],
     find_baseline: Callable[[Channel], BaseNode] = latest_blessed_model,
 ) -> tfx_pipeline.Pipeline:
@@ -113,7 +112,6 @@ def create_pipeline(
             evaluator,
             pusher,
         ],
-        metadata_connection_config=metadata_connection_config,
         beam_pipeline_args=beam_args,
         enable_cache=True,
     )

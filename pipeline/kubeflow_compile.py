@@ -141,7 +141,6 @@ def _pipeline(configuration: Configuration, root: str) -> Any:
         data_fingerprint="",  # the data-version task finds it in every run
         pipeline_root=root,
         push_destination=push_destination,
-        metadata_connection_config=None,
         beam_args=[*configuration.beam.args, NO_PACKAGE_FOR_LOCAL_WORKERS],
         find_baseline=lambda model: LatestPushedModel(candidate=model, push_destination=push_destination),
     )

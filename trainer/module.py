@@ -11,22 +11,15 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from schema.artifacts import PICTURE_FILE
 from trainer.calibration import check_image_count, conformal_threshold
-from trainer.callbacks import (
-    ReportProgress,
-    StopWhenDiverged,
-    WritePictures,
-    originals_over_reconstructions,
-    write_picture,
-)
+from trainer.callbacks import PICTURES, originals_over_reconstructions, write_picture
 from trainer.controls import export_controls
 from trainer.dataset import Images, ImageSet, PixelConstants, load_images, parse_encoded, pixel_constants
-from trainer.losses import error_per_image, weighted_loss
-from trainer.models import Autoencoder, build_autoencoder, pays_to_compile
+from trainer.losses import error_per_image
+from trainer.models import Autoencoder, build_autoencoder
 from trainer.settings import ImageSettings, TrainerSettings
 from trainer.signatures import ServedModel, export_served
 from trainer.tracing import keep_autograph_out_of_keras
-
-_PICTURES = 10
+from trainer.training import train_autoencoder
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -85,51 +78,8 @@ def run_fn(fn_args: FnArgs) -> None:
         }
         model = ServedModel(autoencoder, threshold=threshold, **shared)
         export_served(model, fn_args.serving_model_dir, record=record, warmup_image=_first_encoded(fn_args.eval_files))
-        grid = originals_over_reconstructions(autoencoder, held_out.sample(_PICTURES), constants)
+        grid = originals_over_reconstructions(autoencoder, held_out.sample(PICTURES), constants)
         write_picture(grid, image.height_px, f"{fn_args.model_run_dir}/{PICTURE_FILE}")
-
-
-def train_autoencoder(
-    autoencoder: Autoencoder,
-    train: ImageSet,
-    held_out: ImageSet,
-    constants: PixelConstants,
-    settings: TrainerSettings,
-    *,
-    seed: int,
-    log_dir: str,
-) -> dict[str, list[float]]:
-    """Fit in place; the target of a normalised image is its pixels in [0, 1]. Returns the loss curves."""
-
-    @tf.autograph.experimental.do_not_convert
-    def with_target(normalised: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return normalised, constants.to_pixels(normalised)
-
-    loss = weighted_loss(settings.loss)
-    autoencoder.model.compile(
-        optimizer=keras.optimizers.Adam(settings.learning_rate),
-        loss=lambda pixels, reconstruction: loss(pixels, reconstruction),
-        metrics=[keras.metrics.MeanMetricWrapper(error_per_image, name="error")],
-        jit_compile=pays_to_compile(settings),
-    )
-    callbacks = [
-        StopWhenDiverged(),
-        keras.callbacks.TensorBoard(log_dir, write_graph=False),
-        WritePictures(f"{log_dir}/pictures", autoencoder, held_out.sample(_PICTURES), constants),
-        ReportProgress(),
-    ]
-    if settings.early_stopping_patience:
-        callbacks.append(
-            keras.callbacks.EarlyStopping(patience=settings.early_stopping_patience, restore_best_weights=True)
-        )
-    history = autoencoder.model.fit(
-        train.batches(settings.batch_size, shuffle_seed=seed).map(with_target),
-        validation_data=held_out.batches(settings.batch_size).map(with_target),
-        epochs=settings.epochs,
-        callbacks=callbacks,
-        verbose=0,
-    )
-    return {name: [float(value) for value in values] for name, values in history.history.items()}
 
 
 def errors_of(autoencoder: Autoencoder, images: ImageSet, constants: PixelConstants) -> Images:
