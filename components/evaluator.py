@@ -16,7 +16,7 @@ from tfx.types import standard_component_specs as keys
 from tfx.utils import json_utils
 
 from components import gate
-from components.settings import EvaluationSettings
+from components.settings import GateSettings
 from schema import features
 from schema.artifacts import CONSTANT, CONTROLS_FOLDER, GATE_FILE, PCA_FLOOR, UNTRAINED
 
@@ -57,7 +57,7 @@ class ReconstructionEvaluatorExecutor(stock.Executor):
     def Do(  # noqa: N802 - TFX's name
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
-        settings = EvaluationSettings.model_validate_json(exec_properties["settings"])
+        settings = GateSettings.model_validate_json(exec_properties["settings"])
         evaluation_uri = artifact_utils.get_single_uri(output_dict[keys.EVALUATION_KEY])
         pca_error = self._error_of_pca(input_dict)
         bounds = gate.bounds_of(settings, pca_error=pca_error)
@@ -133,7 +133,7 @@ class ReconstructionEvaluator(base_beam_component.BaseBeamComponent):
         model_run: types.BaseChannel,
         baseline_model: types.BaseChannel,
         schema: types.BaseChannel,
-        settings: EvaluationSettings,
+        settings: GateSettings,
         source_fingerprint: str,
     ) -> None:
         super().__init__(

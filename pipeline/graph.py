@@ -20,6 +20,7 @@ from components.schema_gen import CuratedSchemaGen
 from pipeline.configuration import Configuration
 from schema import features
 from schema.fingerprint import source_fingerprint
+from trainer.calibrator import Calibrator
 from trainer.module import run_fn
 from trainer.preprocessing import preprocessing_fn
 
@@ -33,7 +34,9 @@ def create_pipeline(
     beam_args: list[str],
     find_baseline: Callable[[Channel], BaseNode] = latest_blessed_model,
 ) -> tfx_pipeline.Pipeline:
-    """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Evaluator -> Pusher.
+    """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Calibrator -> ...
+
+    ... -> Evaluator -> Pusher.
 
     `find_baseline` makes, from the candidate's channel, the node whose output `model` the candidate is compared with.
     """
@@ -75,23 +78,28 @@ def create_pipeline(
             "image": image,
             "trainer": configuration.trainer.model_dump(mode="json"),
             "seed": configuration.seed,
-            "false_alarm_rate": configuration.evaluation.false_alarm_rate,
             "data_fingerprint": data_fingerprint,
             "source_fingerprint": source_fingerprint("trainer.module"),
         },
     )
-    baseline = find_baseline(trainer.outputs["model"]).with_id("latest_blessed_model")
-    evaluator = ReconstructionEvaluator(
+    calibrator = Calibrator(
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
+        settings=configuration.evaluation.calibration,
+        source_fingerprint=source_fingerprint("trainer.calibrator"),
+    )
+    baseline = find_baseline(calibrator.outputs["model"]).with_id("latest_blessed_model")
+    evaluator = ReconstructionEvaluator(
+        examples=example_gen.outputs["examples"],
+        model=calibrator.outputs["model"],
         model_run=trainer.outputs["model_run"],
         baseline_model=baseline.outputs["model"],
         schema=schema_gen.outputs["schema"],
-        settings=configuration.evaluation,
+        settings=configuration.evaluation.gate,
         source_fingerprint=source_fingerprint("components.evaluator"),
     ).with_id("Evaluator")
     pusher = AtomicPusher(
-        model=trainer.outputs["model"],
+        model=calibrator.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=push_destination)
@@ -108,6 +116,7 @@ def create_pipeline(
             example_validator,
             transform,
             trainer,
+            calibrator,
             baseline,
             evaluator,
             pusher,

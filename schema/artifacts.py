@@ -9,6 +9,9 @@ CONSTANT: Final = "constant"
 PCA_FLOOR: Final = "pca"
 PICTURE_FILE: Final = "reconstructions.png"
 
+# In the Calibrator's `calibration`.
+CALIBRATION_FILE: Final = "calibration.json"
+
 # In the Evaluator's `evaluation`: the verdict, bound by bound.
 GATE_FILE: Final = "gate.json"
 
