@@ -53,7 +53,11 @@ def create_pipeline(
     )
     schema_gen = CuratedSchemaGen(schema_text=resources.files("schema").joinpath("schema.pbtxt").read_text())
     example_validator = StrictExampleValidator(
-        statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
+        statistics=statistics_gen.outputs["statistics"],
+        schema=schema_gen.outputs["schema"],
+        drift=configuration.data.drift,
+        push_destination=push_destination,
+        source_fingerprint=source_fingerprint("components.example_validator"),
     ).with_id("ExampleValidator")
     transform = Transform(
         examples=example_gen.outputs["examples"],
@@ -101,6 +105,7 @@ def create_pipeline(
     pusher = AtomicPusher(
         model=calibrator.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
+        statistics=statistics_gen.outputs["statistics"],
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=push_destination)
         ),
