@@ -1,4 +1,4 @@
-"""A portable Beam job service and a pool of workers, each in processes of their own."""
+"""Beam's workers in processes of their own: behind a portable job service, and two at once."""
 
 import contextlib
 import os
@@ -15,11 +15,11 @@ ENDPOINT_VARIABLE = "BEAM_JOB_ENDPOINT"
 
 
 @pytest.fixture(scope="session")
-def portable_runner(tmp_path_factory):
-    """Beam options that send every step to a job service and its workers.
+def job_service(tmp_path_factory):
+    """Beam options that send every step to a job service, whose workers a pool on this machine starts.
 
     The service is the one that BEAM_JOB_ENDPOINT names, such as Flink's or Spark's job server; without it, the one
-    that comes with Beam for Python. Workers are started, two at a time, by a pool on this machine.
+    that comes with Beam for Python.
     """
     logs = tmp_path_factory.mktemp("servers")
     with contextlib.ExitStack() as servers:
@@ -32,7 +32,6 @@ def portable_runner(tmp_path_factory):
             f"--job_endpoint={endpoint}",
             "--environment_type=EXTERNAL",
             f"--environment_config={pool}",
-            "--direct_num_workers=2",
             "--parallelism=2",
         ]
 

@@ -1,4 +1,4 @@
-"""The whole pipeline through Beam's portable protocol, as on a cluster, leaves what a local run leaves.
+"""The whole pipeline on workers in other processes, as on a cluster, leaves what a run in one process leaves.
 
 `make test-cluster`; against a cluster of yours: BEAM_JOB_ENDPOINT=localhost:8099 make test-cluster (docs/scale.md).
 """
@@ -43,10 +43,16 @@ def here(tmp_path_factory):
     return run(tmp_path_factory.mktemp("here"), "--direct_running_mode=in_memory")
 
 
-@pytest.fixture(scope="module")
-def there(tmp_path_factory, portable_runner):
-    """A run whose Beam steps were done by workers in other processes."""
-    return run(tmp_path_factory.mktemp("there"), *portable_runner)
+@pytest.fixture(scope="module", params=["behind a job service", "two at once", "all work done twice"])
+def there(request, tmp_path_factory):
+    """A run whose Beam steps were done by workers in other processes, or begun again like those of a lost worker."""
+    options = {
+        "two at once": ["--direct_running_mode=multi_processing", "--direct_num_workers=2"],
+        # Beam throws away what each bundle put out, and processes it anew.
+        "all work done twice": ["--direct_runner_bundle_repeat=1"],
+    }
+    given = options.get(request.param) or request.getfixturevalue("job_service")
+    return run(tmp_path_factory.mktemp("there"), *given)
 
 
 def outputs(document, pattern):

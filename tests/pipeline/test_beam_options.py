@@ -75,7 +75,8 @@ def test_a_setup_file_carries_all_our_code_to_the_workers(tmp_path):
     from apache_beam.runners.portability.stager import Stager
 
     [archive] = Stager._build_setup_package(str(REPOSITORY / "setup.py"), str(tmp_path))
-    names = {"/".join(Path(name).parts[1:]) for name in tarfile.open(archive).getnames()}
+    with tarfile.open(archive) as package:
+        names = {"/".join(Path(name).parts[1:]) for name in package.getnames()}
     packages = ("schema", "components", "trainer", "pipeline", "serving")
     sources = {
         path.relative_to(REPOSITORY).as_posix() for name in packages for path in (REPOSITORY / name).rglob("*.py")
