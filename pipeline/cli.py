@@ -25,15 +25,26 @@ def main() -> None:
 @click.argument("config", type=click.Path(path_type=Path), default=Path("configs/digits.yaml"))
 @set_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
-def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+@click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM_OPTIONS]")
+def run(config: Path, overrides: tuple[str, ...], as_json: bool, beam_options: tuple[str, ...]) -> None:
     """Run the whole pipeline that CONFIG describes (default: configs/digits.yaml).
 
-    Example: autoencoder run configs/mnist-dense.yaml --set trainer.epochs=20
+    What follows `--` goes to Apache Beam, after the configuration's `beam.args`.
+
+    Examples: autoencoder run configs/mnist-dense.yaml --set trainer.epochs=20;
+    autoencoder run configs/beam-flink.yaml -- --flink_master=flink:8081 --parallelism=32
     """
+    if str(config).startswith("-"):
+        raise click.UsageError("name CONFIG before the options for Beam: autoencoder run CONFIG -- OPTIONS")
+    if beam_options and not beam_options[0].startswith("-"):
+        raise click.UsageError(
+            f"unexpected argument '{beam_options[0]}': after CONFIG only `-- BEAM_OPTIONS` may follow"
+        )
     from pipeline.configuration import ConfigurationError, load_configuration
 
     try:
         configuration = load_configuration(config, overrides)
+        configuration = configuration.model_copy(update={"beam": configuration.beam.with_args(beam_options)})
         from pipeline.run import run as run_locally
 
         sys.exit(run_locally(configuration, as_json=as_json))

@@ -48,6 +48,13 @@ class BeamSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     args: tuple[str, ...] = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
+    """Options of every component that runs on Beam; what follows `--` on the command line is added to them."""
+    components: dict[str, tuple[str, ...]] = {}
+    """Further options of single components by name, e.g. `Evaluator`; of an option given twice the last counts."""
+
+    def with_args(self, more: tuple[str, ...]) -> "BeamSettings":
+        """These settings with further options for every component."""
+        return self.model_copy(update={"args": (*self.args, *more)})
 
 
 class Configuration(BaseModel):

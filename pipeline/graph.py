@@ -17,6 +17,7 @@ from components.example_gen import ImageExampleGen
 from components.example_validator import StrictExampleValidator
 from components.pusher import AtomicPusher
 from components.schema_gen import CuratedSchemaGen
+from pipeline.beam_options import give_beam_options
 from pipeline.configuration import Configuration
 from schema import features
 from schema.fingerprint import source_fingerprint
@@ -31,7 +32,6 @@ def create_pipeline(
     data_fingerprint: str,
     pipeline_root: str,
     push_destination: str,
-    beam_args: list[str],
     find_baseline: Callable[[Channel], BaseNode] = latest_blessed_model,
 ) -> tfx_pipeline.Pipeline:
     """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Calibrator -> ...
@@ -111,22 +111,23 @@ def create_pipeline(
         ),
         custom_config={"keep": configuration.push.keep},
     ).with_id("Pusher")
+    components = [
+        example_gen,
+        statistics_gen,
+        schema_gen,
+        example_validator,
+        transform,
+        trainer,
+        calibrator,
+        baseline,
+        evaluator,
+        pusher,
+    ]
+    give_beam_options(components, configuration.beam)
     return tfx_pipeline.Pipeline(
         pipeline_name=configuration.name,
         pipeline_root=pipeline_root,
-        components=[
-            example_gen,
-            statistics_gen,
-            schema_gen,
-            example_validator,
-            transform,
-            trainer,
-            calibrator,
-            baseline,
-            evaluator,
-            pusher,
-        ],
-        beam_pipeline_args=beam_args,
+        components=components,
         enable_cache=True,
     )
 

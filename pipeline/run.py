@@ -22,9 +22,6 @@ from pipeline.metadata_store import PasswordMissingError, connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, print_summary
 from schema.artifacts import PICTURE_FILE
 
-# Without it TFX packs itself as a source distribution for remote workers in every Beam component, two seconds each;
-# workers in this process need none.
-NO_PACKAGE_FOR_LOCAL_WORKERS = "--sdk_container_image=in-process"
 LOG_FILE = "run.log"
 
 
@@ -59,7 +56,6 @@ def _run(
         data_fingerprint=data_fingerprint,
         pipeline_root=str(folder / "artifacts"),
         push_destination=configuration.push.destination or str(folder / "serving"),
-        beam_args=[*configuration.beam.args, NO_PACKAGE_FOR_LOCAL_WORKERS],
     )
     with _reported(ComponentProgress(console, history.last_durations(connection, configuration.name))) as progress:
         outcomes = run_pipeline(pipeline, connection, progress.listen)
