@@ -16,6 +16,7 @@ from components.evaluator import ReconstructionEvaluator
 from components.example_gen import ImageExampleGen
 from components.example_validator import StrictExampleValidator
 from components.pusher import AtomicPusher
+from components.report import Report
 from components.schema_gen import CuratedSchemaGen
 from pipeline.configuration import Configuration
 from schema import features
@@ -34,7 +35,7 @@ def create_pipeline(
     beam_args: list[str],
     find_baseline: Callable[[Channel], BaseNode] = latest_blessed_model,
 ) -> tfx_pipeline.Pipeline:
-    """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Evaluator -> Pusher.
+    """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Evaluator -> Pusher, Report.
 
     `find_baseline` makes, from the candidate's channel, the node whose output `model` the candidate is compared with.
     """
@@ -91,6 +92,18 @@ def create_pipeline(
         settings=configuration.evaluation,
         source_fingerprint=source_fingerprint("components.evaluator"),
     ).with_id("Evaluator")
+    report = Report(
+        examples=example_gen.outputs["examples"],
+        statistics=statistics_gen.outputs["statistics"],
+        anomalies=example_validator.outputs["anomalies"],
+        transform_graph=transform.outputs["transform_graph"],
+        model_run=trainer.outputs["model_run"],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["model"],
+        evaluation=evaluator.outputs["evaluation"],
+        settings=configuration.model_dump(mode="json", include={"data", "evaluation"}),
+        source_fingerprint=source_fingerprint("components.report"),
+    )
     pusher = AtomicPusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
@@ -111,6 +124,7 @@ def create_pipeline(
             trainer,
             baseline,
             evaluator,
+            report,
             pusher,
         ],
         metadata_connection_config=metadata_connection_config,

@@ -8,7 +8,7 @@ from typing import Any
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
 
-from schema.artifacts import COUNTS_FILE, GATE_FILE
+from schema.artifacts import COUNTS_FILE, GATE_FILE, REPORT_FILE, REPORT_TYPE
 
 _RUN_CONTEXT = "pipeline_run"
 _NODE_CONTEXT = "node"
@@ -19,6 +19,7 @@ _NO_VERDICT: dict[str, Any] = {
     "thresholds": [],
     "model_run": None,
     "images": {},
+    "report": None,
 }
 
 
@@ -91,6 +92,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
     pushed = _output(store, run, "PushedModel")
     model_run = _output(store, run, "ModelRun")
     examples = _output(store, run, "Examples")
+    report = _output(store, run, REPORT_TYPE)
     destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     return {
         "blessed": gate["blessed"],
@@ -99,6 +101,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         "thresholds": gate["thresholds"],
         "model_run": model_run.uri if model_run else None,
         "images": json.loads(Path(examples.uri, COUNTS_FILE).read_text()) if examples else {},
+        "report": f"{report.uri}/{REPORT_FILE}" if report else None,
     }
 
 

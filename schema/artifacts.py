@@ -20,3 +20,13 @@ SAVED_MODEL_FILE: Final = "saved_model.pb"
 # Beside it: TFRecords of PredictionLog, where TensorFlow Serving looks for them, and what it ignores.
 WARMUP_FILE: Final = "assets.extra/tf_serving_warmup_requests"
 RECORD_FILE: Final = "assets.extra/autoencoder.json"
+
+# In the Report's `report`: the page, and what was found out about synthetic defects, for programs.
+REPORT_TYPE: Final = "HtmlReport"
+REPORT_FILE: Final = "report.html"
+DEFECTS_FILE: Final = "synthetic_defects.json"
+
+# Custom properties of every artifact, set by whatever ran its component: what it took.
+SECONDS_PROPERTY: Final = "seconds"
+PEAK_MEMORY_PROPERTY: Final = "peak_memory_mb"
+"""Of the process that ran it."""
