@@ -12,7 +12,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter
 
 Values = npt.NDArray[np.float64]
 Curve = tuple[Sequence[float], Sequence[float]]
@@ -45,32 +45,39 @@ _STYLE = {
 }
 _SIZE_INCHES = (4.4, 2.9)
 _LOG_SCALE_FROM_RATIO = 30.0
-_BINS = 48
+_FEWEST_BINS, _MOST_BINS = 12, 48
 
 
 def line_chart(
-    curves: Mapping[str, Curve], *, alt: str, x_label: str, y_label: str, diagonal: bool = False, marked: bool = False
+    curves: Mapping[str, Curve],
+    *,
+    alt: str,
+    x_label: str,
+    y_label: str,
+    unit_square: bool = False,
+    diagonal: bool = False,
 ) -> Markup:
-    """Curves by name in the order of the page's series colours; `diagonal` adds chance level, `marked` the points."""
+    """Curves by name in the order of the page's series colours; `diagonal` adds chance level."""
     with _axes() as (figure, axes):
         for number, (x, y) in enumerate(curves.values()):
-            style: dict[str, Any] = {"marker": "o", "markersize": 4} if marked or len(x) == 1 else {}
+            style: dict[str, Any] = {"marker": "o", "markersize": 4} if len(x) == 1 else {}
             axes.plot(x, y, color=_series(number), **style)
+        if unit_square:
+            axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         if diagonal:
             axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.set(xlabel=x_label, ylabel=y_label)
         return _svg(figure, alt)
 
 
-def rate_chart(x: Sequence[float], rates: Sequence[float], *, alt: str, x_label: str) -> Markup:
-    """Shares of images, from 0 to 1, against sizes on a logarithmic axis, with a line at nine tenths."""
+def rate_chart(sizes: Sequence[float], rates: Sequence[float], *, alt: str) -> Markup:
+    """Shares of images, from 0 to 1, against sizes, evenly spaced, with a line at nine tenths."""
     with _axes((4.4, 2.0)) as (figure, axes):
         axes.axhline(0.9, color=_MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
-        axes.plot(x, rates, color=_series(0), marker="o", markersize=4)
-        axes.set(xscale="log", ylim=(-0.05, 1.05), xlabel=x_label, ylabel="found", yticks=[0, 0.5, 1])
+        axes.plot(range(len(sizes)), rates, color=_series(0), marker="o", markersize=4)
+        axes.set(ylim=(-0.05, 1.05), yticks=[0, 0.5, 1], xlabel="size in %", ylabel="found")
+        axes.set_xticks(range(len(sizes)), [f"{100 * size:.3g}" for size in sizes])
         axes.yaxis.set_major_formatter(_PERCENT)
-        axes.xaxis.set_major_formatter(_PERCENT)
-        axes.xaxis.set_minor_formatter(NullFormatter())
         return _svg(figure, alt)
 
 
@@ -81,7 +88,8 @@ def histogram(groups: Mapping[str, Values], *, alt: str, x_label: str, threshold
     if low == high:
         low, high = low - 0.5, high + 0.5
     logarithmic = low > 0 and high / low > _LOG_SCALE_FROM_RATIO
-    edges = np.geomspace(low, high, _BINS + 1) if logarithmic else np.linspace(low, high, _BINS + 1)
+    bins = int(np.clip(2 * np.sqrt(min(map(len, groups.values()))), _FEWEST_BINS, _MOST_BINS))
+    edges = np.geomspace(low, high, bins + 1) if logarithmic else np.linspace(low, high, bins + 1)
     edges[0], edges[-1] = low, high  # geomspace may round the largest value out of the last bin
     with _axes() as (figure, axes):
         for number, group in enumerate(groups.values()):

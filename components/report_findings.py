@@ -65,6 +65,7 @@ def detection_charts(sample: Sample) -> list[Chart]:
             "title": f"ROC: area {auroc:.3f}",
             "svg": report_charts.line_chart(
                 {"roc": _thinned(false_alarms, found)},
+                unit_square=True,
                 diagonal=True,
                 x_label="false alarms",
                 y_label="anomalies found",
@@ -125,10 +126,13 @@ def latent_charts(sample: Sample, seed: int) -> list[Chart]:
 
 def loss_charts(history: Mapping[str, Sequence[float]]) -> list[Chart]:
     """One chart per training quantity, with its curve on held-out images where there is one."""
-    charts = []
-    for name, values in history.items():
-        if name.startswith("val_"):
+    charts: list[Chart] = []
+    drawn: list[Sequence[float]] = []
+    for name in sorted(history, key=lambda name: (name != "loss", name)):
+        values = history[name]
+        if name.startswith("val_") or values in drawn:  # the loss may itself be the error
             continue
+        drawn.append(values)
         curves = {"training": values, "held out": history.get(f"val_{name}", [])}
         curves = {split: curve for split, curve in curves.items() if curve}
         last = ", ".join(f"{split} {number(float(curve[-1]))}" for split, curve in curves.items())
@@ -156,7 +160,7 @@ def distribution_chart(title: str, curves: Mapping[str, tuple[list[float], list[
 def defect_chart(kind: str, sizes: Sequence[float], found: Sequence[float]) -> Markup:
     """Share of images in which a defect was found, against its size."""
     pairs = ", ".join(f"{100 * f:.0f} % at {100 * s:.3g} %" for s, f in zip(sizes, found, strict=True))
-    return report_charts.rate_chart(sizes, found, alt=f"{kind} found in {pairs}", x_label="size")
+    return report_charts.rate_chart(sizes, found, alt=f"{kind} found in {pairs}")
 
 
 def _label_groups(labels: Sequence[str]) -> tuple[list[str], list[int]]:

@@ -61,6 +61,7 @@ def _facts_of(facts: Facts) -> dict[str, Any]:
     return {
         "name": facts.record["name"],
         "gate": facts.gate,
+        "image": facts.record["image"],
         "calibration": facts.record["calibration"],
         "verdict": tables.verdict_sentence(facts.gate),
         "pca": tables.pca_comparison(facts.gate["metrics"]),

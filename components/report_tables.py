@@ -13,6 +13,8 @@ _PACKAGES = ("tfx", "tensorflow", "tf-keras", "apache-beam", "tensorflow-transfo
              "numpy", "scikit-learn")  # fmt: skip
 _LABELS_SHOWN = 50
 _REJECTS_SHOWN = 20
+_DIFFERENCE = "_diff"
+"""What TFMA appends for the difference from the baseline, which has a table of its own."""
 _RESULTS = ("history", "calibration", "metrics")
 """Keys of the model's record that hold results, not settings."""
 
@@ -39,7 +41,8 @@ def verdict_sentence(gate: Document) -> str:
         others = len(refused) - 1
         more = "" if not others else f" ({others} more {'bounds do' if others > 1 else 'bound does'} not hold either)"
         return f"Refused: {refused[0]['reason']}{more}."
-    bounds = "the gate's one bound holds" if len(rows) == 1 else f"all {len(rows)} bounds of the gate hold"
+    count = {1: "the one bound of the gate holds", 2: "both bounds of the gate hold"}
+    bounds = count.get(len(rows), f"all {len(rows)} bounds of the gate hold")
     comparison = pca_comparison(gate["metrics"])
     return f"Blessed: {bounds}{f', and the mean error is {comparison}' if comparison else ''}."
 
@@ -61,9 +64,9 @@ def bound(row: Document) -> str:
 
 def metrics_table(gate: Document) -> Document:
     """Metric names, and a row of values per label after the row of all images."""
-    names = [name for name in gate["metrics"] if name != "pca_mean_error"]
+    names = [name for name in gate["metrics"] if name != "pca_mean_error" and not name.endswith(_DIFFERENCE)]
     by_label = sorted(gate["metrics_by_label"].items())
-    rows = [("all images", [gate["metrics"][name] for name in names])]
+    rows = [("all", [gate["metrics"][name] for name in names])]
     rows += [(label or "(no label)", [values.get(name) for name in names]) for label, values in by_label]
     return {"names": names, "rows": rows[: _LABELS_SHOWN + 1], "left_out": max(0, len(rows) - _LABELS_SHOWN - 1)}
 
@@ -150,13 +153,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def _numeric(feature: Any) -> Document:
+def _numeric(feature: Any) -> str:
     statistics = feature.num_stats
-    return {
-        "count": int(statistics.common_stats.num_non_missing),
-        "missing": int(statistics.common_stats.num_missing),
-        "mean": statistics.mean,
-        "std_dev": statistics.std_dev,
-        "min": statistics.min,
-        "max": statistics.max,
-    }
+    missing = int(statistics.common_stats.num_missing)
+    note = f", {number(missing)} missing" if missing else ""
+    if statistics.min == statistics.max:
+        return number(statistics.mean) + note
+    spread = f"{number(statistics.mean)} ± {number(statistics.std_dev)}"
+    return f"{spread} ({number(statistics.min)} – {number(statistics.max)}){note}"

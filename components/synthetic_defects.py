@@ -23,7 +23,7 @@ _LARGEST_ASPECT = 2.0
 
 
 def occlude(image: Pixels, area: float, random: Random) -> Pixels:
-    """Cover a rectangle of this share of the image with black or white, whichever differs more from what it hides."""
+    """Cover a rectangle of this share of a bright image with black, of a dark one with white."""
     rows, columns = _rectangle(image, area, random)
     mask = np.zeros(image.shape[:2], bool)
     mask[rows, columns] = True
@@ -42,7 +42,7 @@ def cut_and_paste(image: Pixels, area: float, random: Random) -> Pixels:
 
 
 def scratch(image: Pixels, length: float, random: Random) -> Pixels:
-    """Draw a thin black or white line, as long as this share of the image's diagonal."""
+    """Draw a thin line, black on a bright image and white on a dark one, as long as this share of its diagonal."""
     height_px, width_px = image.shape[:2]
     angle = random.uniform(0, math.pi)
     half = length * math.hypot(height_px, width_px) / 2
@@ -178,7 +178,7 @@ def _rectangle(image: Pixels, area: float, random: Random) -> tuple[slice, slice
 
 def _cover(image: Pixels, mask: Mask) -> Pixels:
     covered = image.copy()
-    covered[mask] = 0 if image[mask].mean() > 127.5 else 255
+    covered[mask] = 0 if image.mean() > 127.5 else 255
     return covered
 
 

@@ -35,7 +35,9 @@ def create_pipeline(
     beam_args: list[str],
     find_baseline: Callable[[Channel], BaseNode] = latest_blessed_model,
 ) -> tfx_pipeline.Pipeline:
-    """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Evaluator -> Pusher, Report.
+    """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Evaluator -> Pusher.
+
+    Beside the Pusher, Report writes up every run, blessed or refused.
 
     `find_baseline` makes, from the candidate's channel, the node whose output `model` the candidate is compared with.
     """
