@@ -71,6 +71,7 @@ class ReconstructionEvaluatorExecutor(stock.Executor):
             "blessed": all(row["passed"] for row in rows),
             "metrics": {**overall, "pca_mean_error": pca_error},
             "metrics_by_label": by_label,
+            "baseline_metrics": gate.read_metrics(evaluation_uri, gate.BASELINE).get(None, {}),
             "thresholds": rows,
             "controls_refused": refused_controls,
         }

@@ -8,7 +8,7 @@ from typing import Any
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
 
-from schema.artifacts import COUNTS_FILE, GATE_FILE
+from schema.artifacts import COUNTS_FILE, GATE_FILE, REPORT_FILE, REPORT_TYPE
 
 _PIPELINE_CONTEXT = "pipeline"
 _RUN_CONTEXT = "pipeline_run"
@@ -20,6 +20,7 @@ _NO_VERDICT: dict[str, Any] = {
     "thresholds": [],
     "model_run": None,
     "images": {},
+    "report": None,
 }
 
 
@@ -61,18 +62,18 @@ def no_verdict() -> dict[str, Any]:
 def verdict_of_latest(connection: Any, pipeline: str) -> dict[str, Any]:
     """Verdict, metrics, thresholds, image counts and `model_run` (the folder of the logs) of the newest run."""
     with metadata.Metadata(connection) as handle:
-        return _verdict(handle.store, _runs(handle.store, pipeline)[0])
+        return _verdict(handle.store, runs_of(handle.store, pipeline)[0])
 
 
-def past_runs(connection: Any) -> dict[str, list[PastRun]]:
+def pastruns_of(connection: Any) -> dict[str, list[PastRun]]:
     """Pipeline -> all its runs, newest first."""
     with metadata.Metadata(connection) as handle:
         store = handle.store
         pipelines = sorted(context.name for context in store.get_contexts_by_type(_PIPELINE_CONTEXT))
-        return {name: [_past_run(store, run) for run in _runs(store, name)] for name in pipelines}
+        return {name: [_past_run(store, run) for run in runs_of(store, name)] for name in pipelines}
 
 
-def _runs(store: Any, pipeline: str) -> list[Any]:
+def runs_of(store: Any, pipeline: str) -> list[Any]:
     """The pipeline's run contexts, newest first."""
     context = store.get_context_by_type_and_name(_PIPELINE_CONTEXT, pipeline)
     executions = store.get_executions_by_context(context.id) if context else []
@@ -108,6 +109,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
     pushed = _output(store, run, "PushedModel")
     model_run = _output(store, run, "ModelRun")
     examples = _output(store, run, "Examples")
+    report = _output(store, run, REPORT_TYPE)
     destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     return {
         "blessed": gate["blessed"],
@@ -116,6 +118,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         "thresholds": gate["thresholds"],
         "model_run": model_run.uri if model_run else None,
         "images": json.loads(Path(examples.uri, COUNTS_FILE).read_text()) if examples else {},
+        "report": f"{report.uri}/{REPORT_FILE}" if report else None,
     }
 
 

@@ -25,3 +25,13 @@ WARMUP_FILE: Final = "assets.extra/tf_serving_warmup_requests"
 RECORD_FILE: Final = "assets.extra/autoencoder.json"
 PUSHED_STATISTICS_FOLDER: Final = "assets.extra/statistics"
 """In a pushed model: StatisticsGen's output for the images that it was trained on."""
+
+# In the Report's `report`: the page, and what was found out about synthetic defects, for programs.
+REPORT_TYPE: Final = "HtmlReport"
+REPORT_FILE: Final = "report.html"
+DEFECTS_FILE: Final = "synthetic_defects.json"
+
+# Custom properties of every artifact, set by whatever ran its component: what it took.
+SECONDS_PROPERTY: Final = "seconds"
+PEAK_MEMORY_PROPERTY: Final = "peak_memory_mb"
+"""Of the process that ran it."""
