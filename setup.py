@@ -45,7 +45,15 @@ setup(
     ],
     extras_require={
         "kubeflow": ["kfp>=2.5"],
-        "dev": ["build>=1.2", "hypothesis>=6.100", "moto[server]>=5", "mypy>=1.10", "pytest>=8", "ruff>=0.6", "types-PyYAML"],
+        "dev": [
+            "build>=1.2",
+            "hypothesis>=6.100",
+            "moto[server]>=5",
+            "mypy>=1.10",
+            "pytest>=8",
+            "ruff>=0.6",
+            "types-PyYAML",
+        ],
     },
     entry_points={"console_scripts": ["autoencoder=pipeline.cli:main"]},
 )

@@ -8,6 +8,7 @@ import click
 from pipeline.exit_codes import BAD_USAGE
 from pipeline.kubeflow_commands import compile_, rehearse, schedule, submit
 from pipeline.options import set_option
+from pipeline.push_command import push
 from pipeline.serve_command import score, serve
 
 
@@ -54,5 +55,5 @@ def runs(root: Path, as_json: bool) -> None:
     print_runs(root, as_json=as_json)
 
 
-for command in (serve, score, compile_, rehearse, submit, schedule):
+for command in (serve, score, push, compile_, rehearse, submit, schedule):
     main.add_command(command)

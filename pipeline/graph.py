@@ -94,6 +94,7 @@ def create_pipeline(
     pusher = AtomicPusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
+        evaluation=evaluator.outputs["evaluation"],
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=push_destination)
         ),

@@ -7,14 +7,17 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
+from tfx.utils import path_utils
 
-from schema.artifacts import COUNTS_FILE, GATE_FILE
+from schema.artifacts import COUNTS_FILE, GATE_FILE, NOT_PUSHED_BECAUSE
 
 _RUN_CONTEXT = "pipeline_run"
 _NODE_CONTEXT = "node"
+_DESTINATION = "pushed_destination"
 _NO_VERDICT: dict[str, Any] = {
     "blessed": False,
     "pushed": None,
+    "not_pushed_because": None,
     "metrics": {},
     "thresholds": [],
     "model_run": None,
@@ -32,6 +35,36 @@ class PastRun:
     verdict: str
     mean_error: float | None
     pushed: str | None
+
+
+@dataclass(frozen=True)
+class BlessedModel:
+    """The folder of a SavedModel, and that of its evaluation."""
+
+    path: str
+    evaluation: str
+
+
+def latest_blessed(connection: Any) -> BlessedModel | None:
+    """The model that was blessed last; None where none was."""
+    with metadata.Metadata(connection) as handle:
+        store = handle.store
+        blessings = [a for a in _artifacts(store, "ModelBlessing") if a.custom_properties["blessed"].int_value == 1]
+        if not blessings:
+            return None
+        latest = max(blessings, key=lambda artifact: int(artifact.id))
+        execution = store.get_events_by_artifact_ids([latest.id])[0].execution_id
+        ids = {event.path.steps[0].key: event.artifact_id for event in store.get_events_by_execution_ids([execution])}
+        model, evaluation = (store.get_artifacts_by_id([ids[key]])[0].uri for key in ("model", "evaluation"))
+        return BlessedModel(path_utils.serving_model_path(model), evaluation)
+
+
+def latest_destination(connection: Any) -> str | None:
+    """The folder of versions that a model was pushed to last; None where none was."""
+    with metadata.Metadata(connection) as handle:
+        pushed = [a for a in _artifacts(handle.store, "PushedModel") if _text(a, _DESTINATION)]
+        latest = max(pushed, key=lambda artifact: int(artifact.id), default=None)
+        return _text(latest, _DESTINATION).rpartition("/")[0] if latest else None
 
 
 def last_durations(connection: Any) -> dict[str, float]:
@@ -91,15 +124,21 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
     pushed = _output(store, run, "PushedModel")
     model_run = _output(store, run, "ModelRun")
     examples = _output(store, run, "Examples")
-    destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     return {
         "blessed": gate["blessed"],
-        "pushed": destination or None,
+        "pushed": (_text(pushed, _DESTINATION) or None) if pushed else None,
+        "not_pushed_because": (_text(pushed, NOT_PUSHED_BECAUSE) or None) if pushed else None,
         "metrics": gate["metrics"],
         "thresholds": gate["thresholds"],
         "model_run": model_run.uri if model_run else None,
         "images": json.loads(Path(examples.uri, COUNTS_FILE).read_text()) if examples else {},
     }
+
+
+def _text(artifact: Any, name: str) -> str:
+    """A custom property; empty where it is not there (asking for it by index would make it)."""
+    found = artifact.custom_properties
+    return str(found[name].string_value) if name in found else ""
 
 
 def _output(store: Any, run: Any, type_name: str) -> Any:

@@ -48,10 +48,11 @@ def _run(
     with console.status("loading TensorFlow Extended") if console.is_terminal else contextlib.nullcontext():
         from tfx.orchestration import metadata
 
-        from pipeline import history
+        from pipeline import history, kubeflow_object_store
         from pipeline.graph import create_pipeline
         from pipeline.local_runner import run_pipeline
 
+    kubeflow_object_store.register(os.environ)  # for `push.destination: s3://...`
     connection = metadata.sqlite_metadata_connection_config(str(folder / METADATA_FILE))
     pipeline = create_pipeline(
         configuration,
