@@ -44,10 +44,11 @@ def _run(
 ) -> int:
     use_keras_2()
     with console.status("loading TensorFlow Extended") if console.is_terminal else contextlib.nullcontext():
-        from pipeline import history
+        from pipeline import history, kubeflow_object_store
         from pipeline.graph import create_pipeline
         from pipeline.local_runner import run_pipeline
 
+    kubeflow_object_store.register(os.environ)  # for `push.destination: s3://...`
     try:
         connection = connection_of(configuration.metadata, folder)
     except PasswordMissingError as error:

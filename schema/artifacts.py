@@ -14,10 +14,15 @@ CALIBRATION_FILE: Final = "calibration.json"
 
 # In the Evaluator's `evaluation`: the verdict, bound by bound.
 GATE_FILE: Final = "gate.json"
+# Beside it: TFRecords of test images with their errors, which the Pusher replays against what it pushes.
+PARITY_FILE: Final = "parity.tfrecord"
 
 # In ImageExampleGen's `examples`.
 COUNTS_FILE: Final = "counts.json"
 REJECTS_FILE: Final = "rejects.jsonl"
+
+# A property of the Pusher's `pushed_model`: why a blessed model was not pushed.
+NOT_PUSHED_BECAUSE: Final = "not_pushed_because"
 
 SAVED_MODEL_FILE: Final = "saved_model.pb"
 # Beside it: TFRecords of PredictionLog, where TensorFlow Serving looks for them, and what it ignores.
