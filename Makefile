@@ -5,6 +5,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 CONFIG ?= configs/digits.yaml
 ARGS ?=
+SIZE ?= full
 PY_FILES := schema components trainer pipeline serving bench tests setup.py
 # Any Python 3.10: pyenv's own shim answers only for versions it was told about, so ask for the version file's.
 PYTHON ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python3.10 \
@@ -12,10 +13,10 @@ PYTHON ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python
 	2>/dev/null && command -v "$$p" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test check format lock wheel clean
+.PHONY: help setup run serve test test-cluster bench bench-serving check format lock wheel clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv from the locks (a minute; 3 GB)
 
@@ -26,8 +27,8 @@ $(STAMP): requirements.lock requirements-dev.lock requirements-uv.lock
 	@echo "setting up $(VENV) with $(PYTHON)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
-	@$(VENV)/bin/uv pip sync --quiet --python $(VENV)/bin/python --require-hashes requirements-uv.lock requirements.lock \
-	requirements-dev.lock
+	@$(VENV)/bin/uv pip sync --quiet --compile-bytecode --python $(VENV)/bin/python --require-hashes requirements-uv.lock \
+	requirements.lock requirements-dev.lock
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -40,6 +41,15 @@ serve: $(STAMP) ## serve the model that was pushed last (REST 8501, gRPC 8500)
 test: $(STAMP) ## lint, types and every test that needs no special machine
 	@$(MAKE) --no-print-directory lint
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+test-cluster: $(STAMP) ## the whole pipeline through a Beam job service and its workers (minutes)
+	@$(VENV)/bin/python -m pytest -m cluster tests/cluster $(ARGS)
+
+bench: $(STAMP) ## hold every claim about speed against its reference (SIZE=small for minutes; ARGS="--json bench.json")
+	@$(VENV)/bin/python -m bench --size $(SIZE) $(ARGS)
+
+bench-serving: $(STAMP) ## the same for serving alone
+	@$(VENV)/bin/python -m bench serving --size $(SIZE) $(ARGS)
 
 check: $(STAMP) ## format check, lint, types and the quick tests, in about a minute
 	@$(MAKE) --no-print-directory lint

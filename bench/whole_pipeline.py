@@ -38,7 +38,7 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
             write_made_images(images, extent.images, seed=0)
         rows = [_measure(images, Path(folder, f"repetition-{i}"), extent) for i in range(repetitions)]
     cold, plain, warm = zip(*rows, strict=True)
-    what = f"{extent['images']:,} images, dense, {extent['epochs']} epochs"
+    what = f"{extent.images:,} images, dense, {extent.epochs} epochs"
     return [
         Comparison(_AREA, f"{what}, cold", "one plain script", cold, plain, _MAX_OF_PLAIN, extent.images),
         Comparison(_AREA, f"{what}, again with another threshold", "the cold run", warm, cold, _MAX_WARM_OF_COLD),

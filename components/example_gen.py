@@ -97,7 +97,7 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
     def __init__(self, *, settings: DataSettings, data_fingerprint: str, source_fingerprint: str) -> None:
         super().__init__(
             spec=ImageExampleGenSpec(
-                settings=settings.model_dump_json(),
+                settings=settings.model_dump_json(exclude={"drift"}),  # judged later, by ExampleValidator
                 data_fingerprint=data_fingerprint,
                 source_fingerprint=source_fingerprint,
                 examples=types.Channel(type=standard_artifacts.Examples),

@@ -2,10 +2,11 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trainer.model_settings import ModelSettings
 
+ScoreName = Literal["error", "worst_pixels", "patch_max", "local_ssim", "weighted_error", "latent_distance", "ensemble"]
 Normalisation = Literal["unit", "zscore", "minmax"]
 
 
@@ -42,3 +43,33 @@ class TrainerSettings(ModelSettings):
     """Epochs without a better validation loss before training stops; the best epoch's weights are kept."""
     cache_mb: int = Field(2048, ge=0)
     """Decoded images up to this size stay in memory; beyond it they are cached on disk."""
+
+
+class CalibrationSettings(BaseModel):
+    """The part of `evaluation:` that the Calibrator reads: what is scored, and how often it may raise a false alarm."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    score: ScoreName = "error"
+    """What the threshold is applied to."""
+    score_members: tuple[ScoreName, ...] = ("error", "worst_pixels", "latent_distance")
+    """The scores that `ensemble` averages."""
+    worst_percent: float = Field(1.0, gt=0, le=100)
+    """`worst_pixels`, `local_ssim`: the share of an image's pixels, its worst, that counts, in percent."""
+    patch_px: int | None = Field(None, ge=1)
+    """`patch_max`: the side of a patch; null: a sixteenth of the image's shorter side, at least 3."""
+    false_alarm_rate: float = Field(0.01, gt=0, lt=1)
+    """Of fresh normal images at most this share raises an alarm."""
+
+    @model_validator(mode="after")
+    def _check_members(self) -> "CalibrationSettings":
+        if not self.score_members or "ensemble" in self.score_members:
+            raise ValueError(
+                f"evaluation.score_members {list(self.score_members)}: name one or more scores, not 'ensemble' itself"
+            )
+        return self
+
+    def patch_side_px(self, height_px: int, width_px: int) -> int:
+        """The side of a patch in an image of that size."""
+        shorter = min(height_px, width_px)
+        return min(self.patch_px or max(3, round(shorter / 16)), shorter)

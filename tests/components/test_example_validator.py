@@ -15,6 +15,7 @@ from components.example_validator import StrictExampleValidatorExecutor
 from components.image_files import StoredImage
 from components.image_sources import DataError, SourceImage
 from components.schema_gen import CuratedSchemaGen, CuratedSchemaGenExecutor
+from components.settings import DriftSettings
 from schema import features
 
 SCHEMA_TEXT = Path(__file__).parents[2].joinpath("schema/schema.pbtxt").read_text()
@@ -51,7 +52,9 @@ def validate(tmp_path, examples):
     (tmp_path / "schema").mkdir()
     CuratedSchemaGenExecutor().Do({}, {"schema": [schema]}, {"schema_text": SCHEMA_TEXT})
     StrictExampleValidatorExecutor().Do(
-        {"statistics": [statistics], "schema": [schema]}, {"anomalies": [anomalies]}, {}
+        {"statistics": [statistics], "schema": [schema]},
+        {"anomalies": [anomalies]},
+        {"drift": DriftSettings(action="ignore").model_dump_json()},
     )
 
 
