@@ -96,6 +96,7 @@ def test_nothing_of_the_local_graph_is_left_out(spec: dict[str, Any]) -> None:
         "Trainer",
         "latest-blessed-model",
         "Evaluator",
+        "Report",
         "Pusher",
     }
 
