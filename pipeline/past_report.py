@@ -10,28 +10,26 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
 from tfx.types import Artifact, artifact_utils
 
-from components.report import REPORT_KEY, ReportSpec, report_inputs
+from components.report import REPORT_KEY, Report, ReportSpec, report_inputs
 from components.report_page import write_report
-from pipeline.run import METADATA_FILE
+from pipeline.history import runs_of
 from schema.artifacts import REPORT_FILE
 
-_RUN_CONTEXT, _NODE_CONTEXT = "pipeline_run", "node"
-_SECTIONS = {"ImageExampleGen": "data", "Evaluator": "evaluation"}
-"""Component -> the section of the configuration that it is given as `settings`."""
+_NODE_CONTEXT = "node"
 
 
 class NoReportError(Exception):
     """There is no such run, or nothing to report of it; the message says which."""
 
 
-def find_or_build(folder: Path, run_id: str | None, *, rebuild: bool) -> Path:
+def find_or_build(folder: Path, connection: Any, run_id: str | None, *, rebuild: bool) -> Path:
     """The page of the run with this id, or of the newest that was evaluated.
 
     One that must be written goes to `reports/<run id>/`; the newest run's also becomes `report.html` in `folder`.
     """
-    with metadata.Metadata(metadata.sqlite_metadata_connection_config(str(folder / METADATA_FILE))) as handle:
+    with metadata.Metadata(connection) as handle:
         store = handle.store
-        runs = sorted(store.get_contexts_by_type(_RUN_CONTEXT), key=lambda c: -int(c.id))
+        runs = runs_of(store, folder.absolute().name)
         evaluated = [run for run in runs if "evaluation" in _outputs(store, run)[0]]
         chosen = [run for run in evaluated if run_id in (None, run.name)]
         if not chosen:
@@ -49,15 +47,15 @@ def find_or_build(folder: Path, run_id: str | None, *, rebuild: bool) -> Path:
 
 
 def _outputs(store: Any, run: Any) -> tuple[dict[str, list[Artifact]], dict[str, str], dict[str, Any]]:
-    """(artifacts by the Report's input keys, the component that wrote each, the configuration's sections)."""
+    """(artifacts by the Report's input keys, the component that wrote each, the Report's `settings`)."""
     artifacts: dict[str, list[Artifact]] = {}
     producers: dict[str, str] = {}
     settings: dict[str, Any] = {}
     for execution in sorted(store.get_executions_by_context(run.id), key=lambda e: int(e.id)):
         contexts = store.get_contexts_by_execution(execution.id)
         [component] = [c.name.rpartition(".")[2] for c in contexts if c.type == _NODE_CONTEXT]
-        if component in _SECTIONS:
-            settings[_SECTIONS[component]] = json.loads(execution.custom_properties["settings"].string_value)
+        if component == Report.__name__:
+            settings = json.loads(execution.custom_properties["settings"].string_value)
         for key, event_type, artifact in _written(store, execution):
             if event_type == mlmd.Event.INTERNAL_OUTPUT:
                 key = {"model": "baseline_model"}.get(key, "")
