@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from components.image_files import Pixels, from_pixels
+from components.image_files import Pixels, from_pixels_of_many
 from components.settings import DataSettings
 from components.source_plan import (
     DataError,
@@ -21,6 +21,7 @@ from components.source_plan import (
     fingerprint_files,
     require_folder,
     row_ranges,
+    rows_per_batch,
 )
 from schema.features import TEST, TRAIN
 
@@ -40,12 +41,16 @@ class IdxShard:
     stop: int
 
     def read(self) -> Iterator[SourceImage | Reject]:
-        images = read_idx(self.images_path, dimensions=3)
+        images = np.asarray(read_idx(self.images_path, dimensions=3))
         labels = read_idx(self.labels_path, dimensions=1) if self.labels_path else None
         stem = Path(self.images_path).name.removesuffix(".gz")
-        for row in range(self.start, self.stop):
-            label = "" if labels is None else str(labels[row])
-            yield SourceImage(f"{stem}/{row:07d}", label, self.named_split, None, from_pixels(images[row]))
+        step = rows_per_batch(images[0].nbytes)
+        for start in range(self.start, self.stop, step):
+            rows = range(start, min(start + step, self.stop))
+            images_of_rows = from_pixels_of_many(images[rows.start : rows.stop])
+            labels_of_rows = [""] * len(rows) if labels is None else map(str, labels[rows.start : rows.stop].tolist())
+            for row, label, stored in zip(rows, labels_of_rows, images_of_rows, strict=True):
+                yield SourceImage(f"{stem}/{row:07d}", label, self.named_split, None, stored)
 
 
 def plan_idx(folder: Path, settings: DataSettings) -> SourcePlan:

@@ -1,7 +1,7 @@
 """`numpy`: an array of images in a .npy file, or one or more, with labels, in an .npz file.
 
-Rows are read as a stream at their offset (NEP 1 fixes the layout), so that memory holds one image, whatever the
-array's size and whether or not the .npz is compressed. Pickled objects are never loaded.
+Rows are read as a stream at their offset (NEP 1 fixes the layout), so that memory holds about a
+megabyte, whatever the array's size and whether or not the .npz is compressed. Pickled objects are never loaded.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from components.image_files import MAX_PIXELS, Pixels, from_pixels
+from components.image_files import MAX_PIXELS, StoredImage, from_pixels_of_many
 from components.settings import DataSettings
 from components.source_plan import (
     DataError,
@@ -31,6 +31,7 @@ from components.source_plan import (
     fingerprint_files,
     require_file,
     row_ranges,
+    rows_per_batch,
 )
 from schema.features import EVAL, TEST, TRAIN
 
@@ -79,17 +80,18 @@ class StoredArray:
     dtype: str
     offset: int
 
-    def rows(self, start: int, stop: int) -> Iterator[npt.NDArray[Any]]:
-        """Rows [start, stop) along the first axis, one at a time. Raises DataError where the file breaks off."""
+    def batches(self, start: int, stop: int) -> Iterator[npt.NDArray[Any]]:
+        """Rows [start, stop) along the first axis, some at a time. Raises DataError where the file breaks off."""
         dtype, row_shape = np.dtype(self.dtype), self.shape[1:]
         row_bytes = dtype.itemsize * math.prod(row_shape)
         with _opened(self.path, self.member) as stream:
             stream.seek(self.offset + start * row_bytes)
-            for row in range(start, stop):
-                content = stream.read(row_bytes)
-                if len(content) < row_bytes:
-                    raise DataError(f"{self.path}: ended at row {row} while it was read")
-                yield np.frombuffer(content, dtype).reshape(row_shape)
+            for row in range(start, stop, rows_per_batch(row_bytes)):
+                wanted_bytes = row_bytes * min(rows_per_batch(row_bytes), stop - row)
+                content = stream.read(wanted_bytes)
+                if len(content) < wanted_bytes:
+                    raise DataError(f"{self.path}: ended at row {row + len(content) // row_bytes} while it was read")
+                yield np.frombuffer(content, dtype).reshape(-1, *row_shape)
 
 
 @dataclass(frozen=True)
@@ -105,24 +107,34 @@ class NumpyShard:
     def read(self) -> Iterator[SourceImage | Reject]:
         name = urllib.parse.quote(Path(self.images.path).name)
         stem = f"{name}/{self.images.member.removesuffix('.npy')}" if self.images.member else name
-        for row, pixels, label in zip(
-            range(self.start, self.stop), self.images.rows(self.start, self.stop), self._labels(), strict=True
-        ):
+        for row, image, label in zip(range(self.start, self.stop), self._images(), self._labels(), strict=True):
             image_id = f"{stem}/{row:07d}"
-            try:
-                stored = from_pixels(_to_uint8(pixels))
-            except ValueError as error:
-                yield Reject(image_id, str(error))
+            if isinstance(image, StoredImage):
+                yield SourceImage(image_id, label, self.named_split, None, image)
             else:
-                yield SourceImage(image_id, label, self.named_split, None, stored)
+                yield Reject(image_id, image)
+
+    def _images(self) -> Iterator[StoredImage | str]:
+        """Each row's image, or the reason why it is none."""
+        for batch in self.images.batches(self.start, self.stop):
+            if batch.dtype == np.uint8:
+                yield from from_pixels_of_many(batch)
+                continue
+            values = batch.reshape(len(batch), -1)
+            lows, highs = values.min(axis=1), values.max(axis=1)
+            is_usable = (lows >= 0.0) & (highs <= 1.0)  # not so where one is not a number
+            usable = np.round(batch[is_usable].astype(np.float32) * 255.0).astype(np.uint8)
+            images = from_pixels_of_many(usable)
+            for row, low, high in zip(is_usable, lows, highs, strict=True):
+                yield next(images) if row else f"values from {low:g} to {high:g}; floats must lie in [0, 1]"
 
     def _labels(self) -> Iterator[str]:
         if self.labels is None:
             yield from [""] * (self.stop - self.start)
             return
-        for row in self.labels.rows(self.start, self.stop):
-            label = row.reshape(-1)[0]
-            yield label.decode("utf-8", "surrogateescape") if isinstance(label, bytes) else str(label)
+        for batch in self.labels.batches(self.start, self.stop):
+            for label in batch.reshape(-1):
+                yield label.decode("utf-8", "surrogateescape") if isinstance(label, bytes) else str(label)
 
 
 def plan_numpy(settings: DataSettings) -> SourcePlan:
@@ -223,16 +235,6 @@ def _checked_labels(labels: StoredArray, images: StoredArray) -> StoredArray:
     if labels.shape[0] != images.shape[0]:
         raise DataError(f"{name}: holds {labels.shape[0]:,} labels for the {images.shape[0]:,} of {images.member}")
     return labels
-
-
-def _to_uint8(pixels: npt.NDArray[Any]) -> Pixels:
-    """Raises ValueError for floats outside [0, 1]."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0.0 and high <= 1.0):
-        raise ValueError(f"values from {low:g} to {high:g}; floats must lie in [0, 1]")
-    return np.round(pixels.astype(np.float32) * 255.0).astype(np.uint8)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from components.image_files import StoredImage
 from schema.features import EVAL, TEST, TRAIN
@@ -18,8 +18,7 @@ class DataError(Exception):
     """The data cannot be used; the message names the culprit and the remedy."""
 
 
-@dataclass(frozen=True)
-class SourceImage:
+class SourceImage(NamedTuple):
     """One readable image with what its source says of it."""
 
     image_id: str
@@ -55,6 +54,15 @@ class SourcePlan:
     has_named_eval: bool
     fingerprint: str
     """Changes when a file is added, removed or changed (name, size, modification time)."""
+
+
+BATCH_BYTES: Final = 1 << 20
+"""Arrays are read, and their images described and compressed, about so much at a time."""
+
+
+def rows_per_batch(row_bytes: int) -> int:
+    """As many rows as make a batch; one if a row is larger than that."""
+    return max(1, BATCH_BYTES // row_bytes)
 
 
 def row_ranges(row_count: int, rows_per_range: int) -> Iterator[tuple[int, int]]:
