@@ -15,13 +15,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from components.image_files import MAX_PIXELS, StoredImage, from_pixels_of_many
+from components.object_store import AnyPath, as_path
 from components.settings import DataSettings
 from components.source_plan import (
     DataError,
@@ -105,7 +105,7 @@ class NumpyShard:
     stop: int
 
     def read(self) -> Iterator[SourceImage | Reject]:
-        name = urllib.parse.quote(Path(self.images.path).name)
+        name = urllib.parse.quote(as_path(self.images.path).name)
         stem = f"{name}/{self.images.member.removesuffix('.npy')}" if self.images.member else name
         for row, image, label in zip(range(self.start, self.stop), self._images(), self._labels(), strict=True):
             image_id = f"{stem}/{row:07d}"
@@ -143,7 +143,7 @@ def plan_numpy(settings: DataSettings) -> SourcePlan:
     Images are [N, H, W], [N, H, W, 1] or [N, H, W, 3], of uint8 or of floats in [0, 1]; labels are [N] or [N, 1],
     of integers or strings. Raises DataError for anything else.
     """
-    path = Path(settings.path or "").expanduser().absolute()
+    path = as_path(settings.path or "")
     require_file(path, kind="the .npy or .npz file")
     shards: list[NumpyShard] = []
     for images, labels, named_split in _arrays(path):
@@ -155,13 +155,13 @@ def plan_numpy(settings: DataSettings) -> SourcePlan:
     return SourcePlan(tuple(shards), count, has_named_eval, fingerprint_files(path.parent, [path.name]))
 
 
-def _arrays(path: Path) -> Iterator[tuple[StoredArray, StoredArray | None, str | None]]:
+def _arrays(path: AnyPath) -> Iterator[tuple[StoredArray, StoredArray | None, str | None]]:
     with path.open("rb") as file:
         is_archive = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
     if not is_archive:
         yield _checked_images(_read_header(path, None)), None, None
         return
-    with _naming(path), zipfile.ZipFile(path) as archive:
+    with _naming(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
         members = set(archive.namelist())
     known = [names for names in _KNOWN_NAMES if f"{names.images}.npy" in members]
     if not known:
@@ -178,7 +178,7 @@ def _arrays(path: Path) -> Iterator[tuple[StoredArray, StoredArray | None, str |
         yield images, labels, names.named_split
 
 
-def _read_header(path: Path, member: str | None) -> StoredArray:
+def _read_header(path: AnyPath, member: str | None) -> StoredArray:
     """Shape, type and offset, checked against the number of bytes that the file or the archive says it holds."""
     with _opened(str(path), member) as stream:
         head = io.BytesIO(stream.read(_MAX_HEADER_BYTES))
@@ -202,10 +202,10 @@ def _read_header(path: Path, member: str | None) -> StoredArray:
     return StoredArray(str(path), member, shape, dtype.str, head.tell())
 
 
-def _check_size(name: str, path: Path, member: str | None, *, expected_bytes: int) -> None:
+def _check_size(name: str, path: AnyPath, member: str | None, *, expected_bytes: int) -> None:
     with _naming(path):
         if member:
-            with zipfile.ZipFile(path) as archive:
+            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
                 actual_bytes = archive.getinfo(member).file_size
         else:
             actual_bytes = path.stat().st_size
@@ -239,16 +239,17 @@ def _checked_labels(labels: StoredArray, images: StoredArray) -> StoredArray:
 
 @contextlib.contextmanager
 def _opened(path: str, member: str | None) -> Iterator[BinaryIO]:
-    with _naming(Path(path)), contextlib.ExitStack() as stack:
+    with _naming(as_path(path)), contextlib.ExitStack() as stack:
         if member is None:
-            yield stack.enter_context(Path(path).open("rb"))
+            yield stack.enter_context(as_path(path).open("rb"))
         else:
-            archive = stack.enter_context(zipfile.ZipFile(path))
+            stream = stack.enter_context(as_path(path).open("rb"))
+            archive = stack.enter_context(zipfile.ZipFile(stream))
             yield cast(BinaryIO, stack.enter_context(archive.open(member)))
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: AnyPath) -> Iterator[None]:
     """What a damaged file or archive raises, as a DataError that names it."""
     try:
         yield
