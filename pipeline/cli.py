@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline.doctor_command import doctor
+from pipeline.drift_command import drift
 from pipeline.exit_codes import BAD_USAGE
 from pipeline.kubeflow_commands import compile_, rehearse, schedule, submit
 from pipeline.options import set_option
@@ -75,5 +76,5 @@ def runs(root: Path, config: Path | None, as_json: bool) -> None:
         sys.exit(BAD_USAGE)
 
 
-for command in (report, serve, score, push, compile_, rehearse, submit, schedule, doctor):
+for command in (report, serve, score, drift, push, compile_, rehearse, submit, schedule, doctor):
     main.add_command(command)

@@ -6,6 +6,7 @@ from pyarrow import fs as arrow
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
+from components.push_destination import digest_of, push, rollback, versions, withdrawn
 from components.pushed_baseline import newest_version
 from pipeline.kubeflow_launcher import download, upload
 
@@ -36,3 +37,17 @@ def test_an_artifact_travels_without_its_empty_folders(s3: arrow.S3FileSystem, t
     download(s3, "s3://bucket/run/model", tmp_path / "pod")
     found = {path.relative_to(tmp_path / "pod").as_posix() for path in (tmp_path / "pod").rglob("*")}
     assert found == {"saved_model.pb", "variables", "variables/variables.index"}
+
+
+def test_a_push_is_rolled_back_listed_and_kept_from_coming_back(s3: arrow.S3FileSystem, tmp_path: Path) -> None:
+    destination = "s3://bucket/rolled/back"
+    for name in ("earlier", "later"):
+        model = _model(tmp_path / name)
+        (model / "variables" / "variables.index").write_bytes(name.encode())
+        push(str(model), destination, check=lambda folder: None)
+    done = rollback(destination, check=lambda folder: None)
+    newest, left, returned_to = versions(destination)
+    assert (done.left.number, done.returned_to, done.pushed.path) == (left.number, returned_to, newest.path)
+    assert newest.digest == returned_to.digest == digest_of(str(tmp_path / "earlier"))
+    assert [*withdrawn(destination)] == [left.digest] == [digest_of(str(tmp_path / "later"))]
+    assert newest_version(destination) == newest.path
