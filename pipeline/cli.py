@@ -9,6 +9,8 @@ from pipeline.doctor_command import doctor
 from pipeline.exit_codes import BAD_USAGE
 from pipeline.kubeflow_commands import compile_, rehearse, schedule, submit
 from pipeline.options import set_option
+from pipeline.push_command import push
+from pipeline.report_command import report
 from pipeline.serve_command import score, serve
 
 
@@ -73,5 +75,5 @@ def runs(root: Path, config: Path | None, as_json: bool) -> None:
         sys.exit(BAD_USAGE)
 
 
-for command in (serve, score, compile_, rehearse, submit, schedule, doctor):
+for command in (report, serve, score, push, compile_, rehearse, submit, schedule, doctor):
     main.add_command(command)

@@ -7,14 +7,28 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from components.settings import DataSettings, EvaluationSettings
+from components.settings import DataSettings, GateSettings
 from pipeline.kubeflow_settings import KubeflowSettings
 from pipeline.metadata_store import MetadataSettings
-from trainer.settings import ImageSettings, TrainerSettings
+from trainer.settings import CalibrationSettings, ImageSettings, TrainerSettings
 
 
 class ConfigurationError(Exception):
     """The configuration cannot be used; the message names the file, the field, the value and the remedy."""
+
+
+class EvaluationSettings(CalibrationSettings, GateSettings):
+    """The anomaly score with its false-alarm rate, and the gate: each part is the cache key of its own component."""
+
+    @property
+    def calibration(self) -> CalibrationSettings:
+        """What the Calibrator reads."""
+        return CalibrationSettings.model_validate(self.model_dump(include=set(CalibrationSettings.model_fields)))
+
+    @property
+    def gate(self) -> GateSettings:
+        """What the Evaluator reads."""
+        return GateSettings.model_validate(self.model_dump(include=set(GateSettings.model_fields)))
 
 
 class PushSettings(BaseModel):
