@@ -97,7 +97,7 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
     def __init__(self, *, settings: DataSettings, data_fingerprint: str, source_fingerprint: str) -> None:
         super().__init__(
             spec=ImageExampleGenSpec(
-                settings=settings.model_dump_json(),
+                settings=settings.model_dump_json(exclude={"drift"}),  # judged later, by ExampleValidator
                 data_fingerprint=data_fingerprint,
                 source_fingerprint=source_fingerprint,
                 examples=types.Channel(type=standard_artifacts.Examples),
@@ -135,6 +135,8 @@ def to_example(image: SourceImage) -> tf.train.Example:
     }
     if image.is_anomaly is not None:
         values[features.IS_ANOMALY] = _int(image.is_anomaly)
+    if image.mask is not None:
+        values[features.MASK] = _bytes(image.mask)
     return tf.train.Example(features=tf.train.Features(feature=values))
 
 

@@ -1,7 +1,9 @@
 """One image, as bytes or pixels -> what an example stores: bytes that TensorFlow can decode, and small numbers."""
 
+import contextlib
 import hashlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ MAX_PIXELS = 100_000_000
 
 _DECODABLE_IN_GRAPH = {("PNG", "L"), ("PNG", "RGB"), ("JPEG", "L"), ("JPEG", "RGB")}
 _EXIF_ORIENTATION = 0x0112
+_BLACK_IS_ZERO = ("1", "L", "I", "I;16", "F", "RGB")
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -40,9 +43,13 @@ def from_pixels(pixels: Pixels) -> StoredImage:
     """Pixels [H, W], [H, W, 1] or [H, W, 3] of type uint8 -> PNG."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
+    return _stored(_png(pixels), pixels)
+
+
+def _png(pixels: Pixels) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return _stored(buffer.getvalue(), pixels)
+    return buffer.getvalue()
 
 
 def from_file_bytes(content: bytes) -> StoredImage:
@@ -53,17 +60,39 @@ def from_file_bytes(content: bytes) -> StoredImage:
 
     Raises UnreadableImageError for empty, truncated, foreign or oversized content.
     """
+    with _opened(content) as image:
+        if _needs_no_conversion(image):
+            decoded = _decode_as_serving_does(content)
+            if decoded is not None:
+                return _stored(content, decoded)
+        return from_pixels(_to_grey_or_rgb(image))
+
+
+def mask_from_file_bytes(content: bytes, *, height_px: int, width_px: int) -> bytes:
+    """The bytes of an image file that is black where all is well -> a PNG of [H, W], 255 on every other pixel.
+
+    Transparency is ignored. Raises UnreadableImageError for content that is no image of this size.
+    """
+    with _opened(content) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.size != (width_px, height_px):
+            raise UnreadableImageError(f"{upright.width}x{upright.height} pixels, the image {width_px}x{height_px}")
+        if upright.mode not in _BLACK_IS_ZERO:
+            upright = upright.convert("RGB")
+        is_defective = np.asarray(upright).reshape(height_px, width_px, -1).any(axis=2)
+    return _png(is_defective.astype(np.uint8) * 255)
+
+
+@contextlib.contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """The image, of whose pixels none is decoded yet; what goes wrong then is raised as UnreadableImageError."""
     if not content:
         raise UnreadableImageError("empty file")
     try:
         image = Image.open(io.BytesIO(content))
         if image.width * image.height > MAX_PIXELS:
             raise UnreadableImageError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
-        if _needs_no_conversion(image):
-            decoded = _decode_as_serving_does(content)
-            if decoded is not None:
-                return _stored(content, decoded)
-        return from_pixels(_to_grey_or_rgb(image))
+        yield image
     except UnreadableImageError:
         raise
     except Image.DecompressionBombError:

@@ -22,13 +22,13 @@ from typing import Any, Final
 from absl import logging
 from google.protobuf import json_format
 from tfx.components.pusher import component, executor
-from tfx.dsl.components.base import executor_spec
+from tfx.dsl.components.base import base_component, executor_spec
 from tfx.dsl.io import fileio
 from tfx.proto import pusher_pb2
-from tfx.types import artifact_utils, standard_component_specs
+from tfx.types import Channel, artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.utils import io_utils, json_utils
 
-from schema.artifacts import SAVED_MODEL_FILE
+from schema.artifacts import PUSHED_STATISTICS_FOLDER, SAVED_MODEL_FILE
 
 PARTIAL_SUFFIX: Final = ".partial"
 ABANDONED_AFTER_S: Final = 24 * 3600
@@ -177,45 +177,64 @@ class AtomicPushExecutor(executor.Executor):
             return
         model = self.GetModelPath(input_dict)
         config = _config(exec_properties)
-        pushed = push(
-            model,
-            _base_directory(exec_properties),
-            check=load_in_fresh_process if config.smoke_check else lambda folder: None,
-            keep=config.keep,
-        )
+
+        def complete_and_check(folder: Path) -> None:
+            """The statistics go along: the next run's images are compared with them."""
+            for statistics in input_dict.get(standard_component_specs.STATISTICS_KEY, []):
+                io_utils.copy_dir(statistics.uri, str(folder / PUSHED_STATISTICS_FOLDER))
+            if config.smoke_check:
+                load_in_fresh_process(folder)
+
+        pushed = push(model, _base_directory(exec_properties), check=complete_and_check, keep=config.keep)
         io_utils.copy_dir(model, model_push.uri)
         self._MarkPushed(model_push, pushed_destination=pushed.path, pushed_version=str(pushed.number))
         logging.info("Version %d pushed to %s.", pushed.number, pushed.path)
 
 
+class AtomicPusherSpec(standard_component_specs.PusherSpec):
+    INPUTS = {
+        **standard_component_specs.PusherSpec.INPUTS,
+        standard_component_specs.STATISTICS_KEY: component_spec.ChannelParameter(
+            type=standard_artifacts.ExampleStatistics, optional=True
+        ),
+    }
+
+
 class AtomicPusher(component.Pusher):
     """TFX's Pusher, with the same inputs, outputs and properties, and versions that appear all at once.
+
+    One input is new: `statistics`, of the images that the model was trained on, which a version then holds too.
 
     `custom_config` may say `keep`, how many versions stay (all of them if it does not), and `smoke_check`,
     whether the model is loaded in a fresh process first (True if it does not).
     """
 
+    SPEC_CLASS = AtomicPusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(AtomicPushExecutor)
 
     def __init__(
         self,
-        model: Any = None,
+        model: Any,
         model_blessing: Any = None,
         infra_blessing: Any = None,
         push_destination: Any = None,
+        statistics: Any = None,
         custom_config: dict[str, Any] | None = None,
     ) -> None:
         """As TFX's Pusher; raises ValueError for a `custom_config` that this one does not know."""
         if push_destination is None:
             raise ValueError("push_destination: say where to push to")
         PushConfig.parse(custom_config)
-        super().__init__(
+        spec = AtomicPusherSpec(
             model=model,
             model_blessing=model_blessing,
             infra_blessing=infra_blessing,
             push_destination=push_destination,
-            custom_config=custom_config,
+            statistics=statistics,
+            custom_config=json_utils.dumps(custom_config),
+            pushed_model=Channel(type=standard_artifacts.PushedModel),
         )
+        base_component.BaseComponent.__init__(self, spec=spec)  # TFX's own Pusher has no room for another input
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The `data:` and `evaluation:` sections of the configuration."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -12,6 +12,7 @@ MetricName = Literal[
     "auroc", "aupr", "f1", "recall_at_1pct", "recall_at_5pct", "pixel_auroc", "region_overlap",
 ]  # fmt: skip
 SourceName = Literal["digits", "mnist", "fashion_mnist", "idx", "folder", "numpy", "tfrecord", "csv"]
+DriftFeature = Literal["label", "height_px", "width_px", "channels", "mean_intensity", "contrast"]
 _PATH_IS = {
     "idx": "the folder that holds the IDX files",
     "folder": "the folder that holds the images",
@@ -21,8 +22,19 @@ _PATH_IS = {
 }
 
 
+class DriftSettings(BaseModel):
+    """What happens when images differ from those that the newest pushed model was trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    action: Literal["stop", "warn", "ignore"] = "stop"
+    """`stop` the run before training, `warn` in the log, or do not look."""
+    limits: dict[DriftFeature, Annotated[float, Field(ge=0, le=1)]] = {}
+    """Jensen-Shannon divergence (0 alike, 1 nothing in common) to tolerate; what is not named: schema.pbtxt's."""
+
+
 class DataSettings(BaseModel):
-    """Source, splits and limits; every field is part of ImageExampleGen's cache key."""
+    """Source, splits and limits; every field but `drift` is part of ImageExampleGen's cache key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,6 +57,7 @@ class DataSettings(BaseModel):
     """More unreadable images than this share stop the run before training."""
     images_per_shard: int = Field(10_000, ge=1)
     """One unit of Beam work, and one TFRecord file per split."""
+    drift: DriftSettings = DriftSettings()
 
     @model_validator(mode="after")
     def _check_path_and_fractions(self) -> "DataSettings":

@@ -11,16 +11,16 @@ from components.settings import DataSettings
 from components.source_folder import FileEntry, plan_entries
 from components.source_plan import SPLIT_OF_NAME, DataError, SourcePlan, require_file
 
-_PATH, _LABEL, _SPLIT, _IS_ANOMALY = "path", "label", "split", "is_anomaly"
-_COLUMNS: Final = (_PATH, _LABEL, _SPLIT, _IS_ANOMALY)
+_PATH, _LABEL, _SPLIT, _IS_ANOMALY, _MASK = "path", "label", "split", "is_anomaly", "mask"
+_COLUMNS: Final = (_PATH, _LABEL, _SPLIT, _IS_ANOMALY, _MASK)
 _NORMALITY: Final = {"": None, "0": 0, "1": 1}
 
 
 def plan_csv(settings: DataSettings) -> SourcePlan:
     """The files that the manifest data.path lists, relative to it, in its order.
 
-    Its header names a column `path` and may name `label`, `split` (train, eval or val, test, or empty) and
-    `is_anomaly` (0, 1, or empty); other columns are ignored. UTF-8, RFC 4180.
+    Its header names a column `path` and may name `label`, `split` (train, eval or val, test, or empty),
+    `is_anomaly` (0, 1, or empty) and `mask` (a path, or empty); other columns are ignored. UTF-8, RFC 4180.
 
     Raises DataError, with the line, for a malformed manifest and for a path that it lists twice.
     """
@@ -79,7 +79,23 @@ def _check_header(manifest: Path, header: list[str]) -> None:
 
 def _entry(where: str, row: dict[str, str]) -> FileEntry:
     """`where` names manifest and line, for messages."""
-    path, split, normality = row[_PATH].strip(), row.get(_SPLIT, "").strip(), row.get(_IS_ANOMALY, "").strip()
+    split, normality = row.get(_SPLIT, "").strip(), row.get(_IS_ANOMALY, "").strip()
+    path, mask = _relative_path(where, row[_PATH]), row.get(_MASK, "")
+    if split and split.lower() not in SPLIT_OF_NAME:
+        raise DataError(f"{where}: split {split!r} is none of {', '.join(SPLIT_OF_NAME)}, or empty")
+    if normality not in _NORMALITY:
+        raise DataError(f"{where}: is_anomaly {normality!r} is none of 0, 1, or empty")
+    return FileEntry(
+        relative_path=path,
+        label=row.get(_LABEL, "").strip(),
+        named_split=SPLIT_OF_NAME[split.lower()] if split else None,
+        is_anomaly=_NORMALITY[normality],
+        mask_path=_relative_path(where, mask) if mask.strip() else None,
+    )
+
+
+def _relative_path(where: str, given: str) -> str:
+    path = given.strip()
     if not path or "\0" in path:
         raise DataError(f"{where} names no path")
     if Path(path).is_absolute():
@@ -87,13 +103,4 @@ def _entry(where: str, row: dict[str, str]) -> FileEntry:
             f"{where}: {path} is absolute; make it relative to the manifest, so that images keep their identity, "
             "and with it their split, on every machine"
         )
-    if split and split.lower() not in SPLIT_OF_NAME:
-        raise DataError(f"{where}: split {split!r} is none of {', '.join(SPLIT_OF_NAME)}, or empty")
-    if normality not in _NORMALITY:
-        raise DataError(f"{where}: is_anomaly {normality!r} is none of 0, 1, or empty")
-    return FileEntry(
-        relative_path=os.path.normpath(path),
-        label=row.get(_LABEL, "").strip(),
-        named_split=SPLIT_OF_NAME[split.lower()] if split else None,
-        is_anomaly=_NORMALITY[normality],
-    )
+    return os.path.normpath(path)

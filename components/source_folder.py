@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from components.image_files import UnreadableImageError, from_file_bytes
+from components.image_files import StoredImage, UnreadableImageError, from_file_bytes, mask_from_file_bytes
 from components.settings import DataSettings
 from components.source_plan import (
     SPLIT_OF_NAME,
@@ -31,12 +31,13 @@ _MVTEC_MASKS: Final = "ground_truth"
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One image file, its path relative to the folder that is read."""
+    """One image file, its path and that of its mask relative to the folder that is read."""
 
     relative_path: str
     label: str
     named_split: str | None
     is_anomaly: int | None
+    mask_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,23 @@ class FilesShard:
             image_id = urllib.parse.quote(os.fsencode(entry.relative_path))
             try:
                 stored = from_file_bytes(_file_bytes(Path(self.folder, entry.relative_path)))
+                mask = self._mask(entry.mask_path, stored) if entry.mask_path else None
             except OSError as error:
                 yield Reject(image_id, f"cannot be opened: {error.strerror}")
             except UnreadableImageError as error:
                 yield Reject(image_id, str(error))
             else:
-                yield SourceImage(image_id, entry.label, entry.named_split, entry.is_anomaly, stored)
+                yield SourceImage(image_id, entry.label, entry.named_split, entry.is_anomaly, stored, mask)
+
+    def _mask(self, relative_path: str, stored: StoredImage) -> bytes:
+        """A mask that cannot be read costs the image too: without it the image would count as one without a mask."""
+        try:
+            content = _file_bytes(Path(self.folder, relative_path))
+            return mask_from_file_bytes(content, height_px=stored.height_px, width_px=stored.width_px)
+        except OSError as error:
+            raise UnreadableImageError(f"its mask {relative_path} cannot be opened: {error.strerror}") from None
+        except UnreadableImageError as error:
+            raise UnreadableImageError(f"its mask {relative_path}: {error}") from None
 
 
 def _file_bytes(path: Path) -> bytes:
@@ -72,7 +84,8 @@ def plan_entries(folder: Path, entries: tuple[FileEntry, ...], *, listed_in: str
     """Shards of `step` files each; the fingerprint covers the files and, if there is one, their list."""
     shards = tuple(FilesShard(str(folder), entries[start:stop]) for start, stop in row_ranges(len(entries), step))
     names = [listed_in] if listed_in else []
-    fingerprint = fingerprint_files(folder, names + [entry.relative_path for entry in entries])
+    names += [entry.relative_path for entry in entries] + [entry.mask_path for entry in entries if entry.mask_path]
+    fingerprint = fingerprint_files(folder, names)
     return SourcePlan(shards, len(entries), any(entry.named_split == EVAL for entry in entries), fingerprint)
 
 
@@ -81,10 +94,13 @@ def plan_folder(settings: DataSettings) -> SourcePlan:
     folder = Path(settings.path or "").expanduser().absolute()
     require_folder(folder)
     relative_paths, other_suffixes = _list_images(folder)
+    masks: frozenset[str] = frozenset()
+    if (folder / _MVTEC_MASKS).is_dir():
+        masks = frozenset(_list_images(folder / _MVTEC_MASKS)[0])
     if not relative_paths:
         found = f"only {', '.join(sorted(other_suffixes)[:10])} files" if other_suffixes else "nothing"
         raise DataError(f"{folder}: holds no images; found {found}, looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-    entries = _describe_files(relative_paths[: settings.max_images])
+    entries = _describe_files(relative_paths[: settings.max_images], masks)
     return plan_entries(folder, entries, listed_in=None, step=settings.images_per_shard)
 
 
@@ -109,8 +125,11 @@ def _cannot_be_listed(error: OSError) -> NoReturn:
     raise DataError(f"{error.filename}: cannot be listed: {error.strerror}; make it readable or move it away")
 
 
-def _describe_files(relative_paths: list[str]) -> tuple[FileEntry, ...]:
-    """Label, split and normality from the folder names: flat, one folder per class, named splits, or MVTec."""
+def _describe_files(relative_paths: list[str], masks: frozenset[str]) -> tuple[FileEntry, ...]:
+    """Label, split and normality from the folder names: flat, one folder per class, named splits, or MVTec.
+
+    `masks` are relative to the folder of masks.
+    """
     parts_of = [Path(path).parts for path in relative_paths]
     names_splits = any(len(parts) > 1 and parts[0].lower() in ("train", "test") for parts in parts_of)
     is_mvtec = names_splits and any(parts[:2] == ("train", _MVTEC_NORMAL) for parts in parts_of)
@@ -120,5 +139,14 @@ def _describe_files(relative_paths: list[str]) -> tuple[FileEntry, ...]:
         folders = parts[1:-1] if named_split else parts[:-1]
         label = folders[0] if folders else ""
         is_anomaly = int(label != _MVTEC_NORMAL) if is_mvtec and named_split else None
-        entries.append(FileEntry(path, label, named_split, is_anomaly))
+        mask_path = _mask_of(parts, masks) if is_anomaly else None
+        entries.append(FileEntry(path, label, named_split, is_anomaly, mask_path))
     return tuple(entries)
+
+
+def _mask_of(parts: tuple[str, ...], masks: frozenset[str]) -> str | None:
+    """`test/crack/000.jpg` -> `ground_truth/crack/000_mask.png`, or without `_mask`, of those that there are."""
+    stem = str(Path(*parts[1:]).with_suffix(""))
+    names = (f"{stem}{ending}{suffix}" for ending in ("_mask", "") for suffix in (".png", *sorted(IMAGE_SUFFIXES)))
+    found = next((name for name in names if name in masks), None)
+    return found and f"{_MVTEC_MASKS}/{found}"

@@ -27,6 +27,8 @@ class SourceImage:
     named_split: str | None
     is_anomaly: int | None
     stored: StoredImage
+    mask: bytes | None = None
+    """A PNG as `schema.features.MASK` is; None where it is unknown where the defect is."""
 
 
 @dataclass(frozen=True)

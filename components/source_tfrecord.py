@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final, cast
 
 import google_crc32c
 
-from components.image_files import UnreadableImageError, from_file_bytes
+from components.image_files import StoredImage, UnreadableImageError, from_file_bytes, mask_from_file_bytes
 from components.settings import DataSettings
 from components.source_plan import (
     SPLIT_OF_NAME,
@@ -71,10 +71,11 @@ class TfrecordShard:
         try:
             example = _parse(_read_record(stream))
             stored = from_file_bytes(_image_bytes(example, self.image_features))
+            mask = _mask(example, stored)
         except UnreadableImageError as error:
             return Reject(image_id, str(error))
         return SourceImage(
-            image_id, _label(example, self.label_features), self.named_split, _is_anomaly(example), stored
+            image_id, _label(example, self.label_features), self.named_split, _is_anomaly(example), stored, mask
         )
 
 
@@ -233,3 +234,14 @@ def _is_anomaly(feature: Any) -> int | None:
     """The feature of the same name as in our own examples, where it says 0 or 1."""
     values = list(feature[features.IS_ANOMALY].int64_list.value) if features.IS_ANOMALY in feature else []
     return values[0] if values in ([0], [1]) else None
+
+
+def _mask(feature: Any, stored: StoredImage) -> bytes | None:
+    """The feature of the same name as in our own examples."""
+    values = feature[features.MASK].bytes_list.value if features.MASK in feature else []
+    if len(values) != 1:
+        return None
+    try:
+        return mask_from_file_bytes(values[0], height_px=stored.height_px, width_px=stored.width_px)
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"its mask: {error}") from None

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from components.settings import DataSettings, GateSettings
 from pipeline.kubeflow_settings import KubeflowSettings
+from pipeline.metadata_store import MetadataSettings
 from trainer.settings import CalibrationSettings, ImageSettings, TrainerSettings
 
 
@@ -47,6 +48,13 @@ class BeamSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     args: tuple[str, ...] = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
+    """Options of every component that runs on Beam; what follows `--` on the command line is added to them."""
+    components: dict[str, tuple[str, ...]] = {}
+    """Further options of single components by name, e.g. `Evaluator`; of an option given twice the last counts."""
+
+    def with_args(self, more: tuple[str, ...]) -> "BeamSettings":
+        """These settings with further options for every component."""
+        return self.model_copy(update={"args": (*self.args, *more)})
 
 
 class Configuration(BaseModel):
@@ -64,6 +72,7 @@ class Configuration(BaseModel):
     evaluation: EvaluationSettings = EvaluationSettings()
     push: PushSettings = PushSettings()
     beam: BeamSettings = BeamSettings()
+    metadata: MetadataSettings = MetadataSettings()
     kubeflow: KubeflowSettings = KubeflowSettings()
 
     @model_validator(mode="after")

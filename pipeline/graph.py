@@ -17,6 +17,7 @@ from components.example_gen import ImageExampleGen
 from components.example_validator import StrictExampleValidator
 from components.pusher import AtomicPusher
 from components.schema_gen import CuratedSchemaGen
+from pipeline.beam_options import give_beam_options
 from pipeline.configuration import Configuration
 from schema import features
 from schema.fingerprint import source_fingerprint
@@ -31,8 +32,6 @@ def create_pipeline(
     data_fingerprint: str,
     pipeline_root: str,
     push_destination: str,
-    metadata_connection_config: Any,
-    beam_args: list[str],
     find_baseline: Callable[[Channel], BaseNode] = latest_blessed_model,
 ) -> tfx_pipeline.Pipeline:
     """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Calibrator -> ...
@@ -54,7 +53,11 @@ def create_pipeline(
     )
     schema_gen = CuratedSchemaGen(schema_text=resources.files("schema").joinpath("schema.pbtxt").read_text())
     example_validator = StrictExampleValidator(
-        statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
+        statistics=statistics_gen.outputs["statistics"],
+        schema=schema_gen.outputs["schema"],
+        drift=configuration.data.drift,
+        push_destination=push_destination,
+        source_fingerprint=source_fingerprint("components.example_validator"),
     ).with_id("ExampleValidator")
     transform = Transform(
         examples=example_gen.outputs["examples"],
@@ -102,28 +105,29 @@ def create_pipeline(
     pusher = AtomicPusher(
         model=calibrator.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
+        statistics=statistics_gen.outputs["statistics"],
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=push_destination)
         ),
         custom_config={"keep": configuration.push.keep},
     ).with_id("Pusher")
+    components = [
+        example_gen,
+        statistics_gen,
+        schema_gen,
+        example_validator,
+        transform,
+        trainer,
+        calibrator,
+        baseline,
+        evaluator,
+        pusher,
+    ]
+    give_beam_options(components, configuration.beam)
     return tfx_pipeline.Pipeline(
         pipeline_name=configuration.name,
         pipeline_root=pipeline_root,
-        components=[
-            example_gen,
-            statistics_gen,
-            schema_gen,
-            example_validator,
-            transform,
-            trainer,
-            calibrator,
-            baseline,
-            evaluator,
-            pusher,
-        ],
-        metadata_connection_config=metadata_connection_config,
-        beam_pipeline_args=beam_args,
+        components=components,
         enable_cache=True,
     )
 

@@ -10,6 +10,7 @@ from tfx.orchestration import metadata
 
 from schema.artifacts import COUNTS_FILE, GATE_FILE
 
+_PIPELINE_CONTEXT = "pipeline"
 _RUN_CONTEXT = "pipeline_run"
 _NODE_CONTEXT = "node"
 _NO_VERDICT: dict[str, Any] = {
@@ -34,38 +35,54 @@ class PastRun:
     pushed: str | None
 
 
-def last_durations(connection: Any) -> dict[str, float]:
-    """Component -> seconds of its latest execution that really ran."""
+def last_durations(connection: Any, pipeline: str) -> dict[str, float]:
+    """Component -> seconds of its latest execution in `pipeline` that really ran."""
     with metadata.Metadata(connection) as handle:
         store = handle.store
         durations = {}
         for context in store.get_contexts_by_type(_NODE_CONTEXT):
+            owner, _, name = context.name.rpartition(".")
+            if owner != pipeline:
+                continue
             ran = [
                 e for e in store.get_executions_by_context(context.id) if e.last_known_state == mlmd.Execution.COMPLETE
             ]
             if ran:
                 latest = max(ran, key=lambda e: int(e.id))
-                name = context.name.rpartition(".")[2]
                 durations[name] = (latest.last_update_time_since_epoch - latest.create_time_since_epoch) / 1000
         return durations
 
 
-def verdict_of_latest(connection: Any, *, completed: bool) -> dict[str, Any]:
+def no_verdict() -> dict[str, Any]:
+    """What there is to tell of a run that did not end."""
+    return dict(_NO_VERDICT)
+
+
+def verdict_of_latest(connection: Any, pipeline: str) -> dict[str, Any]:
     """Verdict, metrics, thresholds, image counts and `model_run` (the folder of the logs) of the newest run."""
-    if not completed:
-        return dict(_NO_VERDICT)
     with metadata.Metadata(connection) as handle:
-        store = handle.store
-        run = max(store.get_contexts_by_type(_RUN_CONTEXT), key=lambda c: int(c.id))
-        return _verdict(store, run)
+        return _verdict(handle.store, _runs(handle.store, pipeline)[0])
 
 
-def past_runs(connection: Any) -> list[PastRun]:
-    """All runs, newest first."""
+def past_runs(connection: Any) -> dict[str, list[PastRun]]:
+    """Pipeline -> all its runs, newest first."""
     with metadata.Metadata(connection) as handle:
         store = handle.store
-        runs = sorted(store.get_contexts_by_type(_RUN_CONTEXT), key=lambda c: -int(c.id))
-        return [_past_run(store, run) for run in runs]
+        pipelines = sorted(context.name for context in store.get_contexts_by_type(_PIPELINE_CONTEXT))
+        return {name: [_past_run(store, run) for run in _runs(store, name)] for name in pipelines}
+
+
+def _runs(store: Any, pipeline: str) -> list[Any]:
+    """The pipeline's run contexts, newest first."""
+    context = store.get_context_by_type_and_name(_PIPELINE_CONTEXT, pipeline)
+    executions = store.get_executions_by_context(context.id) if context else []
+    runs = {
+        run.id: run
+        for execution in executions
+        for run in store.get_contexts_by_execution(execution.id)
+        if run.type == _RUN_CONTEXT
+    }
+    return [runs[key] for key in sorted(runs, reverse=True)]
 
 
 def _past_run(store: Any, run: Any) -> PastRun:

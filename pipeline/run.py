@@ -18,13 +18,10 @@ from components.image_sources import DataError, plan_source
 from pipeline.configuration import Configuration, ConfigurationError
 from pipeline.exit_codes import DONE, FAILED, REFUSED
 from pipeline.keras_flavour import use_keras_2
+from pipeline.metadata_store import PasswordMissingError, connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, print_summary
 from schema.artifacts import PICTURE_FILE
 
-# Without it TFX packs itself as a source distribution for remote workers in every Beam component, two seconds each;
-# workers in this process need none.
-NO_PACKAGE_FOR_LOCAL_WORKERS = "--sdk_container_image=in-process"
-METADATA_FILE = "metadata.sqlite"
 LOG_FILE = "run.log"
 
 
@@ -46,25 +43,24 @@ def _run(
 ) -> int:
     use_keras_2()
     with console.status("loading TensorFlow Extended") if console.is_terminal else contextlib.nullcontext():
-        from tfx.orchestration import metadata
-
         from pipeline import history
         from pipeline.graph import create_pipeline
         from pipeline.local_runner import run_pipeline
 
-    connection = metadata.sqlite_metadata_connection_config(str(folder / METADATA_FILE))
+    try:
+        connection = connection_of(configuration.metadata, folder)
+    except PasswordMissingError as error:
+        raise ConfigurationError(str(error)) from None
     pipeline = create_pipeline(
         configuration,
         data_fingerprint=data_fingerprint,
         pipeline_root=str(folder / "artifacts"),
         push_destination=configuration.push.destination or str(folder / "serving"),
-        metadata_connection_config=connection,
-        beam_args=[*configuration.beam.args, NO_PACKAGE_FOR_LOCAL_WORKERS],
     )
-    with _reported(ComponentProgress(console, history.last_durations(connection))) as progress:
-        outcomes = run_pipeline(pipeline, progress.listen)
+    with _reported(ComponentProgress(console, history.last_durations(connection, configuration.name))) as progress:
+        outcomes = run_pipeline(pipeline, connection, progress.listen)
     failed = next((outcome for outcome in outcomes if outcome.error), None)
-    verdict = history.verdict_of_latest(connection, completed=failed is None)
+    verdict = history.verdict_of_latest(connection, configuration.name) if failed is None else history.no_verdict()
     model_run = verdict.pop("model_run")
     document = {
         "run": str(folder),

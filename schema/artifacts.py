@@ -23,3 +23,5 @@ SAVED_MODEL_FILE: Final = "saved_model.pb"
 # Beside it: TFRecords of PredictionLog, where TensorFlow Serving looks for them, and what it ignores.
 WARMUP_FILE: Final = "assets.extra/tf_serving_warmup_requests"
 RECORD_FILE: Final = "assets.extra/autoencoder.json"
+PUSHED_STATISTICS_FOLDER: Final = "assets.extra/statistics"
+"""In a pushed model: StatisticsGen's output for the images that it was trained on."""

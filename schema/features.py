@@ -11,7 +11,9 @@ LABEL: Final = "label"
 IS_ANOMALY: Final = "is_anomaly"
 """0 normal, 1 anomalous, absent when unknown."""
 MASK: Final = "mask"
-"""Where the defect is: a one-channel PNG of the image's size, above 0 on defective pixels; absent when unknown."""
+"""Where the defect is: a one-channel PNG of the image's size, above 0 on defective pixels; absent when unknown.
+
+Normal images have none: where `is_anomaly` is 0, no pixel is defective."""
 HEIGHT_PX: Final = "height_px"
 WIDTH_PX: Final = "width_px"
 CHANNELS: Final = "channels"

@@ -1,19 +1,13 @@
 """The `image:` and `trainer:` sections of the configuration."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Preset = Literal["dense", "deep", "conv"]
+from trainer.model_settings import ModelSettings
+
 ScoreName = Literal["error", "worst_pixels", "patch_max", "local_ssim", "weighted_error", "latent_distance", "ensemble"]
 Normalisation = Literal["unit", "zscore", "minmax"]
-
-PRESET_DEFAULTS: dict[str, dict[str, Any]] = {
-    # The tutorials' own models, batch sizes and losses: a preset states only what differs.
-    "dense": {"latent_dim": 32, "loss": "bce", "batch_size": 128},
-    "deep": {"latent_dim": 32, "hidden_units": (128,), "loss": "bce", "batch_size": 128},
-    "conv": {"latent_dim": None, "loss": "bce", "batch_size": 128},
-}
 
 
 class ImageSettings(BaseModel):
@@ -39,19 +33,9 @@ class ImageSettings(BaseModel):
         return self.height_px * self.width_px * self.channels
 
 
-class TrainerSettings(BaseModel):
+class TrainerSettings(ModelSettings):
     """The model and how it is trained; unset fields take the preset's values."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    preset: Preset = "deep"
-    latent_dim: int | None = Field(None, ge=1)
-    """Numbers in the bottleneck; null with `conv`: the smallest feature map itself is the latent."""
-    hidden_units: tuple[int, ...] = ()
-    """Layers of `deep` between image and latent, mirrored in the decoder."""
-    filters: tuple[int, ...] = (16, 8, 4)
-    """Filters of `conv`, each but the last followed by a 2x2 pooling."""
-    loss: Literal["bce", "mse"] = "bce"
     batch_size: int = Field(256, ge=1)
     epochs: int = Field(5, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
@@ -59,28 +43,6 @@ class TrainerSettings(BaseModel):
     """Epochs without a better validation loss before training stops; the best epoch's weights are kept."""
     cache_mb: int = Field(2048, ge=0)
     """Decoded images up to this size stay in memory; beyond it they are cached on disk."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        defaults = PRESET_DEFAULTS.get(values.get("preset", "deep"), {})
-        return {**defaults, **values}
-
-    @model_validator(mode="after")
-    def _check_preset(self) -> "TrainerSettings":
-        if self.preset != "conv" and self.latent_dim is None:
-            raise ValueError(f"trainer.latent_dim is required for preset '{self.preset}'")
-        if self.preset == "deep" and not self.hidden_units:
-            raise ValueError(
-                "trainer.hidden_units needs at least one layer for preset 'deep'; without any, use 'dense'"
-            )
-        if self.preset != "deep" and self.hidden_units:
-            raise ValueError(f"trainer.hidden_units has no meaning for preset '{self.preset}'; use 'deep'")
-        if self.preset == "conv" and len(self.filters) < 2:
-            raise ValueError("trainer.filters needs at least two layers for preset 'conv'")
-        return self
 
 
 class CalibrationSettings(BaseModel):

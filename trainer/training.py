@@ -5,7 +5,7 @@ import tf_keras as keras
 
 from trainer.callbacks import PICTURES, ReportProgress, StopWhenDiverged, WritePictures
 from trainer.dataset import ImageSet, PixelConstants
-from trainer.losses import LOSSES, error_per_image
+from trainer.losses import error_per_image, weighted_loss
 from trainer.models import Autoencoder, pays_to_compile
 from trainer.settings import TrainerSettings
 
@@ -26,7 +26,7 @@ def train_autoencoder(
     def with_target(normalised: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return normalised, constants.to_pixels(normalised)
 
-    loss = LOSSES[settings.loss]
+    loss = weighted_loss(settings.loss)
     autoencoder.model.compile(
         optimizer=keras.optimizers.Adam(settings.learning_rate),
         loss=lambda pixels, reconstruction: loss(pixels, reconstruction),

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_transform.tf_metadata import schema_utils
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.example_gen import to_example
@@ -13,6 +15,7 @@ from components.example_validator import StrictExampleValidatorExecutor
 from components.image_files import StoredImage
 from components.image_sources import DataError, SourceImage
 from components.schema_gen import CuratedSchemaGen, CuratedSchemaGenExecutor
+from components.settings import DriftSettings
 from schema import features
 
 SCHEMA_TEXT = Path(__file__).parents[2].joinpath("schema/schema.pbtxt").read_text()
@@ -21,14 +24,12 @@ SCHEMA_TEXT = Path(__file__).parents[2].joinpath("schema/schema.pbtxt").read_tex
 def example(**stored):
     fitting = {"encoded": b"", "height_px": 8, "width_px": 8, "channels": 1, "mean_intensity": 0.5, "contrast": 0.2}
     fitting["pixel_digest"] = b""
-    return to_example(SourceImage("a", "cat", None, 0, StoredImage(**{**fitting, **stored})))
+    return to_example(SourceImage("a", "cat", None, 0, StoredImage(**{**fitting, **stored}), mask=b""))
 
 
 def validate(tmp_path, examples):
     """StrictExampleValidator on the statistics of `examples`, with the shipped schema."""
     tfdv_options = tfdv.StatsOptions(feature_allowlist=list(features.STATISTICS_FEATURES))
-    import tensorflow as tf
-
     records = str(tmp_path / "examples")
     with tf.io.TFRecordWriter(records) as writer:
         for one in examples:
@@ -51,7 +52,9 @@ def validate(tmp_path, examples):
     (tmp_path / "schema").mkdir()
     CuratedSchemaGenExecutor().Do({}, {"schema": [schema]}, {"schema_text": SCHEMA_TEXT})
     StrictExampleValidatorExecutor().Do(
-        {"statistics": [statistics], "schema": [schema]}, {"anomalies": [anomalies]}, {}
+        {"statistics": [statistics], "schema": [schema]},
+        {"anomalies": [anomalies]},
+        {"drift": DriftSettings(action="ignore").model_dump_json()},
     )
 
 
@@ -72,6 +75,18 @@ def test_an_intensity_outside_zero_to_one_is_refused_by_name(tmp_path):
 def test_the_shipped_schema_names_the_features_that_examples_have():
     schema = text_format.Parse(SCHEMA_TEXT, schema_pb2.Schema())
     assert {feature.name for feature in schema.feature} == set(example().features.feature)
+
+
+def test_examples_with_and_without_normality_and_mask_are_parsed_together():
+    schema = text_format.Parse(SCHEMA_TEXT, schema_pb2.Schema())
+    bare, full = example(), example()
+    for name in (features.IS_ANOMALY, features.MASK):
+        del bare.features.feature[name]
+    serialized = [bare.SerializeToString(), full.SerializeToString()]
+    parsed = tf.io.parse_example(serialized, schema_utils.schema_as_feature_spec(schema).feature_spec)
+    assert parsed[features.MASK].indices.numpy().tolist() == [[1, 0]]
+    assert parsed[features.IS_ANOMALY].indices.numpy().tolist() == [[1, 0]]
+    assert parsed[features.IMAGE].shape == (2,)
 
 
 def test_a_schema_that_is_none_is_refused_when_the_pipeline_is_built():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.image_files import UnreadableImageError, from_file_bytes, from_pixels
+from components.image_files import UnreadableImageError, from_file_bytes, from_pixels, mask_from_file_bytes
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (5, 7), dtype=np.uint8)
@@ -80,6 +80,33 @@ def test_exif_rotation_is_applied():
     exif[0x0112] = 6  # to be shown turned clockwise by a quarter
     content = encode(Image.fromarray(COLOUR), "PNG", exif=exif)
     assert np.array_equal(decoded(content), np.rot90(COLOUR, k=-1))
+
+
+DEFECT = np.array([[0, 0, 1], [0, 200, 0]], np.uint8)
+PALETTE = Image.fromarray((DEFECT > 0).astype(np.uint8), "P")
+PALETTE.putpalette([0, 0, 0, 0, 0, 7])  # so dark a blue that it would be black in grey
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        Image.fromarray(DEFECT),
+        Image.fromarray(DEFECT > 0),
+        Image.fromarray(DEFECT.astype(np.uint16) * 300),
+        Image.merge("RGB", [Image.fromarray(plane) for plane in (0 * DEFECT, 0 * DEFECT, DEFECT)]),
+        Image.merge("LA", [Image.fromarray(plane) for plane in (DEFECT, 0 * DEFECT)]),
+        PALETTE,
+    ],
+    ids=lambda mask: mask.mode,
+)
+def test_a_mask_is_white_wherever_its_file_is_not_black(mask):
+    stored = mask_from_file_bytes(encode(mask, "PNG"), height_px=2, width_px=3)
+    assert np.array_equal(tf.io.decode_png(stored).numpy()[:, :, 0], np.where(DEFECT > 0, 255, 0))
+
+
+def test_a_mask_of_another_size_is_refused():
+    with pytest.raises(UnreadableImageError, match="3x2 pixels, the image 2x3"):
+        mask_from_file_bytes(encode(Image.fromarray(DEFECT), "PNG"), height_px=3, width_px=2)
 
 
 @pytest.mark.parametrize(

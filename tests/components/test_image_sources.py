@@ -100,15 +100,38 @@ def test_one_folder_per_class_gives_labels(tmp_path):
     assert [image.label for image in images_of(folder_settings(tmp_path))] == ["cat", "dog"]
 
 
-def test_mvtec_layout_gives_splits_and_normality_and_leaves_masks_out(tmp_path):
-    for path in ("train/good/1.png", "test/good/2.png", "test/scratch/3.png", "ground_truth/scratch/3_mask.png"):
+def test_mvtec_layout_gives_splits_normality_and_masks(tmp_path):
+    for path in ("train/good/1.png", "test/good/2.png", "test/scratch/3.png", "test/scratch/4.png"):
         write_image(tmp_path / path)
-    seen = [(i.image_id, i.label, i.named_split, i.is_anomaly) for i in images_of(folder_settings(tmp_path))]
-    assert seen == [
-        ("test/good/2.png", "good", "test", 0),
-        ("test/scratch/3.png", "scratch", "test", 1),
-        ("train/good/1.png", "good", "train", 0),
+    write_image(tmp_path / "ground_truth/scratch/3_mask.png")
+    seen = [
+        (i.image_id, i.label, i.named_split, i.is_anomaly, bool(i.mask)) for i in images_of(folder_settings(tmp_path))
     ]
+    assert seen == [
+        ("test/good/2.png", "good", "test", 0, False),
+        ("test/scratch/3.png", "scratch", "test", 1, True),
+        ("test/scratch/4.png", "scratch", "test", 1, False),
+        ("train/good/1.png", "good", "train", 0, False),
+    ]
+
+
+def test_an_image_whose_mask_is_unusable_is_rejected(tmp_path):
+    for path in ("train/good/1.png", "test/scratch/2.png", "test/scratch/3.png"):
+        write_image(tmp_path / path, size=(6, 5))
+    write_image(tmp_path / "ground_truth/scratch/2_mask.png", size=(5, 6))
+    (tmp_path / "ground_truth/scratch/3_mask.png").touch()
+    assert [image for image in images_of(folder_settings(tmp_path)) if isinstance(image, Reject)] == [
+        Reject("test/scratch/2.png", "its mask ground_truth/scratch/2_mask.png: 5x6 pixels, the image 6x5"),
+        Reject("test/scratch/3.png", "its mask ground_truth/scratch/3_mask.png: empty file"),
+    ]
+
+
+def test_the_fingerprint_changes_with_a_mask(tmp_path):
+    for path in ("train/good/1.png", "test/scratch/2.png", "ground_truth/scratch/2_mask.png"):
+        write_image(tmp_path / path)
+    before = plan_source(folder_settings(tmp_path)).fingerprint
+    os.utime(tmp_path / "ground_truth/scratch/2_mask.png", ns=(1, 1))
+    assert plan_source(folder_settings(tmp_path)).fingerprint != before
 
 
 def test_names_in_any_script_become_uris(tmp_path):

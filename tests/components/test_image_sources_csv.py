@@ -27,11 +27,16 @@ def rows_of(manifest, text, **given):
 
 
 def test_every_column_is_read(manifest):
-    text = 'is_anomaly,path,label,split,note\n0,a.png,cat,train,x\n,deep/b.png,,VAL,\n1,"ü, 1.png",dog,,"two\nlines"\n'
-    assert [(i.image_id, i.label, i.named_split, i.is_anomaly) for i in rows_of(manifest, text)] == [
-        ("a.png", "cat", "train", 0),
-        ("deep/b.png", "", "eval", None),
-        ("%C3%BC%2C%201.png", "dog", None, 1),
+    text = (
+        "is_anomaly,path,label,split,note,mask\n"
+        "0,a.png,cat,train,x,\n"
+        ",deep/b.png,,VAL,,\n"
+        '1,"ü, 1.png",dog,,"two\nlines",deep/b.png\n'
+    )
+    assert [(i.image_id, i.label, i.named_split, i.is_anomaly, bool(i.mask)) for i in rows_of(manifest, text)] == [
+        ("a.png", "cat", "train", 0, False),
+        ("deep/b.png", "", "eval", None, False),
+        ("%C3%BC%2C%201.png", "dog", None, 1, True),
     ]
     assert plan_source(settings_of(manifest)).has_named_eval
 
@@ -66,6 +71,7 @@ def test_files_that_are_not_there_or_no_files_are_rejected(manifest):
         ("path,label\na.png,cat,dog\n", "line 2 has 3 fields, the header has 2"),
         ("path,label\n,cat\n", "line 2 names no path"),
         ("path\n/a.png\n", "line 2: /a.png is absolute; make it relative"),
+        ("path,mask\na.png,/a.png\n", "line 2: /a.png is absolute; make it relative"),
         ("path,split\na.png,training\n", "line 2: split 'training' is none of train, eval, val, validation, test"),
         ("path,is_anomaly\na.png,yes\n", "line 2: is_anomaly 'yes' is none of 0, 1, or empty"),
         ('path\n"a.png', "line 2 is not CSV: unexpected end of data"),

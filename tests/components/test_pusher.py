@@ -177,8 +177,12 @@ def _run_executor(
     pushed.uri = str(tmp_path / "pushed")
     base = tmp_path / "serving"
     destination = pusher_pb2.PushDestination(filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(base)))
+    statistics = standard_artifacts.ExampleStatistics()
+    statistics.uri = str(tmp_path / "statistics")
+    (tmp_path / "statistics/Split-train").mkdir(parents=True)
+    (tmp_path / "statistics/Split-train/FeatureStats.pb").write_bytes(b"numbers")
     AtomicPushExecutor().Do(
-        {"model": [model], "model_blessing": [blessing]},
+        {"model": [model], "model_blessing": [blessing], "statistics": [statistics]},
         {"pushed_model": [pushed]},
         {
             "push_destination": json_format.MessageToJson(destination, preserving_proto_field_name=True),
@@ -189,7 +193,10 @@ def _run_executor(
 
 
 def test_blessed_model_is_pushed_and_recorded(exported: Path, tmp_path: Path) -> None:
-    """The artifact says that, where, and as which version, as TFX's Pusher does; it holds a copy."""
+    """The artifact says that, where, and as which version, as TFX's Pusher does; it holds a copy of the model.
+
+    What is served has the statistics of the training images beside it, for the next run's drift check.
+    """
     (tmp_path / "model").mkdir()
     exported.rename(tmp_path / "model" / "Format-Serving")
     base, pushed = _run_executor(tmp_path, tmp_path / "model", is_blessed=True, config={"smoke_check": False})
@@ -197,7 +204,8 @@ def test_blessed_model_is_pushed_and_recorded(exported: Path, tmp_path: Path) ->
     assert pushed.get_int_custom_property("pushed") == 1
     assert pushed.get_string_custom_property("pushed_version") == version
     assert pushed.get_string_custom_property("pushed_destination") == str(base / version)
-    assert _content(base / version) == _content(Path(pushed.uri)) == FILES
+    assert _content(Path(pushed.uri)) == FILES
+    assert _content(base / version) == {**FILES, "assets.extra/statistics/Split-train/FeatureStats.pb": b"numbers"}
 
 
 def test_model_that_is_not_blessed_is_not_pushed(exported: Path, tmp_path: Path) -> None:
