@@ -10,6 +10,7 @@ from components.pixel_metrics import PixelCounts
 from schema.signatures import (
     ERROR,
     ERROR_LEVELS,
+    KL,
     LATENT,
     MASK_PIXELS,
     NOISE_ERRORS,
@@ -21,7 +22,7 @@ from schema.signatures import (
 Values = npt.NDArray[np.float64]
 Columns = dict[str, Values]
 """Name -> [N], a number of each image."""
-COLUMNS = (ERROR, "ssim", "deviation", SCORE, THRESHOLD, SHUFFLED_ERROR, *NOISE_ERRORS, "kl")
+COLUMNS = (ERROR, "ssim", "deviation", SCORE, THRESHOLD, SHUFFLED_ERROR, *NOISE_ERRORS, KL)
 _PENDING_LATENTS = 256
 
 

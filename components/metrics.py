@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, ro
 
 from components.image_groups import Columns, ImageGroup, Images, Values
 from components.pixel_metrics import PixelCounts, pixel_auroc, region_overlap
-from schema.signatures import ERROR, NOISE_ERRORS, SCORE, SHUFFLED_ERROR, THRESHOLD
+from schema.signatures import ERROR, KL, NOISE_ERRORS, SCORE, SHUFFLED_ERROR, THRESHOLD
 
 LOWER, HIGHER = "lower", "higher"
 OF_LABEL: Final = "@"
@@ -153,7 +153,7 @@ METRICS: dict[str, Metric] = {
     **{name: Metric(LOWER, _mean(name)) for name in NOISE_ERRORS},
     "dead_units": Metric(LOWER, of_group=dead_units),
     "effective_dimension": Metric(HIGHER, of_group=effective_dimension),
-    "kl": Metric(None, _mean("kl")),
+    KL: Metric(None, _mean(KL)),
     "auroc": Metric(HIGHER, of_detection=lambda *both: _of_scores(roc_auc_score, *both)),
     "aupr": Metric(HIGHER, of_detection=lambda *both: _of_scores(average_precision_score, *both)),
     "f1": Metric(HIGHER, of_detection=f1),

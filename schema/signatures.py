@@ -25,6 +25,8 @@ ERROR_LEVELS: Final = "error_levels"
 """[B, H, W] uint16: the upper 17 bits of the error map's float32, without the sign."""
 MASK_PIXELS: Final = "mask_pixels"
 """[B, H, W] int8: 0 sound, 1 defective, -1 unknown."""
+KL: Final = "kl"
+"""[B] in nats; of a family whose latent has a distribution."""
 SHUFFLED_ERROR: Final = "shuffled_error"
 NOISE_ERRORS: Final = {
     "error_at_noise_5": 0.05,

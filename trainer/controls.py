@@ -9,9 +9,9 @@ from sklearn.decomposition import PCA
 
 from schema.artifacts import CONSTANT, CONTROLS_FOLDER, PCA_FLOOR, UNTRAINED
 from schema.signatures import RECONSTRUCTION
+from trainer.autoencoder import Autoencoder
 from trainer.dataset import Images, ImageSet, PixelConstants
 from trainer.evaluated_model import EvaluatedModel, Tensors, export_evaluated, score_by_error
-from trainer.models import Autoencoder
 from trainer.probes import PROBED_IMAGES
 from trainer.settings import ImageSettings
 from trainer.trained_model import pixels_decoder

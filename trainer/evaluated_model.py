@@ -10,6 +10,7 @@ from schema.signatures import (
     ERROR,
     ERROR_LEVELS,
     EXAMPLES_SIGNATURE,
+    KL,
     LATENT,
     MASK_PIXELS,
     RECONSTRUCTION,
@@ -68,6 +69,9 @@ class EvaluatedModel(tf.Module):
         known = tf.io.FixedLenFeature([], tf.int64, default_value=_UNKNOWN_NORMALITY)
         is_anomaly = tf.io.parse_example(examples, {features.IS_ANOMALY: known})[features.IS_ANOMALY]
         latent = outputs.get(LATENT)
+        optional = {} if latent is None or latent.shape[1] > _LARGEST_LATENT else {LATENT: latent}
+        if KL in outputs:
+            optional[KL] = outputs[KL]
         return {
             ERROR: error_per_image(pixels, reconstruction),
             "ssim": ssim_per_image(pixels, reconstruction),
@@ -77,7 +81,7 @@ class EvaluatedModel(tf.Module):
             features.IS_ANOMALY: is_anomaly,
             ERROR_LEVELS: _levels(error_map(pixels, reconstruction)),
             MASK_PIXELS: masks_of(examples, is_anomaly, self._image),
-            **({} if latent is None or latent.shape[1] > _LARGEST_LATENT else {LATENT: latent}),
+            **optional,
             **probe(encoded, pixels, lambda own: self._autoencode(own)[RECONSTRUCTION], self._probed_share),
         }
 

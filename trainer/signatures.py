@@ -109,7 +109,8 @@ class ServedModel(EvaluatedModel):
         outputs = self.trained.autoencode(pixels)
         return {
             **self._scores(pixels, outputs),
-            **outputs,
+            RECONSTRUCTION: outputs[RECONSTRUCTION],
+            LATENT: outputs[LATENT],
             ERROR_MAP: error_map(pixels, outputs[RECONSTRUCTION]),
         }
 
