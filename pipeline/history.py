@@ -64,6 +64,12 @@ def verdict_of_latest(connection: Any, pipeline: str) -> dict[str, Any]:
         return _verdict(handle.store, _runs(handle.store, pipeline)[0])
 
 
+def image_counts_of_latest(connection: Any, pipeline: str) -> dict[str, int]:
+    """Split (and `rejected`, `duplicates`) -> images of the newest run, whose ImageExampleGen has ended."""
+    with metadata.Metadata(connection) as handle:
+        return _image_counts(handle.store, _runs(handle.store, pipeline)[0])
+
+
 def past_runs(connection: Any) -> dict[str, list[PastRun]]:
     """Pipeline -> all its runs, newest first."""
     with metadata.Metadata(connection) as handle:
@@ -107,7 +113,6 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
     gate = json.loads(Path(evaluation.uri, GATE_FILE).read_text())
     pushed = _output(store, run, "PushedModel")
     model_run = _output(store, run, "ModelRun")
-    examples = _output(store, run, "Examples")
     destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
     return {
         "blessed": gate["blessed"],
@@ -115,8 +120,14 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         "metrics": gate["metrics"],
         "thresholds": gate["thresholds"],
         "model_run": model_run.uri if model_run else None,
-        "images": json.loads(Path(examples.uri, COUNTS_FILE).read_text()) if examples else {},
+        "images": _image_counts(store, run),
     }
+
+
+def _image_counts(store: Any, run: Any) -> dict[str, int]:
+    examples = _output(store, run, "Examples")
+    counts: dict[str, int] = json.loads(Path(examples.uri, COUNTS_FILE).read_text()) if examples else {}
+    return counts
 
 
 def _output(store: Any, run: Any, type_name: str) -> Any:

@@ -22,7 +22,8 @@ class TrainedModel(tf.Module):
     """An autoencoder that is not calibrated yet; its functions survive saving and loading.
 
     `decode_pixels`: encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph.
-    `autoencode`: pixels -> reconstruction [B, H, W, C], latent [B, Z] and, of some families, KL [B]. `encode`, `decode`: one half of it.
+    `autoencode`: pixels -> reconstruction [B, H, W, C], latent [B, Z] and, of some families, KL [B].
+    `encode`, `decode`: one half of it.
     `weights` are those of `Autoencoder.model`, in Keras's order.
     """
 
