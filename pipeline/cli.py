@@ -10,6 +10,8 @@ from pipeline.doctor_command import doctor
 from pipeline.exit_codes import BAD_USAGE, exit_with_message
 from pipeline.kubeflow_commands import compile_, rehearse, schedule, submit
 from pipeline.options import set_option
+from pipeline.push_command import push
+from pipeline.report_command import report
 from pipeline.serve_command import score, serve
 
 
@@ -68,5 +70,5 @@ def runs(root: Path, config: Path | None, as_json: bool) -> None:
         sys.exit(BAD_USAGE)
 
 
-for command in (calibrate, serve, score, compile_, rehearse, submit, schedule, doctor):
+for command in (calibrate, report, serve, score, push, compile_, rehearse, submit, schedule, doctor):
     main.add_command(command)

@@ -16,6 +16,7 @@ from components.evaluator import ReconstructionEvaluator
 from components.example_gen import ImageExampleGen
 from components.example_validator import StrictExampleValidator
 from components.pusher import AtomicPusher
+from components.report import Report
 from components.schema_gen import CuratedSchemaGen
 from pipeline.beam_options import give_beam_options
 from pipeline.configuration import Configuration
@@ -34,9 +35,10 @@ def create_pipeline(
     push_destination: str,
     find_baseline: Callable[[Channel], BaseNode] = latest_blessed_model,
 ) -> tfx_pipeline.Pipeline:
-    """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Calibrator -> ...
+    """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Calibrator ->
+    Evaluator, then Report and Pusher.
 
-    ... -> Evaluator -> Pusher.
+    The Pusher takes only what is blessed; the Report writes up every run, blessed or refused.
 
     `find_baseline` makes, from the candidate's channel, the node whose output `model` the candidate is compared with.
     """
@@ -102,9 +104,22 @@ def create_pipeline(
         settings=configuration.evaluation.gate,
         source_fingerprint=source_fingerprint("components.evaluator"),
     ).with_id("Evaluator")
+    report = Report(
+        examples=example_gen.outputs["examples"],
+        statistics=statistics_gen.outputs["statistics"],
+        anomalies=example_validator.outputs["anomalies"],
+        transform_graph=transform.outputs["transform_graph"],
+        model_run=trainer.outputs["model_run"],
+        model=calibrator.outputs["model"],
+        baseline_model=baseline.outputs["model"],
+        evaluation=evaluator.outputs["evaluation"],
+        settings=configuration.model_dump(mode="json", include={"data", "evaluation"}),
+        source_fingerprint=source_fingerprint("components.report"),
+    )
     pusher = AtomicPusher(
         model=calibrator.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
+        evaluation=evaluator.outputs["evaluation"],
         statistics=statistics_gen.outputs["statistics"],
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=push_destination)
@@ -121,6 +136,7 @@ def create_pipeline(
         calibrator,
         baseline,
         evaluator,
+        report,
         pusher,
     ]
     give_beam_options(components, configuration.beam)

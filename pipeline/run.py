@@ -5,6 +5,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from pipeline.exit_codes import DONE, FAILED, REFUSED
 from pipeline.keras_flavour import use_keras_2
 from pipeline.metadata_store import PasswordMissingError, connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, print_summary
-from schema.artifacts import PICTURE_FILE
+from schema.artifacts import PICTURE_FILE, REPORT_FILE
 
 LOG_FILE = "run.log"
 
@@ -43,10 +44,11 @@ def _run(
 ) -> int:
     use_keras_2()
     with console.status("loading TensorFlow Extended") if console.is_terminal else contextlib.nullcontext():
-        from pipeline import history
+        from pipeline import history, kubeflow_object_store
         from pipeline.graph import create_pipeline
         from pipeline.local_runner import run_pipeline
 
+    kubeflow_object_store.register(os.environ)  # for `push.destination: s3://...`
     try:
         connection = connection_of(configuration.metadata, folder)
     except PasswordMissingError as error:
@@ -66,13 +68,15 @@ def _run(
         )
     failed = next((outcome for outcome in outcomes if outcome.error), None)
     verdict = history.verdict_of_latest(connection, configuration.name) if failed is None else history.no_verdict()
-    model_run = verdict.pop("model_run")
+    model_run, report = verdict.pop("model_run"), verdict.pop("report")
+    if report:
+        shutil.copyfile(report, folder / REPORT_FILE)
     document = {
         "run": str(folder),
         **verdict,
         "components": [{"name": o.name, "state": o.state, "seconds": round(o.seconds, 2)} for o in outcomes],
         "error": f"{failed.name}: {_message(failed.error)}" if failed else None,
-        "paths": _paths(folder, model_run),
+        "paths": _paths(folder, model_run, report),
     }
     return _conclude(document, failed.error if failed else None, console, json_to)
 
@@ -103,8 +107,9 @@ def _conclude(document: dict[str, Any], error: BaseException | None, console: Co
     return DONE if document["blessed"] else REFUSED
 
 
-def _paths(folder: Path, model_run: str | None) -> dict[str, str]:
-    paths = {
+def _paths(folder: Path, model_run: str | None, report: str | None) -> dict[str, str]:
+    paths = {"report": str(folder / REPORT_FILE)} if report else {}
+    paths |= {
         "serve it": f"{Path(sys.executable).parent / 'autoencoder'} serve {folder}",
         "artifacts": str(folder / "artifacts"),
     }
