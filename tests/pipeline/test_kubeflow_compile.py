@@ -97,6 +97,7 @@ def test_nothing_of_the_local_graph_is_left_out(spec: dict[str, Any]) -> None:
         "Calibrator",
         "latest-blessed-model",
         "Evaluator",
+        "Report",
         "Pusher",
     }
 

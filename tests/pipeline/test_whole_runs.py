@@ -26,6 +26,7 @@ COMPONENTS = [
     "latest_blessed_model",
     "Evaluator",
     "Pusher",
+    "Report",
 ]
 DONE, FAILED, BAD_USAGE, REFUSED = 0, 1, 2, 3
 
@@ -196,7 +197,7 @@ def test_a_refused_model_of_each_kind_re_runs_only_the_gate_and_pushes_nothing(d
     ]
     code, document = run("configs/digits.yaml", root, f"evaluation.thresholds=[{', '.join(impossible)}]")
     assert code == REFUSED
-    assert names_that("ran", document) == ["Evaluator", "Pusher"]
+    assert names_that("ran", document) == ["Evaluator", "Pusher", "Report"]
     assert not document["blessed"]
     assert document["pushed"] is None
     refused = {row["metric"]: row["reason"] for row in document["thresholds"] if not row["passed"]}
@@ -261,10 +262,35 @@ def test_a_model_worse_than_the_latest_blessed_one_is_refused(digits):
         "latest_blessed_model",
         "Evaluator",
         "Pusher",
+        "Report",
     ]
     refused = [row for row in document["thresholds"] if not row["passed"]]
     assert [(row["metric"], row["origin"]) for row in refused] == [("mean_error", "baseline")]
     assert refused[0]["max"] == pytest.approx(1.05 * first["metrics"]["mean_error"])
+
+
+def test_the_report_tells_of_the_newest_run_and_any_past_one_can_be_rebuilt(digits, tmp_path):
+    root, first = digits
+    folder = root / "digits"
+    assert "Refused: mean_error over all images is" in (folder / "report.html").read_text()
+    code, stdout, _ = autoencoder("report", folder)
+    assert (code, stdout) == (DONE, f"{folder / 'report.html'}\n")
+
+    listed = json.loads(autoencoder("runs", "--root", root, "--json")[1])["digits"]
+    run_id = listed[-1]["run_id"]
+    code, stdout, _ = autoencoder("report", "configs/digits.yaml", "--set", f"root={root}", "--run-id", run_id)
+    written = Path(stdout.strip()).read_bytes()
+    assert b"Blessed: all 3 bounds" in written
+    code, stdout, _ = autoencoder("report", folder, "--run-id", run_id, "--rebuild")
+    assert code == DONE
+    assert Path(stdout.strip()).read_bytes() == written
+    assert Path(stdout.strip()) == folder / "reports" / run_id / "report.html"
+
+    code, _, stderr = autoencoder("report", tmp_path)
+    assert (code, stderr.splitlines()[-1]) == (
+        BAD_USAGE,
+        f"Error: {tmp_path} holds no run; start one with: autoencoder run",
+    )
 
 
 def test_past_runs_are_listed_with_their_verdicts(digits):
