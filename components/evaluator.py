@@ -161,6 +161,5 @@ def _require_closed(refused: dict[str, bool]) -> None:
     if blessed:
         raise OpenGateError(
             f"the gate would bless a model that has learnt nothing ({', '.join(blessed)}), so its verdict on the "
-            "candidate means nothing either; tighten evaluation.thresholds, or set evaluation.max_pca_ratio or "
-            "evaluation.min_noise_ratio"
+            "candidate means nothing either; tighten evaluation.thresholds, or set evaluation.max_pca_ratio"
         )

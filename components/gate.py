@@ -69,8 +69,8 @@ def bounds_of(settings: GateSettings, *, pca_error: float | None, knows_anomalie
     bounds = [Bound("example_count", "counted", min=1.0)]
     if settings.max_pca_ratio is not None and pca_error is not None:
         bounds.append(Bound("mean_error", "PCA floor", max=settings.max_pca_ratio * pca_error))
-    if settings.min_noise_ratio is not None:
-        bounds.append(Bound("noise_ratio", "identity", min=settings.min_noise_ratio))
+    if settings.max_noise_copied is not None:
+        bounds.append(Bound("noise_copied", "identity", max=settings.max_noise_copied))
     if settings.min_auroc is not None and knows_anomalies:
         bounds.append(Bound("auroc", "detection", min=settings.min_auroc))
     if settings.max_regression is not None:

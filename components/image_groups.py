@@ -14,6 +14,7 @@ from schema.signatures import (
     LATENT,
     MASK_PIXELS,
     NOISE_ERRORS,
+    PIXEL_VARIANCE,
     SCORE,
     SHUFFLED_ERROR,
     THRESHOLD,
@@ -22,7 +23,7 @@ from schema.signatures import (
 Values = npt.NDArray[np.float64]
 Columns = dict[str, Values]
 """Name -> [N], a number of each image."""
-COLUMNS = (ERROR, "ssim", "deviation", SCORE, THRESHOLD, SHUFFLED_ERROR, *NOISE_ERRORS, KL)
+COLUMNS = (ERROR, "ssim", "deviation", SCORE, THRESHOLD, SHUFFLED_ERROR, PIXEL_VARIANCE, *NOISE_ERRORS, KL)
 _PENDING_LATENTS = 256
 
 

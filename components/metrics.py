@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, ro
 
 from components.image_groups import Columns, ImageGroup, Images, Values
 from components.pixel_metrics import PixelCounts, pixel_auroc, region_overlap
-from schema.signatures import ERROR, KL, NOISE_ERRORS, SCORE, SHUFFLED_ERROR, THRESHOLD
+from schema.signatures import ERROR, KL, NOISE_ERRORS, PIXEL_VARIANCE, SCORE, SHUFFLED_ERROR, THRESHOLD
 
 LOWER, HIGHER = "lower", "higher"
 OF_LABEL: Final = "@"
@@ -40,14 +40,20 @@ def false_alarm_rate(columns: Columns) -> float:
 
 
 def noise_ratio(columns: Columns) -> float:
-    """Error on images whose pixels were shuffled, as a multiple of the error on the images themselves.
-
-    A model that copies whatever it is shown has 1; one that knows its images has much more.
-    """
+    """Error on images whose pixels were shuffled, as a multiple of the error on the images themselves."""
     probed = np.isfinite(columns[SHUFFLED_ERROR])
     if not probed.any():
         return _NAN
     return float(columns[SHUFFLED_ERROR][probed].mean() / max(columns[ERROR][probed].mean(), _SMALLEST_ERROR))
+
+
+def noise_copied(columns: Columns) -> float:
+    """Share of the variance of shuffled pixels that the model reproduces: 1 a mere copier, 0 or less one that is not."""
+    probed = np.isfinite(columns[SHUFFLED_ERROR])
+    if not probed.any():
+        return _NAN
+    variance = columns[PIXEL_VARIANCE][probed].mean()
+    return float(1.0 - columns[SHUFFLED_ERROR][probed].mean() / max(variance, _SMALLEST_ERROR))
 
 
 def dead_units(group: ImageGroup) -> float:
@@ -150,6 +156,7 @@ METRICS: dict[str, Metric] = {
     "example_count": Metric(None, lambda columns: float(len(columns[ERROR]))),
     "false_alarm_rate": Metric(LOWER, false_alarm_rate, of_normal_alone=True),
     "noise_ratio": Metric(HIGHER, noise_ratio),
+    "noise_copied": Metric(LOWER, noise_copied),
     **{name: Metric(LOWER, _mean(name)) for name in NOISE_ERRORS},
     "dead_units": Metric(LOWER, of_group=dead_units),
     "effective_dimension": Metric(HIGHER, of_group=effective_dimension),

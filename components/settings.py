@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MetricName = Literal[
     "mean_error", "median_error", "p95_error", "p99_error", "max_error", "rmse", "psnr", "ssim",
-    "explained_variance", "example_count", "false_alarm_rate", "noise_ratio",
+    "explained_variance", "example_count", "false_alarm_rate", "noise_ratio", "noise_copied",
     "error_at_noise_5", "error_at_noise_10", "error_at_noise_20", "error_at_noise_40",
     "dead_units", "effective_dimension", "kl",
     "auroc", "aupr", "f1", "recall_at_1pct", "recall_at_5pct", "pixel_auroc", "region_overlap",
@@ -112,10 +112,10 @@ class GateSettings(BaseModel):
 
     max_pca_ratio: float | None = Field(1.0, gt=0)
     """Mean error allowed, as a multiple of PCA's with as many components as the latent has numbers; null waives it."""
-    min_noise_ratio: float | None = Field(2.0, gt=0)
-    """Error on images whose pixels were shuffled, at least so many times that on the images themselves; null waives it.
+    max_noise_copied: float | None = Field(0.2, gt=0)
+    """Share allowed of the variance of shuffled pixels that the model reproduces; null waives it.
 
-    A model that copies whatever it is shown has 1.
+    A model that copies whatever it is shown has 1, one that has learnt its own images about 0.
     """
     min_auroc: float | None = Field(0.5, ge=0, le=1)
     """Where it is known which test images are anomalous: how well the score sets them apart; null waives it."""

@@ -28,6 +28,7 @@ MASK_PIXELS: Final = "mask_pixels"
 KL: Final = "kl"
 """[B] in nats; of a family whose latent has a distribution."""
 SHUFFLED_ERROR: Final = "shuffled_error"
+PIXEL_VARIANCE: Final = "pixel_variance"
 NOISE_ERRORS: Final = {
     "error_at_noise_5": 0.05,
     "error_at_noise_10": 0.1,

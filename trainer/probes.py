@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from schema.signatures import NOISE_ERRORS, SHUFFLED_ERROR
+from schema.signatures import NOISE_ERRORS, PIXEL_VARIANCE, SHUFFLED_ERROR
 from trainer.losses import error_per_image
 
 PROBED_IMAGES = 1000
@@ -18,14 +18,19 @@ def probe(
     """Errors [B] of a `share` of the images, NaN for the others; which ones, and their noise, follows from `encoded`.
 
     Reconstructed from a noisy image (Gaussian, deviation 5 to 40 % of the range) the error is that to the clean one;
-    of an image whose pixels are shuffled, among themselves, it is that to the shuffled one.
+    of an image whose pixels are shuffled, among themselves, it is that to the shuffled one. Beside it stands the variance
+    of the image's pixels, by which it would err if it answered with the image's mean colour.
     """
     seeds = tf.strings.to_hash_bucket_fast(encoded, _BUCKETS)
     chosen = tf.where(tf.cast(seeds, tf.float32) < share * _BUCKETS)[:, 0]
     own, seeds = tf.gather(pixels, chosen), tf.gather(seeds, chosen)
     noise = tf.map_fn(lambda seed: tf.random.stateless_normal(pixels.shape[1:], [seed, 0]), seeds, tf.float32)
     shuffled = tf.map_fn(_shuffle_pixels, (own, seeds), fn_output_signature=tf.TensorSpec(pixels.shape[1:]))
-    errors = {SHUFFLED_ERROR: error_per_image(shuffled, reconstruct(shuffled))}
+    mean_colour = tf.reduce_mean(own, axis=[1, 2], keepdims=True)
+    errors = {
+        SHUFFLED_ERROR: error_per_image(shuffled, reconstruct(shuffled)),
+        PIXEL_VARIANCE: error_per_image(own, mean_colour),
+    }
     for name, deviation in NOISE_ERRORS.items():
         noisy = tf.clip_by_value(own + deviation * noise, 0.0, 1.0)
         errors[name] = error_per_image(own, reconstruct(noisy))

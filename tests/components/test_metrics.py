@@ -30,6 +30,7 @@ OUTPUTS = [
         "score": ERRORS[n],
         "threshold": THRESHOLD,
         "shuffled_error": PROBED[n],
+        "pixel_variance": 3 * PROBED[n] ** 2,
         **{name: (1 + level) * PROBED[n] for level, name in enumerate(NOISE_ERRORS)},
         "kl": KL[n],
         "latent": LATENTS[n],
@@ -50,6 +51,7 @@ EXPECTED = {
     "example_count": 50,
     "false_alarm_rate": 5 / 50,
     "noise_ratio": PROBED[:20].mean() / ERRORS[:20].mean(),
+    "noise_copied": 1 - PROBED[:20].mean() / np.mean(3 * PROBED[:20] ** 2),
     "error_at_noise_5": PROBED[:20].mean(),
     "error_at_noise_10": 2 * PROBED[:20].mean(),
     "error_at_noise_20": 3 * PROBED[:20].mean(),
@@ -149,10 +151,10 @@ def test_an_older_model_without_a_score_still_has_its_error_compared():
     assert np.isnan(computed("false_alarm_rate", old)["false_alarm_rate"])
 
 
-def test_a_mere_copier_is_below_the_default_bound():
-    copier = Images()
-    for n in range(20):
-        copier.group("", 0).add({**OUTPUTS[n], "error": 1e-5, "shuffled_error": 1e-5})
-    [bound] = [b for b in bounds_of(GateSettings(), pca_error=1.0, knows_anomalies=False) if b.metric == "noise_ratio"]
-    assert METRICS["noise_ratio"].value(copier) == pytest.approx(1.0)
-    assert bound.min > 1.0
+@pytest.mark.parametrize(("shuffled_error", "accepted"), [(1e-5, False), (0.05, False), (0.099, True), (0.15, True)])
+def test_a_mere_copier_is_above_the_default_bound(shuffled_error, accepted):
+    images = Images()
+    for outputs in OUTPUTS:
+        images.group("", 0).add({**outputs, "shuffled_error": shuffled_error, "pixel_variance": 0.1})
+    [bound] = [b for b in bounds_of(GateSettings(), pca_error=1.0, knows_anomalies=False) if b.origin == "identity"]
+    assert (METRICS[bound.metric].value(images) <= bound.max) == accepted

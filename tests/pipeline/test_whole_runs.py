@@ -244,8 +244,7 @@ def test_another_rate_and_score_train_nothing_anew(digits):
 
 def test_a_gate_that_would_bless_an_untrained_model_fails_the_run(digits):
     root, _ = digits
-    waived = ["evaluation.thresholds=[]", "evaluation.max_pca_ratio=null", "evaluation.min_noise_ratio=null"]
-    code, document = run("configs/digits.yaml", root, *waived)
+    code, document = run("configs/digits.yaml", root, "evaluation.thresholds=[]", "evaluation.max_pca_ratio=null")
     assert code == FAILED
     assert states(document)["Evaluator"] == "failed"
     assert states(document)["Pusher"] == "skipped"
@@ -280,7 +279,7 @@ def test_the_report_tells_of_the_newest_run_and_any_past_one_can_be_rebuilt(digi
     run_id = listed[-1]["run_id"]
     code, stdout, _ = autoencoder("report", "configs/digits.yaml", "--set", f"root={root}", "--run-id", run_id)
     written = Path(stdout.strip()).read_bytes()
-    assert b"Blessed: all 3 bounds" in written
+    assert b"Blessed: all 4 bounds" in written
     code, stdout, _ = autoencoder("report", folder, "--run-id", run_id, "--rebuild")
     assert code == DONE
     assert Path(stdout.strip()).read_bytes() == written

@@ -94,6 +94,7 @@ def own():
 def test_who_copies_errs_as_little_on_shuffled_pixels_as_on_its_own_and_by_the_noise_on_noisy_ones(own):
     errors = probe(*own, tf.identity, 1.0)
     assert errors["shuffled_error"].numpy().max() == 0.0
+    assert errors["pixel_variance"].numpy() == pytest.approx(own[1].numpy().var(axis=(1, 2, 3)), rel=1e-4)
     bright = own[1].numpy().mean(axis=(1, 2, 3)) > 0.3  # far from the range's end, where noise is clipped
     assert errors["error_at_noise_5"].numpy()[bright].mean() == pytest.approx(0.05**2, rel=0.1)
 
