@@ -48,7 +48,7 @@ def noise_ratio(columns: Columns) -> float:
 
 
 def noise_copied(columns: Columns) -> float:
-    """Share of the variance of shuffled pixels that the model reproduces: 1 a mere copier, 0 or less one that is not."""
+    """Share of the variance of shuffled pixels that the model reproduces: 1 for a mere copier, else 0 or less."""
     probed = np.isfinite(columns[SHUFFLED_ERROR])
     if not probed.any():
         return _NAN

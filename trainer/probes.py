@@ -18,7 +18,7 @@ def probe(
     """Errors [B] of a `share` of the images, NaN for the others; which ones, and their noise, follows from `encoded`.
 
     Reconstructed from a noisy image (Gaussian, deviation 5 to 40 % of the range) the error is that to the clean one;
-    of an image whose pixels are shuffled, among themselves, it is that to the shuffled one. Beside it stands the variance
+    of an image whose pixels are shuffled it is that to the shuffled one. Beside it stands the variance
     of the image's pixels, by which it would err if it answered with the image's mean colour.
     """
     seeds = tf.strings.to_hash_bucket_fast(encoded, _BUCKETS)
