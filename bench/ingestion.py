@@ -245,9 +245,9 @@ def _run(nodes: list[Any], folder: Path) -> list[tuple[str, float]]:
             pipeline_name="bench",
             pipeline_root=str(folder / "artifacts"),
             components=nodes,
-            metadata_connection_config=metadata.sqlite_metadata_connection_config(str(folder / "metadata.sqlite")),
             beam_pipeline_args=_BEAM_ARGS,
         ),
+        metadata.sqlite_metadata_connection_config(str(folder / "metadata.sqlite")),
         lambda name, outcome: None,
     )
     for outcome in outcomes:
