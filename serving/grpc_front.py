@@ -68,7 +68,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
         def answer(served: ServedVersion) -> predict_pb2.PredictResponse:
             asked = request_from_proto(request)
-            outputs = served.predictor.predict(asked)
+            outputs = self._service.run(served, asked)
             signature_name = served.predictor.signature(asked.signature_name).name
             return response_to_proto(outputs, _model_spec(name, served.number, signature_name))
 

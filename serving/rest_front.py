@@ -129,7 +129,7 @@ class _RestFront:
     def _predict(self, name: str, version: int | None, body: bytes) -> bytes:
         def answer(served: ServedVersion) -> bytes:
             asked, form = request_from_json(body, served.predictor.signature)
-            return answer_to_json(served.predictor.predict(asked), form)
+            return answer_to_json(self._service.run(served, asked), form)
 
         return self._service.predict(name, version, answer, api="REST")
 
