@@ -1,10 +1,11 @@
-# `make help` lists the targets. The virtual environment is made once, from requirements.lock, and
-# made anew only when that file changes.
+# `make help` lists the targets. The virtual environment is made once, from the locks, and made anew only when one of
+# them changes.
 SHELL := /bin/bash
 VENV := .venv
 STAMP := $(VENV)/.installed
 CONFIG ?= configs/digits.yaml
 ARGS ?=
+SIZE ?= full
 PY_FILES := schema components trainer pipeline serving bench tests setup.py
 # Any Python 3.10: pyenv's own shim answers only for versions it was told about, so ask for the version file's.
 PYTHON ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python3.10 \
@@ -12,21 +13,22 @@ PYTHON ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python
 	2>/dev/null && command -v "$$p" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test check format lock clean
+.PHONY: help setup run serve test test-cluster bench bench-serving check format lock wheel clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-setup: $(STAMP) ## make .venv from requirements.lock (a minute; 3 GB)
+setup: $(STAMP) ## make .venv from the locks (a minute; 3 GB)
 
-$(STAMP): requirements.lock requirements-uv.lock
+$(STAMP): requirements.lock requirements-dev.lock requirements-uv.lock
 	@if [ -z "$(PYTHON)" ]; then echo "Python 3.10 with venv is needed and was not found: TFX 1.16 installs on no other." >&2; \
 	echo "Get it by one of:  uv python install 3.10  |  pyenv install 3.10  |  apt install python3.10-venv (Ubuntu 22.04)" >&2; \
 	echo "or name it:  make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.10" >&2; exit 1; fi
 	@echo "setting up $(VENV) with $(PYTHON)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
-	@$(VENV)/bin/uv pip sync --quiet --python $(VENV)/bin/python --require-hashes requirements-uv.lock requirements.lock
+	@$(VENV)/bin/uv pip sync --quiet --compile-bytecode --python $(VENV)/bin/python --require-hashes requirements-uv.lock \
+	requirements.lock requirements-dev.lock
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -39,6 +41,15 @@ serve: $(STAMP) ## serve the model that was pushed last (REST 8501, gRPC 8500)
 test: $(STAMP) ## lint, types and every test that needs no special machine
 	@$(MAKE) --no-print-directory lint
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+test-cluster: $(STAMP) ## the whole pipeline through a Beam job service and its workers (minutes)
+	@$(VENV)/bin/python -m pytest -m cluster tests/cluster $(ARGS)
+
+bench: $(STAMP) ## hold every claim about speed against its reference (SIZE=small for minutes; ARGS="--json bench.json")
+	@$(VENV)/bin/python -m bench --size $(SIZE) $(ARGS)
+
+bench-serving: $(STAMP) ## the same for serving alone
+	@$(VENV)/bin/python -m bench serving --size $(SIZE) $(ARGS)
 
 check: $(STAMP) ## format check, lint, types and the quick tests, in about a minute
 	@$(MAKE) --no-print-directory lint
@@ -54,9 +65,14 @@ format: $(STAMP) ## format the code and sort the imports
 	@$(VENV)/bin/ruff check --fix $(PY_FILES)
 	@$(VENV)/bin/ruff format $(PY_FILES)
 
-lock: $(STAMP) ## resolve setup.py and constraints.in anew into requirements.lock
-	@$(VENV)/bin/uv pip compile setup.py --all-extras --constraint constraints.in --generate-hashes \
-	--no-emit-index-url --custom-compile-command "make lock" --quiet --output-file requirements.lock
+LOCK = $(VENV)/bin/uv pip compile --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --quiet
+
+lock: $(STAMP) ## resolve setup.py, requirements-dev.in and constraints.in anew into the locks
+	@$(LOCK) setup.py --all-extras --constraint constraints.in --output-file requirements.lock
+	@$(LOCK) requirements-dev.in --constraint requirements.lock --output-file requirements-dev.lock
+
+wheel: $(STAMP) ## build dist/*.whl from the last commit; the same commit gives the same bytes
+	@deploy/build-wheel.sh dist $(VENV)/bin/python
 
 clean: ## remove the virtual environment and caches (runs/ stays)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import setup
 
 ROOT = Path(__file__).parent
-PACKAGES = ["schema", "components", "trainer", "pipeline", "serving"]
+PACKAGES = ["schema", "components", "trainer", "trainer.families", "pipeline", "serving"]
 
 setup(
     name="tfx-image-autoencoder",
@@ -43,17 +43,6 @@ setup(
         "tfx>=1.16",
         "uvicorn>=0.30",
     ],
-    extras_require={
-        "kubeflow": ["kfp>=2.5"],
-        "dev": [
-            "build>=1.2",
-            "hypothesis>=6.100",
-            "moto[server]>=5",
-            "mypy>=1.10",
-            "pytest>=8",
-            "ruff>=0.6",
-            "types-PyYAML",
-        ],
-    },
+    extras_require={"kubeflow": ["kfp>=2.5"]},
     entry_points={"console_scripts": ["autoencoder=pipeline.cli:main"]},
 )

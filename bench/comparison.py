@@ -1,7 +1,8 @@
-"""One line of the benchmark: two timings of one run of it, and the ratio that is claimed."""
+"""One line of the benchmark: two measurements in one run of it, and the ratio that is claimed."""
 
 from dataclasses import dataclass
 from statistics import median
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,12 @@ class Comparison:
     """The claim: median(ours) / median(reference) is at most this; "3 times as fast" is 1/3."""
     items: int | None = None
     """Images processed in each repetition, for images/s."""
+    unit: Literal["s", "MB"] = "s"
+    """MB: both hold peak memory, not seconds."""
 
     @property
     def ratio(self) -> float:
-        """Our median time as a fraction of the reference's: below 1 is faster."""
+        """Our median as a fraction of the reference's: below 1 is faster, or smaller."""
         return median(self.ours_s) / median(self.reference_s)
 
     @property

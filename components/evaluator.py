@@ -13,12 +13,13 @@ from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.types import standard_component_specs as keys
-from tfx.utils import json_utils
+from tfx.utils import json_utils, path_utils
 
 from components import gate
-from components.settings import EvaluationSettings
+from components.parity import record_parity
+from components.settings import GateSettings
 from schema import features
-from schema.artifacts import CONSTANT, CONTROLS_FOLDER, GATE_FILE, PCA_FLOOR, UNTRAINED
+from schema.artifacts import CONSTANT, CONTROLS_FOLDER, GATE_FILE, PARITY_FILE, PCA_FLOOR, UNTRAINED
 
 MODEL_RUN_KEY = "model_run"
 _MUST_BE_REFUSED = (UNTRAINED, CONSTANT)
@@ -57,7 +58,7 @@ class ReconstructionEvaluatorExecutor(stock.Executor):
     def Do(  # noqa: N802 - TFX's name
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
-        settings = EvaluationSettings.model_validate_json(exec_properties["settings"])
+        settings = GateSettings.model_validate_json(exec_properties["settings"])
         evaluation_uri = artifact_utils.get_single_uri(output_dict[keys.EVALUATION_KEY])
         pca_error = self._error_of_pca(input_dict)
         bounds = gate.bounds_of(settings, pca_error=pca_error)
@@ -71,11 +72,15 @@ class ReconstructionEvaluatorExecutor(stock.Executor):
             "blessed": all(row["passed"] for row in rows),
             "metrics": {**overall, "pca_mean_error": pca_error},
             "metrics_by_label": by_label,
+            "baseline_metrics": gate.read_metrics(evaluation_uri, gate.BASELINE).get(None, {}),
             "thresholds": rows,
             "controls_refused": refused_controls,
         }
         with fileio.open(os.path.join(evaluation_uri, GATE_FILE), "w") as file:  # noqa: PTH118 - may be remote
             file.write(json.dumps(report, indent=2))
+        model = artifact_utils.get_single_instance(input_dict[keys.MODEL_KEY])
+        test_images = artifact_utils.get_split_uri(input_dict[keys.EXAMPLES_KEY], features.TEST)
+        record_parity(path_utils.serving_model_path(model.uri), test_images, f"{evaluation_uri}/{PARITY_FILE}")
         evaluation = artifact_utils.get_single_instance(output_dict[keys.EVALUATION_KEY])
         evaluation.set_float_custom_property("mean_error", overall["mean_error"])
 
@@ -133,7 +138,7 @@ class ReconstructionEvaluator(base_beam_component.BaseBeamComponent):
         model_run: types.BaseChannel,
         baseline_model: types.BaseChannel,
         schema: types.BaseChannel,
-        settings: EvaluationSettings,
+        settings: GateSettings,
         source_fingerprint: str,
     ) -> None:
         super().__init__(

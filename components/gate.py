@@ -8,7 +8,7 @@ from google.protobuf import wrappers_pb2
 from tensorflow_model_analysis.proto import config_pb2
 
 from components import metrics
-from components.settings import EvaluationSettings
+from components.settings import GateSettings
 from schema import features
 from schema.signatures import EXAMPLES_SIGNATURE
 
@@ -50,7 +50,7 @@ class Bound:
         return config_pb2.MetricThreshold(value_threshold=config_pb2.GenericValueThreshold(**given))
 
 
-def bounds_of(settings: EvaluationSettings, *, pca_error: float | None) -> list[Bound]:
+def bounds_of(settings: GateSettings, *, pca_error: float | None) -> list[Bound]:
     """All bounds of a run; the PCA floor becomes an ordinary one once PCA's error on the same images is known."""
     bounds = [Bound("example_count", "counted", min=1.0)]
     if settings.max_pca_ratio is not None and pca_error is not None:

@@ -1,62 +1,49 @@
 """A Pusher whose versions appear all at once: a server that watches the folder never sees half of one.
 
 TFX's own Pusher copies file by file into the folder that is already named as a version, and two pushes in one
-second share a name. This one writes under a name that servers ignore, loads the copy in a fresh process, and
-only then gives it its number.
+second share a name. This one writes under a name that servers ignore, loads the copy in a fresh process, replays
+the Evaluator's images against it, and only then gives it its number.
 """
 
-import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
-import uuid
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from absl import logging
 from google.protobuf import json_format
-from tfx.components.pusher import component, executor
+from tfx import types
+from tfx.components.pusher import executor
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.dsl.io import fileio
 from tfx.proto import pusher_pb2
-from tfx.types import Channel, artifact_utils, component_spec, standard_artifacts, standard_component_specs
+from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.utils import io_utils, json_utils
 
-from schema.artifacts import PUSHED_STATISTICS_FOLDER, SAVED_MODEL_FILE
+from components.push_destination import PushedVersion, PushError, digest_of, push, withdrawn
+from schema.artifacts import NOT_PUSHED_BECAUSE, PARITY_FILE, PUSHED_STATISTICS_FOLDER
 
-PARTIAL_SUFFIX: Final = ".partial"
-ABANDONED_AFTER_S: Final = 24 * 3600
 CHECK_TIMEOUT_S: Final = 900
 CHECK_MODULE: Final = "serving.smoke_check"
 """Run as a program, not imported: the check is made in a process that has loaded nothing else."""
 
-Check = Callable[[Path], None]
-"""Raises when the model in a local folder must not be served."""
 
-
-class SmokeCheckError(Exception):
+class SmokeCheckError(PushError):
     """The model cannot be loaded, or does not answer, in a fresh process."""
 
 
-@dataclass(frozen=True)
-class PushedVersion:
-    """Where a model was pushed to, and the number it got."""
+def load_in_fresh_process(folder: Path, *, parity: Path | None = None) -> None:
+    """Load the model, replay its warm-up requests and the Evaluator's images; SmokeCheckError if that fails.
 
-    path: str
-    number: int
-
-
-def load_in_fresh_process(folder: Path) -> None:
-    """Load the model and replay its warm-up requests in a new process; SmokeCheckError if that fails."""
+    `parity` is the Evaluator's file of images and their errors: served, they must have the same.
+    """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, "-m", CHECK_MODULE, str(folder)],
+        [sys.executable, "-m", CHECK_MODULE, str(folder), *([str(parity)] if parity else [])],
         env=environment,
         capture_output=True,
         text=True,
@@ -69,95 +56,31 @@ def load_in_fresh_process(folder: Path) -> None:
     logging.info("Smoke check: %s", done.stdout.strip())
 
 
-def push(model: str, base: str, *, check: Check, keep: int | None = None) -> PushedVersion:
-    """Copy the SavedModel folder `model` below `base` as its newest version; keep `keep` of them (None: all).
+def push_checked(
+    model: str,
+    base: str,
+    *,
+    evaluation: str | None,
+    statistics: str | None = None,
+    smoke_check: bool = True,
+    keep: int | None = None,
+) -> PushedVersion:
+    """Push after the smoke check, against the images in the folder `evaluation`, the Evaluator's, where given.
 
-    `check` sees the model before any server can; whatever it raises is raised here, and nothing is left.
-    Local folders are renamed into place, which is atomic. Object stores (`gs://`, `s3://`) have no such
-    rename: there the model is checked in a local copy, then uploaded with `saved_model.pb`, without which no
-    loader accepts a version, as the last file.
+    A copy of the folder `statistics` goes along: the next run's images are compared with those of this model.
     """
-    if keep is not None and keep < 1:
-        raise ValueError(f"keep {keep}: at least the version that is pushed must stay")
-    fileio.makedirs(base)
-    pushed = _upload(model, base, check) if _is_remote(base) else _rename_into_place(model, Path(base), check)
-    for old in sorted(_versions(base), key=int, reverse=True)[keep:] if keep else []:
-        _remove_version(base, old)
-    return pushed
-
-
-def _rename_into_place(model: str, base: Path, check: Check) -> PushedVersion:
-    _remove_abandoned(base)
-    with _partial_folder(base) as partial:
-        io_utils.copy_dir(model, str(partial))
-        check(partial)
-        number = _next_version(str(base), int(time.time()))
-        while True:
-            target = base / str(number)
-            try:
-                # Refused, atomically, where another push has just taken the number.
-                partial.rename(target)
-            except OSError:
-                if not target.exists():
-                    raise
-                number += 1
-                continue
-            return PushedVersion(str(target), number)
-
-
-def _upload(model: str, base: str, check: Check) -> PushedVersion:
     with tempfile.TemporaryDirectory() as local:
-        io_utils.copy_dir(model, local)
-        check(Path(local))
-        # In microseconds, so that two pushes at once get different numbers without a lock.
-        number = _next_version(base, time.time_ns() // 1000)
-        target = f"{base.rstrip('/')}/{number}"
-        io_utils.copy_dir(local, target, deny_regex_patterns=[rf"{SAVED_MODEL_FILE.replace('.', '[.]')}$"])
-        io_utils.copy_file(f"{local}/{SAVED_MODEL_FILE}", f"{target}/{SAVED_MODEL_FILE}")
-    return PushedVersion(target, number)
+        parity = Path(local) / PARITY_FILE if evaluation and fileio.exists(f"{evaluation}/{PARITY_FILE}") else None
+        if parity:
+            io_utils.copy_file(f"{evaluation}/{PARITY_FILE}", str(parity))
 
+        def complete_and_check(folder: Path) -> None:
+            if statistics:
+                io_utils.copy_dir(statistics, str(folder / PUSHED_STATISTICS_FOLDER))
+            if smoke_check:
+                load_in_fresh_process(folder, parity=parity)
 
-@contextlib.contextmanager
-def _partial_folder(base: Path) -> Iterator[Path]:
-    """A name of our own that no server takes for a version; removed again unless it was renamed."""
-    partial = base / f".{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _remove_abandoned(base: Path) -> None:
-    """Remove what pushes that were killed a day ago or more have left."""
-    for partial in base.glob(f".*{PARTIAL_SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - partial.stat().st_mtime > ABANDONED_AFTER_S:
-                shutil.rmtree(partial, ignore_errors=True)
-
-
-def _remove_version(base: str, name: str) -> None:
-    """Remove an old version: out of the servers' sight first, then from the disk."""
-    logging.info("Removing version %s: newer ones are kept.", name)
-    if _is_remote(base):
-        fileio.remove(f"{base.rstrip('/')}/{name}/{SAVED_MODEL_FILE}")
-        fileio.rmtree(f"{base.rstrip('/')}/{name}")
-        return
-    with _partial_folder(Path(base)) as out_of_sight, contextlib.suppress(FileNotFoundError):
-        (Path(base) / name).rename(out_of_sight)
-
-
-def _next_version(base: str, now: int) -> int:
-    """`now`, or one more than the newest version: what is pushed last is served, whatever the clocks say."""
-    return max([now, *(int(name) + 1 for name in _versions(base))])
-
-
-def _versions(base: str) -> list[str]:
-    names = [str(name).rstrip("/") for name in fileio.listdir(base)]
-    return [name for name in names if name.isascii() and name.isdigit()]
-
-
-def _is_remote(path: str) -> bool:
-    return "://" in path
+        return push(model, base, check=complete_and_check, keep=keep)
 
 
 class AtomicPushExecutor(executor.Executor):
@@ -175,38 +98,54 @@ class AtomicPushExecutor(executor.Executor):
         if not self.CheckBlessing(input_dict):
             self._MarkNotPushed(model_push)
             return
-        model = self.GetModelPath(input_dict)
+        model, base = self.GetModelPath(input_dict), _base_directory(exec_properties)
         config = _config(exec_properties)
-
-        def complete_and_check(folder: Path) -> None:
-            """The statistics go along: the next run's images are compared with them."""
-            for statistics in input_dict.get(standard_component_specs.STATISTICS_KEY, []):
-                io_utils.copy_dir(statistics.uri, str(folder / PUSHED_STATISTICS_FOLDER))
-            if config.smoke_check:
-                load_in_fresh_process(folder)
-
-        pushed = push(model, _base_directory(exec_properties), check=complete_and_check, keep=config.keep)
+        if withdrawal := withdrawn(base).get(digest_of(model)):
+            reason = f"a rollback withdrew this model (version {withdrawal['version']}) on {withdrawal['at']}"
+            logging.warning("Not pushed: %s.", reason)
+            model_push.set_string_custom_property(NOT_PUSHED_BECAUSE, reason)
+            self._MarkNotPushed(model_push)
+            return
+        evaluations = input_dict.get(standard_component_specs.EVALUATION_KEY)
+        statistics = input_dict.get(standard_component_specs.STATISTICS_KEY)
+        pushed = push_checked(
+            model,
+            base,
+            evaluation=artifact_utils.get_single_uri(evaluations) if evaluations else None,
+            statistics=artifact_utils.get_single_uri(statistics) if statistics else None,
+            smoke_check=config.smoke_check,
+            keep=config.keep,
+        )
         io_utils.copy_dir(model, model_push.uri)
         self._MarkPushed(model_push, pushed_destination=pushed.path, pushed_version=str(pushed.number))
         logging.info("Version %d pushed to %s.", pushed.number, pushed.path)
 
 
-class AtomicPusherSpec(standard_component_specs.PusherSpec):
+class AtomicPusherSpec(component_spec.ComponentSpec):
+    PARAMETERS = standard_component_specs.PusherSpec.PARAMETERS
     INPUTS = {
-        **standard_component_specs.PusherSpec.INPUTS,
+        standard_component_specs.MODEL_KEY: component_spec.ChannelParameter(type=standard_artifacts.Model),
+        standard_component_specs.MODEL_BLESSING_KEY: component_spec.ChannelParameter(
+            type=standard_artifacts.ModelBlessing, optional=True
+        ),
+        standard_component_specs.EVALUATION_KEY: component_spec.ChannelParameter(
+            type=standard_artifacts.ModelEvaluation, optional=True
+        ),
         standard_component_specs.STATISTICS_KEY: component_spec.ChannelParameter(
             type=standard_artifacts.ExampleStatistics, optional=True
         ),
     }
+    OUTPUTS = standard_component_specs.PusherSpec.OUTPUTS
+    TYPE_ANNOTATION = standard_component_specs.PusherSpec.TYPE_ANNOTATION
 
 
-class AtomicPusher(component.Pusher):
-    """TFX's Pusher, with the same inputs, outputs and properties, and versions that appear all at once.
+class AtomicPusher(base_component.BaseComponent):
+    """TFX's Pusher, with versions that appear all at once, and that answer as they did in the Evaluator.
 
-    One input is new: `statistics`, of the images that the model was trained on, which a version then holds too.
-
-    `custom_config` may say `keep`, how many versions stay (all of them if it does not), and `smoke_check`,
-    whether the model is loaded in a fresh process first (True if it does not).
+    `evaluation` is the Evaluator's; its images are replayed against the pushed copy. `statistics` are those of the
+    images that the model was trained on; a version holds them too. `custom_config` may say `keep`, how many versions
+    stay (all of them if it does not), and `smoke_check`, whether the model is loaded in a fresh process first (True
+    if it does not).
     """
 
     SPEC_CLASS = AtomicPusherSpec
@@ -214,27 +153,27 @@ class AtomicPusher(component.Pusher):
 
     def __init__(
         self,
-        model: Any,
-        model_blessing: Any = None,
-        infra_blessing: Any = None,
-        push_destination: Any = None,
-        statistics: Any = None,
+        *,
+        model: types.BaseChannel,
+        push_destination: pusher_pb2.PushDestination,
+        model_blessing: types.BaseChannel | None = None,
+        evaluation: types.BaseChannel | None = None,
+        statistics: types.BaseChannel | None = None,
         custom_config: dict[str, Any] | None = None,
     ) -> None:
-        """As TFX's Pusher; raises ValueError for a `custom_config` that this one does not know."""
-        if push_destination is None:
-            raise ValueError("push_destination: say where to push to")
+        """Raises ValueError for a `custom_config` that it does not know."""
         PushConfig.parse(custom_config)
-        spec = AtomicPusherSpec(
-            model=model,
-            model_blessing=model_blessing,
-            infra_blessing=infra_blessing,
-            push_destination=push_destination,
-            statistics=statistics,
-            custom_config=json_utils.dumps(custom_config),
-            pushed_model=Channel(type=standard_artifacts.PushedModel),
+        super().__init__(
+            spec=AtomicPusherSpec(
+                model=model,
+                model_blessing=model_blessing,
+                evaluation=evaluation,
+                statistics=statistics,
+                push_destination=push_destination,
+                custom_config=json_utils.dumps(custom_config),
+                pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+            )
         )
-        base_component.BaseComponent.__init__(self, spec=spec)  # TFX's own Pusher has no room for another input
 
 
 @dataclass(frozen=True)

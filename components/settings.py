@@ -94,12 +94,11 @@ class Threshold(BaseModel):
         return self
 
 
-class EvaluationSettings(BaseModel):
-    """The gate that decides whether a model may be pushed, and the anomaly threshold's false-alarm rate."""
+class GateSettings(BaseModel):
+    """The part of `evaluation:` that the Evaluator reads: the gate that decides whether a model may be pushed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    false_alarm_rate: float = Field(0.01, gt=0, lt=1)
     max_pca_ratio: float | None = Field(1.0, gt=0)
     """Mean error allowed, as a multiple of PCA's with as many components as the latent has numbers; null waives it."""
     max_regression: float | None = Field(0.05, ge=0)

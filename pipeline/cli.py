@@ -9,6 +9,8 @@ from pipeline.doctor_command import doctor
 from pipeline.exit_codes import BAD_USAGE
 from pipeline.kubeflow_commands import compile_, rehearse, schedule, submit
 from pipeline.options import set_option
+from pipeline.push_command import push
+from pipeline.report_command import report
 from pipeline.serve_command import score, serve
 
 
@@ -25,15 +27,26 @@ def main() -> None:
 @click.argument("config", type=click.Path(path_type=Path), default=Path("configs/digits.yaml"))
 @set_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
-def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+@click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM_OPTIONS]")
+def run(config: Path, overrides: tuple[str, ...], as_json: bool, beam_options: tuple[str, ...]) -> None:
     """Run the whole pipeline that CONFIG describes (default: configs/digits.yaml).
 
-    Example: autoencoder run configs/mnist-dense.yaml --set trainer.epochs=20
+    What follows `--` goes to Apache Beam, after the configuration's `beam.args`.
+
+    Examples: autoencoder run configs/mnist-dense.yaml --set trainer.epochs=20;
+    autoencoder run configs/beam-flink.yaml -- --flink_master=flink:8081 --parallelism=32
     """
+    if str(config).startswith("-"):
+        raise click.UsageError("name CONFIG before the options for Beam: autoencoder run CONFIG -- OPTIONS")
+    if beam_options and not beam_options[0].startswith("-"):
+        raise click.UsageError(
+            f"unexpected argument '{beam_options[0]}': after CONFIG only `-- BEAM_OPTIONS` may follow"
+        )
     from pipeline.configuration import ConfigurationError, load_configuration
 
     try:
         configuration = load_configuration(config, overrides)
+        configuration = configuration.model_copy(update={"beam": configuration.beam.with_args(beam_options)})
         from pipeline.run import run as run_locally
 
         sys.exit(run_locally(configuration, as_json=as_json))
@@ -47,13 +60,20 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
 @main.command()
 @click.option("--root", type=click.Path(path_type=Path), default=Path("runs"), help="Folder of the runs.")
+@click.option("--config", type=click.Path(path_type=Path), help="A configuration whose `metadata:` names a server.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
-def runs(root: Path, as_json: bool) -> None:
+def runs(root: Path, config: Path | None, as_json: bool) -> None:
     """List past runs with verdict, error and duration, newest first."""
+    from pipeline.configuration import ConfigurationError, load_configuration
+    from pipeline.metadata_store import PasswordMissingError
     from pipeline.past_runs import print_runs
 
-    print_runs(root, as_json=as_json)
+    try:
+        print_runs(root, load_configuration(config) if config else None, as_json=as_json)
+    except (ConfigurationError, PasswordMissingError) as error:
+        click.echo(str(error), err=True)
+        sys.exit(BAD_USAGE)
 
 
-for command in (serve, score, compile_, rehearse, submit, schedule, doctor):
+for command in (report, serve, score, push, compile_, rehearse, submit, schedule, doctor):
     main.add_command(command)

@@ -7,13 +7,28 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from components.settings import DataSettings, EvaluationSettings
+from components.settings import DataSettings, GateSettings
 from pipeline.kubeflow_settings import KubeflowSettings
-from trainer.settings import ImageSettings, TrainerSettings
+from pipeline.metadata_store import MetadataSettings
+from trainer.settings import CalibrationSettings, ImageSettings, TrainerSettings
 
 
 class ConfigurationError(Exception):
     """The configuration cannot be used; the message names the file, the field, the value and the remedy."""
+
+
+class EvaluationSettings(CalibrationSettings, GateSettings):
+    """The anomaly score with its false-alarm rate, and the gate: each part is the cache key of its own component."""
+
+    @property
+    def calibration(self) -> CalibrationSettings:
+        """What the Calibrator reads."""
+        return CalibrationSettings.model_validate(self.model_dump(include=set(CalibrationSettings.model_fields)))
+
+    @property
+    def gate(self) -> GateSettings:
+        """What the Evaluator reads."""
+        return GateSettings.model_validate(self.model_dump(include=set(GateSettings.model_fields)))
 
 
 class PushSettings(BaseModel):
@@ -33,6 +48,13 @@ class BeamSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     args: tuple[str, ...] = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
+    """Options of every component that runs on Beam; what follows `--` on the command line is added to them."""
+    components: dict[str, tuple[str, ...]] = {}
+    """Further options of single components by name, e.g. `Evaluator`; of an option given twice the last counts."""
+
+    def with_args(self, more: tuple[str, ...]) -> "BeamSettings":
+        """These settings with further options for every component."""
+        return self.model_copy(update={"args": (*self.args, *more)})
 
 
 class Configuration(BaseModel):
@@ -50,6 +72,7 @@ class Configuration(BaseModel):
     evaluation: EvaluationSettings = EvaluationSettings()
     push: PushSettings = PushSettings()
     beam: BeamSettings = BeamSettings()
+    metadata: MetadataSettings = MetadataSettings()
     kubeflow: KubeflowSettings = KubeflowSettings()
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """What `autoencoder doctor` looks at: one function a check, each with the remedy for what it finds wrong.
 
-Only the standard library is used before the packages are known to be there.
+Nothing heavy is imported in this process: it may be missing or broken.
 """
 
 import importlib.metadata
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.metadata_store import METADATA_FILE
 from schema.signatures import DEFAULT_GRPC_PORT, DEFAULT_REST_PORT
 
 OK, MISSING, BROKEN = "ok", "optional", "broken"
@@ -169,7 +170,7 @@ def _nearest_folder(root: Path) -> Path:
 
 
 def _metadata_stores(root: Path) -> Iterator[Finding]:
-    for store in sorted(root.glob("*/metadata.sqlite")):
+    for store in sorted(root.glob(f"*/{METADATA_FILE}")):
         what = f"metadata of {store.parent.name}"
         try:
             with sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=1) as connection:

@@ -15,11 +15,14 @@ from components.evaluator import ReconstructionEvaluator
 from components.example_gen import ImageExampleGen
 from components.example_validator import StrictExampleValidator
 from components.pusher import AtomicPusher
+from components.report import Report
 from components.schema_gen import CuratedSchemaGen
 from components.statistics_gen import SmallFeaturesStatisticsGen
+from pipeline.beam_options import give_beam_options
 from pipeline.configuration import Configuration
 from schema import features
 from schema.fingerprint import source_fingerprint
+from trainer.calibrator import Calibrator
 from trainer.module import run_fn
 from trainer.preprocessing import preprocessing_fn
 
@@ -30,11 +33,12 @@ def create_pipeline(
     data_fingerprint: str,
     pipeline_root: str,
     push_destination: str,
-    metadata_connection_config: Any,
-    beam_args: list[str],
     find_baseline: Callable[[Channel], BaseNode] = latest_blessed_model,
 ) -> tfx_pipeline.Pipeline:
-    """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Evaluator -> Pusher.
+    """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Calibrator ->
+    Evaluator, then Report and Pusher.
+
+    The Pusher takes only what is blessed; the Report writes up every run, blessed or refused.
 
     `find_baseline` makes, from the candidate's channel, the node whose output `model` the candidate is compared with.
     """
@@ -82,46 +86,66 @@ def create_pipeline(
             "image": image,
             "trainer": configuration.trainer.model_dump(mode="json"),
             "seed": configuration.seed,
-            "false_alarm_rate": configuration.evaluation.false_alarm_rate,
             "data_fingerprint": data_fingerprint,
             "source_fingerprint": source_fingerprint("trainer.module"),
         },
     )
-    baseline = find_baseline(trainer.outputs["model"]).with_id("latest_blessed_model")
-    evaluator = ReconstructionEvaluator(
+    calibrator = Calibrator(
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
+        settings=configuration.evaluation.calibration,
+        source_fingerprint=source_fingerprint("trainer.calibrator"),
+    )
+    baseline = find_baseline(calibrator.outputs["model"]).with_id("latest_blessed_model")
+    evaluator = ReconstructionEvaluator(
+        examples=example_gen.outputs["examples"],
+        model=calibrator.outputs["model"],
         model_run=trainer.outputs["model_run"],
         baseline_model=baseline.outputs["model"],
         schema=schema_gen.outputs["schema"],
-        settings=configuration.evaluation,
+        settings=configuration.evaluation.gate,
         source_fingerprint=source_fingerprint("components.evaluator"),
     ).with_id("Evaluator")
+    report = Report(
+        examples=example_gen.outputs["examples"],
+        statistics=statistics_gen.outputs["statistics"],
+        anomalies=example_validator.outputs["anomalies"],
+        transform_graph=transform.outputs["transform_graph"],
+        model_run=trainer.outputs["model_run"],
+        model=calibrator.outputs["model"],
+        baseline_model=baseline.outputs["model"],
+        evaluation=evaluator.outputs["evaluation"],
+        settings=configuration.model_dump(mode="json", include={"data", "evaluation"}),
+        source_fingerprint=source_fingerprint("components.report"),
+    )
     pusher = AtomicPusher(
-        model=trainer.outputs["model"],
+        model=calibrator.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
+        evaluation=evaluator.outputs["evaluation"],
         statistics=statistics_gen.outputs["statistics"],
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=push_destination)
         ),
         custom_config={"keep": configuration.push.keep},
     ).with_id("Pusher")
+    components = [
+        example_gen,
+        statistics_gen,
+        schema_gen,
+        example_validator,
+        transform,
+        trainer,
+        calibrator,
+        baseline,
+        evaluator,
+        report,
+        pusher,
+    ]
+    give_beam_options(components, configuration.beam)
     return tfx_pipeline.Pipeline(
         pipeline_name=configuration.name,
         pipeline_root=pipeline_root,
-        components=[
-            example_gen,
-            statistics_gen,
-            schema_gen,
-            example_validator,
-            transform,
-            trainer,
-            baseline,
-            evaluator,
-            pusher,
-        ],
-        metadata_connection_config=metadata_connection_config,
-        beam_pipeline_args=beam_args,
+        components=components,
         enable_cache=True,
     )
 

@@ -7,18 +7,23 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
+from tfx.utils import path_utils
 
-from schema.artifacts import COUNTS_FILE, GATE_FILE
+from schema.artifacts import COUNTS_FILE, GATE_FILE, NOT_PUSHED_BECAUSE, REPORT_FILE, REPORT_TYPE
 
+_PIPELINE_CONTEXT = "pipeline"
 _RUN_CONTEXT = "pipeline_run"
 _NODE_CONTEXT = "node"
+_DESTINATION = "pushed_destination"
 _NO_VERDICT: dict[str, Any] = {
     "blessed": False,
     "pushed": None,
+    "not_pushed_because": None,
     "metrics": {},
     "thresholds": [],
     "model_run": None,
     "images": {},
+    "report": None,
 }
 
 
@@ -34,38 +39,105 @@ class PastRun:
     pushed: str | None
 
 
-def last_durations(connection: Any) -> dict[str, float]:
-    """Component -> seconds of its latest execution that really ran."""
+@dataclass(frozen=True)
+class BlessedModel:
+    """The folder of a SavedModel, that of its evaluation, and that of the statistics of its images."""
+
+    path: str
+    evaluation: str
+    statistics: str | None
+
+
+def latest_blessed(connection: Any, pipeline: str) -> BlessedModel | None:
+    """The pipeline's model that was blessed last; None where none was."""
+    with metadata.Metadata(connection) as handle:
+        store = handle.store
+        blessings = [
+            artifact
+            for artifact in _artifacts_of(store, pipeline, "ModelBlessing")
+            if artifact.custom_properties["blessed"].int_value == 1
+        ]
+        if not blessings:
+            return None
+        latest = max(blessings, key=lambda artifact: int(artifact.id))
+        execution = store.get_events_by_artifact_ids([latest.id])[0].execution_id
+        ids = {event.path.steps[0].key: event.artifact_id for event in store.get_events_by_execution_ids([execution])}
+        model, evaluation = (store.get_artifacts_by_id([ids[key]])[0].uri for key in ("model", "evaluation"))
+        return BlessedModel(path_utils.serving_model_path(model), evaluation, _statistics_of(store, ids["examples"]))
+
+
+def _statistics_of(store: Any, examples: int) -> str | None:
+    """The statistics that were computed of an Examples artifact; None if there are none."""
+    readers = [event.execution_id for event in store.get_events_by_artifact_ids([examples])]
+    written = [
+        event.artifact_id
+        for event in store.get_events_by_execution_ids(readers)
+        if event.type == mlmd.Event.OUTPUT and event.path.steps[0].key == "statistics"
+    ]
+    return str(store.get_artifacts_by_id(written[-1:])[0].uri) if written else None
+
+
+def latest_destination(connection: Any, pipeline: str) -> str | None:
+    """The folder of versions that the pipeline pushed a model to last; None where it pushed none."""
+    with metadata.Metadata(connection) as handle:
+        pushed = [a for a in _artifacts_of(handle.store, pipeline, "PushedModel") if _text(a, _DESTINATION)]
+        latest = max(pushed, key=lambda artifact: int(artifact.id), default=None)
+        return _text(latest, _DESTINATION).rpartition("/")[0] if latest else None
+
+
+def last_durations(connection: Any, pipeline: str) -> dict[str, float]:
+    """Component -> seconds of its latest execution in `pipeline` that really ran."""
     with metadata.Metadata(connection) as handle:
         store = handle.store
         durations = {}
         for context in store.get_contexts_by_type(_NODE_CONTEXT):
+            owner, _, name = context.name.rpartition(".")
+            if owner != pipeline:
+                continue
             ran = [
                 e for e in store.get_executions_by_context(context.id) if e.last_known_state == mlmd.Execution.COMPLETE
             ]
             if ran:
                 latest = max(ran, key=lambda e: int(e.id))
-                name = context.name.rpartition(".")[2]
                 durations[name] = (latest.last_update_time_since_epoch - latest.create_time_since_epoch) / 1000
         return durations
 
 
-def verdict_of_latest(connection: Any, *, completed: bool) -> dict[str, Any]:
+def no_verdict() -> dict[str, Any]:
+    """What there is to tell of a run that did not end."""
+    return dict(_NO_VERDICT)
+
+
+def verdict_of_latest(connection: Any, pipeline: str) -> dict[str, Any]:
     """Verdict, metrics, thresholds, image counts and `model_run` (the folder of the logs) of the newest run."""
-    if not completed:
-        return dict(_NO_VERDICT)
     with metadata.Metadata(connection) as handle:
-        store = handle.store
-        run = max(store.get_contexts_by_type(_RUN_CONTEXT), key=lambda c: int(c.id))
-        return _verdict(store, run)
+        return _verdict(handle.store, runs_of(handle.store, pipeline)[0])
 
 
-def past_runs(connection: Any) -> list[PastRun]:
-    """All runs, newest first."""
+def past_runs(connection: Any) -> dict[str, list[PastRun]]:
+    """Pipeline -> all its runs, newest first."""
     with metadata.Metadata(connection) as handle:
         store = handle.store
-        runs = sorted(store.get_contexts_by_type(_RUN_CONTEXT), key=lambda c: -int(c.id))
-        return [_past_run(store, run) for run in runs]
+        pipelines = sorted(context.name for context in store.get_contexts_by_type(_PIPELINE_CONTEXT))
+        return {name: [_past_run(store, run) for run in runs_of(store, name)] for name in pipelines}
+
+
+def _artifacts_of(store: Any, pipeline: str, type_name: str) -> list[Any]:
+    context = store.get_context_by_type_and_name(_PIPELINE_CONTEXT, pipeline)
+    return [a for a in store.get_artifacts_by_context(context.id) if a.type == type_name] if context else []
+
+
+def runs_of(store: Any, pipeline: str) -> list[Any]:
+    """The pipeline's run contexts, newest first."""
+    context = store.get_context_by_type_and_name(_PIPELINE_CONTEXT, pipeline)
+    executions = store.get_executions_by_context(context.id) if context else []
+    runs = {
+        run.id: run
+        for execution in executions
+        for run in store.get_contexts_by_execution(execution.id)
+        if run.type == _RUN_CONTEXT
+    }
+    return [runs[key] for key in sorted(runs, reverse=True)]
 
 
 def _past_run(store: Any, run: Any) -> PastRun:
@@ -91,15 +163,23 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
     pushed = _output(store, run, "PushedModel")
     model_run = _output(store, run, "ModelRun")
     examples = _output(store, run, "Examples")
-    destination = pushed.custom_properties["pushed_destination"].string_value if pushed else ""
+    report = _output(store, run, REPORT_TYPE)
     return {
         "blessed": gate["blessed"],
-        "pushed": destination or None,
+        "pushed": (_text(pushed, _DESTINATION) or None) if pushed else None,
+        "not_pushed_because": (_text(pushed, NOT_PUSHED_BECAUSE) or None) if pushed else None,
         "metrics": gate["metrics"],
         "thresholds": gate["thresholds"],
         "model_run": model_run.uri if model_run else None,
         "images": json.loads(Path(examples.uri, COUNTS_FILE).read_text()) if examples else {},
+        "report": f"{report.uri}/{REPORT_FILE}" if report else None,
     }
+
+
+def _text(artifact: Any, name: str) -> str:
+    """A custom property; empty where it is not there (asking for it by index would make it)."""
+    found = artifact.custom_properties
+    return str(found[name].string_value) if name in found else ""
 
 
 def _output(store: Any, run: Any, type_name: str) -> Any:

@@ -128,7 +128,6 @@ def write_package(documents: list[dict[str, Any]], path: Path) -> None:
 def _pipeline(configuration: Configuration, root: str) -> Any:
     from components.pushed_baseline import LatestPushedModel
     from pipeline.graph import create_pipeline
-    from pipeline.run import NO_PACKAGE_FOR_LOCAL_WORKERS
 
     push_destination = configuration.push.destination or f"{root}/{configuration.name}/serving"
     return create_pipeline(
@@ -136,8 +135,6 @@ def _pipeline(configuration: Configuration, root: str) -> Any:
         data_fingerprint="",  # the data-version task finds it in every run
         pipeline_root=root,
         push_destination=push_destination,
-        metadata_connection_config=None,
-        beam_args=[*configuration.beam.args, NO_PACKAGE_FOR_LOCAL_WORKERS],
         find_baseline=lambda model: LatestPushedModel(candidate=model, push_destination=push_destination),
     )
 

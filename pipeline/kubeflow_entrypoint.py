@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.keras_flavour import use_keras_2
 from pipeline.kubeflow_names import OVERRIDE_PREFIX, STAGING_ROOT_VARIABLE
+from pipeline.measure import start_measuring
 
 _STAGED_SCHEMES = {"s3://": "s3", "minio://": "minio", "gs://": "gcs"}
 _KUBEFLOWS_OWN_PROPERTIES = ("display_name", "store_session_info")
@@ -145,9 +146,14 @@ def main(arguments: list[str], environment: Mapping[str, str]) -> None:
         for artifact in artifact_list["artifacts"]:
             Path(artifact["uri"]).mkdir(parents=True, exist_ok=True)
     parsed.json_serialized_invocation_args = json.dumps(mended)
+    measure = start_measuring()
     stock._run_executor(parsed, beam_arguments)
+    measures = measure()
     output_file = Path(mended["outputs"]["outputFile"])
     written: Message = json.loads(output_file.read_text(encoding="utf-8"))
+    for artifact_list in written.get("artifacts", {}).values():
+        for artifact in artifact_list["artifacts"]:
+            artifact["metadata"] = {**artifact.get("metadata", {}), **measures}
     output_file.write_text(json.dumps(mend_output(written, original, staging_root)), encoding="utf-8")
 
 

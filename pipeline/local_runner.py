@@ -16,6 +16,8 @@ from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
+from pipeline.measure import start_measuring
+
 RAN, CACHED, FAILED, SKIPPED = "ran", "cached", "failed", "skipped"
 
 
@@ -33,16 +35,21 @@ Listener = Callable[[str, ComponentOutcome | None], None]
 """Called with a component's name before it starts (None) and after it has ended (its outcome)."""
 
 
-def run_pipeline(pipeline: tfx_pipeline.Pipeline, listen: Listener) -> list[ComponentOutcome]:
-    """Launch every node in order, as TFX's LocalDagRunner does; after a failure the rest are skipped."""
+def run_pipeline(pipeline: tfx_pipeline.Pipeline, connection: Any, listen: Listener) -> list[ComponentOutcome]:
+    """Launch every node in order, as TFX's LocalDagRunner does; after a failure the rest are skipped.
+
+    `connection` (ML Metadata's ConnectionConfig) stays out of the compiled pipeline, since it may hold a password.
+    """
     ir = compiler.Compiler().compile(pipeline)
     run_id = datetime.datetime.now(tz=datetime.timezone.utc).strftime("%Y-%m-%dT%H-%M-%S.%fZ")
     runtime_parameter_utils.substitute_runtime_parameter(ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id})
     deployment = runner_utils.extract_local_deployment_config(ir)
-    connection = deployment.metadata_connection_config
-    connection = getattr(connection, connection.WhichOneof("connection_config"))
-    _abandon_unfinished(connection, Path(pipeline.pipeline_info.pipeline_root))
-    _forget_missing(connection)
+    with metadata.Metadata(connection) as handle:
+        info = pipeline.pipeline_info
+        known = handle.store.get_context_by_type_and_name(constants.PIPELINE_CONTEXT_TYPE_NAME, info.pipeline_name)
+        if known:
+            _abandon_unfinished(handle.store, known.id, Path(info.pipeline_root))
+            _forget_missing(handle.store, known.id)
 
     outcomes: list[ComponentOutcome] = []
     for node in ir.nodes:
@@ -67,6 +74,7 @@ def run_pipeline(pipeline: tfx_pipeline.Pipeline, listen: Listener) -> list[Comp
 def _launch(ir: Any, node: Any, deployment: Any, connection: Any) -> bool:
     """Run one node; whether its results came from an earlier run."""
     name = node.node_info.id
+    measure = start_measuring()
     execution_info = launcher.Launcher(
         pipeline_node=node,
         mlmd_connection=metadata.Metadata(connection),
@@ -81,7 +89,21 @@ def _launch(ir: Any, node: Any, deployment: Any, connection: Any) -> bool:
             raise RuntimeError(f"{name} could not find its inputs in the metadata store; see the log")
         if node.node_info.type.name == Resolver.__module__ + "." + Resolver.__name__:
             return _found_the_same_as_before(execution, handle.store)
-        return bool(execution.last_known_state == mlmd.Execution.CACHED)
+        if execution.last_known_state == mlmd.Execution.CACHED:
+            return True
+        _note(measure(), execution, handle.store)
+        return False
+
+
+def _note(measures: dict[str, float], execution: Any, store: Any) -> None:
+    """Write measures on the artifacts of an execution, before anything reads these: caching compares properties."""
+    events = store.get_events_by_execution_ids([execution.id])
+    artifacts = store.get_artifacts_by_id([event.artifact_id for event in events if event.type == mlmd.Event.OUTPUT])
+    for artifact in artifacts:
+        for name, value in measures.items():
+            artifact.custom_properties[name].double_value = value
+    if artifacts:
+        store.put_artifacts(artifacts)
 
 
 def _found_the_same_as_before(execution: Any, store: Any) -> bool:
@@ -96,39 +118,37 @@ def _found_the_same_as_before(execution: Any, store: Any) -> bool:
     return found[execution.id] == found[previous.id]
 
 
-def _abandon_unfinished(connection: Any, pipeline_root: Path) -> None:
+def _abandon_unfinished(store: Any, pipeline_context: int, pipeline_root: Path) -> None:
     """Mark executions that a killed run left as running, and delete what they had written."""
-    with metadata.Metadata(connection) as handle:
-        running = [
-            e
-            for e in handle.store.get_executions()
-            if e.last_known_state in (mlmd.Execution.RUNNING, mlmd.Execution.NEW)
-        ]
-        for execution in running:
-            execution.last_known_state = mlmd.Execution.FAILED
-            for folder in pipeline_root.glob(f"*/*/{execution.id}"):
-                shutil.rmtree(folder, ignore_errors=True)
-            for folder in pipeline_root.glob(f"*/.system/*/{execution.id}"):
-                shutil.rmtree(folder, ignore_errors=True)
-        if running:
-            handle.store.put_executions(running)
+    running = [
+        e
+        for e in store.get_executions_by_context(pipeline_context)
+        if e.last_known_state in (mlmd.Execution.RUNNING, mlmd.Execution.NEW)
+    ]
+    for execution in running:
+        execution.last_known_state = mlmd.Execution.FAILED
+        for folder in pipeline_root.glob(f"*/*/{execution.id}"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in pipeline_root.glob(f"*/.system/*/{execution.id}"):
+            shutil.rmtree(folder, ignore_errors=True)
+    if running:
+        store.put_executions(running)
 
 
-def _forget_missing(connection: Any) -> None:
+def _forget_missing(store: Any, pipeline_context: int) -> None:
     """Mark artifacts whose files are gone as deleted, so that a component is run again instead of taken as cached.
 
     A pushed model is gone when its version is no longer in the destination.
     """
-    with metadata.Metadata(connection) as handle:
-        missing = [
-            artifact
-            for artifact in handle.store.get_artifacts()
-            if artifact.state == mlmd.Artifact.LIVE and not all(map(_exists, _places_of(artifact)))
-        ]
-        for artifact in missing:
-            artifact.state = mlmd.Artifact.DELETED
-        if missing:
-            handle.store.put_artifacts(missing)
+    missing = [
+        artifact
+        for artifact in store.get_artifacts_by_context(pipeline_context)
+        if artifact.state == mlmd.Artifact.LIVE and not all(map(_exists, _places_of(artifact)))
+    ]
+    for artifact in missing:
+        artifact.state = mlmd.Artifact.DELETED
+    if missing:
+        store.put_artifacts(missing)
 
 
 def _places_of(artifact: Any) -> list[str]:

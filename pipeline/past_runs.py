@@ -9,21 +9,26 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.run import METADATA_FILE
+from pipeline.configuration import Configuration
+from pipeline.metadata_store import METADATA_FILE, MetadataSettings, connection_of
 from pipeline.terminal import output_to_log
 
 
-def print_runs(root: Path, *, as_json: bool) -> None:
-    """Read each `<root>/<name>/metadata.sqlite` and print its runs."""
-    stores = sorted(root.glob(f"*/{METADATA_FILE}"))
-    if not stores and not as_json:
+def print_runs(root: Path, configuration: Configuration | None, *, as_json: bool) -> None:
+    """Print the runs in each `<root>/<name>/metadata.sqlite`, or in the store that a configuration names.
+
+    Raises PasswordMissingError where that store is a server whose password is not in the environment.
+    """
+    settings = configuration.metadata if configuration else MetadataSettings()
+    folders = [store.parent for store in sorted(root.glob(f"*/{METADATA_FILE}"))]
+    if settings.backend != "sqlite":
+        folders = [root]
+    if not folders and not as_json:
         Console().print(f"no runs in {root} yet; start one with: autoencoder run", highlight=False)
         return
     with output_to_log(Path(os.devnull)):
-        from tfx.orchestration import metadata
-
         from pipeline.history import past_runs
-    found = {store.parent.name: past_runs(metadata.sqlite_metadata_connection_config(str(store))) for store in stores}
+    found = {name: listed for folder in folders for name, listed in past_runs(connection_of(settings, folder)).items()}
     if as_json:
         print(json.dumps({name: [dataclasses.asdict(r) for r in listed] for name, listed in found.items()}, indent=2))
         return

@@ -5,6 +5,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -18,13 +19,10 @@ from components.image_sources import DataError, plan_source
 from pipeline.configuration import Configuration, ConfigurationError
 from pipeline.exit_codes import DONE, FAILED, REFUSED
 from pipeline.keras_flavour import use_keras_2
+from pipeline.metadata_store import PasswordMissingError, connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, print_summary
-from schema.artifacts import PICTURE_FILE
+from schema.artifacts import PICTURE_FILE, REPORT_FILE
 
-# Without it TFX packs itself as a source distribution for remote workers in every Beam component, two seconds each;
-# workers in this process need none.
-NO_PACKAGE_FOR_LOCAL_WORKERS = "--sdk_container_image=in-process"
-METADATA_FILE = "metadata.sqlite"
 LOG_FILE = "run.log"
 
 
@@ -46,32 +44,34 @@ def _run(
 ) -> int:
     use_keras_2()
     with console.status("loading TensorFlow Extended") if console.is_terminal else contextlib.nullcontext():
-        from tfx.orchestration import metadata
-
-        from pipeline import history
+        from pipeline import history, kubeflow_object_store
         from pipeline.graph import create_pipeline
         from pipeline.local_runner import run_pipeline
 
-    connection = metadata.sqlite_metadata_connection_config(str(folder / METADATA_FILE))
+    kubeflow_object_store.register(os.environ)  # for `push.destination: s3://...`
+    try:
+        connection = connection_of(configuration.metadata, folder)
+    except PasswordMissingError as error:
+        raise ConfigurationError(str(error)) from None
     pipeline = create_pipeline(
         configuration,
         data_fingerprint=data_fingerprint,
         pipeline_root=str(folder / "artifacts"),
         push_destination=configuration.push.destination or str(folder / "serving"),
-        metadata_connection_config=connection,
-        beam_args=[*configuration.beam.args, NO_PACKAGE_FOR_LOCAL_WORKERS],
     )
-    with _reported(ComponentProgress(console, history.last_durations(connection))) as progress:
-        outcomes = run_pipeline(pipeline, progress.listen)
+    with _reported(ComponentProgress(console, history.last_durations(connection, configuration.name))) as progress:
+        outcomes = run_pipeline(pipeline, connection, progress.listen)
     failed = next((outcome for outcome in outcomes if outcome.error), None)
-    verdict = history.verdict_of_latest(connection, completed=failed is None)
-    model_run = verdict.pop("model_run")
+    verdict = history.verdict_of_latest(connection, configuration.name) if failed is None else history.no_verdict()
+    model_run, report = verdict.pop("model_run"), verdict.pop("report")
+    if report:
+        shutil.copyfile(report, folder / REPORT_FILE)
     document = {
         "run": str(folder),
         **verdict,
         "components": [{"name": o.name, "state": o.state, "seconds": round(o.seconds, 2)} for o in outcomes],
         "error": f"{failed.name}: {_message(failed.error)}" if failed else None,
-        "paths": _paths(folder, model_run),
+        "paths": _paths(folder, model_run, report),
     }
     return _conclude(document, failed.error if failed else None, console, json_to)
 
@@ -92,8 +92,9 @@ def _conclude(document: dict[str, Any], error: BaseException | None, console: Co
     return DONE if document["blessed"] else REFUSED
 
 
-def _paths(folder: Path, model_run: str | None) -> dict[str, str]:
-    paths = {
+def _paths(folder: Path, model_run: str | None, report: str | None) -> dict[str, str]:
+    paths = {"report": str(folder / REPORT_FILE)} if report else {}
+    paths |= {
         "serve it": f"{Path(sys.executable).parent / 'autoencoder'} serve {folder}",
         "artifacts": str(folder / "artifacts"),
     }

@@ -154,7 +154,8 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
     if document["pushed"]:
         console.print(f"model        {document['pushed']}", highlight=False, soft_wrap=True)
     else:
-        console.print("model        nothing was pushed", highlight=False)
+        because = f": {document['not_pushed_because']}" if document["not_pushed_because"] else ""
+        console.print(f"model        nothing was pushed{because}", highlight=False, soft_wrap=True)
     for name, path in document["paths"].items():
         console.print(f"{name:<12} {path}", highlight=False, soft_wrap=True)
 

@@ -9,12 +9,20 @@ CONSTANT: Final = "constant"
 PCA_FLOOR: Final = "pca"
 PICTURE_FILE: Final = "reconstructions.png"
 
+# In the Calibrator's `calibration`.
+CALIBRATION_FILE: Final = "calibration.json"
+
 # In the Evaluator's `evaluation`: the verdict, bound by bound.
 GATE_FILE: Final = "gate.json"
+# Beside it: TFRecords of test images with their errors, which the Pusher replays against what it pushes.
+PARITY_FILE: Final = "parity.tfrecord"
 
 # In ImageExampleGen's `examples`.
 COUNTS_FILE: Final = "counts.json"
 REJECTS_FILE: Final = "rejects.jsonl"
+
+# A property of the Pusher's `pushed_model`: why a blessed model was not pushed.
+NOT_PUSHED_BECAUSE: Final = "not_pushed_because"
 
 SAVED_MODEL_FILE: Final = "saved_model.pb"
 # Beside it: TFRecords of PredictionLog, where TensorFlow Serving looks for them, and what it ignores.
@@ -22,3 +30,13 @@ WARMUP_FILE: Final = "assets.extra/tf_serving_warmup_requests"
 RECORD_FILE: Final = "assets.extra/autoencoder.json"
 PUSHED_STATISTICS_FOLDER: Final = "assets.extra/statistics"
 """In a pushed model: StatisticsGen's output for the images that it was trained on."""
+
+# In the Report's `report`: the page, and what was found out about synthetic defects, for programs.
+REPORT_TYPE: Final = "HtmlReport"
+REPORT_FILE: Final = "report.html"
+DEFECTS_FILE: Final = "synthetic_defects.json"
+
+# Custom properties of every artifact, set by whatever ran its component: what it took.
+SECONDS_PROPERTY: Final = "seconds"
+PEAK_MEMORY_PROPERTY: Final = "peak_memory_mb"
+"""Of the process that ran it."""

@@ -10,7 +10,10 @@ _OUR_PACKAGES = ("schema", "components", "trainer")
 
 
 def source_fingerprint(*modules: str) -> str:
-    """BLAKE2b over the modules' source and that of every module of ours that they import, directly or not."""
+    """BLAKE2b over the modules' source and that of every module of ours that they import, directly or not.
+
+    A template that has a module's name (`report_page.html.jinja` beside `report_page.py`) is part of its source.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(_reachable_sources(modules), key=lambda p: p.parts[-2:]):
         digest.update("/".join(path.parts[-2:]).encode() + b"\0" + path.read_bytes() + b"\0")
@@ -29,7 +32,8 @@ def _reachable_sources(modules: Iterable[str]) -> set[Path]:
             continue
         seen[module] = Path(spec.origin)
         waiting += _imports(seen[module])
-    return set(seen.values())
+    templates = {template for path in seen.values() for template in path.parent.glob(f"{path.stem}.*.jinja")}
+    return {*seen.values(), *templates}
 
 
 def _imports(path: Path) -> list[str]:

@@ -4,12 +4,17 @@ from typing import Final
 
 SCORE_SIGNATURE: Final = "serving_default"
 RECONSTRUCT_SIGNATURE: Final = "reconstruct"
+SCORE_AT_SIGNATURE: Final = "score_at"
+"""As the first, for a false-alarm rate that comes with each image."""
 IMAGE_BYTES: Final = "image_bytes"
 """The input that holds encoded image files; the server checks its images before they are decoded."""
 ERROR: Final = "error"
 SCORE: Final = "score"
 THRESHOLD: Final = "threshold"
 IS_ANOMALY: Final = "is_anomaly"
+P_VALUE: Final = "p_value"
+"""At most the rate r for a share of at most r of normal images: alarm where it is at most the rate that you accept."""
+FALSE_ALARM_RATE: Final = "false_alarm_rate"
 RECONSTRUCTION: Final = "reconstruction"
 ERROR_MAP: Final = "error_map"
 

@@ -1,6 +1,7 @@
 """A look at encoded images before they are decoded: how many pixels does each claim to be?"""
 
 import io
+import struct
 import warnings
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from serving.errors import invalid_argument
 
 Image.init()
+_PNG_START = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR"
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 # Pillow warns of sizes that are still within our own limits.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -35,6 +37,9 @@ def refuse_unfit_images(name: str, images: Sequence[bytes], *, max_image_pixels:
 
 
 def _claimed_pixels(name: str, index: int, data: bytes) -> int:
+    if data.startswith(_PNG_START):  # the most frequent kind, and the easiest: no need of Pillow
+        width, height = struct.unpack_from(">II", data.ljust(24, b"\0"), len(_PNG_START))
+        return int(width * height)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import orjson
 
 from serving.errors import ServingError, invalid_argument
 from serving.loaded_model import Arrays, Signature
@@ -54,15 +55,17 @@ def request_from_json(body: bytes, signature_named: Callable[[str], Signature]) 
 def answer_to_json(outputs: Arrays, form: Form) -> bytes:
     """The body of the answer: `predictions` for rows, `outputs` for columns; a sole output goes unnamed."""
     values = {name: _to_values(name, array) for name, array in sorted(outputs.items())}
+    is_finite = all(np.isfinite(array).all() for array in outputs.values() if array.dtype.kind == "f")
     if form is Form.COLUMNAR:
-        return _dumped({"outputs": values if len(values) > 1 else next(iter(values.values()))})
+        columns = values if len(values) > 1 else next(iter(values.values()))
+        return _dumped({"outputs": columns}, is_finite=is_finite)
     sizes = {name: array.shape[0] if array.ndim else None for name, array in outputs.items()}
     if None in sizes.values() or len(set(sizes.values())) > 1:
         raise invalid_argument(f"outputs have no common batch size, so they cannot be written as rows: {sizes}")
     if len(values) == 1:
-        return _dumped({"predictions": next(iter(values.values()))})
-    rows = zip(*values.values(), strict=True)
-    return _dumped({"predictions": [dict(zip(values, row, strict=True)) for row in rows]})
+        return _dumped({"predictions": next(iter(values.values()))}, is_finite=is_finite)
+    rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    return _dumped({"predictions": rows}, is_finite=is_finite)
 
 
 def array_from_values(name: str, value: object, dtype: np.dtype[Any]) -> Array:
@@ -87,14 +90,22 @@ def _parsed(body: bytes) -> dict[str, Any]:
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
     try:
-        document = json.loads(body.decode("utf-8-sig"))
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        document = _parsed_leniently(body)
+    if not isinstance(document, dict):
+        raise invalid_argument(f"JSON Value: {_quoted(document)} Is not object")
+    return document
+
+
+def _parsed_leniently(body: bytes) -> Any:
+    """With the bare words NaN and Infinity and a byte order mark, which orjson does not read."""
+    try:
+        return json.loads(body.decode("utf-8-sig"))
     except RecursionError:
         raise invalid_argument("JSON Parse error: nested too deeply") from None
     except ValueError as error:
         raise invalid_argument(f"JSON Parse error: {error}") from None
-    if not isinstance(document, dict):
-        raise invalid_argument(f"JSON Value: {_quoted(document)} Is not object")
-    return document
 
 
 def _from_rows(instances: object, signature: Signature) -> Arrays:
@@ -229,13 +240,10 @@ def _quoted(value: object) -> str:
 
 
 def _to_values(name: str, array: Array) -> Any:
+    """What `_dumped` can write: nested lists of strings, or the numbers as they are."""
     if array.dtype.kind == "O":
         return _strings_to_values(array, as_base64=name.endswith("_bytes"))
-    if array.dtype.kind == "f" and array.dtype != np.float64:
-        # The text of a float32 is its shortest decimal; as a Python float it would carry noise digits.
-        shortest = np.array([float(text) for text in map(str, array.ravel())])
-        return shortest.reshape(array.shape).tolist()
-    return array.tolist()
+    return np.ascontiguousarray(array) if array.ndim else array[()]
 
 
 def _strings_to_values(array: Array, *, as_base64: bool) -> Any:
@@ -249,5 +257,19 @@ def _strings_to_values(array: Array, *, as_base64: bool) -> Any:
     return out.reshape(array.shape).tolist()
 
 
-def _dumped(document: dict[str, Any]) -> bytes:
-    return json.dumps(document).encode()
+def _dumped(document: dict[str, Any], *, is_finite: bool) -> bytes:
+    """`document`, whose leaves may be arrays and NumPy's numbers, as JSON."""
+    if is_finite:  # orjson would write null for NaN
+        try:
+            return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+        except TypeError:
+            pass  # a type that it does not know, such as bfloat16
+    return json.dumps(document, default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    array = np.asarray(value)
+    if array.dtype.kind == "f":
+        # The text of a float32 is its shortest decimal; as a Python float it would carry noise digits.
+        array = np.array([float(text) for text in map(str, array.ravel())]).reshape(array.shape)
+    return array.tolist()

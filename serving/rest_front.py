@@ -1,15 +1,16 @@
 """TensorFlow Serving's REST API, its metrics page, and a small web page for people."""
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any, Final
 
 import anyio
 import google.protobuf
-from anyio import CapacityLimiter
 from google.protobuf import json_format
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -72,7 +73,8 @@ class _RestFront:
     def __init__(self, service: Service, settings: ServerSettings) -> None:
         self._service = service
         self._settings = settings
-        self._limiter = CapacityLimiter(settings.worker_threads)
+        self._threads = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="rest")
+        self._under_way = 0
         self._budget = _Budget(settings.max_pending_bytes)
         html = files("serving").joinpath(PAGE).read_text(encoding="utf-8")
         self._page = html.replace("{{MODEL_NAME}}", json.dumps(settings.model_name).replace("<", "\\u003c"))
@@ -101,19 +103,28 @@ class _RestFront:
     async def _run(self, request: Request, asked: re.Match[str]) -> Response:
         if asked["method"].lower() != "predict":
             raise ServingError(Status.UNIMPLEMENTED, f"{asked['method']} is not implemented by this server")
-        if self._limiter.statistics().tasks_waiting >= self._settings.max_waiting_requests:
+        if self._under_way >= self._settings.worker_threads + self._settings.max_waiting_requests:
             raise ServingError(Status.UNAVAILABLE, "too many requests are waiting already")
         version = _version(asked)
         timeout_s = self._settings.request_timeout_s
         try:
             with anyio.fail_after(timeout_s), self._budget.share() as share:
                 body = await _body(request, self._settings.max_body_bytes, share)
-                answer = await anyio.to_thread.run_sync(
-                    self._predict, asked["name"], version, body, limiter=self._limiter, abandon_on_cancel=True
-                )
+                answer = await self._in_a_thread(asked["name"], version, body)
         except TimeoutError:
             raise ServingError(Status.DEADLINE_EXCEEDED, f"no answer within {timeout_s:g} s") from None
         return Response(answer, media_type="application/json")
+
+    async def _in_a_thread(self, name: str, version: int | None, body: bytes) -> bytes:
+        self._under_way += 1
+        loop = asyncio.get_running_loop()
+        future = self._threads.submit(self._predict, name, version, body)
+        # Counted until the thread is done with it, also where nobody waits for the answer any more.
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._end_one))
+        return await asyncio.wrap_future(future)
+
+    def _end_one(self) -> None:
+        self._under_way -= 1
 
     def _predict(self, name: str, version: int | None, body: bytes) -> bytes:
         def answer(served: ServedVersion) -> bytes:

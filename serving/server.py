@@ -12,7 +12,7 @@ import tensorflow as tf
 import uvicorn
 
 from serving.grpc_front import start_grpc_server
-from serving.http_protocol import ImpatientH11Protocol
+from serving.http_protocol import ImpatientProtocol
 from serving.logs import log_event
 from serving.metrics import Metrics
 from serving.model_host import ModelHost
@@ -93,7 +93,7 @@ def _running_rest_server(service: Service, settings: ServerSettings) -> Iterator
     listener = _listening_socket(settings.host, settings.rest_port or 0)
     config = uvicorn.Config(
         rest_app(service, settings),
-        http=ImpatientH11Protocol,
+        http=ImpatientProtocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -14,7 +14,7 @@ from serving.prediction import Request
 MAX_ELEMENTS = 2**26
 """A proto may claim any shape and send one value for all of it: 2^26 is 256 MiB of float32."""
 
-_VALUE_FIELDS: dict[Any, str] = {
+_VALUE_FIELDS = {
     tf.float32: "float_val",
     tf.float64: "double_val",
     tf.int32: "int_val",
@@ -28,6 +28,8 @@ _VALUE_FIELDS: dict[Any, str] = {
     tf.bool: "bool_val",
     tf.string: "string_val",
 }
+_WIRE = {np.dtype(kind.as_numpy_dtype): (kind.as_datatype_enum, field) for kind, field in _VALUE_FIELDS.items()}
+_STRING = tf.string.as_datatype_enum
 
 
 def request_from_proto(request: predict_pb2.PredictRequest) -> Request:
@@ -43,6 +45,9 @@ def array_from_proto(name: str, proto: Any) -> np.ndarray[Any, Any]:
         raise invalid_argument(f"input {name}: the tensor's shape is not fully known")
     if math.prod(sizes) > MAX_ELEMENTS:
         raise invalid_argument(f"input {name}: shape {sizes} has more than {MAX_ELEMENTS} elements")
+    if proto.dtype == _STRING and len(proto.string_val) == math.prod(sizes):  # images: no detour
+        strings: np.ndarray[Any, Any] = np.array(proto.string_val, dtype=object)
+        return strings.reshape(sizes)
     try:
         return np.asarray(tf.make_ndarray(proto))
     except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
@@ -62,12 +67,11 @@ def fill_proto(proto: Any, array: np.ndarray[Any, Any]) -> None:
 
     Clients that read `float_val` and the like work with either server.
     """
-    dtype = tf.dtypes.as_dtype(array.dtype)
-    field = _VALUE_FIELDS.get(dtype)
-    if field is None:
+    known = _WIRE.get(array.dtype)
+    if known is None:
         proto.CopyFrom(tf.make_tensor_proto(array))
         return
-    proto.dtype = dtype.as_datatype_enum
+    proto.dtype, field = known
     proto.tensor_shape.SetInParent()
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
 from schema.artifacts import WARMUP_FILE
@@ -44,5 +45,5 @@ def _logs(path: Path) -> Iterator[prediction_log_pb2.PredictionLog]:
     try:
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             yield prediction_log_pb2.PredictionLog.FromString(record)
-    except (tf.errors.OpError, prediction_log_pb2.message.DecodeError) as error:
+    except (tf.errors.OpError, DecodeError) as error:
         raise WarmupError(f"{path.name} cannot be read: {error}") from None

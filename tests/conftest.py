@@ -12,6 +12,15 @@ REPOSITORY = Path(__file__).parent.parent
 MNIST = Path(os.environ.get("MNIST_FOLDER", REPOSITORY.parent / "shared" / "data" / "mnist"))
 
 
+def pytest_collection_modifyitems(config, items):
+    """Name what needs servers of its own as skipped, unless it was asked for."""
+    if "cluster" in config.option.markexpr:
+        return
+    for item in items:
+        if item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.skip(reason="starts servers of its own: make test-cluster"))
+
+
 @pytest.fixture(scope="session")
 def sample_images() -> Path:
     """The shipped buttons: 370 JPEGs of 48 to 64 pixels in MVTec's layout."""

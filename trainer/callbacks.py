@@ -14,6 +14,8 @@ from trainer.models import Autoencoder
 
 _LOG = logging.getLogger(__name__)
 _ZOOM_TO_PX = 96
+PICTURES = 10
+"""Held-out images shown beside their reconstructions."""
 
 
 class DivergedError(Exception):

@@ -1,15 +1,20 @@
 """Models that the gate must refuse (untrained, constant) and the one to beat (PCA), judged like the candidate."""
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 from sklearn.decomposition import PCA
 
 from schema.artifacts import CONSTANT, CONTROLS_FOLDER, PCA_FLOOR, UNTRAINED
+from schema.signatures import RECONSTRUCTION
 from trainer.dataset import Images, ImageSet, PixelConstants
+from trainer.evaluated_model import EvaluatedModel, Tensors, export_evaluated, score_by_error
 from trainer.models import Autoencoder
-from trainer.signatures import EvaluatedModel, ReconstructFn, export_evaluated
+from trainer.trained_model import pixels_decoder
 
+PixelsFn = Callable[[tf.Tensor], tf.Tensor]
 _PCA_BUDGET_BYTES = 2**30
 
 
@@ -27,17 +32,17 @@ def export_controls(
     mean = tf.constant(mean_image)[tf.newaxis]
     reconstruct_by_pca, pca_variables = _pca_reconstruction(train, latent_dim, constants)
     controls = {
-        UNTRAINED: (untrained.model, (untrained.model,)),
-        CONSTANT: (lambda normalised: tf.zeros_like(normalised) + mean, ()),
+        UNTRAINED: (lambda pixels: untrained.model(constants.normalise(pixels)), untrained.model.variables),
+        CONSTANT: (lambda pixels: tf.zeros_like(pixels) + mean, ()),
         PCA_FLOOR: (reconstruct_by_pca, pca_variables),
     }
-    for name, (reconstruct_fn, tracked) in controls.items():
+    for name, (reconstruct, tracked) in controls.items():
         model = EvaluatedModel(
-            transform_layer=transform_layer,
-            constants=constants,
-            mean_image=mean_image,
-            reconstruct_fn=reconstruct_fn,
-            tracked=tracked,
+            decode_pixels=pixels_decoder(transform_layer, constants),
+            autoencode=_as_outputs(reconstruct),
+            verdict=score_by_error,
+            mean_image=mean[0],
+            tracked=(transform_layer, *tracked),
         )
         export_evaluated(model, f"{model_run_dir}/{CONTROLS_FOLDER}/{name}/Format-Serving")
 
@@ -49,16 +54,19 @@ def fit_pca(images: Images, components: int) -> tuple[Images, Images]:
     return pca.mean_.astype(np.float32), pca.components_.astype(np.float32)
 
 
+def _as_outputs(reconstruct: PixelsFn) -> Callable[[tf.Tensor], Tensors]:
+    return lambda pixels: {RECONSTRUCTION: reconstruct(pixels)}
+
+
 def _pca_reconstruction(
     train: ImageSet, latent_dim: int, constants: PixelConstants
-) -> tuple[ReconstructFn, tuple[tf.Variable, ...]]:
+) -> tuple[PixelsFn, tuple[tf.Variable, ...]]:
     """PCA on the training pixels, or on as many as fit the memory budget, as a TensorFlow function."""
     bytes_per_image = train.sample(1).nbytes
     sample = constants.to_pixels(train.sample(max(latent_dim + 1, _PCA_BUDGET_BYTES // bytes_per_image)))
     mean, axes = (tf.Variable(array, trainable=False) for array in fit_pca(np.asarray(sample), latent_dim))
 
-    def reconstruct(normalised: tf.Tensor) -> tf.Tensor:
-        pixels = constants.to_pixels(normalised)
+    def reconstruct(pixels: tf.Tensor) -> tf.Tensor:
         centred = tf.reshape(pixels, [tf.shape(pixels)[0], -1]) - mean
         projected = tf.matmul(tf.matmul(centred, axes, transpose_b=True), axes) + mean
         return tf.reshape(projected, tf.shape(pixels))

@@ -1,9 +1,12 @@
 """Arithmetic on images: the one error, its companions, and the training losses. Per image; callers reduce."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
+from trainer.model_settings import LossName
+
+LossFn = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 _PIXEL_AXES = (1, 2, 3)
 _SSIM_WINDOW_PX = 11
 
@@ -35,7 +38,23 @@ def ssim_per_image(image: tf.Tensor, reconstruction: tf.Tensor) -> tf.Tensor:
     return tf.image.ssim(image, reconstruction, max_val=1.0, filter_size=window_px)
 
 
-LOSSES: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
+def absolute_error_per_image(image: tf.Tensor, reconstruction: tf.Tensor) -> tf.Tensor:
+    """Mean absolute error of each image: two [B, H, W, C] in [0, 1] -> [B]."""
+    return tf.reduce_mean(tf.abs(image - reconstruction), axis=_PIXEL_AXES)
+
+
+LOSSES: dict[LossName, LossFn] = {
     "bce": binary_cross_entropy_per_image,
     "mse": error_per_image,
+    "mae": absolute_error_per_image,
+    "ssim": lambda image, reconstruction: 1.0 - ssim_per_image(image, reconstruction),
 }
+
+
+def weighted_loss(weights: Mapping[LossName, float]) -> LossFn:
+    """The weighted sum of LOSSES by name, per image: targets and reconstructions [B, H, W, C] -> [B]."""
+
+    def loss(image: tf.Tensor, reconstruction: tf.Tensor) -> tf.Tensor:
+        return tf.add_n([weight * LOSSES[name](image, reconstruction) for name, weight in weights.items()])
+
+    return loss

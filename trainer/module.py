@@ -1,4 +1,4 @@
-"""TFX Trainer's entry point: train, calibrate, export the model and the controls that the gate needs."""
+"""TFX Trainer's entry point: train, export the model to be calibrated and the controls that the gate needs."""
 
 import tempfile
 from typing import Any
@@ -10,27 +10,18 @@ import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from schema.artifacts import PICTURE_FILE
-from trainer.calibration import check_image_count, conformal_threshold
-from trainer.callbacks import (
-    ReportProgress,
-    StopWhenDiverged,
-    WritePictures,
-    originals_over_reconstructions,
-    write_picture,
-)
+from trainer.callbacks import PICTURES, originals_over_reconstructions, write_picture
 from trainer.controls import export_controls
-from trainer.dataset import Images, ImageSet, PixelConstants, load_images, parse_encoded, pixel_constants
-from trainer.losses import LOSSES, error_per_image
-from trainer.models import Autoencoder, build_autoencoder, pays_to_compile
+from trainer.dataset import Images, ImageSet, PixelConstants, load_images, pixel_constants
+from trainer.models import build_autoencoder
 from trainer.settings import ImageSettings, TrainerSettings
-from trainer.signatures import ServedModel, export_served
 from trainer.tracing import keep_autograph_out_of_keras
-
-_PICTURES = 10
+from trainer.trained_model import TrainedModel, export_trained
+from trainer.training import train_autoencoder
 
 
 def run_fn(fn_args: FnArgs) -> None:
-    """Train as `custom_config` says: its keys are image, trainer, seed, false_alarm_rate and fingerprints."""
+    """Train as `custom_config` says: its keys are name, image, trainer, seed and fingerprints."""
     keep_autograph_out_of_keras()
     config = fn_args.custom_config
     image = ImageSettings.model_validate(config["image"])
@@ -41,7 +32,6 @@ def run_fn(fn_args: FnArgs) -> None:
     with tempfile.TemporaryDirectory() as cache:
         train = load_images(fn_args.train_files, transform, cache_mb=settings.cache_mb, cache_path=f"{cache}/train")
         held_out = load_images(fn_args.eval_files, transform, cache_mb=settings.cache_mb, cache_path=f"{cache}/eval")
-        check_image_count(held_out.count, config["false_alarm_rate"])
 
         keras.utils.set_random_seed(config["seed"] + 1)
         untrained = build_autoencoder(image, settings)
@@ -56,8 +46,6 @@ def run_fn(fn_args: FnArgs) -> None:
             seed=config["seed"],
             log_dir=fn_args.model_run_dir,
         )
-        errors = errors_of(autoencoder, held_out, constants)
-        threshold = conformal_threshold(errors, config["false_alarm_rate"])
 
         shared = {
             "transform_layer": transform.transform_features_layer(),
@@ -76,70 +64,11 @@ def run_fn(fn_args: FnArgs) -> None:
             "tensorflow": tf.__version__,
             "latent_dim": autoencoder.latent_dim,
             "parameters": autoencoder.model.count_params(),
-            "calibration": {
-                "threshold": threshold,
-                "false_alarm_rate": config["false_alarm_rate"],
-                "images": held_out.count,
-            },
             "history": history,
         }
-        model = ServedModel(autoencoder, threshold=threshold, **shared)
-        export_served(model, fn_args.serving_model_dir, record=record, warmup_image=_first_encoded(fn_args.eval_files))
-        grid = originals_over_reconstructions(autoencoder, held_out.sample(_PICTURES), constants)
+        export_trained(TrainedModel(autoencoder, **shared), fn_args.serving_model_dir, record=record)
+        grid = originals_over_reconstructions(autoencoder, held_out.sample(PICTURES), constants)
         write_picture(grid, image.height_px, f"{fn_args.model_run_dir}/{PICTURE_FILE}")
-
-
-def train_autoencoder(
-    autoencoder: Autoencoder,
-    train: ImageSet,
-    held_out: ImageSet,
-    constants: PixelConstants,
-    settings: TrainerSettings,
-    *,
-    seed: int,
-    log_dir: str,
-) -> dict[str, list[float]]:
-    """Fit in place; the target of a normalised image is its pixels in [0, 1]. Returns the loss curves."""
-
-    @tf.autograph.experimental.do_not_convert
-    def with_target(normalised: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return normalised, constants.to_pixels(normalised)
-
-    loss = LOSSES[settings.loss]
-    autoencoder.model.compile(
-        optimizer=keras.optimizers.Adam(settings.learning_rate),
-        loss=lambda pixels, reconstruction: loss(pixels, reconstruction),
-        metrics=[keras.metrics.MeanMetricWrapper(error_per_image, name="error")],
-        jit_compile=pays_to_compile(settings),
-    )
-    callbacks = [
-        StopWhenDiverged(),
-        keras.callbacks.TensorBoard(log_dir, write_graph=False),
-        WritePictures(f"{log_dir}/pictures", autoencoder, held_out.sample(_PICTURES), constants),
-        ReportProgress(),
-    ]
-    if settings.early_stopping_patience:
-        callbacks.append(
-            keras.callbacks.EarlyStopping(patience=settings.early_stopping_patience, restore_best_weights=True)
-        )
-    history = autoencoder.model.fit(
-        train.batches(settings.batch_size, shuffle_seed=seed).map(with_target),
-        validation_data=held_out.batches(settings.batch_size).map(with_target),
-        epochs=settings.epochs,
-        callbacks=callbacks,
-        verbose=0,
-    )
-    return {name: [float(value) for value in values] for name, values in history.history.items()}
-
-
-def errors_of(autoencoder: Autoencoder, images: ImageSet, constants: PixelConstants) -> Images:
-    """The error of each image, in file order: [N] float32."""
-
-    @tf.function(autograph=False)
-    def errors(normalised: tf.Tensor) -> tf.Tensor:
-        return error_per_image(constants.to_pixels(normalised), autoencoder.model(normalised))
-
-    return np.concatenate([errors(batch).numpy() for batch in images.iterate()])
 
 
 def _mean_image(train: ImageSet, constants: PixelConstants) -> Images:
@@ -147,9 +76,3 @@ def _mean_image(train: ImageSet, constants: PixelConstants) -> Images:
     total: Any = sum(batch.sum(axis=0, dtype=np.float64) for batch in train.iterate())
     mean: Images = np.asarray(constants.to_pixels((total / train.count).astype(np.float32)))
     return mean
-
-
-def _first_encoded(patterns: list[str]) -> bytes:
-    files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
-    encoded: bytes = parse_encoded(next(iter(tf.data.TFRecordDataset(files).batch(1)))).numpy()[0]
-    return encoded

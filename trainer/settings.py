@@ -1,18 +1,13 @@
 """The `image:` and `trainer:` sections of the configuration."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Preset = Literal["dense", "deep", "conv"]
-Normalisation = Literal["unit", "zscore", "minmax"]
+from trainer.model_settings import ModelSettings
 
-PRESET_DEFAULTS: dict[str, dict[str, Any]] = {
-    # The tutorials' own models, batch sizes and losses: a preset states only what differs.
-    "dense": {"latent_dim": 32, "loss": "bce", "batch_size": 128},
-    "deep": {"latent_dim": 32, "hidden_units": (128,), "loss": "bce", "batch_size": 128},
-    "conv": {"latent_dim": None, "loss": "bce", "batch_size": 128},
-}
+ScoreName = Literal["error", "worst_pixels", "patch_max", "local_ssim", "weighted_error", "latent_distance", "ensemble"]
+Normalisation = Literal["unit", "zscore", "minmax"]
 
 
 class ImageSettings(BaseModel):
@@ -38,19 +33,9 @@ class ImageSettings(BaseModel):
         return self.height_px * self.width_px * self.channels
 
 
-class TrainerSettings(BaseModel):
+class TrainerSettings(ModelSettings):
     """The model and how it is trained; unset fields take the preset's values."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    preset: Preset = "deep"
-    latent_dim: int | None = Field(None, ge=1)
-    """Numbers in the bottleneck; null with `conv`: the smallest feature map itself is the latent."""
-    hidden_units: tuple[int, ...] = ()
-    """Layers of `deep` between image and latent, mirrored in the decoder."""
-    filters: tuple[int, ...] = (16, 8, 4)
-    """Filters of `conv`, each but the last followed by a 2x2 pooling."""
-    loss: Literal["bce", "mse"] = "bce"
     batch_size: int = Field(256, ge=1)
     epochs: int = Field(5, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
@@ -59,24 +44,32 @@ class TrainerSettings(BaseModel):
     cache_mb: int = Field(2048, ge=0)
     """Decoded images up to this size stay in memory; beyond it they are cached on disk."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        defaults = PRESET_DEFAULTS.get(values.get("preset", "deep"), {})
-        return {**defaults, **values}
+
+class CalibrationSettings(BaseModel):
+    """The part of `evaluation:` that the Calibrator reads: what is scored, and how often it may raise a false alarm."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    score: ScoreName = "error"
+    """What the threshold is applied to."""
+    score_members: tuple[ScoreName, ...] = ("error", "worst_pixels", "latent_distance")
+    """The scores that `ensemble` averages."""
+    worst_percent: float = Field(1.0, gt=0, le=100)
+    """`worst_pixels`, `local_ssim`: the share of an image's pixels, its worst, that counts, in percent."""
+    patch_px: int | None = Field(None, ge=1)
+    """`patch_max`: the side of a patch; null: a sixteenth of the image's shorter side, at least 3."""
+    false_alarm_rate: float = Field(0.01, gt=0, lt=1)
+    """Of fresh normal images at most this share raises an alarm."""
 
     @model_validator(mode="after")
-    def _check_preset(self) -> "TrainerSettings":
-        if self.preset != "conv" and self.latent_dim is None:
-            raise ValueError(f"trainer.latent_dim is required for preset '{self.preset}'")
-        if self.preset == "deep" and not self.hidden_units:
+    def _check_members(self) -> "CalibrationSettings":
+        if not self.score_members or "ensemble" in self.score_members:
             raise ValueError(
-                "trainer.hidden_units needs at least one layer for preset 'deep'; without any, use 'dense'"
+                f"evaluation.score_members {list(self.score_members)}: name one or more scores, not 'ensemble' itself"
             )
-        if self.preset != "deep" and self.hidden_units:
-            raise ValueError(f"trainer.hidden_units has no meaning for preset '{self.preset}'; use 'deep'")
-        if self.preset == "conv" and len(self.filters) < 2:
-            raise ValueError("trainer.filters needs at least two layers for preset 'conv'")
         return self
+
+    def patch_side_px(self, height_px: int, width_px: int) -> int:
+        """The side of a patch in an image of that size."""
+        shorter = min(height_px, width_px)
+        return min(self.patch_px or max(3, round(shorter / 16)), shorter)

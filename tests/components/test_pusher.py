@@ -1,8 +1,5 @@
-"""A push is all or nothing, whoever watches, whatever else is pushed, and whenever it is interrupted."""
+"""Only what is blessed, loads, and answers as it did in the Evaluator is pushed."""
 
-import os
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,137 +11,10 @@ from tfx.proto import pusher_pb2
 from tfx.types import channel_utils, standard_artifacts
 from tfx.utils import json_utils
 
-from components import pusher
-from components.pusher import AtomicPusher, AtomicPushExecutor, SmokeCheckError, load_in_fresh_process, push
-
-FILES = {"saved_model.pb": b"graph", "variables/variables.index": b"index", "assets.extra/warm": b"requests"}
-
-
-def _allow(folder: Path) -> None:
-    """A check that every model passes."""
-
-
-@pytest.fixture
-def exported(tmp_path: Path) -> Path:
-    """A folder of files as an export has them."""
-    for name, content in FILES.items():
-        path = tmp_path / "exported" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return tmp_path / "exported"
-
-
-def _content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def _names(base: Path) -> list[str]:
-    return sorted(path.name for path in base.iterdir())
-
-
-def test_version_holds_every_file_and_is_named_by_the_time(exported: Path, tmp_path: Path) -> None:
-    """As TFX's Pusher names it, in seconds."""
-    before = int(time.time())
-    pushed = push(str(exported), str(tmp_path / "serving"), check=_allow)
-    assert before <= pushed.number <= time.time()
-    assert pushed.path == str(tmp_path / "serving" / str(pushed.number))
-    assert _content(Path(pushed.path)) == FILES
-    assert _names(tmp_path / "serving") == [str(pushed.number)]
-
-
-def test_watcher_never_sees_half_a_version(exported: Path, tmp_path: Path) -> None:
-    """Whenever a numeric name is there, all of its files are."""
-    base, stop, halves = tmp_path / "serving", threading.Event(), []
-    base.mkdir()
-
-    def watch() -> None:
-        while not stop.is_set():
-            halves.extend(name for name in _names(base) if name.isdigit() and _content(base / name) != FILES)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    for _ in range(20):
-        push(str(exported), str(base), check=_allow)
-    stop.set()
-    watcher.join()
-    assert halves == []
-    assert len(_names(base)) == 20
-
-
-def test_pushes_at_once_all_survive(exported: Path, tmp_path: Path) -> None:
-    """Eight that are renamed at the same moment get eight numbers."""
-    base, barrier, pushed = tmp_path / "serving", threading.Barrier(8), []
-
-    def run() -> None:
-        pushed.append(push(str(exported), str(base), check=lambda folder: barrier.wait() and None))
-
-    threads = [threading.Thread(target=run) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len({version.number for version in pushed}) == 8
-    assert sorted(str(version.number) for version in pushed) == _names(base)
-    assert all(_content(base / name) == FILES for name in _names(base))
-
-
-def test_push_is_newer_than_every_version_whatever_the_clock_says(exported: Path, tmp_path: Path) -> None:
-    """A version from the future does not hide what is pushed after it."""
-    (tmp_path / "serving" / "9999999999").mkdir(parents=True)
-    assert push(str(exported), str(tmp_path / "serving"), check=_allow).number == 10_000_000_000
-
-
-def test_refused_model_leaves_nothing(exported: Path, tmp_path: Path) -> None:
-    """The check sees the whole copy under a name that is no number."""
-    seen = []
-
-    def refuse(folder: Path) -> None:
-        seen.append((folder.name, _content(folder)))
-        raise SmokeCheckError("no")
-
-    with pytest.raises(SmokeCheckError):
-        push(str(exported), str(tmp_path / "serving"), check=refuse)
-    name, content = seen[0]
-    assert name.startswith(".")
-    assert name.endswith(".partial")
-    assert content == FILES
-    assert _names(tmp_path / "serving") == []
-
-
-def test_killed_push_leaves_no_version_and_is_swept_up_a_day_later(exported: Path, tmp_path: Path) -> None:
-    """A process that ends without warning between copy and rename."""
-    base = tmp_path / "serving"
-    killed = os.fork()
-    if killed == 0:
-        push(str(exported), str(base), check=lambda folder: os._exit(9))
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(killed, 0)[1]) == 9
-    (left,) = base.iterdir()
-    assert left.name.endswith(".partial")
-    fresh = push(str(exported), str(base), check=_allow)
-    assert left.exists()
-    os.utime(left, (0, 0))
-    fresher = push(str(exported), str(base), check=_allow)
-    assert _names(base) == sorted([str(fresh.number), str(fresher.number)])
-
-
-def test_keep_leaves_the_newest_versions_and_what_is_no_version(exported: Path, tmp_path: Path) -> None:
-    """Oldest first by number, not by name."""
-    base = tmp_path / "serving"
-    for name in ("9", "10", "00000011", "notes"):
-        (base / name).mkdir(parents=True)
-    pushed = push(str(exported), str(base), check=_allow, keep=3)
-    assert _names(base) == sorted(["notes", "10", "00000011", str(pushed.number)])
-
-
-def test_object_store_gets_the_marker_file_last(exported: Path, tmp_path: Path) -> None:
-    """Where nothing can be renamed, no loader accepts the version before its saved_model.pb is there."""
-    checked = []
-    pushed = pusher._upload(str(exported), str(tmp_path), lambda folder: checked.append(_content(folder)))
-    times = {path.name: path.stat().st_mtime_ns for path in Path(pushed.path).rglob("*") if path.is_file()}
-    assert checked == [FILES]
-    assert _content(Path(pushed.path)) == FILES
-    assert max(times, key=lambda name: times[name]) == "saved_model.pb"
+from components.parity import record_parity
+from components.push_destination import rollback, versions
+from components.pusher import AtomicPusher, AtomicPushExecutor, SmokeCheckError, load_in_fresh_process
+from schema.artifacts import PARITY_FILE
 
 
 def _save(folder: Path, b: float = 2.0) -> Path:
@@ -167,52 +37,146 @@ def test_fresh_process_tells_a_model_from_a_broken_one(tmp_path: Path) -> None:
     assert "not pushed: " in str(refused.exception())
 
 
+class Brightness(tf.Module):
+    """An image's error is its mean brightness in [0, 1], plus `offset` where it is served."""
+
+    def __init__(self, offset: float) -> None:
+        super().__init__()
+        self.offset = tf.Variable(offset)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
+    def serving_default(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        error = self._error(image_bytes) + self.offset
+        return {"error": error, "score": tf.identity(error)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "examples")])
+    def examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        image = tf.io.FixedLenFeature([], tf.string)
+        return {"error": self._error(tf.io.parse_example(examples, {"image": image})["image"])}
+
+    def _error(self, image_bytes: tf.Tensor) -> tf.Tensor:
+        def brightness(data: tf.Tensor) -> tf.Tensor:
+            return tf.reduce_mean(tf.io.decode_png(data, channels=1)[:, :, 0] / 255)
+
+        return tf.map_fn(lambda data: tf.cast(brightness(data), tf.float32), image_bytes, tf.float32)
+
+
+IMAGES = 23
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A split of 23 flat images; image n has brightness n / 255."""
+    folder = tmp_path_factory.mktemp("examples") / "Split-test"
+    folder.mkdir()
+    with tf.io.TFRecordWriter(str(folder / "data.tfrecord")) as writer:
+        for n in range(IMAGES):
+            png = tf.io.encode_png(tf.fill([4, 4, 1], tf.constant(n, tf.uint8))).numpy()
+            values = {"image": png, "image_id": f"image/{n}".encode(), "label": b""}
+            features = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in values.items()}
+            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+    return folder
+
+
+def _model(uri: Path, offset: float) -> Path:
+    """Trainer's artifact: served, the error is `offset` higher than in the Evaluator."""
+    module = Brightness(offset)
+    doors = {"serving_default": module.serving_default, "examples": module.examples}
+    tf.saved_model.save(module, str(uri / "Format-Serving"), signatures=doors)
+    return uri
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that answers everywhere alike."""
+    return _model(tmp_path_factory.mktemp("model"), 0.0)
+
+
 def _run_executor(
-    tmp_path: Path, model_uri: Path, *, is_blessed: bool, config: dict[str, Any]
+    tmp_path: Path,
+    model_uri: Path,
+    *,
+    examples: Path | None = None,
+    is_blessed: bool = True,
+    config: dict[str, Any] | None = None,
 ) -> tuple[Path, standard_artifacts.PushedModel]:
     model, blessing = standard_artifacts.Model(), standard_artifacts.ModelBlessing()
     model.uri, blessing.uri = str(model_uri), str(tmp_path / "blessing")
     blessing.set_int_custom_property("blessed", int(is_blessed))
-    pushed = standard_artifacts.PushedModel()
-    pushed.uri = str(tmp_path / "pushed")
-    base = tmp_path / "serving"
-    destination = pusher_pb2.PushDestination(filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(base)))
+    inputs = {"model": [model], "model_blessing": [blessing]}
+    if examples is not None:
+        evaluation = standard_artifacts.ModelEvaluation()
+        evaluation.uri = str(tmp_path)
+        assert record_parity(f"{model_uri}/Format-Serving", str(examples), f"{tmp_path}/{PARITY_FILE}") == IMAGES
+        inputs["evaluation"] = [evaluation]
     statistics = standard_artifacts.ExampleStatistics()
     statistics.uri = str(tmp_path / "statistics")
     (tmp_path / "statistics/Split-train").mkdir(parents=True)
     (tmp_path / "statistics/Split-train/FeatureStats.pb").write_bytes(b"numbers")
+    inputs["statistics"] = [statistics]
+    pushed = standard_artifacts.PushedModel()
+    pushed.uri = str(tmp_path / "pushed")
+    base = tmp_path / "serving"
+    destination = pusher_pb2.PushDestination(filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(base)))
     AtomicPushExecutor().Do(
-        {"model": [model], "model_blessing": [blessing], "statistics": [statistics]},
+        inputs,
         {"pushed_model": [pushed]},
         {
             "push_destination": json_format.MessageToJson(destination, preserving_proto_field_name=True),
-            "custom_config": json_utils.dumps(config),
+            "custom_config": json_utils.dumps(config or {}),
         },
     )
     return base, pushed
 
 
-def test_blessed_model_is_pushed_and_recorded(exported: Path, tmp_path: Path) -> None:
-    """The artifact says that, where, and as which version, as TFX's Pusher does; it holds a copy of the model.
+def _content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_model_that_answers_as_in_the_evaluator_is_pushed_and_recorded(
+    model: Path, examples: Path, tmp_path: Path
+) -> None:
+    """The artifact says that, where, and as which version, as TFX's Pusher does; it holds a copy.
 
     What is served has the statistics of the training images beside it, for the next run's drift check.
     """
-    (tmp_path / "model").mkdir()
-    exported.rename(tmp_path / "model" / "Format-Serving")
-    base, pushed = _run_executor(tmp_path, tmp_path / "model", is_blessed=True, config={"smoke_check": False})
-    (version,) = _names(base)
+    base, pushed = _run_executor(tmp_path, model, examples=examples)
+    (version,) = base.iterdir()
     assert pushed.get_int_custom_property("pushed") == 1
-    assert pushed.get_string_custom_property("pushed_version") == version
-    assert pushed.get_string_custom_property("pushed_destination") == str(base / version)
-    assert _content(Path(pushed.uri)) == FILES
-    assert _content(base / version) == {**FILES, "assets.extra/statistics/Split-train/FeatureStats.pb": b"numbers"}
+    assert pushed.get_string_custom_property("pushed_version") == version.name
+    assert pushed.get_string_custom_property("pushed_destination") == str(version)
+    assert _content(Path(pushed.uri)) == _content(model / "Format-Serving")
+    assert _content(version) == {
+        **_content(model / "Format-Serving"),
+        "assets.extra/statistics/Split-train/FeatureStats.pb": b"numbers",
+    }
 
 
-def test_model_that_is_not_blessed_is_not_pushed(exported: Path, tmp_path: Path) -> None:
+def test_model_that_answers_otherwise_is_refused_with_the_image_and_both_errors(examples: Path, tmp_path: Path) -> None:
+    """Image 0 has the error 0 in the Evaluator; nothing is left in the destination."""
+    with pytest.raises(SmokeCheckError, match=r"test image 0 \(image/0\): its error is 0.001 as served, was 0 in"):
+        _run_executor(tmp_path, _model(tmp_path / "skewed", 0.001), examples=examples)
+    assert [*(tmp_path / "serving").iterdir()] == []
+
+
+def test_model_that_is_not_blessed_is_not_pushed(model: Path, tmp_path: Path) -> None:
     """Not even the destination is made."""
-    base, pushed = _run_executor(tmp_path, exported, is_blessed=False, config={})
+    base, pushed = _run_executor(tmp_path, model, is_blessed=False)
     assert pushed.get_int_custom_property("pushed") == 0
     assert not base.exists()
+
+
+def test_withdrawn_model_is_not_pushed_again(model: Path, tmp_path: Path) -> None:
+    """Blessed or not, until another model is trained; the artifact says why."""
+    unchecked = {"smoke_check": False}
+    base, _ = _run_executor(tmp_path, _model(tmp_path / "earlier", 1.0), config=unchecked)
+    _run_executor(tmp_path, model, config=unchecked)
+    rollback(str(base), check=lambda folder: None)
+    before = versions(str(base))
+    _, pushed = _run_executor(tmp_path, model, config=unchecked)
+    assert versions(str(base)) == before
+    assert pushed.get_int_custom_property("pushed") == 0
+    assert "a rollback withdrew this model" in pushed.get_string_custom_property("not_pushed_because")
 
 
 @pytest.mark.parametrize("config", [{"keep": 0}, {"keeep": 3}])

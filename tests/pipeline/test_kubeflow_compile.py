@@ -94,6 +94,7 @@ def test_nothing_of_the_local_graph_is_left_out(spec: dict[str, Any]) -> None:
         "ExampleValidator",
         "Transform",
         "Trainer",
+        "Calibrator",
         "latest-blessed-model",
         "Evaluator",
         "Pusher",

@@ -22,6 +22,7 @@ COMPONENTS = [
     "ExampleValidator",
     "Transform",
     "Trainer",
+    "Calibrator",
     "latest_blessed_model",
     "Evaluator",
     "Pusher",
@@ -194,6 +195,19 @@ def test_an_impossible_threshold_refuses_re_running_only_the_gate_and_pushes_not
     assert [path.name for path in Path(first["pushed"]).parent.iterdir()] == [Path(first["pushed"]).name]
 
 
+def test_another_rate_and_score_train_nothing_anew(digits):
+    root, first = digits
+    changed = ["evaluation.false_alarm_rate=0.05", "evaluation.score=latent_distance"]
+    code, document = run("configs/digits.yaml", root, *changed, "evaluation.max_regression=null")
+    assert code == DONE
+    assert names_that("cached", document) == COMPONENTS[:6]
+    assert document["metrics"]["mean_error"] == first["metrics"]["mean_error"]
+    record = json.loads(Path(document["pushed"], "assets.extra/autoencoder.json").read_text())
+    assert (record["calibration"]["score"], record["calibration"]["false_alarm_rate"]) == ("latent_distance", 0.05)
+    assert len(record["calibration"]["scores"]) == record["calibration"]["images"] == 197
+    shutil.rmtree(document["pushed"])  # the first version is the newest again for the tests that follow
+
+
 def test_a_gate_that_would_bless_an_untrained_model_fails_the_run(digits):
     root, _ = digits
     code, document = run("configs/digits.yaml", root, "evaluation.thresholds=[]", "evaluation.max_pca_ratio=null")
@@ -207,7 +221,13 @@ def test_a_model_worse_than_the_latest_blessed_one_is_refused(digits):
     root, first = digits
     code, document = run("configs/digits.yaml", root, "trainer.epochs=30", "evaluation.thresholds=[]")
     assert code == REFUSED
-    assert names_that("ran", document) == ["Trainer", "latest_blessed_model", "Evaluator", "Pusher"]
+    assert names_that("ran", document) == [
+        "Trainer",
+        "Calibrator",
+        "latest_blessed_model",
+        "Evaluator",
+        "Pusher",
+    ]
     refused = [row for row in document["thresholds"] if not row["passed"]]
     assert [(row["metric"], row["origin"]) for row in refused] == [("mean_error", "baseline")]
     assert refused[0]["max"] == pytest.approx(1.05 * first["metrics"]["mean_error"])

@@ -119,9 +119,9 @@ def test_silent_connection_is_closed(
     image_model: Path, settings_for: Callable[..., ServerSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that never finishes its headers does not keep its connection."""
-    from serving.http_protocol import ImpatientH11Protocol
+    from serving.http_protocol import ImpatientProtocol
 
-    monkeypatch.setattr(ImpatientH11Protocol, "header_timeout_s", 0.3)
+    monkeypatch.setattr(ImpatientProtocol, "header_timeout_s", 0.3)
     with (
         running_server(settings_for(image_model, grpc_port=None)) as address,
         socket.create_connection((address.host, address.rest_port or 0), timeout=10) as connection,

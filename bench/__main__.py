@@ -1,0 +1,59 @@
+"""`make bench`: measure every claim about speed on this machine, in one run, as ratios.
+
+Exit codes: 0 every claim holds; 1 one does not, or an area could not be measured; 2 bad usage.
+"""
+
+import json
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from bench.areas import AREAS, measure
+from bench.comparison import Comparison
+from bench.images import MNIST_VARIABLE
+from bench.table import document_of, table_of
+
+_REPETITIONS = {"small": 1, "full": 3}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("areas", nargs=-1, type=click.Choice(AREAS))
+@click.option("--size", type=click.Choice(["small", "full"]), default="full", show_default=True)
+@click.option("--repetitions", type=click.IntRange(min=1), help="Default: 3; 1 for --size small.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write everything measured to this file.")
+@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of MNIST's files.")
+def main(areas: tuple[str, ...], size: str, repetitions: int | None, json_path: Path | None, data: Path | None) -> None:
+    """Measure AREAS (default: all) and hold them against what is claimed."""
+    if data:
+        os.environ[MNIST_VARIABLE] = str(data.absolute())
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    repetitions = repetitions or _REPETITIONS[size]
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    comparisons: list[Comparison] = []
+    failures: dict[str, str] = {}
+    for area in areas or AREAS:
+        started = time.monotonic()
+        print(f"measuring {area} ...", file=sys.stderr)
+        try:
+            with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
+                comparisons += process.submit(measure, area, size, repetitions).result()
+        except Exception as error:  # one area that fails must not cost the others' figures
+            failures[area] = f"{type(error).__name__}: {error}"
+        print(f"  {time.monotonic() - started:.0f} s", file=sys.stderr)
+    console.print(table_of(comparisons, title=f"--size {size}, medians of {repetitions}"))
+    for area, reason in failures.items():
+        console.print(f"{area} could not be measured: {reason}", style="red", markup=False)
+    if json_path:
+        document = document_of(comparisons, failures, size=size, repetitions=repetitions)
+        json_path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    sys.exit(0 if not failures and all(comparison.holds for comparison in comparisons) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""What the benchmark runs on: MNIST where it lies, and as many made images as scaling needs."""
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from components import downloads
+
+MNIST_VARIABLE = "MNIST_FOLDER"
+"""Names the folder of MNIST's four files; without it they are downloaded once, as the source `mnist` does."""
+_SIDE_PX = 28
+_CHUNK = 10_000
+_TEST_SHARE = 7
+
+
+def mnist_folder() -> Path:
+    """The folder of MNIST's four original files."""
+    given = os.environ.get(MNIST_VARIABLE)
+    return Path(given) if given else downloads.fetch("mnist")
+
+
+def write_made_images(folder: Path, count: int, *, seed: int) -> None:
+    """`count` different pictures of 28x28 in MNIST's files and proportions: a seventh for test; no labels.
+
+    Smooth light patches on black, so that they take about as many bytes as digits do.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    test = count // _TEST_SHARE
+    for stem, rows in (("train", count - test), ("t10k", test)):
+        with (folder / f"{stem}-images-idx3-ubyte").open("wb") as file:
+            file.write(bytes([0, 0, 8, 3]) + struct.pack(">3I", rows, _SIDE_PX, _SIDE_PX))
+            for start in range(0, rows, _CHUNK):
+                file.write(_patches(rng, min(_CHUNK, rows - start)).tobytes())
+
+
+def _patches(rng: np.random.Generator, count: int) -> np.ndarray:
+    """[count, 28, 28] uint8: 7x7 noise, four times enlarged, of which the brighter half stays."""
+    coarse = rng.integers(0, 256, (count, 7, 7), dtype=np.uint8)
+    coarse[coarse < 128] = 0
+    return coarse.repeat(4, axis=1).repeat(4, axis=2)

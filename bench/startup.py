@@ -1,0 +1,27 @@
+"""What a user waits before anything happens: the help, and the answer to a mistyped configuration."""
+
+import sys
+
+from bench.comparison import Comparison
+from bench.timing import COMMAND_LINE, in_turn, seconds_of_command
+from pipeline.exit_codes import BAD_USAGE
+
+_MAX_RATIO = 10.0
+_PAIRS_PER_REPETITION = 5
+
+
+def compare(size: str, repetitions: int) -> list[Comparison]:
+    """Each against an interpreter that does nothing; so short that every repetition measures several pairs."""
+
+    def measured(what: str, *arguments: str, exit_code: int) -> Comparison:
+        ours, reference = in_turn(
+            lambda: seconds_of_command([*COMMAND_LINE, *arguments], exit_code=exit_code),
+            lambda: seconds_of_command([sys.executable, "-c", "pass"]),
+            repetitions * _PAIRS_PER_REPETITION,
+        )
+        return Comparison("startup", what, "python -c pass", ours, reference, _MAX_RATIO)
+
+    return [
+        measured("autoencoder --help", "--help", exit_code=0),
+        measured("a configuration error", "run", "--set", "trainer.epohcs=1", exit_code=BAD_USAGE),
+    ]

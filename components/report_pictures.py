@@ -1,0 +1,52 @@
+"""Pixels -> `data:` URIs small enough for a page."""
+
+import base64
+import io
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Values = npt.NDArray[np.float64]
+
+_LARGEST_PX = 144
+_LOSSLESS_UP_TO_PX = 64
+"""Smaller pictures are enlarged by the browser pixel by pixel, and must not be blurred by compression."""
+_HEAT = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+
+
+def file_uri(encoded: bytes) -> str:
+    """An image file of any format that examples hold."""
+    return _uri(Image.open(io.BytesIO(encoded)))
+
+
+def pixels_uri(pixels: npt.NDArray[np.uint8]) -> str:
+    """[H, W] or [H, W, 3]."""
+    return _uri(Image.fromarray(pixels))
+
+
+def values_uri(values: Values) -> str:
+    """[H, W, C] in [0, 1]."""
+    pixels = np.clip(np.round(values * 255.0), 0, 255).astype(np.uint8)
+    return pixels_uri(pixels[:, :, 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def heat_uri(error_map: Values, hottest: float) -> str:
+    """[H, W] of errors as colours from black (0) to yellow (`hottest` and above)."""
+    levels = np.clip(np.round(error_map / hottest * 255.0), 0, 255).astype(np.uint8)
+    return pixels_uri(_HEAT[levels])
+
+
+def _uri(image: Image.Image) -> str:
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
+    image.thumbnail((_LARGEST_PX, _LARGEST_PX))
+    lossless = max(image.size) <= _LOSSLESS_UP_TO_PX
+    buffer = io.BytesIO()
+    if lossless:
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        image.save(buffer, "WEBP", quality=82)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return f"data:image/{'png' if lossless else 'webp'};base64,{encoded}"

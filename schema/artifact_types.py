@@ -1,0 +1,15 @@
+"""The artifact types that we add to TFX's; `schema/__init__.py` must know each, and its TYPE_NAME says so.
+
+They declare no PROPERTIES, which TFX can compile for Kubeflow in its own types only: custom properties serve as well.
+"""
+
+from tfx.types import artifact
+
+
+class Calibration(artifact.Artifact):
+    """`calibration.json`: the score, the threshold, the rate that it keeps, and the held-out scores behind it.
+
+    Custom properties: threshold, false_alarm_rate and images (how many were held out).
+    """
+
+    TYPE_NAME = "schema.Calibration"

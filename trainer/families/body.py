@@ -1,0 +1,22 @@
+"""The network that `denoising`, `variational` and `super_resolution` are built around."""
+
+import tf_keras as keras
+
+from trainer.autoencoder import Shape
+from trainer.families.dense import dense_decoder, dense_encoder
+from trainer.families.residual import residual_decoder, residual_encoder
+from trainer.model_settings import ModelSettings
+
+
+def body_encoder(shape: Shape, settings: ModelSettings, outputs: int) -> keras.Model:
+    """Normalised [B, H, W, C] -> [B, outputs]: fully connected if there are `hidden_units`, else residual."""
+    if settings.hidden_units:
+        return dense_encoder(shape, settings, outputs)
+    return residual_encoder(shape, settings, outputs)
+
+
+def body_decoder(shape: Shape, settings: ModelSettings) -> keras.Model:
+    """Latent [B, Z] -> [B, H, W, C] in [0, 1], of the same kind."""
+    if settings.hidden_units:
+        return dense_decoder(shape, settings)
+    return residual_decoder(shape, settings)

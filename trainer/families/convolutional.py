@@ -1,0 +1,56 @@
+"""`conv`: pooling down, upsampling up.
+
+Masci et al. 2011, "Stacked Convolutional Auto-Encoders", doi:10.1007/978-3-642-21735-7_7.
+"""
+
+import math
+
+import tf_keras as keras
+
+from trainer.autoencoder import Autoencoder, Shape, join
+from trainer.model_settings import ModelSettings
+
+Margins = tuple[tuple[int, int], tuple[int, int]]
+"""Pixels ((top, bottom), (left, right))."""
+
+
+def convolutional(shape: Shape, settings: ModelSettings) -> Autoencoder:
+    """Without `latent_dim` the smallest feature map, flattened, is the latent."""
+    layers = keras.layers
+    filters, latent_dim = settings.filters, settings.latent_dim
+    stride = 2 ** (len(filters) - 1)
+    margins = margins_to_multiple(shape, stride)
+    map_shape = (*smallest_map(shape, stride), filters[-1])
+
+    down = [layers.Input(shape), layers.ZeroPadding2D(margins)]
+    for count in filters[:-1]:
+        down += [layers.Conv2D(count, 3, activation="relu", padding="same"), layers.MaxPooling2D(2)]
+    down += [
+        layers.Conv2D(filters[-1], 3, activation="relu", padding="same"),
+        layers.Flatten(name="latent_map"),
+    ]
+    if latent_dim:
+        down.append(layers.Dense(latent_dim, name="latent"))
+
+    up = [layers.Input((latent_dim or math.prod(map_shape),))]
+    if latent_dim:
+        up.append(layers.Dense(math.prod(map_shape), activation="relu"))
+    up.append(layers.Reshape(map_shape))
+    for count in reversed(filters[:-1]):
+        up += [layers.Conv2D(count, 3, activation="relu", padding="same"), layers.UpSampling2D(2)]
+    up += [
+        layers.Conv2D(shape[2], 3, activation="sigmoid", padding="same"),
+        layers.Cropping2D(margins, dtype="float32", name="reconstruction"),
+    ]
+    return join(keras.Sequential(down, name="encoder"), keras.Sequential(up, name="decoder"))
+
+
+def smallest_map(shape: Shape, stride: int) -> tuple[int, int]:
+    """(height, width) of an image shrunk by `stride`, padded where it does not divide."""
+    return math.ceil(shape[0] / stride), math.ceil(shape[1] / stride)
+
+
+def margins_to_multiple(shape: Shape, stride: int) -> Margins:
+    """What an encoder pads and its decoder crops, so that `stride` divides both sides."""
+    height, width = ((stride - side % stride) % stride for side in shape[:2])
+    return (height // 2, height - height // 2), (width // 2, width - width // 2)

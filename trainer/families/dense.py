@@ -1,0 +1,50 @@
+"""`dense` and `deep`: fully connected layers.
+
+Hinton & Salakhutdinov 2006, "Reducing the Dimensionality of Data with Neural Networks", doi:10.1126/science.1127647.
+"""
+
+import math
+
+import tf_keras as keras
+
+from trainer.autoencoder import Autoencoder, Shape, join
+from trainer.model_settings import ModelSettings
+
+
+def fully_connected(shape: Shape, settings: ModelSettings) -> Autoencoder:
+    """`dense`: one layer each way, the latent rectified; `deep`: hidden layers too, the latent linear."""
+    activation = "relu" if settings.preset == "dense" else None
+    encoder = dense_encoder(shape, settings, settings.latent_size, activation=activation)
+    return join(encoder, dense_decoder(shape, settings))
+
+
+def dense_encoder(shape: Shape, settings: ModelSettings, outputs: int, *, activation: str | None = None) -> keras.Model:
+    """Normalised [B, H, W, C] -> [B, outputs]."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            layers.Input(shape),
+            layers.Flatten(),
+            *(layers.Dense(units, activation="relu") for units in settings.hidden_units),
+            layers.Dense(outputs, activation=activation, name="latent"),
+        ],
+        name="encoder",
+    )
+
+
+def dense_decoder(shape: Shape, settings: ModelSettings, *, unit_rows: bool = False) -> keras.Model:
+    """Latent [B, Z] -> [B, H, W, C] in [0, 1].
+
+    `unit_rows`: each latent number's weights on the pixels keep length one.
+    """
+    layers = keras.layers
+    constraint = keras.constraints.UnitNorm(axis=1) if unit_rows else None
+    return keras.Sequential(
+        [
+            layers.Input((settings.latent_size,)),
+            *(layers.Dense(units, activation="relu") for units in reversed(settings.hidden_units)),
+            layers.Dense(math.prod(shape), activation="sigmoid", kernel_constraint=constraint),
+            layers.Reshape(shape, dtype="float32", name="reconstruction"),
+        ],
+        name="decoder",
+    )

@@ -1,0 +1,88 @@
+"""`residual`: a convolutional autoencoder of residual blocks, for real images of any size; the default for folders.
+
+He et al. 2016, "Identity Mappings in Deep Residual Networks", arXiv:1603.05027. Blocks are not normalised, so that
+training and inference are one function; each starts as the identity instead, its last convolution at zero (Zhang et al.
+2019, "Fixup Initialization", arXiv:1901.09321). Enlarged by sub-pixel convolutions (Shi et al. 2016, arXiv:1609.05158).
+"""
+
+import math
+
+import tensorflow as tf
+import tf_keras as keras
+
+from trainer.autoencoder import Autoencoder, Shape, join
+from trainer.families.convolutional import margins_to_multiple, smallest_map
+from trainer.model_settings import ModelSettings
+
+_LARGEST_MAP_PX = 8
+_FIRST_FILTERS, _MOST_FILTERS = 32, 256
+
+
+def residual(shape: Shape, settings: ModelSettings) -> Autoencoder:
+    """Each of `filters` is a stage at half the previous size; none: as many as the image's size asks for."""
+    return join(residual_encoder(shape, settings, settings.latent_size), residual_decoder(shape, settings))
+
+
+def filters_for(shape: Shape) -> tuple[int, ...]:
+    """Stages down to a map of at most 8x8: 32 filters at half size, doubling to 256."""
+    stages = max(1, math.ceil(math.log2(max(shape[:2]) / _LARGEST_MAP_PX)))
+    return tuple(min(_FIRST_FILTERS * 2**stage, _MOST_FILTERS) for stage in range(stages))
+
+
+def residual_encoder(shape: Shape, settings: ModelSettings, outputs: int) -> keras.Model:
+    """Normalised [B, H, W, C] -> [B, outputs]."""
+    layers = keras.layers
+    filters = settings.filters or filters_for(shape)
+    image = layers.Input(shape)
+    features = layers.ZeroPadding2D(margins_to_multiple(shape, 2 ** len(filters)))(image)
+    for count in filters:
+        features = layers.Conv2D(count, 4, strides=2, padding="same")(features)
+        features = _block(features)
+    features = layers.Flatten()(layers.Activation("silu")(features))
+    return keras.Model(image, layers.Dense(outputs, name="latent")(features), name="encoder")
+
+
+def residual_decoder(shape: Shape, settings: ModelSettings) -> keras.Model:
+    """Latent [B, Z] -> [B, H, W, C] in [0, 1]."""
+    layers = keras.layers
+    filters = settings.filters or filters_for(shape)
+    stride = 2 ** len(filters)
+    map_shape = (*smallest_map(shape, stride), filters[-1])
+    latent = layers.Input((settings.latent_size,))
+    features = layers.Reshape(map_shape)(layers.Dense(math.prod(map_shape))(latent))
+    for count in reversed(filters[:-1]):
+        features = layers.Activation("silu")(_block(features))
+        features = SubPixelConvolution(count)(features)
+    features = layers.Activation("silu")(_block(features))
+    features = SubPixelConvolution(shape[2], kernel_initializer="zeros")(features)
+    into_range = layers.Activation("sigmoid") if "bce" in settings.loss else Clip()  # cross-entropy takes probabilities
+    crop = layers.Cropping2D(margins_to_multiple(shape, stride), dtype="float32", name="reconstruction")
+    pixels = crop(into_range(features))
+    return keras.Model(latent, pixels, name="decoder")
+
+
+class Clip(keras.layers.Layer):
+    """Values into [0, 1]; in training with the identity's gradient, where a sigmoid's would vanish on black images."""
+
+    def call(self, values: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        clipped = tf.clip_by_value(values, 0.0, 1.0)
+        return values + tf.stop_gradient(clipped - values) if training else clipped
+
+
+class SubPixelConvolution(keras.layers.Layer):
+    """Twice the size: [B, H, W, C] -> [B, 2 H, 2 W, filters]."""
+
+    def __init__(self, filters: int, *, kernel_initializer: str = "glorot_uniform") -> None:
+        super().__init__()
+        self._convolution = keras.layers.Conv2D(4 * filters, 3, padding="same", kernel_initializer=kernel_initializer)
+
+    def call(self, features: tf.Tensor) -> tf.Tensor:
+        return tf.nn.depth_to_space(self._convolution(features), 2)
+
+
+def _block(features: tf.Tensor) -> tf.Tensor:
+    layers = keras.layers
+    count = features.shape[-1]
+    change = layers.Conv2D(count, 3, padding="same")(layers.Activation("silu")(features))
+    change = layers.Conv2D(count, 3, padding="same", kernel_initializer="zeros")(layers.Activation("silu")(change))
+    return layers.Add()([features, change])

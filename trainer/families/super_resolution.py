@@ -1,0 +1,20 @@
+"""`super_resolution`: the encoder sees the image shrunk, and the target is the image at full size.
+
+Dong et al. 2014, "Image Super-Resolution Using Deep Convolutional Networks", arXiv:1501.00092; the enlarging by
+sub-pixel convolutions is that of the residual family.
+"""
+
+import tf_keras as keras
+
+from trainer.autoencoder import Autoencoder, Shape, join
+from trainer.families.body import body_decoder, body_encoder
+from trainer.model_settings import ModelSettings
+
+
+def super_resolution(shape: Shape, settings: ModelSettings) -> Autoencoder:
+    """The encoder itself shrinks the image: each `downscale` x `downscale` block becomes its mean, at the edge too."""
+    image = keras.layers.Input(shape)
+    shrunk = keras.layers.AveragePooling2D(settings.downscale, padding="same")(image)
+    body = body_encoder(shrunk.shape[1:], settings, settings.latent_size)
+    encoder = keras.Model(image, body(shrunk), name="encoder")
+    return join(encoder, body_decoder(shape, settings))

@@ -1,0 +1,55 @@
+"""`variational`: latents distributed like N(0, I), so that the decoder makes new images of random numbers.
+
+Kingma & Welling 2014, "Auto-Encoding Variational Bayes", arXiv:1312.6114; `beta`: Higgins et al. 2017, "beta-VAE:
+Learning Basic Visual Concepts with a Constrained Variational Framework", ICLR.
+"""
+
+import tensorflow as tf
+import tf_keras as keras
+
+from trainer.autoencoder import Autoencoder, Shape, weight_per_value
+from trainer.families.body import body_decoder, body_encoder
+from trainer.families.noise import Noise
+from trainer.model_settings import ModelSettings
+
+
+def variational(shape: Shape, settings: ModelSettings) -> Autoencoder:
+    """At inference the latent is the distribution's mean, and nothing is random.
+
+    The Kullback-Leibler term is divided by the values of an image, as the reconstruction losses are means over them:
+    with `bce` and beta 1 the loss is the paper's bound, per value; with `mse`, beta is twice the assumed variance.
+    """
+    body = body_encoder(shape, settings, 2 * settings.latent_size)
+    mean, log_variance = Halves()(body.output)
+    encoder = keras.Model(body.input, mean, name="encoder")
+    decoder = body_decoder(shape, settings)
+    latent = Sample(weight_per_value(settings.beta, shape))([mean, log_variance])
+    return Autoencoder(encoder, decoder, keras.Model(body.input, decoder(latent), name="autoencoder"))
+
+
+def kl_from_standard_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
+    """KL(N(mean, variance) || N(0, I)) in nats: two [B, Z] -> [B]."""
+    return 0.5 * tf.reduce_sum(tf.square(mean) + tf.exp(log_variance) - 1.0 - log_variance, axis=-1)
+
+
+class Halves(keras.layers.Layer):
+    """[B, 2 Z] -> mean and logarithm of the variance, each [B, Z]."""
+
+    def call(self, parameters: tf.Tensor) -> list[tf.Tensor]:
+        return tf.split(parameters, 2, axis=-1)
+
+
+class Sample(keras.layers.Layer):
+    """A latent drawn from the encoder's distribution in training, its mean at inference; adds the KL to the loss."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self._weight = weight
+        self._noise = Noise()
+
+    def call(self, distribution: list[tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        mean, log_variance = distribution
+        self.add_loss(self._weight * tf.reduce_mean(kl_from_standard_normal(mean, log_variance)))
+        if not training:
+            return mean
+        return mean + tf.exp(0.5 * log_variance) * self._noise(mean)
