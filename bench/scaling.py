@@ -8,7 +8,7 @@ from bench.comparison import Comparison
 from bench.images import write_made_images
 from bench.timing import run_here
 
-_COUNTS = {"small": (20_000, 80_000), "full": (70_000, 280_000, 1_120_000)}
+_COUNTS = {"small": (10_000, 40_000), "full": (70_000, 280_000, 1_120_000)}
 _MAX_OF_LINEAR = 1.1
 _MAX_MEMORY = 1.1
 

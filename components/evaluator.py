@@ -60,8 +60,8 @@ class ReconstructionEvaluatorExecutor(stock.Executor):
     ) -> None:
         settings = GateSettings.model_validate_json(exec_properties["settings"])
         evaluation_uri = artifact_utils.get_single_uri(output_dict[keys.EVALUATION_KEY])
-        pca_error = self._error_of_pca(input_dict)
-        bounds = gate.bounds_of(settings, pca_error=pca_error)
+        of_pca = self._metrics_of_pca(input_dict)
+        bounds = gate.bounds_of(settings, pca_error=of_pca["mean_error"], knows_anomalies="auroc" in of_pca)
         self._evaluate(input_dict, output_dict, bounds)
         rows = gate.judge(evaluation_uri, bounds)
         refused_controls = {name: self._control_is_refused(name, input_dict, bounds) for name in _MUST_BE_REFUSED}
@@ -70,7 +70,7 @@ class ReconstructionEvaluatorExecutor(stock.Executor):
         overall = by_label.pop(None)
         report = {
             "blessed": all(row["passed"] for row in rows),
-            "metrics": {**overall, "pca_mean_error": pca_error},
+            "metrics": {**overall, "pca_mean_error": of_pca["mean_error"]},
             "metrics_by_label": by_label,
             "baseline_metrics": gate.read_metrics(evaluation_uri, gate.BASELINE).get(None, {}),
             "thresholds": rows,
@@ -109,11 +109,11 @@ class ReconstructionEvaluatorExecutor(stock.Executor):
         self._evaluate({**input_dict, keys.MODEL_KEY: [control]}, outputs, bounds)
         return blessing
 
-    def _error_of_pca(self, input_dict: Artifacts) -> float:
+    def _metrics_of_pca(self, input_dict: Artifacts) -> dict[str, float]:
         without_baseline = {key: value for key, value in input_dict.items() if key != keys.BASELINE_MODEL_KEY}
         with tempfile.TemporaryDirectory(dir=self._get_tmp_dir()) as folder:
             self._evaluate_control(PCA_FLOOR, without_baseline, [], folder)
-            return gate.read_metrics(f"{folder}/evaluation", gate.CANDIDATE)[None]["mean_error"]
+            return gate.read_metrics(f"{folder}/evaluation", gate.CANDIDATE)[None]
 
     def _control_is_refused(self, name: str, input_dict: Artifacts, bounds: list[gate.Bound]) -> bool:
         with tempfile.TemporaryDirectory(dir=self._get_tmp_dir()) as folder:

@@ -1,5 +1,8 @@
 """The gate: the configuration's bounds -> a TFMA EvalConfig, and TFMA's verdict -> one row per bound."""
 
+import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,21 +10,23 @@ import tensorflow_model_analysis as tfma
 from google.protobuf import wrappers_pb2
 from tensorflow_model_analysis.proto import config_pb2
 
-from components import metrics
+from components import metrics, tfma_metrics
 from components.settings import GateSettings
 from schema import features
 from schema.signatures import EXAMPLES_SIGNATURE
 
 CANDIDATE = "candidate"
 BASELINE = "baseline"
+_DIFFERENCE = "_diff"
+"""What TFMA appends to a metric's name for the difference to the baseline's."""
 
 
 @dataclass(frozen=True)
 class Bound:
     """`metric` must lie in [min, max], over all images or those of one label.
 
-    `origin` says where the bound comes from: `configured`, `counted`, `PCA floor` or `baseline`. A baseline's `max` is
-    relative: the fraction by which the metric may exceed the baseline's.
+    `origin` says where the bound comes from: `configured`, `counted`, `PCA floor`, `identity`, `detection` or
+    `baseline`, for which `max` is the fraction by which the metric may be worse than the baseline's.
     """
 
     metric: str
@@ -30,19 +35,28 @@ class Bound:
     max: float | None = None
     label: str | None = None
 
+    @property
+    def tfma_name(self) -> str:
+        """What the metric is called in TFMA's results."""
+        if self.label is None or not metrics.METRICS[self.metric].sets_apart:
+            return self.metric
+        return f"{self.metric}{metrics.OF_LABEL}{self.label}"
+
     def slicing_spec(self) -> Any:
         """The TFMA slice that the bound speaks of."""
-        if self.label is None:
+        if self.label is None or metrics.METRICS[self.metric].sets_apart:
             return config_pb2.SlicingSpec()
         return config_pb2.SlicingSpec(feature_values={features.LABEL: self.label})
 
     def threshold(self) -> Any:
         """The bound as TFMA states it."""
         if self.origin == BASELINE:
+            rises = metrics.METRICS[self.metric].better == metrics.HIGHER
+            direction = config_pb2.MetricDirection
             return config_pb2.MetricThreshold(
                 change_threshold=config_pb2.GenericChangeThreshold(
-                    direction=config_pb2.MetricDirection.LOWER_IS_BETTER,
-                    relative=wrappers_pb2.DoubleValue(value=self.max or 0.0),
+                    direction=direction.HIGHER_IS_BETTER if rises else direction.LOWER_IS_BETTER,
+                    relative=wrappers_pb2.DoubleValue(value=-(self.max or 0.0) if rises else self.max or 0.0),
                 )
             )
         limits = {"lower_bound": self.min, "upper_bound": self.max}
@@ -50,30 +64,39 @@ class Bound:
         return config_pb2.MetricThreshold(value_threshold=config_pb2.GenericValueThreshold(**given))
 
 
-def bounds_of(settings: GateSettings, *, pca_error: float | None) -> list[Bound]:
+def bounds_of(settings: GateSettings, *, pca_error: float | None, knows_anomalies: bool) -> list[Bound]:
     """All bounds of a run; the PCA floor becomes an ordinary one once PCA's error on the same images is known."""
     bounds = [Bound("example_count", "counted", min=1.0)]
     if settings.max_pca_ratio is not None and pca_error is not None:
         bounds.append(Bound("mean_error", "PCA floor", max=settings.max_pca_ratio * pca_error))
+    if settings.max_noise_copied is not None:
+        bounds.append(Bound("noise_copied", "identity", max=settings.max_noise_copied))
+    if settings.min_auroc is not None and knows_anomalies:
+        bounds.append(Bound("auroc", "detection", min=settings.min_auroc))
     if settings.max_regression is not None:
         bounds.append(Bound("mean_error", BASELINE, max=settings.max_regression))
-    return bounds + [Bound(t.metric, "configured", t.min, t.max, t.label) for t in settings.thresholds]
+    for t in settings.thresholds:
+        if t.min is not None or t.max is not None:
+            bounds.append(Bound(t.metric, "configured", t.min, t.max, t.label))
+        if t.max_regression is not None:
+            bounds.append(Bound(t.metric, BASELINE, max=t.max_regression, label=t.label))
+    return bounds
 
 
 def eval_config(bounds: list[Bound]) -> Any:
     """TFMA's configuration: every metric, overall and per label, with the bounds as thresholds."""
     configs = []
-    for name in metrics.METRICS:
+    for name in dict.fromkeys([*metrics.METRICS, *(bound.tfma_name for bound in bounds)]):
         per_slice = [
             config_pb2.PerSliceMetricThreshold(slicing_specs=[bound.slicing_spec()], threshold=bound.threshold())
             for bound in bounds
-            if bound.metric == name
+            if bound.tfma_name == name
         ]
         configs.append(
             config_pb2.MetricConfig(
-                class_name=metrics.ReconstructionMetric.__name__,
-                module=metrics.__name__,
-                config=f'{{"name": "{name}"}}',
+                class_name=tfma_metrics.ReconstructionMetric.__name__,
+                module=tfma_metrics.__name__,
+                config=json.dumps({"name": name}),
                 per_slice_thresholds=per_slice,
             )
         )
@@ -88,15 +111,33 @@ def eval_config(bounds: list[Bound]) -> Any:
 
 
 def read_metrics(evaluation_uri: str, model_name: str) -> dict[str | None, dict[str, float]]:
-    """Label (None: all images) -> metric -> value, as TFMA wrote them for one model; {} if it was not evaluated."""
+    """Label (None: all images) -> metric -> value, as TFMA wrote them for one model; {} if it was not evaluated.
+
+    A metric that could not be computed, for want of images or of knowledge about them, is left out.
+    """
     names = [spec.name for spec in tfma.load_eval_result(evaluation_uri).config.model_specs]
     if model_name == BASELINE and BASELINE not in names:
         return {}
     result = tfma.load_eval_result(evaluation_uri, model_name=model_name if len(names) > 1 else None)
-    return {
-        key[0][1] if key else None: {name: _double(value) for name, value in values[""][""].items()}
-        for key, values in result.slicing_metrics
-    }
+    found: dict[str | None, dict[str, float]] = {}
+    for label, name, value in _values(result):
+        of_label = found.setdefault(label, {})
+        if math.isfinite(value):
+            of_label[name] = value
+    return found
+
+
+def _values(result: Any) -> Iterator[tuple[str | None, str, float]]:
+    """(label, metric, value) of TFMA's result; a detection's metrics are told of a label by the slice of all images."""
+    for key, values in result.slicing_metrics:
+        label = key[0][1] if key else None
+        of_slice = values[""][""]
+        for tfma_name, value in of_slice.items():
+            if tfma_name.removesuffix(_DIFFERENCE) != tfma_name and tfma_name.removesuffix(_DIFFERENCE) in of_slice:
+                continue
+            name, _, of_label = tfma_name.partition(metrics.OF_LABEL)
+            if label is None or not metrics.METRICS[name].sets_apart:
+                yield of_label or label, name, _double(value)
 
 
 def judge(evaluation_uri: str, bounds: list[Bound]) -> list[dict[str, Any]]:
@@ -108,7 +149,7 @@ def judge(evaluation_uri: str, bounds: list[Bound]) -> list[dict[str, Any]]:
     baseline = read_metrics(evaluation_uri, BASELINE)
     validation = tfma.load_validation_result(evaluation_uri)
     failures = [
-        (failure.metric_key.name, _label_of(slice_.slice_key), failure.metric_threshold)
+        (failure.metric_key.name, _slicing_spec(slice_.slice_key), failure.metric_threshold)
         for slice_ in validation.metric_validations_per_slice
         for failure in slice_.failures
     ]
@@ -118,17 +159,15 @@ def judge(evaluation_uri: str, bounds: list[Bound]) -> list[dict[str, Any]]:
             continue
         value = candidate.get(bound.label, {}).get(bound.metric)
         failed = value is None or any(
-            name == bound.metric and label == bound.label and threshold == bound.threshold()
-            for name, label, threshold in failures
+            (name, slice_) == (bound.tfma_name, bound.slicing_spec()) and threshold == bound.threshold()
+            for name, slice_, threshold in failures
         )
-        upper = bound.max
-        if bound.origin == BASELINE:
-            upper = baseline[None][bound.metric] * (1.0 + (bound.max or 0.0))
+        lower, upper = _limits(bound, baseline)
         row = {
             "metric": bound.metric,
             "label": bound.label,
             "origin": bound.origin,
-            "min": bound.min,
+            "min": lower,
             "max": upper,
             "value": value,
             "passed": not failed,
@@ -139,20 +178,35 @@ def judge(evaluation_uri: str, bounds: list[Bound]) -> list[dict[str, Any]]:
     return rows
 
 
+def _limits(bound: Bound, baseline: dict[str | None, dict[str, float]]) -> tuple[float | None, float | None]:
+    """(min, max) as numbers; none where the baseline lacks the metric."""
+    if bound.origin != BASELINE:
+        return bound.min, bound.max
+    known = baseline.get(bound.label, {}).get(bound.metric)
+    if known is None:
+        return None, None
+    fraction = bound.max or 0.0
+    if metrics.METRICS[bound.metric].better == metrics.HIGHER:
+        return known * (1.0 - fraction), None
+    return None, known * (1.0 + fraction)
+
+
 def _reason(row: dict[str, Any]) -> str:
     images = "all images" if row["label"] is None else f"images labelled {row['label']!r}"
     if row["value"] is None:
-        return f"{row['metric']} over {images} could not be computed: there are none"
+        return f"{row['metric']} over {images} could not be computed: there are none, or too little is known of them"
     source = "" if row["origin"] == "configured" else f" ({row['origin']})"
     if row["min"] is not None and not row["value"] >= row["min"]:
         return f"{row['metric']} over {images} is {row['value']:.6g}, below the bound {row['min']:.6g}{source}"
+    if row["max"] is None:
+        return f"{row['metric']} over {images} cannot be compared: the {row['origin']} model has none"
     return f"{row['metric']} over {images} is {row['value']:.6g}, above the bound {row['max']:.6g}{source}"
 
 
-def _label_of(slice_key: Any) -> str | None:
+def _slicing_spec(slice_key: Any) -> Any:
     for single in slice_key.single_slice_keys:
-        return str(single.bytes_value.decode())
-    return None
+        return config_pb2.SlicingSpec(feature_values={single.column: single.bytes_value.decode()})
+    return config_pb2.SlicingSpec()
 
 
 def _double(value: dict[str, Any]) -> float:

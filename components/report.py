@@ -10,17 +10,12 @@ from tfx.utils import json_utils
 
 from components.report_inputs import ReportInputs
 from components.report_page import write_report
-from schema.artifacts import PEAK_MEMORY_PROPERTY, REPORT_TYPE, SECONDS_PROPERTY
+from schema.artifact_types import HtmlReport
+from schema.artifacts import PEAK_MEMORY_PROPERTY, SECONDS_PROPERTY
 
 REPORT_KEY = "report"
 _MEASURED = ("examples", "statistics", "anomalies", "transform_graph", "model_run", "model", "evaluation")
 """Inputs in data order; each tells what the component that wrote it took."""
-
-
-class HtmlReport(types.Artifact):
-    """`report.html`, and `synthetic_defects.json`."""
-
-    TYPE_NAME = REPORT_TYPE
 
 
 class ReportSpec(component_spec.ComponentSpec):

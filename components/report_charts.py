@@ -12,7 +12,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 Values = npt.NDArray[np.float64]
 Curve = tuple[Sequence[float], Sequence[float]]
@@ -57,7 +57,7 @@ def line_chart(
     unit_square: bool = False,
     diagonal: bool = False,
 ) -> Markup:
-    """Curves by name in the order of the page's series colours; `diagonal` adds chance level."""
+    """Curves by name in the order of the page's series colours; `diagonal` adds chance level; a range as x counts."""
     with _axes() as (figure, axes):
         for number, (x, y) in enumerate(curves.values()):
             style: dict[str, Any] = {"marker": "o", "markersize": 4} if len(x) == 1 else {}
@@ -67,6 +67,7 @@ def line_chart(
         if diagonal:
             axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.set(xlabel=x_label, ylabel=y_label)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=all(isinstance(x, range) for x, _ in curves.values())))
         return _svg(figure, alt)
 
 

@@ -15,9 +15,10 @@ from components.report_images import Sample
 from components.report_tables import number
 
 _CURVE_POINTS = 400
-_PROJECTED = 800
+_PROJECTED = 600
 _FEWEST_PROJECTED = 10
 _PERPLEXITY = 30.0
+_TSNE_STEPS = 500
 _TSNE_DIMENSIONS = 50
 _OTHERS = "others"
 
@@ -76,7 +77,10 @@ def detection_charts(sample: Sample) -> list[Chart]:
         {
             "title": f"Precision-recall: area {aupr:.3f}",
             "svg": report_charts.line_chart(
-                {"precision": _thinned(recall, precision)}, x_label="anomalies found (recall)", y_label="precision",
+                {"precision": _thinned(recall, precision)},
+                unit_square=True,
+                x_label="anomalies found (recall)",
+                y_label="precision",
                 alt=f"Precision-recall curve, average precision {aupr:.3f}",
             ),
             "note": f"{percent_of(truth)} of these images are anomalous, which is the precision of chance.",
@@ -90,7 +94,7 @@ def percent_of(truth: npt.NDArray[np.int64]) -> str:
 
 
 def latent_charts(sample: Sample, seed: int) -> list[Chart]:
-    """PCA and t-SNE (van der Maaten & Hinton 2008) of at most 800 latents, coloured by label."""
+    """PCA and t-SNE (van der Maaten & Hinton 2008) of at most 600 latents, coloured by label."""
     rows = np.sort(np.random.default_rng(seed).permutation(len(sample.scores))[:_PROJECTED])
     latents = sample.latents[rows]
     if len(rows) < _FEWEST_PROJECTED or latents.shape[1] < 2 or not np.isfinite(latents).all():
@@ -100,7 +104,9 @@ def latent_charts(sample: Sample, seed: int) -> list[Chart]:
     pca = PCA(min(_TSNE_DIMENSIONS, *latents.shape), random_state=seed)
     reduced = pca.fit_transform(latents)
     perplexity = min(_PERPLEXITY, (len(rows) - 1) / 3)
-    neighbours = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
+    neighbours = TSNE(2, perplexity=perplexity, init="pca", max_iter=_TSNE_STEPS, random_state=seed).fit_transform(
+        reduced
+    )
     held = pca.explained_variance_ratio_[:2].sum()
     note = "Crosses are anomalies. " if crosses.any() else ""
     charts = {

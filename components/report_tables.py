@@ -11,6 +11,7 @@ from schema import features
 
 _PACKAGES = ("tfx", "tensorflow", "tf-keras", "apache-beam", "tensorflow-transform", "tensorflow-model-analysis",
              "numpy", "scikit-learn")  # fmt: skip
+_MANY_TIMES = 3.0
 _LABELS_SHOWN = 50
 _REJECTS_SHOWN = 20
 _DIFFERENCE = "_diff"
@@ -30,7 +31,7 @@ def number(value: Any) -> str:
 
 def percent(share: float | None) -> str:
     """0.0125 -> 1.25 %."""
-    return "–" if share is None else f"{100 * share:.3g} %"
+    return "–" if share is None else f"{100 * share:.3g}\N{NO-BREAK SPACE}%"
 
 
 def verdict_sentence(gate: Document) -> str:
@@ -53,6 +54,8 @@ def pca_comparison(metrics: Mapping[str, float]) -> str:
     if not floor or error is None:
         return ""
     ratio = error / floor
+    if ratio >= _MANY_TIMES:
+        return f"{ratio:.0f} times PCA's"
     return f"{100 * abs(1 - ratio):.0f} % {'below' if ratio <= 1 else 'above'} PCA's"
 
 

@@ -6,7 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MetricName = Literal[
     "mean_error", "median_error", "p95_error", "p99_error", "max_error", "rmse", "psnr", "ssim",
-    "explained_variance", "example_count",
+    "explained_variance", "example_count", "false_alarm_rate", "noise_ratio", "noise_copied",
+    "error_at_noise_5", "error_at_noise_10", "error_at_noise_20", "error_at_noise_40",
+    "dead_units", "effective_dimension", "kl",
+    "auroc", "aupr", "f1", "recall_at_1pct", "recall_at_5pct", "pixel_auroc", "region_overlap",
 ]  # fmt: skip
 SourceName = Literal["digits", "mnist", "fashion_mnist", "idx", "folder", "numpy", "tfrecord", "csv"]
 DriftFeature = Literal["label", "height_px", "width_px", "channels", "mean_intensity", "contrast"]
@@ -76,21 +79,29 @@ class DataSettings(BaseModel):
 
 
 class Threshold(BaseModel):
-    """One bound of the gate: `metric` must lie in [min, max], over all images or those of one `label`."""
+    """A demand of the gate on `metric`, over all images or those of one `label`.
+
+    It must lie in [min, max], and be worse than the latest blessed model's by at most the fraction `max_regression`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: MetricName
     min: float | None = None
     max: float | None = None
+    max_regression: float | None = Field(None, ge=0)
     label: str | None = None
 
     @model_validator(mode="after")
     def _check_bounds(self) -> "Threshold":
-        if self.min is None and self.max is None:
-            raise ValueError(f"the threshold on {self.metric} needs min, max or both")
+        if self.min is None and self.max is None and self.max_regression is None:
+            raise ValueError(f"the threshold on {self.metric} needs min, max or max_regression")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"the threshold on {self.metric} has min {self.min} above max {self.max}: none can pass")
+        if self.max_regression is not None and self.metric in ("example_count", "kl"):
+            raise ValueError(
+                f"the threshold on {self.metric} can have no max_regression: neither more nor less is worse"
+            )
         return self
 
 
@@ -101,6 +112,13 @@ class GateSettings(BaseModel):
 
     max_pca_ratio: float | None = Field(1.0, gt=0)
     """Mean error allowed, as a multiple of PCA's with as many components as the latent has numbers; null waives it."""
+    max_noise_copied: float | None = Field(0.2, gt=0)
+    """Share allowed of the variance of shuffled pixels that the model reproduces; null waives it.
+
+    A model that copies whatever it is shown has 1, one that has learnt its own images about 0.
+    """
+    min_auroc: float | None = Field(0.5, ge=0, le=1)
+    """Where it is known which test images are anomalous: how well the score sets them apart; null waives it."""
     max_regression: float | None = Field(0.05, ge=0)
     """How much worse than the latest blessed model the mean error may be, as a fraction; null waives it."""
     thresholds: tuple[Threshold, ...] = ()

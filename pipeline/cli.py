@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
+from pipeline.calibrate_command import calibrate
 from pipeline.doctor_command import doctor
 from pipeline.drift_command import drift
-from pipeline.exit_codes import BAD_USAGE
+from pipeline.exit_codes import BAD_USAGE, exit_with_message
 from pipeline.kubeflow_commands import compile_, rehearse, schedule, submit
 from pipeline.options import set_option
 from pipeline.push_command import push
@@ -43,20 +44,14 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool, beam_options: t
         raise click.UsageError(
             f"unexpected argument '{beam_options[0]}': after CONFIG only `-- BEAM_OPTIONS` may follow"
         )
-    from pipeline.configuration import ConfigurationError, load_configuration
+    with exit_with_message():
+        from pipeline.configuration import load_configuration
 
-    try:
         configuration = load_configuration(config, overrides)
         configuration = configuration.model_copy(update={"beam": configuration.beam.with_args(beam_options)})
         from pipeline.run import run as run_locally
 
         sys.exit(run_locally(configuration, as_json=as_json))
-    except ConfigurationError as error:
-        click.echo(str(error), err=True)
-        sys.exit(BAD_USAGE)
-    except KeyboardInterrupt:
-        click.echo("\ninterrupted; the next run continues after the last finished component", err=True)
-        sys.exit(130)
 
 
 @main.command()
@@ -76,5 +71,6 @@ def runs(root: Path, config: Path | None, as_json: bool) -> None:
         sys.exit(BAD_USAGE)
 
 
-for command in (report, serve, score, drift, push, compile_, rehearse, submit, schedule, doctor):
+COMMANDS = (report, calibrate, serve, score, drift, push, compile_, rehearse, submit, schedule, doctor)
+for command in COMMANDS:
     main.add_command(command)

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
-import tensorflow_data_validation as tfdv
-from tfx.components import StatisticsGen, Trainer, Transform
+from tfx.components import Trainer, Transform
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
@@ -18,6 +17,7 @@ from components.example_validator import StrictExampleValidator
 from components.pusher import AtomicPusher
 from components.report import Report
 from components.schema_gen import CuratedSchemaGen
+from components.statistics_gen import SmallFeaturesStatisticsGen
 from pipeline.beam_options import give_beam_options
 from pipeline.configuration import Configuration
 from schema import features
@@ -49,11 +49,13 @@ def create_pipeline(
         data_fingerprint=data_fingerprint,
         source_fingerprint=source_fingerprint("components.example_gen"),
     )
-    statistics_gen = StatisticsGen(
+    schema_text = resources.files("schema").joinpath("schema.pbtxt").read_text()
+    statistics_gen = SmallFeaturesStatisticsGen(
         examples=example_gen.outputs["examples"],
-        stats_options=tfdv.StatsOptions(feature_allowlist=list(features.STATISTICS_FEATURES)),
-    )
-    schema_gen = CuratedSchemaGen(schema_text=resources.files("schema").joinpath("schema.pbtxt").read_text())
+        schema_text=schema_text,
+        source_fingerprint=source_fingerprint("components.statistics_gen"),
+    ).with_id("StatisticsGen")
+    schema_gen = CuratedSchemaGen(schema_text=schema_text)
     example_validator = StrictExampleValidator(
         statistics=statistics_gen.outputs["statistics"],
         schema=schema_gen.outputs["schema"],

@@ -114,6 +114,12 @@ def verdict_of_latest(connection: Any, pipeline: str) -> dict[str, Any]:
         return _verdict(handle.store, runs_of(handle.store, pipeline)[0])
 
 
+def image_counts_of_latest(connection: Any, pipeline: str) -> dict[str, int]:
+    """Split (and `rejected`, `duplicates`) -> images of the newest run, whose ImageExampleGen has ended."""
+    with metadata.Metadata(connection) as handle:
+        return _image_counts(handle.store, runs_of(handle.store, pipeline)[0])
+
+
 def past_runs(connection: Any) -> dict[str, list[PastRun]]:
     """Pipeline -> all its runs, newest first."""
     with metadata.Metadata(connection) as handle:
@@ -162,7 +168,6 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
     gate = json.loads(Path(evaluation.uri, GATE_FILE).read_text())
     pushed = _output(store, run, "PushedModel")
     model_run = _output(store, run, "ModelRun")
-    examples = _output(store, run, "Examples")
     report = _output(store, run, REPORT_TYPE)
     return {
         "blessed": gate["blessed"],
@@ -171,9 +176,15 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         "metrics": gate["metrics"],
         "thresholds": gate["thresholds"],
         "model_run": model_run.uri if model_run else None,
-        "images": json.loads(Path(examples.uri, COUNTS_FILE).read_text()) if examples else {},
+        "images": _image_counts(store, run),
         "report": f"{report.uri}/{REPORT_FILE}" if report else None,
     }
+
+
+def _image_counts(store: Any, run: Any) -> dict[str, int]:
+    examples = _output(store, run, "Examples")
+    counts: dict[str, int] = json.loads(Path(examples.uri, COUNTS_FILE).read_text()) if examples else {}
+    return counts
 
 
 def _text(artifact: Any, name: str) -> str:

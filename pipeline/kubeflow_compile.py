@@ -61,15 +61,10 @@ def check_for_cluster(configuration: Configuration) -> None:
         if path is None or path.startswith(ROOT_SCHEMES):
             continue
         if not any(Path(path).is_relative_to(volume.mount_path) for volume in configuration.kubeflow.volumes):
-            otherwise = "" if field == "data.path" else ", or an object store"
             raise ConfigurationError(
                 f"{field}: {path} lies on this machine, which no pod sees; name a folder below the "
-                f"mount_path of a kubeflow.volumes entry{otherwise}"
+                f"mount_path of a kubeflow.volumes entry, or an object store"
             )
-    if configuration.data.path and configuration.data.path.startswith(ROOT_SCHEMES):
-        raise ConfigurationError(
-            f"data.path: {configuration.data.path}: images are files; mount them by kubeflow.volumes"
-        )
 
 
 def check_components(nodes: Iterable[Any]) -> None:

@@ -3,9 +3,10 @@
 import datetime
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
@@ -35,9 +36,15 @@ Listener = Callable[[str, ComponentOutcome | None], None]
 """Called with a component's name before it starts (None) and after it has ended (its outcome)."""
 
 
-def run_pipeline(pipeline: tfx_pipeline.Pipeline, connection: Any, listen: Listener) -> list[ComponentOutcome]:
+def run_pipeline(
+    pipeline: tfx_pipeline.Pipeline,
+    connection: Any,
+    listen: Listener,
+    check_after: Mapping[str, Callable[[], None]] = MappingProxyType({}),
+) -> list[ComponentOutcome]:
     """Launch every node in order, as TFX's LocalDagRunner does; after a failure the rest are skipped.
 
+    `check_after`: component -> what to call when it has ended; if that raises, the component has failed.
     `connection` (ML Metadata's ConnectionConfig) stays out of the compiled pipeline, since it may hold a password.
     """
     ir = compiler.Compiler().compile(pipeline)
@@ -63,6 +70,7 @@ def run_pipeline(pipeline: tfx_pipeline.Pipeline, connection: Any, listen: Liste
         try:
             if _launch(ir, node.pipeline_node, deployment, connection):
                 outcome.state = CACHED
+            check_after.get(name, lambda: None)()
         except Exception as error:  # every executor's failure ends here, and is reported with its own message
             outcome.state, outcome.error = FAILED, error
         outcome.seconds = time.monotonic() - started

@@ -10,14 +10,12 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
 from tfx.types import Artifact, artifact_utils
 
-from components.report import REPORT_KEY, ReportSpec, report_inputs
+from components.report import REPORT_KEY, Report, ReportSpec, report_inputs
 from components.report_page import write_report
 from pipeline.history import runs_of
 from schema.artifacts import REPORT_FILE
 
 _NODE_CONTEXT = "node"
-_SECTIONS = {"ImageExampleGen": "data", "Evaluator": "evaluation"}
-"""Component -> the section of the configuration that it is given as `settings`."""
 
 
 class NoReportError(Exception):
@@ -49,15 +47,15 @@ def find_or_build(folder: Path, connection: Any, run_id: str | None, *, rebuild:
 
 
 def _outputs(store: Any, run: Any) -> tuple[dict[str, list[Artifact]], dict[str, str], dict[str, Any]]:
-    """(artifacts by the Report's input keys, the component that wrote each, the configuration's sections)."""
+    """(artifacts by the Report's input keys, the component that wrote each, the Report's `settings`)."""
     artifacts: dict[str, list[Artifact]] = {}
     producers: dict[str, str] = {}
     settings: dict[str, Any] = {}
     for execution in sorted(store.get_executions_by_context(run.id), key=lambda e: int(e.id)):
         contexts = store.get_contexts_by_execution(execution.id)
         [component] = [c.name.rpartition(".")[2] for c in contexts if c.type == _NODE_CONTEXT]
-        if component in _SECTIONS:
-            settings[_SECTIONS[component]] = json.loads(execution.custom_properties["settings"].string_value)
+        if component == Report.__name__:
+            settings = json.loads(execution.custom_properties["settings"].string_value)
         for key, event_type, artifact in _written(store, execution):
             if event_type == mlmd.Event.INTERNAL_OUTPUT:
                 key = {"model": "baseline_model"}.get(key, "")

@@ -24,6 +24,7 @@ from pipeline.terminal import ComponentProgress, output_to_log, print_summary
 from schema.artifacts import PICTURE_FILE, REPORT_FILE
 
 LOG_FILE = "run.log"
+TROUBLESHOOTING = "docs/troubleshooting.md"
 
 
 def run(configuration: Configuration, *, as_json: bool) -> int:
@@ -60,7 +61,12 @@ def _run(
         push_destination=configuration.push.destination or str(folder / "serving"),
     )
     with _reported(ComponentProgress(console, history.last_durations(connection, configuration.name))) as progress:
-        outcomes = run_pipeline(pipeline, connection, progress.listen)
+        outcomes = run_pipeline(
+            pipeline,
+            connection,
+            progress.listen,
+            check_after={"ImageExampleGen": lambda: _check_held_out(configuration, connection)},
+        )
     failed = next((outcome for outcome in outcomes if outcome.error), None)
     verdict = history.verdict_of_latest(connection, configuration.name) if failed is None else history.no_verdict()
     model_run, report = verdict.pop("model_run"), verdict.pop("report")
@@ -76,6 +82,16 @@ def _run(
     return _conclude(document, failed.error if failed else None, console, json_to)
 
 
+def _check_held_out(configuration: Configuration, connection: Any) -> None:
+    """Tell before the training what the Calibrator would tell after it: too few images for the false-alarm rate."""
+    from pipeline import history
+    from schema.features import EVAL
+    from trainer.calibration import check_image_count
+
+    counts = history.image_counts_of_latest(connection, configuration.name)
+    check_image_count(counts[EVAL], configuration.evaluation.false_alarm_rate)
+
+
 def _conclude(document: dict[str, Any], error: BaseException | None, console: Console, json_to: TextIO | None) -> int:
     """Tell the outcome, to a person or as JSON; the exit code."""
     if json_to:
@@ -86,6 +102,7 @@ def _conclude(document: dict[str, Any], error: BaseException | None, console: Co
         console.print(f"\n{component} failed: {message}", style="red", highlight=False, soft_wrap=True)
         log = Path(document["run"]) / LOG_FILE
         console.print(f"details in {log}; the next run continues here", highlight=False, soft_wrap=True)
+        console.print(f"known causes and remedies: {TROUBLESHOOTING}#{component.lower()}", highlight=False)
         return FAILED
     if not json_to:
         print_summary(console, document)

@@ -5,6 +5,8 @@ They declare no PROPERTIES, which TFX can compile for Kubeflow in its own types 
 
 from tfx.types import artifact
 
+from schema.artifacts import REPORT_TYPE
+
 
 class Calibration(artifact.Artifact):
     """`calibration.json`: the score, the threshold, the rate that it keeps, and the held-out scores behind it.
@@ -13,3 +15,9 @@ class Calibration(artifact.Artifact):
     """
 
     TYPE_NAME = "schema.Calibration"
+
+
+class HtmlReport(artifact.Artifact):
+    """`report.html`, and `synthetic_defects.json`."""
+
+    TYPE_NAME = REPORT_TYPE

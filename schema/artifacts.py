@@ -32,7 +32,7 @@ PUSHED_STATISTICS_FOLDER: Final = "assets.extra/statistics"
 """In a pushed model: StatisticsGen's output for the images that it was trained on."""
 
 # In the Report's `report`: the page, and what was found out about synthetic defects, for programs.
-REPORT_TYPE: Final = "HtmlReport"
+REPORT_TYPE: Final = "schema.HtmlReport"
 REPORT_FILE: Final = "report.html"
 DEFECTS_FILE: Final = "synthetic_defects.json"
 

@@ -20,7 +20,22 @@ ERROR_MAP: Final = "error_map"
 
 LATENT: Final = "latent"
 EXAMPLES_SIGNATURE: Final = "examples"
-"""The one that the Evaluator calls."""
+"""The one that the Evaluator calls; the following are outputs of it alone."""
+ERROR_LEVELS: Final = "error_levels"
+"""[B, H, W] uint16: the upper 17 bits of the error map's float32, without the sign."""
+MASK_PIXELS: Final = "mask_pixels"
+"""[B, H, W] int8: 0 sound, 1 defective, -1 unknown."""
+KL: Final = "kl"
+"""[B] in nats; of a family whose latent has a distribution."""
+SHUFFLED_ERROR: Final = "shuffled_error"
+PIXEL_VARIANCE: Final = "pixel_variance"
+NOISE_ERRORS: Final = {
+    "error_at_noise_5": 0.05,
+    "error_at_noise_10": 0.1,
+    "error_at_noise_20": 0.2,
+    "error_at_noise_40": 0.4,
+}
+"""Name -> standard deviation of the noise, the range of pixels being 1."""
 
 DEFAULT_MODEL_NAME: Final = "autoencoder"
 DEFAULT_GRPC_PORT: Final = 8500

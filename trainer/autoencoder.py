@@ -16,12 +16,14 @@ class Autoencoder:
 
     `encoder`: normalised [B, H, W, C] -> latent [B, Z]. `decoder`: latent -> [B, H, W, C] in [0, 1]. `model`: the
     decoder after the encoder, and what `fit` trains: whatever a family adds to training (noise, corrupted input,
-    penalties) lies inside it and is off at inference.
+    penalties) lies inside it and is off at inference. `divergence`: normalised images -> KL [B] in nats of the latent's
+    distribution from N(0, I), for a family whose latent has one.
     """
 
     encoder: keras.Model
     decoder: keras.Model
     model: keras.Model
+    divergence: keras.Model | None = None
 
     @property
     def latent_dim(self) -> int:

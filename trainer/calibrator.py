@@ -22,7 +22,7 @@ from schema.artifacts import CALIBRATION_FILE
 from trainer.calibration import check_image_count, conformal_threshold, thinned
 from trainer.dataset import count_records, parse_encoded
 from trainer.scores import FittedScore, Tensors, fit_score
-from trainer.settings import CalibrationSettings
+from trainer.settings import CalibrationSettings, ImageSettings
 from trainer.signatures import ServedModel, export_served
 from trainer.trained_model import read_record, write_record
 
@@ -78,7 +78,12 @@ class CalibratorExecutor(base_executor.BaseExecutor):
 
         folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(output_dict["model"]))
         model = ServedModel(
-            trained, latent_dim=record["latent_dim"], score=score, threshold=threshold, held_out_scores=scores
+            trained,
+            latent_dim=record["latent_dim"],
+            image=ImageSettings.model_validate(record["image"]),
+            score=score,
+            threshold=threshold,
+            held_out_scores=scores,
         )
         warmup_image = next(iter(_encoded(tf.data.TFRecordDataset(tf.io.gfile.glob(held_out))))).numpy()[0]
         export_served(model, folder, warmup_image=warmup_image)

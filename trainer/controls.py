@@ -9,9 +9,11 @@ from sklearn.decomposition import PCA
 
 from schema.artifacts import CONSTANT, CONTROLS_FOLDER, PCA_FLOOR, UNTRAINED
 from schema.signatures import RECONSTRUCTION
+from trainer.autoencoder import Autoencoder
 from trainer.dataset import Images, ImageSet, PixelConstants
 from trainer.evaluated_model import EvaluatedModel, Tensors, export_evaluated, score_by_error
-from trainer.models import Autoencoder
+from trainer.probes import PROBED_IMAGES
+from trainer.settings import ImageSettings
 from trainer.trained_model import pixels_decoder
 
 PixelsFn = Callable[[tf.Tensor], tf.Tensor]
@@ -27,6 +29,8 @@ def export_controls(
     transform_layer: keras.Model,
     constants: PixelConstants,
     mean_image: Images,
+    image: ImageSettings,
+    held_out_count: int,
 ) -> None:
     """Write `controls/<control>/Format-Serving` for each control, as the Evaluator expects a Model artifact."""
     mean = tf.constant(mean_image)[tf.newaxis]
@@ -42,6 +46,8 @@ def export_controls(
             autoencode=_as_outputs(reconstruct),
             verdict=score_by_error,
             mean_image=mean[0],
+            image=image,
+            probed_share=PROBED_IMAGES / held_out_count,
             tracked=(transform_layer, *tracked),
         )
         export_evaluated(model, f"{model_run_dir}/{CONTROLS_FOLDER}/{name}/Format-Serving")

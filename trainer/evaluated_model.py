@@ -6,13 +6,28 @@ from typing import Any
 import tensorflow as tf
 
 from schema import features
-from schema.signatures import ERROR, EXAMPLES_SIGNATURE, RECONSTRUCTION, SCORE, THRESHOLD
+from schema.signatures import (
+    ERROR,
+    ERROR_LEVELS,
+    EXAMPLES_SIGNATURE,
+    KL,
+    LATENT,
+    MASK_PIXELS,
+    RECONSTRUCTION,
+    SCORE,
+    THRESHOLD,
+)
 from trainer.dataset import parse_encoded
-from trainer.losses import error_per_image, ssim_per_image
+from trainer.losses import error_map, error_per_image, ssim_per_image
+from trainer.masks import masks_of
+from trainer.probes import probe
+from trainer.settings import ImageSettings
 
 Tensors = dict[str, tf.Tensor]
 _EXAMPLES = tf.TensorSpec([None], tf.string, "examples")
 _UNKNOWN_NORMALITY = -1
+_LARGEST_LATENT = 1024
+"""Of larger ones no covariance is computed."""
 
 
 class EvaluatedModel(tf.Module):
@@ -29,31 +44,52 @@ class EvaluatedModel(tf.Module):
         autoencode: Callable[[tf.Tensor], Tensors],
         verdict: Callable[[tf.Tensor, Tensors], Tensors],
         mean_image: Any,
+        image: ImageSettings,
+        probed_share: float,
         tracked: tuple[Any, ...] = (),
     ) -> None:
+        """`probed_share` of the images are probed for noise."""
         super().__init__()
         self._decode_pixels = decode_pixels
         self._autoencode = autoencode
         self._verdict = verdict
         self._mean_image = mean_image
+        self._image = image
+        self._probed_share = probed_share
         self._tracked = tracked
 
     @tf.function(input_signature=[_EXAMPLES], autograph=False)
     def examples(self, examples: tf.Tensor) -> Tensors:
-        """Serialized tf.Examples [B] -> per image: error, SSIM, deviation from the training mean, normality."""
-        pixels = self._decode_pixels(parse_encoded(examples))
+        """Serialized tf.Examples [B] -> what the Evaluator's metrics need of each image."""
+        encoded = parse_encoded(examples)
+        pixels = self._decode_pixels(encoded)
         outputs = self._autoencode(pixels)
         reconstruction = outputs[RECONSTRUCTION]
         verdict = self._verdict(pixels, outputs)
         known = tf.io.FixedLenFeature([], tf.int64, default_value=_UNKNOWN_NORMALITY)
+        is_anomaly = tf.io.parse_example(examples, {features.IS_ANOMALY: known})[features.IS_ANOMALY]
+        latent = outputs.get(LATENT)
+        optional = {} if latent is None or latent.shape[1] > _LARGEST_LATENT else {LATENT: latent}
+        if KL in outputs:
+            optional[KL] = outputs[KL]
         return {
             ERROR: error_per_image(pixels, reconstruction),
             "ssim": ssim_per_image(pixels, reconstruction),
             "deviation": error_per_image(pixels, self._mean_image[tf.newaxis]),
             SCORE: verdict[SCORE],
             THRESHOLD: verdict[THRESHOLD],
-            features.IS_ANOMALY: tf.io.parse_example(examples, {features.IS_ANOMALY: known})[features.IS_ANOMALY],
+            features.IS_ANOMALY: is_anomaly,
+            ERROR_LEVELS: _levels(error_map(pixels, reconstruction)),
+            MASK_PIXELS: masks_of(examples, is_anomaly, self._image),
+            **optional,
+            **probe(encoded, pixels, lambda own: self._autoencode(own)[RECONSTRUCTION], self._probed_share),
         }
+
+
+def _levels(errors: tf.Tensor) -> tf.Tensor:
+    """The upper 17 bits of float32 that is not negative, whose order they keep: [...] -> uint16."""
+    bits = tf.bitcast(tf.cast(errors, tf.float32), tf.uint32)
+    return tf.cast(tf.bitwise.right_shift(bits, tf.constant(15, tf.uint32)), tf.uint16)
 
 
 def score_by_error(pixels: tf.Tensor, outputs: Tensors) -> Tensors:

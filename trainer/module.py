@@ -57,6 +57,8 @@ def run_fn(fn_args: FnArgs) -> None:
             untrained=untrained,
             train=train,
             latent_dim=autoencoder.latent_dim,
+            image=image,
+            held_out_count=held_out.count,
             **shared,
         )
         record = {

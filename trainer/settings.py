@@ -52,12 +52,12 @@ class CalibrationSettings(BaseModel):
 
     score: ScoreName = "error"
     """What the threshold is applied to."""
-    score_members: tuple[ScoreName, ...] = ("error", "worst_pixels", "latent_distance")
+    score_members: tuple[ScoreName, ...] = ("error", "patch_max", "local_ssim")
     """The scores that `ensemble` averages."""
-    worst_percent: float = Field(1.0, gt=0, le=100)
+    worst_percent: float = Field(3.0, gt=0, le=100)
     """`worst_pixels`, `local_ssim`: the share of an image's pixels, its worst, that counts, in percent."""
     patch_px: int | None = Field(None, ge=1)
-    """`patch_max`: the side of a patch; null: a sixteenth of the image's shorter side, at least 3."""
+    """`patch_max`: the side of a patch; null: an eighth of the image's shorter side, at least 3."""
     false_alarm_rate: float = Field(0.01, gt=0, lt=1)
     """Of fresh normal images at most this share raises an alarm."""
 
@@ -72,4 +72,4 @@ class CalibrationSettings(BaseModel):
     def patch_side_px(self, height_px: int, width_px: int) -> int:
         """The side of a patch in an image of that size."""
         shorter = min(height_px, width_px)
-        return min(self.patch_px or max(3, round(shorter / 16)), shorter)
+        return min(self.patch_px or max(3, round(shorter / 8)), shorter)

@@ -28,6 +28,8 @@ from schema.signatures import (
 from trainer.calibration import p_values, thresholds_at
 from trainer.evaluated_model import EvaluatedModel, Tensors
 from trainer.losses import error_map, error_per_image
+from trainer.probes import PROBED_IMAGES
+from trainer.settings import ImageSettings
 
 ScoreFn = Callable[[tf.Tensor, Tensors], tf.Tensor]
 """Pixels [B, H, W, C] and what `autoencode` made of them -> score [B]."""
@@ -43,6 +45,7 @@ class ServedModel(EvaluatedModel):
         trained: Any,
         *,
         latent_dim: int,
+        image: ImageSettings,
         score: ScoreFn,
         threshold: float,
         held_out_scores: npt.NDArray[np.float32],
@@ -53,6 +56,8 @@ class ServedModel(EvaluatedModel):
             autoencode=trained.autoencode,
             verdict=lambda pixels, outputs: self._judge(score(pixels, outputs)),
             mean_image=trained.mean_image,
+            image=image,
+            probed_share=PROBED_IMAGES / len(held_out_scores),
             tracked=(trained, score),
         )
         self.trained = trained
@@ -104,7 +109,8 @@ class ServedModel(EvaluatedModel):
         outputs = self.trained.autoencode(pixels)
         return {
             **self._scores(pixels, outputs),
-            **outputs,
+            RECONSTRUCTION: outputs[RECONSTRUCTION],
+            LATENT: outputs[LATENT],
             ERROR_MAP: error_map(pixels, outputs[RECONSTRUCTION]),
         }
 

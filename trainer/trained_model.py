@@ -9,9 +9,9 @@ import tf_keras as keras
 
 from schema import features
 from schema.artifacts import RECORD_FILE
-from schema.signatures import LATENT, RECONSTRUCTION
+from schema.signatures import KL, LATENT, RECONSTRUCTION
+from trainer.autoencoder import Autoencoder
 from trainer.dataset import Images, PixelConstants
-from trainer.models import Autoencoder
 from trainer.preprocessing import NORMALISED
 
 Tensors = dict[str, tf.Tensor]
@@ -22,7 +22,8 @@ class TrainedModel(tf.Module):
     """An autoencoder that is not calibrated yet; its functions survive saving and loading.
 
     `decode_pixels`: encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph.
-    `autoencode`: pixels -> reconstruction [B, H, W, C] and latent [B, Z]. `encode`, `decode`: one half of it.
+    `autoencode`: pixels -> reconstruction [B, H, W, C], latent [B, Z] and, of some families, KL [B].
+    `encode`, `decode`: one half of it.
     `weights` are those of `Autoencoder.model`, in Keras's order.
     """
 
@@ -45,8 +46,10 @@ class TrainedModel(tf.Module):
         latent = tf.TensorSpec([None, autoencoder.latent_dim], tf.float32, LATENT)
 
         def autoencode(pixels: tf.Tensor) -> Tensors:
-            latent = encode(constants.normalise(pixels))
-            return {RECONSTRUCTION: decode(latent), LATENT: latent}
+            normalised = constants.normalise(pixels)
+            latent = encode(normalised)
+            own = {} if autoencoder.divergence is None else {KL: autoencoder.divergence(normalised)}
+            return {RECONSTRUCTION: decode(latent), LATENT: latent, **own}
 
         self.decode_pixels = _function(pixels_decoder(transform_layer, constants), ENCODED)
         self.autoencode = _function(autoencode, pixels)

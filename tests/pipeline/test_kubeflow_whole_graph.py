@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 IMAGE = "registry.example/autoencoder@sha256:" + "4f" * 32
 COMMANDS = "import sys; from pipeline import kubeflow_commands as k; getattr(k, sys.argv.pop(1))()"
-FROM_THE_EVALUATOR_ON = {"Evaluator", "Pusher"}
+FROM_THE_EVALUATOR_ON = {"Evaluator", "Report", "Pusher"}
 
 
 def _autoencoder(command: str, *arguments: str) -> str:
@@ -39,7 +39,7 @@ def test_the_whole_graph_passes_and_repeats_only_what_changed(tmp_path: Path) ->
     _compile(package)
     first = _rehearse(package, folder)
     assert set(first.values()) == {"ran"}
-    assert len(first) == 11
+    assert len(first) == 12
     [saved_model] = _pushed(folder)
     record = json.loads((saved_model.parent / "assets.extra" / "autoencoder.json").read_text(encoding="utf-8"))
     assert record["data_fingerprint"] == "scikit-learn digits"

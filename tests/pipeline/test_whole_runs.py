@@ -26,6 +26,7 @@ COMPONENTS = [
     "latest_blessed_model",
     "Evaluator",
     "Pusher",
+    "Report",
 ]
 DONE, FAILED, BAD_USAGE, REFUSED = 0, 1, 2, 3
 
@@ -181,30 +182,63 @@ def test_a_pushed_version_that_was_removed_is_pushed_again(digits):
     aside.rename(first["pushed"])
 
 
-def test_an_impossible_threshold_refuses_re_running_only_the_gate_and_pushes_nothing(digits):
+def test_a_refused_model_of_each_kind_re_runs_only_the_gate_and_pushes_nothing(digits):
     root, first = digits
-    impossible = "evaluation.thresholds=[{metric: mean_error, max: 0.000001}, {metric: ssim, min: 0.1, label: '3'}]"
-    code, document = run("configs/digits.yaml", root, impossible)
+    impossible = [
+        "{metric: mean_error, max: 0.000001}",
+        "{metric: ssim, min: 0.1, label: '3'}",
+        "{metric: psnr, min: 90, label: '3'}",
+        "{metric: noise_ratio, min: 1000}",
+        "{metric: error_at_noise_20, max: 0.000001}",
+        "{metric: false_alarm_rate, max: 0.0001}",
+        "{metric: effective_dimension, min: 9}",
+        "{metric: auroc, min: 0.1}",
+        "{metric: mean_error, max: 1, label: none-has-this}",
+    ]
+    code, document = run("configs/digits.yaml", root, f"evaluation.thresholds=[{', '.join(impossible)}]")
     assert code == REFUSED
-    assert names_that("ran", document) == ["Evaluator", "Pusher"]
+    assert names_that("ran", document) == ["Evaluator", "Pusher", "Report"]
     assert not document["blessed"]
     assert document["pushed"] is None
-    refused = [row for row in document["thresholds"] if not row["passed"]]
-    assert [row["metric"] for row in refused] == ["mean_error"]
-    assert refused[0]["reason"].endswith("above the bound 1e-06")
+    refused = {row["metric"]: row["reason"] for row in document["thresholds"] if not row["passed"]}
+    assert len([row for row in document["thresholds"] if not row["passed"]]) == 8
+    assert refused["psnr"].startswith("psnr over images labelled '3' is ")
+    assert refused["noise_ratio"].endswith("below the bound 1000")
+    assert refused["auroc"].endswith("could not be computed: there are none, or too little is known of them")
+    assert {"error_at_noise_20", "false_alarm_rate", "effective_dimension"} <= set(refused)
     assert [path.name for path in Path(first["pushed"]).parent.iterdir()] == [Path(first["pushed"]).name]
+
+
+def check_the_doors_of_a_calibrated_model(pushed, calibration):
+    """p-values and thresholds at a caller's rate, against the recorded held-out scores."""
+    import tensorflow as tf
+
+    from trainer.calibration import conformal_threshold
+
+    model = tf.saved_model.load(pushed)
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(buffer, "PNG")
+    images, held_out = tf.constant([buffer.getvalue()] * 2), np.array(calibration["scores"], np.float32)
+    scored = model.signatures["serving_default"](image_bytes=images)
+    expected = (1 + np.sum(held_out >= scored["score"].numpy()[0])) / (len(held_out) + 1)
+    assert scored["p_value"].numpy() == pytest.approx([expected] * 2)
+    at_rates = model.signatures["score_at"](image_bytes=images, false_alarm_rate=tf.constant([0.01, 0.2]))
+    assert at_rates["threshold"].numpy() == pytest.approx([conformal_threshold(held_out, r) for r in (0.01, 0.2)])
+    assert np.array_equal(at_rates["is_anomaly"].numpy(), at_rates["score"].numpy() > at_rates["threshold"].numpy())
 
 
 def test_another_rate_and_score_train_nothing_anew(digits):
     root, first = digits
-    changed = ["evaluation.false_alarm_rate=0.05", "evaluation.score=latent_distance"]
-    code, document = run("configs/digits.yaml", root, *changed, "evaluation.max_regression=null")
-    assert code == DONE
+    changed = ["--rate", "0.05", "--score", "latent_distance", "--set", f"root={root}", "--json"]
+    code, stdout, stderr = autoencoder("calibrate", "configs/digits.yaml", *changed)
+    assert code == DONE, stderr
+    document = json.loads(stdout)
     assert names_that("cached", document) == COMPONENTS[:6]
     assert document["metrics"]["mean_error"] == first["metrics"]["mean_error"]
     record = json.loads(Path(document["pushed"], "assets.extra/autoencoder.json").read_text())
     assert (record["calibration"]["score"], record["calibration"]["false_alarm_rate"]) == ("latent_distance", 0.05)
     assert len(record["calibration"]["scores"]) == record["calibration"]["images"] == 197
+    check_the_doors_of_a_calibrated_model(document["pushed"], record["calibration"])
     shutil.rmtree(document["pushed"])  # the first version is the newest again for the tests that follow
 
 
@@ -227,10 +261,35 @@ def test_a_model_worse_than_the_latest_blessed_one_is_refused(digits):
         "latest_blessed_model",
         "Evaluator",
         "Pusher",
+        "Report",
     ]
     refused = [row for row in document["thresholds"] if not row["passed"]]
     assert [(row["metric"], row["origin"]) for row in refused] == [("mean_error", "baseline")]
     assert refused[0]["max"] == pytest.approx(1.05 * first["metrics"]["mean_error"])
+
+
+def test_the_report_tells_of_the_newest_run_and_any_past_one_can_be_rebuilt(digits, tmp_path):
+    root, first = digits
+    folder = root / "digits"
+    assert "Refused: mean_error over all images is" in (folder / "report.html").read_text()
+    code, stdout, _ = autoencoder("report", folder)
+    assert (code, stdout) == (DONE, f"{folder / 'report.html'}\n")
+
+    listed = json.loads(autoencoder("runs", "--root", root, "--json")[1])["digits"]
+    run_id = listed[-1]["run_id"]
+    code, stdout, _ = autoencoder("report", "configs/digits.yaml", "--set", f"root={root}", "--run-id", run_id)
+    written = Path(stdout.strip()).read_bytes()
+    assert b"Blessed: all 4 bounds" in written
+    code, stdout, _ = autoencoder("report", folder, "--run-id", run_id, "--rebuild")
+    assert code == DONE
+    assert Path(stdout.strip()).read_bytes() == written
+    assert Path(stdout.strip()) == folder / "reports" / run_id / "report.html"
+
+    code, _, stderr = autoencoder("report", tmp_path)
+    assert (code, stderr.splitlines()[-1]) == (
+        BAD_USAGE,
+        f"Error: {tmp_path} holds no run; start one with: autoencoder run",
+    )
 
 
 def test_past_runs_are_listed_with_their_verdicts(digits):
@@ -309,6 +368,13 @@ def test_original_mnist_files(tmp_path, mnist):
     code, document = run("configs/mnist-dense.yaml", tmp_path, *overrides)
     assert code == REFUSED
     assert document["metrics"]["example_count"] == 2000
+
+
+def test_too_few_held_out_images_for_the_rate_are_told_before_training(tmp_path):
+    code, document = run("configs/folder.yaml", tmp_path, "evaluation.false_alarm_rate=0.001")
+    assert code == FAILED
+    assert states(document)["ImageExampleGen"] == "failed"
+    assert "needs at least 999 images in split 'eval', which holds 63" in document["error"]
 
 
 def test_too_many_unreadable_images_stop_the_run_before_training(tmp_path, sample_images):

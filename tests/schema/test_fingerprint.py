@@ -9,7 +9,13 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent.parent
 ASK = "import sys; from schema.fingerprint import source_fingerprint as f; print(*map(f, sys.argv[1:]))"
-COMPONENTS = ["components.example_gen", "trainer.preprocessing", "trainer.module", "components.evaluator"]
+COMPONENTS = [
+    "components.example_gen",
+    "trainer.preprocessing",
+    "trainer.module",
+    "components.evaluator",
+    "components.report",
+]
 
 
 @pytest.fixture
@@ -28,9 +34,11 @@ def fingerprints(folder):
     ("edited", "changed"),
     [
         ("trainer/models.py", {"trainer.module"}),
+        ("trainer/families/noise.py", {"trainer.module"}),
         ("trainer/preprocessing.py", {"trainer.preprocessing", "trainer.module"}),
         ("components/splits.py", {"components.example_gen"}),
         ("components/metrics.py", {"components.evaluator"}),
+        ("components/report_page.html.jinja", {"components.report"}),
         ("schema/features.py", set(COMPONENTS)),
     ],
 )

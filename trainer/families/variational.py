@@ -24,7 +24,8 @@ def variational(shape: Shape, settings: ModelSettings) -> Autoencoder:
     encoder = keras.Model(body.input, mean, name="encoder")
     decoder = body_decoder(shape, settings)
     latent = Sample(weight_per_value(settings.beta, shape))([mean, log_variance])
-    return Autoencoder(encoder, decoder, keras.Model(body.input, decoder(latent), name="autoencoder"))
+    divergence = keras.Model(body.input, Divergence()([mean, log_variance]), name="divergence")
+    return Autoencoder(encoder, decoder, keras.Model(body.input, decoder(latent), name="autoencoder"), divergence)
 
 
 def kl_from_standard_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
@@ -37,6 +38,13 @@ class Halves(keras.layers.Layer):
 
     def call(self, parameters: tf.Tensor) -> list[tf.Tensor]:
         return tf.split(parameters, 2, axis=-1)
+
+
+class Divergence(keras.layers.Layer):
+    """KL from N(0, I) in nats: mean and logarithm of the variance, each [B, Z] -> [B]."""
+
+    def call(self, distribution: list[tf.Tensor]) -> tf.Tensor:
+        return kl_from_standard_normal(*distribution)
 
 
 class Sample(keras.layers.Layer):

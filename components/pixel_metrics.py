@@ -1,0 +1,77 @@
+"""How well error maps find defects, from counts of pixels per level of error: in bounded memory."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage  # type: ignore[import-untyped]
+from sklearn.metrics import auc
+
+LEVELS = 2**15
+"""An error's level is the upper 17 bits of its float32, so levels ascend with it and lie 0.4 % apart."""
+_PRO_LIMIT = 0.3
+_UNKNOWN = -1
+_ANY_NEIGHBOUR = np.ones((3, 3))
+
+Counts = npt.NDArray[np.float64]
+
+
+@dataclass
+class PixelCounts:
+    """Pixels per level of error: sound ones, defective ones, and shares of each defective region, `regions` in all."""
+
+    sound: Any = 0.0
+    defective: Any = 0.0
+    region_shares: Any = 0.0
+    regions: int = 0
+
+    def add(self, levels: npt.NDArray[Any], mask: npt.NDArray[Any]) -> None:
+        """Count one image: levels [H, W] of its error map, mask [H, W] with 0 sound, 1 defective, -1 unknown."""
+        if mask.flat[0] == _UNKNOWN:
+            return
+        self.sound = self.sound + _count(levels[mask == 0])
+        if mask.any():
+            regions, count = ndimage.label(mask, _ANY_NEIGHBOUR)
+            share_per_pixel = 1.0 / np.bincount(regions.ravel())
+            self.defective = self.defective + _count(levels[mask == 1])
+            self.region_shares = self.region_shares + _count(levels[mask == 1], share_per_pixel[regions[mask == 1]])
+            self.regions += count
+
+    def __add__(self, other: "PixelCounts") -> "PixelCounts":
+        return PixelCounts(
+            self.sound + other.sound,
+            self.defective + other.defective,
+            self.region_shares + other.region_shares,
+            self.regions + other.regions,
+        )
+
+
+def pixel_auroc(counts: PixelCounts) -> float:
+    """Area under the ROC curve over all pixels; pixels of one level count as ties. NaN without defective regions."""
+    if not counts.regions:
+        return float("nan")
+    return float(auc(_above(counts.sound), _above(counts.defective)))
+
+
+def region_overlap(counts: PixelCounts) -> float:
+    """PRO: mean share of each defective region that is found, over false-alarm rates of pixels up to 0.3; in [0, 1].
+
+    Bergmann et al. 2020, arXiv:1911.02357. NaN without defective regions.
+    """
+    if not counts.regions:
+        return float("nan")
+    false_alarms, overlap = _above(counts.sound), _above(counts.region_shares)
+    within = false_alarms <= _PRO_LIMIT
+    at_limit = np.interp(_PRO_LIMIT, false_alarms, overlap)
+    area = auc(np.append(false_alarms[within], _PRO_LIMIT), np.append(overlap[within], at_limit))
+    return float(area / _PRO_LIMIT)
+
+
+def _count(levels: npt.NDArray[Any], weights: Any = None) -> Counts:
+    return np.bincount(levels, weights, LEVELS).astype(np.float64)
+
+
+def _above(counts: Counts) -> Counts:
+    """Share of the pixels above each level, from the highest level down: 0 ... 1."""
+    return np.concatenate([[0.0], np.cumsum(counts[::-1]) / max(counts.sum(), 1e-300)])

@@ -1,0 +1,107 @@
+"""Each score against NumPy, SciPy or scikit-learn on the same images, and as the served model computes it."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.ndimage import uniform_filter
+from sklearn.covariance import LedoitWolf
+
+from trainer.scores import SCORES, ScoreError, fit_score
+from trainer.settings import CalibrationSettings, ScoreName
+
+RANDOM = np.random.default_rng(5)
+
+
+def batch(count):
+    """Pixels, and what an autoencoder might make of them."""
+    pixels = RANDOM.random((count, 16, 20, 3)).astype(np.float32)
+    reconstruction = np.clip(pixels + RANDOM.normal(0, 0.1, pixels.shape), 0, 1).astype(np.float32)
+    latent = RANDOM.normal(0, [1, 2, 3, 4], (count, 4)).astype(np.float32)
+    return tf.constant(pixels), {"reconstruction": tf.constant(reconstruction), "latent": tf.constant(latent)}
+
+
+TRAINING = [batch(30), batch(20)]
+PIXELS, OUTPUTS = batch(10)
+MAPS = np.mean((PIXELS.numpy() - OUTPUTS["reconstruction"].numpy()) ** 2, axis=-1)
+TRAINING_MAPS = np.concatenate([np.mean((p - o["reconstruction"]).numpy() ** 2, axis=-1) for p, o in TRAINING])
+TRAINING_LATENTS = np.concatenate([o["latent"].numpy() for _, o in TRAINING])
+
+
+def scored(**settings):
+    score = fit_score(CalibrationSettings(**settings), lambda: iter(TRAINING))
+    return score(PIXELS, OUTPUTS).numpy()
+
+
+def mean_of_worst(values, count):
+    return np.sort(values.reshape(len(values), -1), axis=1)[:, -count:].mean(axis=1)
+
+
+def test_the_configuration_offers_exactly_these_scores():
+    assert set(ScoreName.__args__) == set(SCORES)
+
+
+def test_error_is_the_mean_squared_error():
+    assert scored(score="error") == pytest.approx(MAPS.mean(axis=(1, 2)), rel=1e-5)
+
+
+def test_worst_pixels_is_the_mean_of_the_worst_share():
+    assert scored(score="worst_pixels", worst_percent=5) == pytest.approx(mean_of_worst(MAPS, 16), rel=1e-5)
+    assert scored(score="worst_pixels", worst_percent=0.01) == pytest.approx(MAPS.max(axis=(1, 2)), rel=1e-5)
+
+
+def test_patch_max_is_the_largest_mean_of_a_patch_inside_the_image():
+    means = np.stack([uniform_filter(one.astype(np.float64), 5)[2:-2, 2:-2] for one in MAPS])
+    assert scored(score="patch_max", patch_px=5) == pytest.approx(means.max(axis=(1, 2)), rel=1e-4)
+
+
+def test_local_ssim_of_all_windows_is_one_minus_ssim():
+    ssim = tf.image.ssim(PIXELS, OUTPUTS["reconstruction"], 1.0, filter_size=7).numpy()
+    assert scored(score="local_ssim", worst_percent=100) == pytest.approx(1 - ssim, rel=1e-4)
+    assert np.all(scored(score="local_ssim", worst_percent=5) > 1 - ssim)
+
+
+def test_weighted_error_divides_by_the_usual_error():
+    usual = TRAINING_MAPS.mean(axis=0)
+    expected = (MAPS / (usual + usual.mean())).mean(axis=(1, 2))
+    assert scored(score="weighted_error") == pytest.approx(expected, rel=1e-4)
+
+
+def test_latent_distance_is_the_mahalanobis_distance():
+    expected = LedoitWolf().fit(TRAINING_LATENTS).mahalanobis(OUTPUTS["latent"].numpy()) / 4
+    assert scored(score="latent_distance") == pytest.approx(expected, rel=1e-3)
+
+
+def test_ensemble_averages_standardised_logarithms():
+    members = {
+        "error": (TRAINING_MAPS.mean(axis=(1, 2)), MAPS.mean(axis=(1, 2))),
+        "worst_pixels": (mean_of_worst(TRAINING_MAPS, 10), mean_of_worst(MAPS, 10)),
+    }
+    z = [(np.log(new) - np.log(seen).mean()) / np.log(seen).std() for seen, new in members.values()]
+    expected = np.maximum(z, -3).mean(axis=0)
+    assert scored(score="ensemble", score_members=list(members)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_calm_member_cannot_hide_the_alarm_of_another():
+    perfect = {**OUTPUTS, "reconstruction": PIXELS, "latent": OUTPUTS["latent"] + 100.0}
+    settings = CalibrationSettings(score="ensemble", score_members=["error", "latent_distance"])
+    score = fit_score(settings, lambda: iter(TRAINING))
+    assert score(PIXELS, perfect).numpy().min() > score(PIXELS, OUTPUTS).numpy().max()
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_a_score_is_the_same_after_saving_and_loading(name, tmp_path):
+    score = fit_score(CalibrationSettings(score=name), lambda: iter(TRAINING))
+    specs = {key: tf.TensorSpec([None, *value.shape[1:]]) for key, value in OUTPUTS.items()}
+    image = tf.TensorSpec([None, *PIXELS.shape[1:]])
+    module = tf.Module()
+    module.score = score
+    module.call = tf.function(lambda pixels, outputs: score(pixels, outputs), input_signature=[image, specs])
+    tf.saved_model.save(module, str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
+    assert loaded.call(PIXELS, OUTPUTS).numpy() == pytest.approx(score(PIXELS, OUTPUTS).numpy(), rel=1e-4, abs=1e-4)
+
+
+def test_a_latent_too_large_for_a_covariance_is_told():
+    wide = (PIXELS, {**OUTPUTS, "latent": tf.zeros([10, 5000])})
+    with pytest.raises(ScoreError, match="the latent has 5000 numbers.*choose another score"):
+        fit_score(CalibrationSettings(score="latent_distance"), lambda: iter([wide]))
