@@ -15,7 +15,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=PACKAGES,
-    package_data={"schema": ["schema.pbtxt"], "serving": ["page.html"]},
+    package_data={"schema": ["schema.pbtxt"], "components": ["report_page.html.jinja"], "serving": ["page.html"]},
     python_requires=">=3.10,<3.14",
     # Ranges, because a library must not pin; the tested versions, with hashes, are in requirements.lock.
     install_requires=[
@@ -34,6 +34,7 @@ setup(
         "rich>=13",
         "scikit-learn>=1.5",
         "starlette>=0.40",
+        "tensorboard>=2.16",
         "tensorflow>=2.16",
         "tensorflow-metadata>=1.16",
         "tensorflow-model-analysis>=0.47",
