@@ -5,7 +5,6 @@
 
 import resource
 import shutil
-import struct
 import sys
 import tempfile
 import time
@@ -16,9 +15,10 @@ from typing import Any, Final
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from bench.comparison import Comparison
+from bench.images import mnist_folder, write_made_images
+from bench.timing import in_turn
 from components.settings import DataSettings
 
 _AREA: Final = "ingestion"
@@ -36,8 +36,10 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         count = _IMAGES[size]
-        data = write_idx_set(folder / "idx", count)
-        four_times = write_idx_set(folder / "idx4", 4 * count)
+        once, four_times = folder / "once", folder / "four_times"
+        write_made_images(once, count, seed=0)
+        write_made_images(four_times, 4 * count, seed=0)
+        data = mnist_folder() if size == "full" else once
         files = write_image_files(folder / "files", _FILES[size])
         examples = folder / "finished"
         _ingest(data, examples)
@@ -80,35 +82,14 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
                 4.4,
                 4 * count,
                 lambda: _three_components(four_times, folder),
-                lambda: _three_components(data, folder),
+                lambda: _three_components(once, folder),
             ),
         ]
         rows = []
         for what, reference, max_ratio, items, ours, theirs in pairs:
-            timings = [(ours(), theirs()) for _ in range(repetitions)]
-            ours_s, reference_s = zip(*timings, strict=True)
+            ours_s, reference_s = in_turn(ours, theirs, repetitions)
             rows.append(Comparison(_AREA, what, reference, ours_s, reference_s, max_ratio, items))
         return rows
-
-
-def write_idx_set(folder: Path, count: int) -> Path:
-    """`count` images of MNIST's size and look, a seventh of them `t10k`: scikit-learn's digits, enlarged and noisy."""
-    folder.mkdir(parents=True)
-    digits = load_digits()
-    enlarged = [
-        np.asarray(Image.fromarray((image * 15.9).astype(np.uint8)).resize((20, 20), Image.Resampling.BICUBIC))
-        for image in digits.images
-    ]
-    clean = np.pad(np.where(np.stack(enlarged) < 40, 0, enlarged), ((0, 0), (4, 4), (4, 4)))
-    random = np.random.default_rng(0)
-    for stem, rows in (("train", count - count // 7), ("t10k", count // 7)):
-        with (folder / f"{stem}-images-idx3-ubyte").open("wb") as file:
-            file.write(struct.pack(">4I", 0x803, rows, 28, 28))
-            for start in range(0, rows, 10_000):
-                drawn = clean[random.integers(0, len(clean), min(10_000, rows - start))].astype(np.int16)
-                noisy = drawn + random.integers(-20, 20, drawn.shape, dtype=np.int16)
-                file.write(np.where(drawn > 0, np.clip(noisy, 1, 255), 0).astype(np.uint8).tobytes())
-    return folder
 
 
 def write_image_files(folder: Path, count: int) -> Path:
@@ -259,7 +240,8 @@ def _run(nodes: list[Any], folder: Path) -> list[tuple[str, float]]:
 def _lines_of_one_pass(count: int) -> Iterator[str]:
     """Seconds of each component, this process's peak memory, and the disk that the artifacts take."""
     with tempfile.TemporaryDirectory() as name:
-        data = write_idx_set(Path(name) / "data", count)
+        data = Path(name) / "data"
+        write_made_images(data, count, seed=0)
         for component, seconds in _run(_first_components(data), Path(name)):
             yield f"{component}: {seconds:.1f} s, {count / seconds:,.0f} images/s"
         disk_bytes = sum(path.stat().st_size for path in Path(name, "artifacts").rglob("*") if path.is_file())

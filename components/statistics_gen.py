@@ -88,7 +88,7 @@ class SmallFeaturesStatisticsGen(base_beam_component.BaseBeamComponent):
 
 
 class _SumUpFile(beam.DoFn):
-    """(statistics' folder, file of tf.Examples) -> (that folder, an accumulator of each generator)."""
+    """(statistics' folder, file of tf.Examples) -> (that folder, (file, an accumulator of each generator))."""
 
     def __init__(self, serialized_schema: bytes) -> None:
         self._serialized_schema = serialized_schema
@@ -97,13 +97,13 @@ class _SumUpFile(beam.DoFn):
         self._decoder = ExamplesToRecordBatchDecoder(self._serialized_schema)
         self._generators = _generators()
 
-    def process(self, element: tuple[str, str]) -> Iterator[tuple[str, list[Any]]]:
+    def process(self, element: tuple[str, str]) -> Iterator[tuple[str, tuple[str, list[Any]]]]:
         uri, path = element
         sums = [generator.create_accumulator() for generator in self._generators]
         for records in _batches(path):
             batch = _without_absent_features(self._decoder.DecodeBatch(records))
             sums = [generator.add_input(one, batch) for generator, one in zip(self._generators, sums, strict=True)]
-        yield uri, [generator.compact(one) for generator, one in zip(self._generators, sums, strict=True)]
+        yield uri, (path, [generator.compact(one) for generator, one in zip(self._generators, sums, strict=True)])
 
 
 def _generators() -> list[Any]:
@@ -118,8 +118,10 @@ def _without_absent_features(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([batch.column(index) for index in present], names)
 
 
-def _write_statistics(element: tuple[str, Iterable[list[Any]]]) -> None:
-    uri, sums_of_files = element
+def _write_statistics(element: tuple[str, Iterable[tuple[str, list[Any]]]]) -> None:
+    """Merges in the order of the files: in another order, sums of floats would differ in their last digits."""
+    uri, by_file = element
+    sums_of_files = [sums for _, sums in sorted(by_file, key=lambda one: one[0])]
     generators = _generators()
     merged = [
         generator.merge_accumulators(of_files)

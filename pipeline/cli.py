@@ -14,6 +14,7 @@ from pipeline.options import set_option
 from pipeline.push_command import push
 from pipeline.report_command import report
 from pipeline.serve_command import score, serve
+from pipeline.worker_command import worker
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -71,6 +72,6 @@ def runs(root: Path, config: Path | None, as_json: bool) -> None:
         sys.exit(BAD_USAGE)
 
 
-COMMANDS = (report, calibrate, serve, score, drift, push, compile_, rehearse, submit, schedule, doctor)
+COMMANDS = (report, calibrate, serve, score, drift, push, compile_, rehearse, submit, schedule, doctor, worker)
 for command in COMMANDS:
     main.add_command(command)

@@ -54,6 +54,10 @@ def check_for_cluster(configuration: Configuration) -> None:
         raise ConfigurationError(
             f"name: {configuration.name!r} has an underscore, which Kubernetes allows in no name; use hyphens"
         )
+    if configuration.trainer.warm_start:
+        raise ConfigurationError(
+            "trainer.warm_start: Kubeflow's backend cannot query past models; train on from one by `autoencoder run`"
+        )
     for field, path in (
         ("data.path", configuration.data.path),
         ("push.destination", configuration.push.destination),
