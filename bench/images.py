@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from components import downloads
+from components.image_files import Pixels
 
 MNIST_VARIABLE = "MNIST_FOLDER"
 """Names the folder of MNIST's four files; without it they are downloaded once, as the source `mnist` does."""
@@ -36,7 +37,7 @@ def write_made_images(folder: Path, count: int, *, seed: int) -> None:
                 file.write(_patches(rng, min(_CHUNK, rows - start)).tobytes())
 
 
-def _patches(rng: np.random.Generator, count: int) -> np.ndarray:
+def _patches(rng: np.random.Generator, count: int) -> Pixels:
     """[count, 28, 28] uint8: 7x7 noise, four times enlarged, of which the brighter half stays."""
     coarse = rng.integers(0, 256, (count, 7, 7), dtype=np.uint8)
     coarse[coarse < 128] = 0

@@ -11,15 +11,17 @@ from pathlib import Path
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
 from components.source_idx import read_idx
 
+Images = npt.NDArray[np.float32]
 LATENT_DIM, BATCH_SIZE, SEED = 32, 128, 42
 
 
-def load(folder: Path, name: str) -> np.ndarray:
+def load(folder: Path, name: str) -> Images:
     """[N, 28, 28, 1] float32 in [0, 1]."""
     path = next(path for path in (folder / name, folder / f"{name}.gz") if path.is_file())
     return (read_idx(str(path), dimensions=3)[..., None] / np.float32(255)).astype(np.float32)
@@ -38,7 +40,7 @@ def build() -> keras.Model:
     )
 
 
-def evaluate(model: keras.Model, images: np.ndarray) -> dict[str, float]:
+def evaluate(model: keras.Model, images: Images) -> dict[str, float]:
     """Mean squared error over all images, and its percentiles over single images."""
     errors = ((images - model.predict(images, batch_size=256, verbose=0)) ** 2).mean(axis=(1, 2, 3))
     return {"mean_error": float(errors.mean()), "p99_error": float(np.percentile(errors, 99))}

@@ -38,3 +38,12 @@ def latest_blessed_model(candidate: Channel) -> Resolver:
         model=Channel(type=standard_artifacts.Model),
         model_blessing=Channel(type=standard_artifacts.ModelBlessing),
     )
+
+
+def model_to_start_from() -> Resolver:
+    """The node that asks for the model blessed last, before there is a candidate; its output `model` may be empty."""
+    return Resolver(
+        strategy_class=LatestBlessedModelStrategy,
+        model=Channel(type=standard_artifacts.Model),
+        model_blessing=Channel(type=standard_artifacts.ModelBlessing),
+    ).with_id("model_to_start_from")

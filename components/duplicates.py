@@ -1,7 +1,7 @@
 """Exact duplicates across splits: an image of `test` whose pixels are in `train` or `eval` tests nothing."""
 
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from schema.features import TEST
 
@@ -9,13 +9,9 @@ _IMAGES_PER_BUCKET: Final = 100_000
 """So many are held in memory at a time, at some hundred bytes each."""
 
 
-class WrittenImage(NamedTuple):
-    """What must be known of every image to find its duplicates."""
-
-    pixel_digest: bytes
-    split: str
-    image_id: str
-    shard_index: int
+WrittenImage: TypeAlias = tuple[bytes, str, str, int]
+"""What must be known of every image to find its duplicates: the digest of its pixels, its split, its identifier, and
+the number of its shard. A plain tuple: Beam encodes it as such, and pickles everything else."""
 
 
 class Duplicate(NamedTuple):

@@ -20,6 +20,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 
 from components.duplicates import Duplicate, WrittenImage, bucket_of, find_duplicates
+from components.example_bytes import serialize
 from components.image_sources import DataError, Reject, Shard, SourceImage, SourcePlan, plan_source
 from components.settings import DataSettings
 from components.splits import split_of
@@ -120,26 +121,6 @@ def read_counts(examples_uri: str) -> dict[str, int]:
     return counts
 
 
-def to_example(image: SourceImage) -> tf.train.Example:
-    """One image as the tf.Example that `schema/schema.pbtxt` describes."""
-    stored = image.stored
-    values: dict[str, tf.train.Feature] = {
-        features.IMAGE: _bytes(stored.encoded),
-        features.IMAGE_ID: _bytes(image.image_id.encode()),
-        features.LABEL: _bytes(os.fsencode(image.label)),
-        features.HEIGHT_PX: _int(stored.height_px),
-        features.WIDTH_PX: _int(stored.width_px),
-        features.CHANNELS: _int(stored.channels),
-        features.MEAN_INTENSITY: _float(stored.mean_intensity),
-        features.CONTRAST: _float(stored.contrast),
-    }
-    if image.is_anomaly is not None:
-        values[features.IS_ANOMALY] = _int(image.is_anomaly)
-    if image.mask is not None:
-        values[features.MASK] = _bytes(image.mask)
-    return tf.train.Example(features=tf.train.Features(feature=values))
-
-
 class _WriteShard(beam.DoFn):
     """Writes the images of one shard, a file per split; the file takes its name only when it is whole."""
 
@@ -172,11 +153,11 @@ class _WriteShard(beam.DoFn):
             )
             if split not in writers:
                 writers[split] = self._open(split, index)
-            writers[split][1].write(to_example(image).SerializeToString(deterministic=True))
+            writers[split][1].write(serialize(image))
             result.counts[split] += 1
             digest = image.stored.pixel_digest
             bucket = bucket_of(digest, image_count=self._image_count)
-            buckets[bucket].append(WrittenImage(digest, split, image.image_id, index))
+            buckets[bucket].append((digest, split, image.image_id, index))
             self._report_one()
         for path, writer in writers.values():
             writer.close()
@@ -193,7 +174,7 @@ class _WriteShard(beam.DoFn):
         normal = self._settings.normal_labels
         if not normal:
             return image
-        return SourceImage(**{**image.__dict__, "is_anomaly": int(image.label not in normal)})
+        return image._replace(is_anomaly=int(image.label not in normal))
 
     def _report_one(self) -> None:
         self._done += 1
@@ -275,15 +256,3 @@ def _check_result(uri: str, settings: DataSettings) -> None:
             f"no images in split {', '.join(map(repr, empty))} ({counts}): add images, or raise data.eval_fraction "
             "or data.test_fraction; with data.normal_labels, check that these labels exist"
         )
-
-
-def _bytes(value: bytes) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-
-def _int(value: int) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
-
-def _float(value: float) -> tf.train.Feature:
-    return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))

@@ -4,18 +4,20 @@ import contextlib
 import hashlib
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from components.png import encode_png
 
 MAX_PIXELS = 100_000_000
 """Larger images are rejected unread: a small file can claim to be huge (a decompression bomb)."""
 
 _DECODABLE_IN_GRAPH = {("PNG", "L"), ("PNG", "RGB"), ("JPEG", "L"), ("JPEG", "RGB")}
 _EXIF_ORIENTATION = 0x0112
+_BLOCK = 1 << 16
 _BLACK_IS_ZERO = ("1", "L", "I", "I;16", "F", "RGB")
 
 Pixels = npt.NDArray[np.uint8]
@@ -25,8 +27,7 @@ class UnreadableImageError(Exception):
     """The bytes are no image that can be used; the message is the reason."""
 
 
-@dataclass(frozen=True)
-class StoredImage:
+class StoredImage(NamedTuple):
     """What an example stores of an image: H x W pixels, 1 or 3 channels; mean and contrast in [0, 1] units."""
 
     encoded: bytes
@@ -41,15 +42,15 @@ class StoredImage:
 
 def from_pixels(pixels: Pixels) -> StoredImage:
     """Pixels [H, W], [H, W, 1] or [H, W, 3] of type uint8 -> PNG."""
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    return _stored(_png(pixels), pixels)
+    [stored] = from_pixels_of_many(pixels[np.newaxis])
+    return stored
 
 
-def _png(pixels: Pixels) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+def from_pixels_of_many(images: Pixels) -> Iterator[StoredImage]:
+    """N images of one size, [N, H, W], [N, H, W, 1] or [N, H, W, 3] of type uint8 -> N PNGs."""
+    images = images.reshape(*images.shape[:3], -1)
+    for pixels, encoded, mean, contrast in zip(images, encode_png(images), *_means_and_contrasts(images), strict=True):
+        yield _stored(encoded, pixels, mean, contrast)
 
 
 def from_file_bytes(content: bytes) -> StoredImage:
@@ -64,7 +65,8 @@ def from_file_bytes(content: bytes) -> StoredImage:
         if _needs_no_conversion(image):
             decoded = _decode_as_serving_does(content)
             if decoded is not None:
-                return _stored(content, decoded)
+                [mean], [contrast] = _means_and_contrasts(decoded[np.newaxis])
+                return _stored(content, decoded, mean, contrast)
         return from_pixels(_to_grey_or_rgb(image))
 
 
@@ -80,7 +82,8 @@ def mask_from_file_bytes(content: bytes, *, height_px: int, width_px: int) -> by
         if upright.mode not in _BLACK_IS_ZERO:
             upright = upright.convert("RGB")
         is_defective = np.asarray(upright).reshape(height_px, width_px, -1).any(axis=2)
-    return _png(is_defective.astype(np.uint8) * 255)
+    [mask] = encode_png(is_defective[np.newaxis, :, :, np.newaxis].astype(np.uint8) * 255)
+    return mask
 
 
 @contextlib.contextmanager
@@ -153,17 +156,24 @@ def _to_eight_bits(wide: npt.NDArray[Any]) -> Pixels:
     return np.round((wide - low) * (255.0 / ((high - low) or 1.0))).astype(np.uint8)
 
 
-def _stored(encoded: bytes, pixels: Pixels) -> StoredImage:
-    height_px, width_px = pixels.shape[:2]
-    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+def _means_and_contrasts(images: Pixels) -> tuple[list[float], list[float]]:
+    """[N, H, W, C] -> N means and N standard deviations, in [0, 1] units.
+
+    The sums are whole numbers that float64 holds exactly, so their order, and with it the machine, does not matter.
+    """
+    values = images.reshape(len(images), -1)
+    sums, squares = np.zeros(len(images)), np.zeros(len(images))
+    for start in range(0, values.shape[1], _BLOCK):
+        block = values[:, start : start + _BLOCK].astype(np.float64)
+        sums += block.sum(axis=1)
+        squares += np.einsum("ij,ij->i", block, block)
+    means = sums / values.shape[1]
+    variances = np.maximum(squares / values.shape[1] - means**2, 0.0)
+    return (means / 255.0).tolist(), (np.sqrt(variances) / 255.0).tolist()
+
+
+def _stored(encoded: bytes, pixels: Pixels, mean: float, contrast: float) -> StoredImage:
+    height_px, width_px, channels = pixels.shape
     digest = hashlib.blake2b(f"{height_px}x{width_px}x{channels}:".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
-    return StoredImage(
-        encoded=encoded,
-        height_px=height_px,
-        width_px=width_px,
-        channels=channels,
-        mean_intensity=float(pixels.mean()) / 255.0,
-        contrast=float(pixels.std()) / 255.0,
-        pixel_digest=digest.digest(),
-    )
+    return StoredImage(encoded, height_px, width_px, channels, mean, contrast, digest.digest())

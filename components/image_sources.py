@@ -1,8 +1,7 @@
 """Where images come from: each source has its file, `source_<name>.py`, and is planned here. No Beam, no TFX."""
 
-from pathlib import Path
-
 from components import downloads
+from components.object_store import as_path
 from components.settings import DataSettings
 from components.source_csv import plan_csv
 from components.source_digits import plan_digits
@@ -32,7 +31,7 @@ def plan_source(settings: DataSettings) -> SourcePlan:
     try:
         if planner := _PLANNERS.get(settings.source):
             return planner(settings)
-        folder = Path(settings.path).expanduser() if settings.path else downloads.fetch(settings.source)
+        folder = as_path(settings.path) if settings.path else downloads.fetch(settings.source)
         return plan_idx(folder, settings)
     except OSError as error:  # a folder on the way that may not be searched, a disk that fails
         raise DataError(f"{error.filename or settings.path}: cannot be read: {error.strerror or error}") from None

@@ -2,11 +2,13 @@
 
 import csv
 import difflib
+import io
 import os.path
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from components.object_store import AnyPath, as_path
 from components.settings import DataSettings
 from components.source_folder import FileEntry, plan_entries
 from components.source_plan import SPLIT_OF_NAME, DataError, SourcePlan, require_file
@@ -24,7 +26,7 @@ def plan_csv(settings: DataSettings) -> SourcePlan:
 
     Raises DataError, with the line, for a malformed manifest and for a path that it lists twice.
     """
-    manifest = Path(settings.path or "").expanduser().absolute()
+    manifest = as_path(settings.path or "")
     require_file(manifest, kind="the CSV manifest")
     entries = []
     line_of_path: dict[str, int] = {}
@@ -40,10 +42,10 @@ def plan_csv(settings: DataSettings) -> SourcePlan:
     return plan_entries(manifest.parent, kept, listed_in=manifest.name, step=settings.images_per_shard)
 
 
-def _rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(manifest: AnyPath) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, value of each column) of every row that is not blank."""
     try:
-        with manifest.open(encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(manifest.open("rb"), encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip().lower() for name in next(reader, [])]
             _check_header(manifest, header)
@@ -61,10 +63,10 @@ def _rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
     except csv.Error as error:
         raise DataError(f"{manifest}: line {reader.line_num} is not CSV: {error}") from None
     except OSError as error:
-        raise DataError(f"{manifest}: cannot be read: {error.strerror}") from None
+        raise DataError(f"{manifest}: cannot be read: {error.strerror or error}") from None
 
 
-def _check_header(manifest: Path, header: list[str]) -> None:
+def _check_header(manifest: AnyPath, header: list[str]) -> None:
     if _PATH not in header:
         found = ", ".join(header) or "nothing"
         raise DataError(f"{manifest}: its first line must name the column 'path'; found {found}")

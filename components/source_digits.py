@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from components.image_files import from_pixels
+from components.image_files import from_pixels_of_many
 from components.settings import DataSettings
 from components.source_plan import Reject, SourceImage, SourcePlan
 
@@ -24,8 +24,8 @@ class DigitsShard:
 
         digits = load_digits()
         pixels = np.round(digits.images * (255.0 / 16.0)).astype(np.uint8)
-        for row, label in enumerate(digits.target[: self.max_images]):
-            yield SourceImage(f"digits/{row:05d}", str(label), None, None, from_pixels(pixels[row]))
+        for row, stored in enumerate(from_pixels_of_many(pixels[: self.max_images])):
+            yield SourceImage(f"digits/{row:05d}", str(digits.target[row]), None, None, stored)
 
 
 def plan_digits(settings: DataSettings) -> SourcePlan:

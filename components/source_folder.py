@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from components.image_files import StoredImage, UnreadableImageError, from_file_bytes, mask_from_file_bytes
+from components.object_store import AnyPath, RemotePath, as_path
 from components.settings import DataSettings
 from components.source_plan import (
     SPLIT_OF_NAME,
@@ -17,6 +18,7 @@ from components.source_plan import (
     SourceImage,
     SourcePlan,
     fingerprint_files,
+    read_in_threads,
     require_folder,
     row_ranges,
 )
@@ -48,30 +50,33 @@ class FilesShard:
     entries: tuple[FileEntry, ...]
 
     def read(self) -> Iterator[SourceImage | Reject]:
-        for entry in self.entries:
-            image_id = urllib.parse.quote(os.fsencode(entry.relative_path))
-            try:
-                stored = from_file_bytes(_file_bytes(Path(self.folder, entry.relative_path)))
-                mask = self._mask(entry.mask_path, stored) if entry.mask_path else None
-            except OSError as error:
-                yield Reject(image_id, f"cannot be opened: {error.strerror}")
-            except UnreadableImageError as error:
-                yield Reject(image_id, str(error))
-            else:
-                yield SourceImage(image_id, entry.label, entry.named_split, entry.is_anomaly, stored, mask)
+        return read_in_threads(self._read_one, self.entries, as_path(self.folder))
+
+    def _read_one(self, entry: FileEntry) -> SourceImage | Reject:
+        image_id = urllib.parse.quote(os.fsencode(entry.relative_path))
+        try:
+            stored = from_file_bytes(_file_bytes(as_path(self.folder) / entry.relative_path))
+            mask = self._mask(entry.mask_path, stored) if entry.mask_path else None
+        except OSError as error:
+            return Reject(image_id, f"cannot be opened: {error.strerror or error}")
+        except UnreadableImageError as error:
+            return Reject(image_id, str(error))
+        return SourceImage(image_id, entry.label, entry.named_split, entry.is_anomaly, stored, mask)
 
     def _mask(self, relative_path: str, stored: StoredImage) -> bytes:
         """A mask that cannot be read costs the image too: without it the image would count as one without a mask."""
         try:
-            content = _file_bytes(Path(self.folder, relative_path))
+            content = _file_bytes(as_path(self.folder) / relative_path)
             return mask_from_file_bytes(content, height_px=stored.height_px, width_px=stored.width_px)
         except OSError as error:
-            raise UnreadableImageError(f"its mask {relative_path} cannot be opened: {error.strerror}") from None
+            raise UnreadableImageError(
+                f"its mask {relative_path} cannot be opened: {error.strerror or error}"
+            ) from None
         except UnreadableImageError as error:
             raise UnreadableImageError(f"its mask {relative_path}: {error}") from None
 
 
-def _file_bytes(path: Path) -> bytes:
+def _file_bytes(path: AnyPath) -> bytes:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableImageError("not a regular file")  # a named pipe would be waited on for ever
@@ -80,7 +85,7 @@ def _file_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def plan_entries(folder: Path, entries: tuple[FileEntry, ...], *, listed_in: str | None, step: int) -> SourcePlan:
+def plan_entries(folder: AnyPath, entries: tuple[FileEntry, ...], *, listed_in: str | None, step: int) -> SourcePlan:
     """Shards of `step` files each; the fingerprint covers the files and, if there is one, their list."""
     shards = tuple(FilesShard(str(folder), entries[start:stop]) for start, stop in row_ranges(len(entries), step))
     names = [listed_in] if listed_in else []
@@ -91,7 +96,7 @@ def plan_entries(folder: Path, entries: tuple[FileEntry, ...], *, listed_in: str
 
 def plan_folder(settings: DataSettings) -> SourcePlan:
     """The image files below data.path, by suffix. Raises DataError for a folder that is missing or without images."""
-    folder = Path(settings.path or "").expanduser().absolute()
+    folder = as_path(settings.path or "")
     require_folder(folder)
     relative_paths, other_suffixes = _list_images(folder)
     masks: frozenset[str] = frozenset()
@@ -104,20 +109,36 @@ def plan_folder(settings: DataSettings) -> SourcePlan:
     return plan_entries(folder, entries, listed_in=None, step=settings.images_per_shard)
 
 
-def _list_images(folder: Path) -> tuple[list[str], set[str]]:
+def _list_images(folder: AnyPath) -> tuple[list[str], set[str]]:
     """Sorted relative paths of the image files, and the suffixes of all others; linked folders are not entered."""
     relative_paths, other_suffixes = [], set()
-    for parent, folders, names in os.walk(folder, onerror=_cannot_be_listed):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != _MVTEC_MASKS)
-        for name in names:
-            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a million names
-            if name.startswith("."):
-                continue
-            if suffix in IMAGE_SUFFIXES:
-                relative_paths.append(os.path.relpath(os.path.join(parent, name), folder))  # noqa: PTH118
-            else:
-                other_suffixes.add(suffix or "extensionless")
+    for path in _list_files(folder) if isinstance(folder, Path) else _list_objects(folder):
+        suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - a million names
+        if suffix in IMAGE_SUFFIXES:
+            relative_paths.append(path)
+        else:
+            other_suffixes.add(suffix or "extensionless")
     return sorted(relative_paths), other_suffixes
+
+
+def _list_files(folder: Path) -> Iterator[str]:
+    """Relative paths of all files that are neither hidden nor masks."""
+    for parent, folders, names in os.walk(folder, onerror=_cannot_be_listed):
+        folders[:] = sorted(name for name in folders if not _is_skipped(name))
+        for name in names:
+            if not name.startswith("."):
+                yield os.path.relpath(os.path.join(parent, name), folder)  # noqa: PTH118
+
+
+def _list_objects(folder: RemotePath) -> Iterator[str]:
+    for path, _ in folder.files_below():
+        *folders, name = path.split("/")
+        if not name.startswith(".") and not any(map(_is_skipped, folders)):
+            yield path
+
+
+def _is_skipped(folder_name: str) -> bool:
+    return folder_name.startswith(".") or folder_name == _MVTEC_MASKS
 
 
 def _cannot_be_listed(error: OSError) -> NoReturn:

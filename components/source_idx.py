@@ -1,17 +1,22 @@
 """`idx`, `mnist`, `fashion_mnist`: pairs of IDX files (Yann LeCun's format), gzipped or not."""
 
+import contextlib
 import functools
 import gzip
+import os
+import shutil
 import struct
+import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, cast
 
 import numpy as np
 
-from components.image_files import Pixels, from_pixels
+from components.image_files import Pixels, from_pixels_of_many
+from components.object_store import AnyPath, as_path
 from components.settings import DataSettings
 from components.source_plan import (
     DataError,
@@ -21,6 +26,7 @@ from components.source_plan import (
     fingerprint_files,
     require_folder,
     row_ranges,
+    rows_per_batch,
 )
 from schema.features import TEST, TRAIN
 
@@ -40,22 +46,26 @@ class IdxShard:
     stop: int
 
     def read(self) -> Iterator[SourceImage | Reject]:
-        images = read_idx(self.images_path, dimensions=3)
+        images = np.asarray(read_idx(self.images_path, dimensions=3))
         labels = read_idx(self.labels_path, dimensions=1) if self.labels_path else None
-        stem = Path(self.images_path).name.removesuffix(".gz")
-        for row in range(self.start, self.stop):
-            label = "" if labels is None else str(labels[row])
-            yield SourceImage(f"{stem}/{row:07d}", label, self.named_split, None, from_pixels(images[row]))
+        stem = as_path(self.images_path).name.removesuffix(".gz")
+        step = rows_per_batch(images[0].nbytes)
+        for start in range(self.start, self.stop, step):
+            rows = range(start, min(start + step, self.stop))
+            images_of_rows = from_pixels_of_many(images[rows.start : rows.stop])
+            labels_of_rows = [""] * len(rows) if labels is None else map(str, labels[rows.start : rows.stop].tolist())
+            for row, label, stored in zip(rows, labels_of_rows, images_of_rows, strict=True):
+                yield SourceImage(f"{stem}/{row:07d}", label, self.named_split, None, stored)
 
 
-def plan_idx(folder: Path, settings: DataSettings) -> SourcePlan:
+def plan_idx(folder: AnyPath, settings: DataSettings) -> SourcePlan:
     """The pairs that `folder` holds under MNIST's names: `train-*` is split `train`, `t10k-*` is split `test`.
 
     Raises DataError where there is none, where one is malformed, and where labels and images differ in number.
     """
     require_folder(folder)
     shards: list[IdxShard] = []
-    paths: list[Path] = []
+    paths: list[AnyPath] = []
     for split, stem in _STEMS.items():
         images_path = _find(folder, f"{stem}-images-idx3-ubyte", f"{stem}-images.idx3-ubyte")
         labels_path = _find(folder, f"{stem}-labels-idx1-ubyte", f"{stem}-labels.idx1-ubyte")
@@ -72,13 +82,13 @@ def plan_idx(folder: Path, settings: DataSettings) -> SourcePlan:
     return SourcePlan(tuple(shards), count, False, fingerprint_files(folder, (path.name for path in paths)))
 
 
-def _find(folder: Path, *stems: str) -> Path | None:
+def _find(folder: AnyPath, *stems: str) -> AnyPath | None:
     candidates = (folder / f"{stem}{suffix}" for stem in stems for suffix in ("", ".gz"))
     found = next((path for path in candidates if path.is_file()), None)
-    return found and found.resolve()
+    return found.resolve() if isinstance(found, Path) else found
 
 
-def _count_rows(images_path: Path, labels_path: Path | None) -> int:
+def _count_rows(images_path: AnyPath, labels_path: AnyPath | None) -> int:
     rows: int = read_idx(str(images_path), dimensions=3).shape[0]
     if labels_path:
         label_count = read_idx(str(labels_path), dimensions=1).shape[0]
@@ -88,12 +98,12 @@ def _count_rows(images_path: Path, labels_path: Path | None) -> int:
 
 
 def read_idx(path: str, *, dimensions: int) -> Pixels:
-    """The array in an IDX file of unsigned bytes: [N] labels or [N, H, W] images; mapped, not read, unless gzipped.
+    """The array in an IDX file of unsigned bytes: [N] labels or [N, H, W] images; mapped, not read.
 
     Raises DataError for a wrong magic number, a truncated file, trailing bytes, or a dimension of zero.
     """
     try:
-        status = Path(path).stat()
+        status = as_path(path).stat()
         return _read_idx(path, dimensions, (status.st_size, status.st_mtime_ns))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -101,21 +111,29 @@ def read_idx(path: str, *, dimensions: int) -> Pixels:
 
 @functools.lru_cache(maxsize=4)
 def _read_idx(path: str, dimensions: int, version: tuple[int, int]) -> Pixels:
-    """Cached, because a gzip file cannot be entered in the middle and every shard of it needs all of it."""
-    header_bytes = 4 + 4 * dimensions
-    with Path(path).open("rb") as file:
-        head = file.read(header_bytes)
-    if head[:2] == _GZIP_MAGIC:
-        content = _unzipped(path)
-        shape = _shape(path, content[:header_bytes], dimensions, len(content))
-        return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape)
-    shape = _shape(path, head, dimensions, version[0])
-    return np.memmap(path, np.uint8, "r", offset=header_bytes, shape=shape)
+    """Cached, because a gzip file cannot be entered in the middle and every shard of it needs all of it.
+
+    Such a file, or a remote one, is copied to a temporary file, so that memory does not depend on its size.
+    """
+    with as_path(path).open("rb") as file, contextlib.ExitStack() as stack:
+        plain: BinaryIO = file
+        is_gzip = plain.read(2) == _GZIP_MAGIC
+        plain.seek(0)
+        if is_gzip or "://" in path:
+            source = stack.enter_context(gzip.open(file, "rb")) if is_gzip else file
+            plain = stack.enter_context(tempfile.TemporaryFile())
+            _copy(path, cast(BinaryIO, source), plain)
+        total_bytes = plain.seek(0, os.SEEK_END)
+        plain.seek(0)
+        header_bytes = 4 + 4 * dimensions
+        shape = _shape(path, plain.read(header_bytes), dimensions, total_bytes)
+        return np.memmap(plain, np.uint8, "r", offset=header_bytes, shape=shape)
 
 
-def _unzipped(path: str) -> bytes:
+def _copy(path: str, source: BinaryIO, target: BinaryIO) -> None:
     try:
-        return gzip.decompress(Path(path).read_bytes())
+        shutil.copyfileobj(source, target)
+        target.flush()
     except (OSError, EOFError, ValueError, zlib.error, struct.error) as error:
         raise DataError(f"{path}: is not a whole gzip file ({error}); download it again") from None
 

@@ -1,7 +1,7 @@
 """`numpy`: an array of images in a .npy file, or one or more, with labels, in an .npz file.
 
-Rows are read as a stream at their offset (NEP 1 fixes the layout), so that memory holds one image, whatever the
-array's size and whether or not the .npz is compressed. Pickled objects are never loaded.
+Rows are read as a stream at their offset (NEP 1 fixes the layout), so that memory holds about a
+megabyte, whatever the array's size and whether or not the .npz is compressed. Pickled objects are never loaded.
 """
 
 import contextlib
@@ -15,13 +15,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from components.image_files import MAX_PIXELS, Pixels, from_pixels
+from components.image_files import MAX_PIXELS, StoredImage, from_pixels_of_many
+from components.object_store import AnyPath, as_path
 from components.settings import DataSettings
 from components.source_plan import (
     DataError,
@@ -31,6 +31,7 @@ from components.source_plan import (
     fingerprint_files,
     require_file,
     row_ranges,
+    rows_per_batch,
 )
 from schema.features import EVAL, TEST, TRAIN
 
@@ -79,17 +80,18 @@ class StoredArray:
     dtype: str
     offset: int
 
-    def rows(self, start: int, stop: int) -> Iterator[npt.NDArray[Any]]:
-        """Rows [start, stop) along the first axis, one at a time. Raises DataError where the file breaks off."""
+    def batches(self, start: int, stop: int) -> Iterator[npt.NDArray[Any]]:
+        """Rows [start, stop) along the first axis, some at a time. Raises DataError where the file breaks off."""
         dtype, row_shape = np.dtype(self.dtype), self.shape[1:]
         row_bytes = dtype.itemsize * math.prod(row_shape)
         with _opened(self.path, self.member) as stream:
             stream.seek(self.offset + start * row_bytes)
-            for row in range(start, stop):
-                content = stream.read(row_bytes)
-                if len(content) < row_bytes:
-                    raise DataError(f"{self.path}: ended at row {row} while it was read")
-                yield np.frombuffer(content, dtype).reshape(row_shape)
+            for row in range(start, stop, rows_per_batch(row_bytes)):
+                wanted_bytes = row_bytes * min(rows_per_batch(row_bytes), stop - row)
+                content = stream.read(wanted_bytes)
+                if len(content) < wanted_bytes:
+                    raise DataError(f"{self.path}: ended at row {row + len(content) // row_bytes} while it was read")
+                yield np.frombuffer(content, dtype).reshape(-1, *row_shape)
 
 
 @dataclass(frozen=True)
@@ -103,26 +105,36 @@ class NumpyShard:
     stop: int
 
     def read(self) -> Iterator[SourceImage | Reject]:
-        name = urllib.parse.quote(Path(self.images.path).name)
+        name = urllib.parse.quote(as_path(self.images.path).name)
         stem = f"{name}/{self.images.member.removesuffix('.npy')}" if self.images.member else name
-        for row, pixels, label in zip(
-            range(self.start, self.stop), self.images.rows(self.start, self.stop), self._labels(), strict=True
-        ):
+        for row, image, label in zip(range(self.start, self.stop), self._images(), self._labels(), strict=True):
             image_id = f"{stem}/{row:07d}"
-            try:
-                stored = from_pixels(_to_uint8(pixels))
-            except ValueError as error:
-                yield Reject(image_id, str(error))
+            if isinstance(image, StoredImage):
+                yield SourceImage(image_id, label, self.named_split, None, image)
             else:
-                yield SourceImage(image_id, label, self.named_split, None, stored)
+                yield Reject(image_id, image)
+
+    def _images(self) -> Iterator[StoredImage | str]:
+        """Each row's image, or the reason why it is none."""
+        for batch in self.images.batches(self.start, self.stop):
+            if batch.dtype == np.uint8:
+                yield from from_pixels_of_many(batch)
+                continue
+            values = batch.reshape(len(batch), -1)
+            lows, highs = values.min(axis=1), values.max(axis=1)
+            is_usable = (lows >= 0.0) & (highs <= 1.0)  # not so where one is not a number
+            usable = np.round(batch[is_usable].astype(np.float32) * 255.0).astype(np.uint8)
+            images = from_pixels_of_many(usable)
+            for row, low, high in zip(is_usable, lows, highs, strict=True):
+                yield next(images) if row else f"values from {low:g} to {high:g}; floats must lie in [0, 1]"
 
     def _labels(self) -> Iterator[str]:
         if self.labels is None:
             yield from [""] * (self.stop - self.start)
             return
-        for row in self.labels.rows(self.start, self.stop):
-            label = row.reshape(-1)[0]
-            yield label.decode("utf-8", "surrogateescape") if isinstance(label, bytes) else str(label)
+        for batch in self.labels.batches(self.start, self.stop):
+            for label in batch.reshape(-1):
+                yield label.decode("utf-8", "surrogateescape") if isinstance(label, bytes) else str(label)
 
 
 def plan_numpy(settings: DataSettings) -> SourcePlan:
@@ -131,7 +143,7 @@ def plan_numpy(settings: DataSettings) -> SourcePlan:
     Images are [N, H, W], [N, H, W, 1] or [N, H, W, 3], of uint8 or of floats in [0, 1]; labels are [N] or [N, 1],
     of integers or strings. Raises DataError for anything else.
     """
-    path = Path(settings.path or "").expanduser().absolute()
+    path = as_path(settings.path or "")
     require_file(path, kind="the .npy or .npz file")
     shards: list[NumpyShard] = []
     for images, labels, named_split in _arrays(path):
@@ -143,13 +155,13 @@ def plan_numpy(settings: DataSettings) -> SourcePlan:
     return SourcePlan(tuple(shards), count, has_named_eval, fingerprint_files(path.parent, [path.name]))
 
 
-def _arrays(path: Path) -> Iterator[tuple[StoredArray, StoredArray | None, str | None]]:
+def _arrays(path: AnyPath) -> Iterator[tuple[StoredArray, StoredArray | None, str | None]]:
     with path.open("rb") as file:
         is_archive = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
     if not is_archive:
         yield _checked_images(_read_header(path, None)), None, None
         return
-    with _naming(path), zipfile.ZipFile(path) as archive:
+    with _naming(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
         members = set(archive.namelist())
     known = [names for names in _KNOWN_NAMES if f"{names.images}.npy" in members]
     if not known:
@@ -166,7 +178,7 @@ def _arrays(path: Path) -> Iterator[tuple[StoredArray, StoredArray | None, str |
         yield images, labels, names.named_split
 
 
-def _read_header(path: Path, member: str | None) -> StoredArray:
+def _read_header(path: AnyPath, member: str | None) -> StoredArray:
     """Shape, type and offset, checked against the number of bytes that the file or the archive says it holds."""
     with _opened(str(path), member) as stream:
         head = io.BytesIO(stream.read(_MAX_HEADER_BYTES))
@@ -190,10 +202,10 @@ def _read_header(path: Path, member: str | None) -> StoredArray:
     return StoredArray(str(path), member, shape, dtype.str, head.tell())
 
 
-def _check_size(name: str, path: Path, member: str | None, *, expected_bytes: int) -> None:
+def _check_size(name: str, path: AnyPath, member: str | None, *, expected_bytes: int) -> None:
     with _naming(path):
         if member:
-            with zipfile.ZipFile(path) as archive:
+            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
                 actual_bytes = archive.getinfo(member).file_size
         else:
             actual_bytes = path.stat().st_size
@@ -225,28 +237,19 @@ def _checked_labels(labels: StoredArray, images: StoredArray) -> StoredArray:
     return labels
 
 
-def _to_uint8(pixels: npt.NDArray[Any]) -> Pixels:
-    """Raises ValueError for floats outside [0, 1]."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0.0 and high <= 1.0):
-        raise ValueError(f"values from {low:g} to {high:g}; floats must lie in [0, 1]")
-    return np.round(pixels.astype(np.float32) * 255.0).astype(np.uint8)
-
-
 @contextlib.contextmanager
 def _opened(path: str, member: str | None) -> Iterator[BinaryIO]:
-    with _naming(Path(path)), contextlib.ExitStack() as stack:
+    with _naming(as_path(path)), contextlib.ExitStack() as stack:
         if member is None:
-            yield stack.enter_context(Path(path).open("rb"))
+            yield stack.enter_context(as_path(path).open("rb"))
         else:
-            archive = stack.enter_context(zipfile.ZipFile(path))
+            stream = stack.enter_context(as_path(path).open("rb"))
+            archive = stack.enter_context(zipfile.ZipFile(stream))
             yield cast(BinaryIO, stack.enter_context(archive.open(member)))
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: AnyPath) -> Iterator[None]:
     """What a damaged file or archive raises, as a DataError that names it."""
     try:
         yield

@@ -2,12 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from components.image_files import StoredImage
+from components.object_store import AnyPath, ObjectStatus, RemotePath
 from schema.features import EVAL, TEST, TRAIN
 
 SPLIT_OF_NAME: Final = {"train": TRAIN, "eval": EVAL, "val": EVAL, "validation": EVAL, "test": TEST}
@@ -18,8 +20,7 @@ class DataError(Exception):
     """The data cannot be used; the message names the culprit and the remedy."""
 
 
-@dataclass(frozen=True)
-class SourceImage:
+class SourceImage(NamedTuple):
     """One readable image with what its source says of it."""
 
     image_id: str
@@ -57,46 +58,76 @@ class SourcePlan:
     """Changes when a file is added, removed or changed (name, size, modification time)."""
 
 
+BATCH_BYTES: Final = 1 << 20
+"""Arrays are read, and their images described and compressed, about so much at a time."""
+
+
+def rows_per_batch(row_bytes: int) -> int:
+    """As many rows as make a batch; one if a row is larger than that."""
+    return max(1, BATCH_BYTES // row_bytes)
+
+
+_FEW: Final = 16
+"""More objects than these are asked for by one listing instead of one by one."""
+_THREADS: Final = 4
+_THREADS_REMOTE: Final = 16
+"""An object store answers late, but many at a time."""
+_FILES_AHEAD: Final = 64
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def read_in_threads(read: Callable[[_Item], _Result], items: Sequence[_Item], folder: AnyPath) -> Iterator[_Result]:
+    """`read` of each item below `folder`, in order; few are decoded at a time, and few results wait."""
+    with ThreadPoolExecutor(_THREADS if isinstance(folder, Path) else _THREADS_REMOTE) as pool:
+        for start in range(0, len(items), _FILES_AHEAD):
+            yield from pool.map(read, items[start : start + _FILES_AHEAD])
+
+
 def row_ranges(row_count: int, rows_per_range: int) -> Iterator[tuple[int, int]]:
     """[start, stop) pairs that cover `row_count` rows in order."""
     for start in range(0, row_count, rows_per_range):
         yield start, min(start + rows_per_range, row_count)
 
 
-def fingerprint_files(folder: Path, names: Iterable[str]) -> str:
+def fingerprint_files(folder: AnyPath, names: Iterable[str]) -> str:
     """BLAKE2b over the name, size and modification time of files below `folder`, in the order given."""
+    names = list(names)
+    listed = dict(folder.files_below()) if isinstance(folder, RemotePath) and len(names) > _FEW else None
     digest = hashlib.blake2b(digest_size=16)
     for name in names:
-        digest.update(os.fsencode(f"{name}\0{_size_and_time(folder / name)}\n"))
+        status = _status(folder / name) if listed is None else listed.get(name)
+        size_and_time = f"{status.st_size}\0{status.st_mtime_ns}" if status else "absent"
+        digest.update(os.fsencode(f"{name}\0{size_and_time}\n"))
     return digest.hexdigest()
 
 
-def _size_and_time(path: Path) -> str:
-    """Of the link itself where it dangles; `absent` for no file: both are rejected, with their name, when read."""
+def _status(path: AnyPath) -> os.stat_result | ObjectStatus | None:
+    """Of the link itself where it dangles; None for no file: both are rejected, with their name, when read."""
     for stat in (path.stat, path.lstat):
         try:
-            status = stat()
+            return stat()
         except OSError:
             continue
-        return f"{status.st_size}\0{status.st_mtime_ns}"
-    return "absent"
+    return None
 
 
-def require_folder(folder: Path) -> None:
+def require_folder(folder: AnyPath) -> None:
     """Raises DataError unless `folder` is a folder that can be listed."""
     if not folder.exists():
         raise DataError(f"{folder}: no such folder; set data.path to the folder that holds the images")
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; set data.path to the folder that holds the images")
-    if not os.access(folder, os.R_OK | os.X_OK):
+    if isinstance(folder, Path) and not os.access(folder, os.R_OK | os.X_OK):
         raise DataError(f"{folder}: permission denied; make it readable for this user")
 
 
-def require_file(path: Path, *, kind: str) -> None:
+def require_file(path: AnyPath, *, kind: str) -> None:
     """Raises DataError unless `path` is a file that can be read; `kind` says what was expected there."""
     if not path.exists():
         raise DataError(f"{path}: no such file; set data.path to {kind}")
     if not path.is_file():
         raise DataError(f"{path}: is not a file; set data.path to {kind}")
-    if not os.access(path, os.R_OK):
+    if isinstance(path, Path) and not os.access(path, os.R_OK):
         raise DataError(f"{path}: permission denied; make it readable for this user")

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Final, cast
 import google_crc32c
 
 from components.image_files import StoredImage, UnreadableImageError, from_file_bytes, mask_from_file_bytes
+from components.object_store import AnyPath, as_path
 from components.settings import DataSettings
 from components.source_plan import (
     SPLIT_OF_NAME,
@@ -57,7 +58,7 @@ class TfrecordShard:
     label_features: tuple[str, ...]
 
     def read(self) -> Iterator[SourceImage | Reject]:
-        path = Path(self.folder, self.relative_path)
+        path = as_path(self.folder) / self.relative_path
         stem = urllib.parse.quote(os.fsencode(self.relative_path))
         try:
             with _opened(path) as stream:
@@ -84,7 +85,7 @@ def plan_tfrecord(settings: DataSettings) -> SourcePlan:
 
     Raises DataError where there are none, and for a file that is truncated or no TFRecord file.
     """
-    path = Path(settings.path or "").expanduser().absolute()
+    path = as_path(settings.path or "")
     folder, relative_paths = _list_files(path)
     image_features = (settings.image_feature,) if settings.image_feature else _IMAGE_FEATURES
     label_features = (settings.label_feature,) if settings.label_feature else _LABEL_FEATURES
@@ -102,20 +103,25 @@ def plan_tfrecord(settings: DataSettings) -> SourcePlan:
     return SourcePlan(tuple(shards), count, has_named_eval, fingerprint_files(folder, relative_paths))
 
 
-def _list_files(path: Path) -> tuple[Path, list[str]]:
+def _list_files(path: AnyPath) -> tuple[AnyPath, list[str]]:
     """The folder, and the sorted paths of its TFRecord files relative to it."""
     if path.is_file():
         return path.parent, [path.name]
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder; set data.path to a TFRecord file or a folder of them")
-    relative_paths = sorted(str(found.relative_to(path)) for found in path.rglob("*") if _is_record_file(found))
+    if isinstance(path, Path):
+        found = (str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+    else:
+        found = (relative_path for relative_path, _ in path.files_below())
+    relative_paths = sorted(filter(_is_record_file, found))
     if not relative_paths:
         raise DataError(f"{path}: holds no TFRecord files (names with 'tfrec', or ending in -00000-of-00001)")
     return path, relative_paths
 
 
-def _is_record_file(path: Path) -> bool:
-    return bool(_FILE_NAME.search(path.name)) and not path.name.startswith(".") and path.is_file()
+def _is_record_file(relative_path: str) -> bool:
+    name = Path(relative_path).name
+    return bool(_FILE_NAME.search(name)) and not name.startswith(".")
 
 
 def _named_split(relative_path: str) -> str | None:
@@ -124,7 +130,7 @@ def _named_split(relative_path: str) -> str | None:
     return SPLIT_OF_NAME.get(first.lower().removeprefix("split-")) if rest else None
 
 
-def _record_ranges(path: Path, settings: DataSettings) -> Iterator[tuple[int, int, int]]:
+def _record_ranges(path: AnyPath, settings: DataSettings) -> Iterator[tuple[int, int, int]]:
     """(start, stop, offset of start) of each shard of a file; raises DataError where its framing is broken."""
     start, start_offset, row, offset = 0, 0, 0, 0
     try:
@@ -140,7 +146,7 @@ def _record_ranges(path: Path, settings: DataSettings) -> Iterator[tuple[int, in
         yield start, row, start_offset
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: AnyPath) -> BinaryIO:
     """The file, unzipped where it is gzip; a plain file may begin with gzip's magic number, as a length."""
     stream = path.open("rb")
     head = stream.read(_LENGTH_BYTES + _CHECKSUM_BYTES)
@@ -148,7 +154,7 @@ def _opened(path: Path) -> BinaryIO:
     if head[:2] != _GZIP_MAGIC or (len(head) == 12 and _checksum(head[:8]) == head[8:]):
         return stream
     stream.close()
-    return cast(BinaryIO, gzip.open(path, "rb"))
+    return cast(BinaryIO, gzip.open(path.open("rb"), "rb"))
 
 
 def _skip_record(stream: BinaryIO, offset: int) -> int:

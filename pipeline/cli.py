@@ -7,12 +7,14 @@ import click
 
 from pipeline.calibrate_command import calibrate
 from pipeline.doctor_command import doctor
+from pipeline.drift_command import drift
 from pipeline.exit_codes import BAD_USAGE, exit_with_message
 from pipeline.kubeflow_commands import compile_, rehearse, schedule, submit
 from pipeline.options import set_option
 from pipeline.push_command import push
 from pipeline.report_command import report
 from pipeline.serve_command import score, serve
+from pipeline.worker_command import worker
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -70,5 +72,6 @@ def runs(root: Path, config: Path | None, as_json: bool) -> None:
         sys.exit(BAD_USAGE)
 
 
-for command in (calibrate, report, serve, score, push, compile_, rehearse, submit, schedule, doctor):
+COMMANDS = (report, calibrate, serve, score, drift, push, compile_, rehearse, submit, schedule, doctor, worker)
+for command in COMMANDS:
     main.add_command(command)

@@ -11,6 +11,7 @@ from components.settings import DataSettings, GateSettings
 from pipeline.kubeflow_settings import KubeflowSettings
 from pipeline.metadata_store import MetadataSettings
 from trainer.settings import CalibrationSettings, ImageSettings, TrainerSettings
+from trainer.tuner_settings import TunerSettings
 
 
 class ConfigurationError(Exception):
@@ -69,11 +70,22 @@ class Configuration(BaseModel):
     data: DataSettings = DataSettings()
     image: ImageSettings = ImageSettings()
     trainer: TrainerSettings = TrainerSettings.model_validate({})
+    tuner: TunerSettings = TunerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     push: PushSettings = PushSettings()
     beam: BeamSettings = BeamSettings()
     metadata: MetadataSettings = MetadataSettings()
     kubeflow: KubeflowSettings = KubeflowSettings()
+
+    @model_validator(mode="after")
+    def _check_search_space(self) -> "Configuration":
+        for name, value in self.tuner.ends():
+            try:
+                TrainerSettings.model_validate({**self.trainer.model_dump(), name: value})
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"tuner.search_space.{name}: {value!r} cannot be tried: {reason}") from None
+        return self
 
     @model_validator(mode="after")
     def _check_latent(self) -> "Configuration":

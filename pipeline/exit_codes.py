@@ -10,7 +10,7 @@ FAILED: Final = 1
 BAD_USAGE: Final = 2
 """Nothing was started."""
 REFUSED: Final = 3
-"""The run finished, but the gate refused the model."""
+"""The run finished, but the gate refused the model; of `drift`: it is time to re-train."""
 
 
 @contextlib.contextmanager

@@ -4,20 +4,20 @@ from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
-import tensorflow_data_validation as tfdv
-from tfx.components import StatisticsGen, Trainer, Transform
+from tfx.components import Trainer, Transform, Tuner
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
 from tfx.types import Channel
 
-from components.baseline import latest_blessed_model
+from components.baseline import latest_blessed_model, model_to_start_from
 from components.evaluator import ReconstructionEvaluator
 from components.example_gen import ImageExampleGen
 from components.example_validator import StrictExampleValidator
 from components.pusher import AtomicPusher
 from components.report import Report
 from components.schema_gen import CuratedSchemaGen
+from components.statistics_gen import SmallFeaturesStatisticsGen
 from pipeline.beam_options import give_beam_options
 from pipeline.configuration import Configuration
 from schema import features
@@ -25,6 +25,7 @@ from schema.fingerprint import source_fingerprint
 from trainer.calibrator import Calibrator
 from trainer.module import run_fn
 from trainer.preprocessing import preprocessing_fn
+from trainer.tuning import tuner_fn
 
 
 def create_pipeline(
@@ -49,11 +50,13 @@ def create_pipeline(
         data_fingerprint=data_fingerprint,
         source_fingerprint=source_fingerprint("components.example_gen"),
     )
-    statistics_gen = StatisticsGen(
+    schema_text = resources.files("schema").joinpath("schema.pbtxt").read_text()
+    statistics_gen = SmallFeaturesStatisticsGen(
         examples=example_gen.outputs["examples"],
-        stats_options=tfdv.StatsOptions(feature_allowlist=list(features.STATISTICS_FEATURES)),
-    )
-    schema_gen = CuratedSchemaGen(schema_text=resources.files("schema").joinpath("schema.pbtxt").read_text())
+        schema_text=schema_text,
+        source_fingerprint=source_fingerprint("components.statistics_gen"),
+    ).with_id("StatisticsGen")
+    schema_gen = CuratedSchemaGen(schema_text=schema_text)
     example_validator = StrictExampleValidator(
         statistics=statistics_gen.outputs["statistics"],
         schema=schema_gen.outputs["schema"],
@@ -72,11 +75,28 @@ def create_pipeline(
         disable_statistics=True,
     )
     transform.add_upstream_node(example_validator)
+    tuner = Tuner(
+        tuner_fn=_dotted_path(tuner_fn),
+        examples=example_gen.outputs["examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        train_args=trainer_pb2.TrainArgs(splits=[features.TRAIN]),
+        eval_args=trainer_pb2.EvalArgs(splits=[features.EVAL]),
+        custom_config={
+            "image": image,
+            "trainer": configuration.trainer.model_dump(mode="json"),
+            "tuner": configuration.tuner.model_dump(mode="json"),
+            "seed": configuration.seed,
+            "source_fingerprint": source_fingerprint("trainer.tuning"),
+        },
+    )
+    start = model_to_start_from()
     trainer = Trainer(
         run_fn=_dotted_path(run_fn),
         examples=example_gen.outputs["examples"],
         transform_graph=transform.outputs["transform_graph"],
         schema=schema_gen.outputs["schema"],
+        hyperparameters=tuner.outputs["best_hyperparameters"] if configuration.tuner.enabled else None,
+        base_model=start.outputs["model"] if configuration.trainer.warm_start else None,
         train_args=trainer_pb2.TrainArgs(splits=[features.TRAIN]),
         eval_args=trainer_pb2.EvalArgs(splits=[features.EVAL]),
         custom_config={
@@ -132,6 +152,8 @@ def create_pipeline(
         schema_gen,
         example_validator,
         transform,
+        *([tuner] if configuration.tuner.enabled else []),
+        *([start] if configuration.trainer.warm_start else []),
         trainer,
         calibrator,
         baseline,

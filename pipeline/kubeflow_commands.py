@@ -326,7 +326,7 @@ def _pairs(parameters: tuple[str, ...]) -> dict[str, str]:
 
 
 def _pod_variables(folder: Path, *, s3: bool) -> dict[str, str]:
-    from pipeline.kubeflow_names import REHEARSAL_STORE_VARIABLE
+    from components.object_store import REHEARSAL_STORE_VARIABLE
 
     if s3:
         return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}

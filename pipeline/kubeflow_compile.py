@@ -54,6 +54,10 @@ def check_for_cluster(configuration: Configuration) -> None:
         raise ConfigurationError(
             f"name: {configuration.name!r} has an underscore, which Kubernetes allows in no name; use hyphens"
         )
+    if configuration.trainer.warm_start:
+        raise ConfigurationError(
+            "trainer.warm_start: Kubeflow's backend cannot query past models; train on from one by `autoencoder run`"
+        )
     for field, path in (
         ("data.path", configuration.data.path),
         ("push.destination", configuration.push.destination),
@@ -61,15 +65,10 @@ def check_for_cluster(configuration: Configuration) -> None:
         if path is None or path.startswith(ROOT_SCHEMES):
             continue
         if not any(Path(path).is_relative_to(volume.mount_path) for volume in configuration.kubeflow.volumes):
-            otherwise = "" if field == "data.path" else ", or an object store"
             raise ConfigurationError(
                 f"{field}: {path} lies on this machine, which no pod sees; name a folder below the "
-                f"mount_path of a kubeflow.volumes entry{otherwise}"
+                f"mount_path of a kubeflow.volumes entry, or an object store"
             )
-    if configuration.data.path and configuration.data.path.startswith(ROOT_SCHEMES):
-        raise ConfigurationError(
-            f"data.path: {configuration.data.path}: images are files; mount them by kubeflow.volumes"
-        )
 
 
 def check_components(nodes: Iterable[Any]) -> None:

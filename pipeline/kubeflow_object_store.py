@@ -1,49 +1,16 @@
-"""`s3://` and `minio://` for TFX's file functions, through Apache Arrow, which TFX brings along.
+"""`s3://` and `minio://` for TFX's file functions; TensorFlow itself reads `gs://` but no S3."""
 
-TensorFlow itself reads `gs://` but no S3. Credentials and region come from the usual AWS variables;
-AWS_ENDPOINT_URL names another server, such as MinIO's.
-"""
-
-import functools
 import io
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow.fs as arrow  # type: ignore[import-untyped]
 from tfx.dsl.io import filesystem, filesystem_registry
 
-from pipeline.kubeflow_names import REHEARSAL_STORE_VARIABLE
+from components.object_store import REHEARSAL_STORE_VARIABLE, store
 
 SCHEMES = ("s3://", "minio://")
 _PREFER_OVER_TENSORFLOW = -1
-
-
-def connection_options(environment: Mapping[str, str]) -> dict[str, Any]:
-    """What Arrow's S3 client is told: nothing where AWS's own defaults do."""
-    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
-    options: dict[str, Any] = {}
-    if endpoint:
-        scheme, _, address = endpoint.rpartition("://")
-        options = {"endpoint_override": address.rstrip("/"), "scheme": scheme or "https"}
-    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
-    if region or endpoint:  # without one, Arrow asks AWS where the bucket is
-        options["region"] = region or "us-east-1"
-    return options
-
-
-def connect(environment: Mapping[str, str]) -> Any:
-    """Arrow's file system whose paths are `bucket/key`; in a rehearsal, a folder that holds the buckets."""
-    folder = environment.get(REHEARSAL_STORE_VARIABLE)
-    if folder:
-        return arrow.SubTreeFileSystem(folder, arrow.LocalFileSystem())
-    return arrow.S3FileSystem(**connection_options(environment))
-
-
-@functools.cache
-def store() -> Any:
-    """This process's connection, made once."""
-    return connect(os.environ)
 
 
 def _key(path: Any) -> str:

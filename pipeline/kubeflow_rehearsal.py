@@ -14,10 +14,10 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2  # type: ignore[import-untyped]
 
+from components.object_store import connect
 from pipeline import kubeflow_driver as driver
 from pipeline import kubeflow_launcher as launcher
 from pipeline.kubeflow_driver import Message, NotPlayedError, Outputs, Records, RefusedError
-from pipeline.kubeflow_object_store import connect
 
 SCHEMA_VERSION = "2.1.0"
 RAN, CACHED, FAILED, SKIPPED = "ran", "cached", "failed", "skipped"

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
@@ -39,8 +40,7 @@ def run_pipeline(
     pipeline: tfx_pipeline.Pipeline,
     connection: Any,
     listen: Listener,
-    *,
-    check_after: Mapping[str, Callable[[], None]],
+    check_after: Mapping[str, Callable[[], None]] = MappingProxyType({}),
 ) -> list[ComponentOutcome]:
     """Launch every node in order, as TFX's LocalDagRunner does; after a failure the rest are skipped.
 

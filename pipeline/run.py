@@ -24,6 +24,7 @@ from pipeline.terminal import ComponentProgress, output_to_log, print_summary
 from schema.artifacts import PICTURE_FILE, REPORT_FILE
 
 LOG_FILE = "run.log"
+TROUBLESHOOTING = "docs/troubleshooting.md"
 
 
 def run(configuration: Configuration, *, as_json: bool) -> int:
@@ -101,6 +102,7 @@ def _conclude(document: dict[str, Any], error: BaseException | None, console: Co
         console.print(f"\n{component} failed: {message}", style="red", highlight=False, soft_wrap=True)
         log = Path(document["run"]) / LOG_FILE
         console.print(f"details in {log}; the next run continues here", highlight=False, soft_wrap=True)
+        console.print(f"known causes and remedies: {TROUBLESHOOTING}#{component.lower()}", highlight=False)
         return FAILED
     if not json_to:
         print_summary(console, document)

@@ -72,9 +72,21 @@ LOOPBACK = "127.0.0.1"
     help="Replay the model's warm-up requests before it is served.",
 )
 @click.option("--max-body-mb", type=click.IntRange(1), default=64, show_default=True, help="Largest request.")
+@click.option(
+    "--record_scores",
+    "--record-scores",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Count the scores answered in files in this folder, for `autoencoder drift`.",
+)
 @click.option("--own", is_flag=True, help=f"Use this project's server even where {REAL_SERVER} is on PATH.")
 def serve(
-    folder: Path | None, model_base_path: Path | None, host: str, max_body_mb: int, own: bool, **flags: Any
+    folder: Path | None,
+    model_base_path: Path | None,
+    host: str,
+    max_body_mb: int,
+    record_scores: Path | None,
+    own: bool,
+    **flags: Any,
 ) -> None:
     """Serve a pushed model in TensorFlow Serving's protocol until Ctrl-C.
 
@@ -98,6 +110,7 @@ def serve(
             enable_batching=flags["enable_batching"],
             enable_model_warmup=flags["enable_model_warmup"],
             max_body_bytes=max_body_mb * MIB,
+            record_scores=record_scores,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None

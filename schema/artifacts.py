@@ -9,6 +9,9 @@ CONSTANT: Final = "constant"
 PCA_FLOOR: Final = "pca"
 PICTURE_FILE: Final = "reconstructions.png"
 
+# Beside Trainer's artifacts, while several machines train.
+JOB_FILE: Final = "job.json"
+
 # In the Calibrator's `calibration`.
 CALIBRATION_FILE: Final = "calibration.json"
 

@@ -68,7 +68,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
         def answer(served: ServedVersion) -> predict_pb2.PredictResponse:
             asked = request_from_proto(request)
-            outputs = served.predictor.predict(asked)
+            outputs = self._service.run(served, asked)
             signature_name = served.predictor.signature(asked.signature_name).name
             return response_to_proto(outputs, _model_spec(name, served.number, signature_name))
 
@@ -118,7 +118,13 @@ def signature_def_map(served: ServedVersion) -> get_model_metadata_pb2.Signature
 class _RefuseMalformedMessages(grpc.ServerInterceptor):
     """Answers INVALID_ARGUMENT to bytes that are no protobuf, where gRPC itself would say INTERNAL."""
 
+    def __init__(self) -> None:
+        self._handlers: dict[str, Any] = {}
+        """By method; gRPC asks for one at every request."""
+
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        if details.method in self._handlers:
+            return self._handlers[details.method]
         handler = continuation(details)
         if handler is None or handler.unary_unary is None:
             return handler
@@ -134,7 +140,9 @@ class _RefuseMalformedMessages(grpc.ServerInterceptor):
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not a valid protobuf message")
             return handler.unary_unary(request, context)
 
-        return grpc.unary_unary_rpc_method_handler(behave, parse, handler.response_serializer)
+        wrapped = grpc.unary_unary_rpc_method_handler(behave, parse, handler.response_serializer)
+        self._handlers[details.method] = wrapped
+        return wrapped
 
 
 def _answered(context: grpc.ServicerContext, answer: Callable[[], Any]) -> Any:

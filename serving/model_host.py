@@ -2,18 +2,22 @@
 
 import gc
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from serving.errors import ServingError, Status
 from serving.logs import log_event
 from serving.prediction import Predictor
+from serving.score_log import ScoreLog, read_calibration
 from serving.settings import ServerSettings
 from serving.versions import VersionFolder, fingerprint, holds_saved_model, version_folders
 from serving.warmup import replay_warmup
 
 DRAIN_TIMEOUT_S = 600.0
+RECORD_INTERVAL_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,9 @@ class ServedVersion:
         self.number = folder.number
         self.folder = folder
         self.predictor = predictor
+        calibration = read_calibration(folder.path)
+        self.score_log = None if calibration is None else ScoreLog(calibration)
+        self._loaded_at_s = int(time.time())
         self._users = 0
         self._condition = threading.Condition()
 
@@ -46,6 +53,11 @@ class ServedVersion:
         with self._condition:
             self._users -= 1
             self._condition.notify_all()
+
+    def record_scores(self, target: Path) -> None:
+        """Write the scores counted since it was loaded to a file of its own in the folder `target`, if any were."""
+        if self.score_log is not None and self.score_log.counts().images:
+            self.score_log.write(target / f"{self.number}-{self._loaded_at_s}.json")
 
     def close_when_idle(self, timeout_s: float) -> None:
         """Wait for the requests in it, then give its memory back; let it be where they do not end in time."""
@@ -88,6 +100,7 @@ class ModelHost:
             last, self._current = self._current, None
         if last is not None:
             last.close_when_idle(self.settings.stop_grace_s)
+            self._record_scores(last)
 
     def poll_once(self) -> None:
         """Load the newest version that can be loaded and swap it in, unless it is being served already."""
@@ -128,11 +141,23 @@ class ModelHost:
         return [states[version]]
 
     def _poll_until_stopped(self) -> None:
+        recorded_at_s = time.monotonic()
         while not self._stop.wait(self.settings.poll_interval_s):
             try:
                 self.poll_once()
+                if self._current is not None and time.monotonic() - recorded_at_s > RECORD_INTERVAL_S:
+                    recorded_at_s = time.monotonic()
+                    self._record_scores(self._current)
             except Exception as error:  # the loaded version is fine, whatever the file system says
                 log_event("poll_failed", error=f"{type(error).__name__}: {error}")
+
+    def _record_scores(self, served: ServedVersion) -> None:
+        if self.settings.record_scores is None:
+            return
+        try:
+            served.record_scores(self.settings.record_scores)
+        except OSError as error:  # a full disk must not stop the server
+            log_event("scores_not_recorded", error=str(error))
 
     def _try(self, folder: VersionFolder) -> bool:
         seen = fingerprint(folder.path)
@@ -164,6 +189,7 @@ class ModelHost:
             self._broken.pop(served.number, None)
         if old is not None:
             old.close_when_idle(DRAIN_TIMEOUT_S)
+            self._record_scores(old)
             del old
             gc.collect()
 

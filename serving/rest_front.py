@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -74,7 +75,7 @@ class _RestFront:
         self._service = service
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="rest")
-        self._under_way = 0
+        self._places = threading.Semaphore(settings.worker_threads + settings.max_waiting_requests)
         self._budget = _Budget(settings.max_pending_bytes)
         html = files("serving").joinpath(PAGE).read_text(encoding="utf-8")
         self._page = html.replace("{{MODEL_NAME}}", json.dumps(settings.model_name).replace("<", "\\u003c"))
@@ -103,8 +104,6 @@ class _RestFront:
     async def _run(self, request: Request, asked: re.Match[str]) -> Response:
         if asked["method"].lower() != "predict":
             raise ServingError(Status.UNIMPLEMENTED, f"{asked['method']} is not implemented by this server")
-        if self._under_way >= self._settings.worker_threads + self._settings.max_waiting_requests:
-            raise ServingError(Status.UNAVAILABLE, "too many requests are waiting already")
         version = _version(asked)
         timeout_s = self._settings.request_timeout_s
         try:
@@ -116,20 +115,17 @@ class _RestFront:
         return Response(answer, media_type="application/json")
 
     async def _in_a_thread(self, name: str, version: int | None, body: bytes) -> bytes:
-        self._under_way += 1
-        loop = asyncio.get_running_loop()
+        if not self._places.acquire(blocking=False):
+            raise ServingError(Status.UNAVAILABLE, "too many requests are waiting already")
         future = self._threads.submit(self._predict, name, version, body)
-        # Counted until the thread is done with it, also where nobody waits for the answer any more.
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._end_one))
+        # Not before the thread is done with it, also where nobody waits for the answer any more.
+        future.add_done_callback(lambda _: self._places.release())
         return await asyncio.wrap_future(future)
-
-    def _end_one(self) -> None:
-        self._under_way -= 1
 
     def _predict(self, name: str, version: int | None, body: bytes) -> bytes:
         def answer(served: ServedVersion) -> bytes:
             asked, form = request_from_json(body, served.predictor.signature)
-            return answer_to_json(served.predictor.predict(asked), form)
+            return answer_to_json(self._service.run(served, asked), form)
 
         return self._service.predict(name, version, answer, api="REST")
 

@@ -4,10 +4,13 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from schema.signatures import IS_ANOMALY, SCORE, THRESHOLD
 from serving.errors import ServingError, Status
+from serving.loaded_model import Arrays
 from serving.logs import LOGGER, log_event
 from serving.metrics import Metrics
 from serving.model_host import ModelHost, ServedVersion
+from serving.prediction import Request
 
 Answer = TypeVar("Answer")
 
@@ -40,3 +43,11 @@ class Service:
             # A stranger's model names must not grow the table of counters.
             known = model_name if model_name == self.host.settings.model_name else "unknown"
             self.metrics.count_request(known, api=api, status=status, seconds=time.perf_counter() - started)
+
+    def run(self, served: ServedVersion, asked: Request) -> Arrays:
+        """The outputs for `asked`; the scores among them are counted."""
+        outputs = served.predictor.predict(asked)
+        if served.score_log is not None and outputs.keys() >= {SCORE, THRESHOLD, IS_ANOMALY}:
+            served.score_log.add(outputs[SCORE], outputs[IS_ANOMALY])
+            self.metrics.count_scores(served.number, outputs[SCORE] / outputs[THRESHOLD])
+        return outputs

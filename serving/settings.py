@@ -12,6 +12,7 @@ MIB = 1024 * 1024
 class ServerSettings:
     """Where to listen, what to serve, and how much to accept.
 
+    `record_scores` is a folder for a file per version that counts the scores answered, for `autoencoder drift`.
     A port of 0 takes any free one, None leaves that protocol off. The pixel limits are counted from the
     images' headers, before anything is decoded: a small file may claim to be a very large image. Bodies are
     limited one by one, and over REST all together (`max_pending_bytes`).
@@ -28,6 +29,7 @@ class ServerSettings:
     enable_batching: bool = True
     max_batch_size: int = 64
     enable_model_warmup: bool = True
+    record_scores: Path | None = None
     max_body_bytes: int = 64 * MIB
     max_image_pixels: int = 64_000_000
     max_request_pixels: int = 512_000_000

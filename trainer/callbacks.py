@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,16 @@ import tensorflow as tf
 import tf_keras as keras
 from PIL import Image
 
-from trainer.dataset import Images, PixelConstants
+from trainer.dataset import Images, ImageSet, PixelConstants
 from trainer.models import Autoencoder
+from trainer.settings import TrainerSettings
 
 _LOG = logging.getLogger(__name__)
 _ZOOM_TO_PX = 96
 PICTURES = 10
 """Held-out images shown beside their reconstructions."""
+_MEASURED = 256
+"""Held-out images whose latents make the histogram."""
 
 
 class DivergedError(Exception):
@@ -33,32 +37,67 @@ class ReportProgress(keras.callbacks.Callback):
 
 
 class StopWhenDiverged(keras.callbacks.Callback):
-    """Raises DivergedError as soon as a batch's loss is not finite."""
+    """Raises DivergedError soon after the loss has ceased to be finite."""
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        loss = (logs or {}).get("loss", 0.0)
+    def __init__(self) -> None:
+        super().__init__()
+        self._supports_tf_logs = True  # the mean loss since the epoch's start, which stays what it became
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
+            rate = float(self.model.optimizer.learning_rate)
             raise DivergedError(
-                f"the loss became {loss} at batch {batch}: lower trainer.learning_rate, or look for damaged images"
+                f"the loss became {loss} in epoch {self._epoch + 1}, by batch {batch + 1}, at a learning rate of "
+                f"{rate:.3g}: lower trainer.learning_rate, let it rise (trainer.warmup_epochs: 1), limit the gradient "
+                "(trainer.clip_norm: 1.0), or look for damaged images"
             )
 
 
-class WritePictures(keras.callbacks.Callback):
-    """TensorBoard: originals over reconstructions, and a histogram of the latent, after every epoch."""
+class WriteSummaries(keras.callbacks.Callback):
+    """TensorBoard, after every epoch: images/s, originals over reconstructions, a histogram of the latent, samples."""
 
-    def __init__(self, log_dir: str, autoencoder: Autoencoder, images: Images, constants: PixelConstants) -> None:
-        """`images` [N, H, W, C] normalised: the ones to show."""
+    def __init__(
+        self,
+        log_dir: str,
+        autoencoder: Autoencoder,
+        held_out: ImageSet,
+        constants: PixelConstants,
+        settings: TrainerSettings,
+        *,
+        images_per_epoch: int,
+    ) -> None:
         super().__init__()
-        self._writer = tf.summary.create_file_writer(log_dir)
-        self._autoencoder = autoencoder
-        self._images = images
-        self._constants = constants
+        self._writer = tf.summary.create_file_writer(f"{log_dir}/pictures")
+        self._autoencoder, self._constants = autoencoder, constants
+        self._shown = held_out.sample(PICTURES)
+        self._measured = held_out.sample(_MEASURED)
+        self._noise: Images | None = None
+        if settings.preset == "variational":
+            shape = (PICTURES, autoencoder.latent_dim)
+            self._noise = np.random.default_rng(0).standard_normal(shape, np.float32)
+        self._images_per_epoch = images_per_epoch
+        self._began = self._ended = 0.0
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        grid = originals_over_reconstructions(self._autoencoder, self._images, self._constants)
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._began = time.monotonic()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._ended = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        grid = originals_over_reconstructions(self._autoencoder, self._shown, self._constants)
         with self._writer.as_default(step=epoch):
+            tf.summary.scalar("images per second", self._images_per_epoch / (self._ended - self._began))
             tf.summary.image("originals over reconstructions", grid[np.newaxis])
-            tf.summary.histogram("latent", self._autoencoder.encoder(self._images))
+            tf.summary.histogram("latent", self._autoencoder.encoder(self._measured))
+            if self._noise is not None:
+                samples = np.asarray(self._autoencoder.decoder(self._noise))
+                tf.summary.image("samples", _as_bytes(np.concatenate(list(samples), axis=1))[np.newaxis])
         self._writer.flush()
 
 
@@ -67,7 +106,11 @@ def originals_over_reconstructions(autoencoder: Autoencoder, images: Images, con
     originals = np.asarray(constants.to_pixels(images))
     rows = [originals, np.asarray(autoencoder.model(images))]
     grid = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
-    return np.clip(np.round(grid * 255.0), 0, 255).astype(np.uint8)
+    return _as_bytes(grid)
+
+
+def _as_bytes(pixels: Any) -> Any:
+    return np.clip(np.round(pixels * 255.0), 0, 255).astype(np.uint8)
 
 
 def write_picture(grid: Any, image_height_px: int, path: str) -> None:

@@ -1,9 +1,11 @@
 """TFRecords of encoded images -> batches for `fit`: decoded once by Transform's graph, kept in memory or on disk."""
 
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +27,15 @@ class PixelConstants:
     offset: Images
     scale: Images
 
+    @property
+    def change_nothing(self) -> bool:
+        return bool(np.all(self.offset == 0.0) and np.all(self.scale == 1.0))
+
     def normalise(self, pixels: tf.Tensor) -> tf.Tensor:
-        return (pixels - self.offset) / self.scale
+        return pixels if self.change_nothing else (pixels - self.offset) / self.scale
 
     def to_pixels(self, normalised: tf.Tensor) -> tf.Tensor:
-        return normalised * self.scale + self.offset
+        return normalised if self.change_nothing else normalised * self.scale + self.offset
 
 
 def parse_encoded(serialized: tf.Tensor) -> tf.Tensor:
@@ -63,58 +69,131 @@ def decoded_batches(patterns: Sequence[str], transform: tft.TFTransformOutput) -
 
 
 @dataclass(frozen=True)
+class Share:
+    """The part of every batch that this process reads: replicas `first` to `first + local` of `replicas`."""
+
+    replicas: int = 1
+    first: int = 0
+    local: int = 1
+
+
+WHOLE: Final = Share()
+
+
+@dataclass(frozen=True)
 class ImageSet:
-    """One split's normalised images, in memory (`images`) or as a disk-cached dataset of single images."""
+    """One split's normalised images [N, H, W, C], in memory, or in a file of raw float32 that is read in pieces."""
 
     count: int
+    shape: tuple[int, int, int]
     images: Images | None
-    on_disk: Any = None
+    path: str = ""
 
-    def batches(self, batch_size: int, *, shuffle_seed: int | None = None) -> tf.data.Dataset:
-        """Batches [B, H, W, C] float32; with a seed, in a new order each epoch, the same for the same seed."""
+    def rows(self, rows: npt.NDArray[np.int64] | slice) -> Images:
+        """The images of these rows, [R, H, W, C]."""
         if self.images is not None:
-            # Gathering whole batches by index costs a fraction of batching single images.
-            images = tf.constant(self.images)
-            order = tf.data.Dataset.range(self.count)
-            if shuffle_seed is not None:
-                order = order.shuffle(self.count, seed=shuffle_seed, reshuffle_each_iteration=True)
-            return order.batch(batch_size).map(lambda rows: tf.gather(images, rows), num_parallel_calls=2).prefetch(2)
-        dataset = self.on_disk
-        if shuffle_seed is not None:
-            dataset = dataset.shuffle(8 * batch_size, seed=shuffle_seed, reshuffle_each_iteration=True)
-        return dataset.batch(batch_size).prefetch(2)
+            return self.images[rows]
+        # Mapped anew for every batch: pages that were read do not add up to the process's memory.
+        return np.array(np.memmap(self.path, np.float32, "r", shape=(self.count, *self.shape))[rows])
+
+    def steps(self, batch_size: int) -> int:
+        """Training steps in an epoch: what is left over after whole batches waits for another epoch's order."""
+        return max(1, self.count // batch_size)
+
+    def training_batches(
+        self,
+        finish: Callable[[tf.Tensor, tf.Tensor], Any],
+        batch_size: int,
+        *,
+        seed: int,
+        epochs: int,
+        first_step: int = 0,
+        share: Share = WHOLE,
+    ) -> tf.data.Dataset:
+        """`finish(global step [], images [B, H, W, C])` for all epochs in one stream, from the step `first_step` on.
+
+        The order depends on seed and epoch alone, so that training continues anywhere as if it had not stopped. With
+        several replicas an element is one replica's part of a batch: B = batch_size / replicas.
+        """
+        batch_size, steps = min(batch_size, self.count), self.steps(batch_size)
+
+        def order_of(epoch: tf.Tensor) -> tf.data.Dataset:
+            rows = tf.random.experimental.stateless_shuffle(tf.range(self.count, dtype=tf.int64), [seed, epoch])
+            return tf.data.Dataset.from_tensor_slices(tf.reshape(rows[: steps * batch_size], [steps, batch_size]))
+
+        first_epoch, skipped = divmod(first_step, steps)
+        orders = tf.data.Dataset.range(first_epoch, epochs).flat_map(order_of).skip(skipped).enumerate(first_step)
+        if share.replicas > 1:
+            orders = orders.flat_map(lambda step, rows: _parts(rows, share).map(lambda part: (step, part)))
+        gather = self._gather()
+        # One thread that works ahead: handing batches from thread to thread costs more than making them.
+        return orders.map(lambda step, rows: finish(step, gather(rows))).prefetch(16)
+
+    def batches(self, batch_size: int, *, share: Share = WHOLE) -> tf.data.Dataset:
+        """Batches [B, H, W, C] in file order, the last one smaller.
+
+        With several replicas it repeats for ever, and the first images come again where the last batch needs them to
+        be divided evenly.
+        """
+        count = self.count + -self.count % share.replicas
+        starts = tf.data.Dataset.range(0, count, batch_size)
+        orders = starts.map(lambda start: tf.range(start, tf.minimum(start + batch_size, count)) % self.count)
+        if share.replicas > 1:
+            orders = orders.flat_map(lambda rows: _parts(rows, share)).repeat()
+        return orders.map(self._gather()).prefetch(4)
 
     def iterate(self, batch_size: int = 256) -> Iterator[Images]:
         """The images in file order, as arrays."""
-        for batch in self.batches(batch_size):
-            yield batch.numpy()
+        for start in range(0, self.count, batch_size):
+            yield self.rows(slice(start, start + batch_size))
 
     def sample(self, count: int) -> Images:
         """The first `count` images, or all if there are fewer."""
+        return self.rows(slice(count))
+
+    def _gather(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Rows [R] -> images [R, H, W, C]: whole batches by index cost a fraction of batching single images."""
         if self.images is not None:
-            return self.images[:count]
-        return np.stack(list(self.on_disk.take(count).as_numpy_iterator()))
+            images = tf.constant(self.images)
+            return lambda rows: tf.gather(images, rows)
+
+        def read(rows: tf.Tensor) -> tf.Tensor:
+            return tf.ensure_shape(tf.numpy_function(self.rows, [rows], tf.float32), (None, *self.shape))
+
+        return read
+
+
+def _parts(rows: tf.Tensor, share: Share) -> tf.data.Dataset:
+    parts = tf.reshape(rows, [share.replicas, -1])
+    return tf.data.Dataset.from_tensor_slices(parts[share.first : share.first + share.local])
 
 
 def load_images(
-    patterns: Sequence[str], transform: tft.TFTransformOutput, *, cache_mb: int, cache_path: str
+    patterns: Sequence[str], transform: tft.TFTransformOutput, *, cache_mb: float, cache_path: str
 ) -> ImageSet:
-    """Decode a split once; up to `cache_mb` it stays in memory, beyond that it goes to `cache_path`."""
+    """Decode a split once; up to `cache_mb` it stays in memory, beyond that it goes to the file `cache_path`."""
     count = count_records(patterns)
     batches = decoded_batches(patterns, transform)
     shape = tuple(batches.element_spec.shape[1:])
     size_mb = count * int(np.prod(shape)) * 4 / 2**20
-    if size_mb > cache_mb:
-        _LOG.warning("%d images take %.0f MB, more than trainer.cache_mb %d: cached on disk", count, size_mb, cache_mb)
-        return ImageSet(count, None, batches.unbatch().cache(cache_path))
-    images = np.empty((count, *shape), np.float32)
-    row = 0
-    for batch in batches:
-        images[row : row + len(batch)] = batch.numpy()
-        row += len(batch)
-        if row % (40 * _DECODE_BATCH) == 0:
-            _LOG.info("images decoded", extra={"done": row, "total": count, "unit": "images"})
-    return ImageSet(count, images)
+    in_memory = size_mb <= cache_mb
+    if not in_memory:
+        _LOG.warning(
+            "%d images take %.4g MB, more than the %.4g MB left of trainer.cache_mb: they are read from disk, %s",
+            *(count, size_mb, cache_mb, cache_path),
+        )
+    images = np.empty((count, *shape), np.float32) if in_memory else None
+    with Path(os.devnull if in_memory else cache_path).open("wb") as file:
+        row = 0
+        for batch in batches:
+            if images is not None:
+                images[row : row + len(batch)] = batch.numpy()
+            else:
+                file.write(batch.numpy().tobytes())
+            row += len(batch)
+            if row % (40 * _DECODE_BATCH) == 0:
+                _LOG.info("images decoded", extra={"done": row, "total": count, "unit": "images"})
+    return ImageSet(count, shape, images, "" if in_memory else cache_path)
 
 
 def _files(patterns: Sequence[str]) -> list[str]:

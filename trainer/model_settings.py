@@ -43,7 +43,7 @@ class SparsitySettings(BaseModel):
 
     kind: Literal["l1", "kl"] = "l1"
     """`l1`: a rectified latent with a price on its sum. `kl`: a sigmoid latent whose mean activity is `target`."""
-    weight: float = Field(0.1, ge=0)
+    weight: float = Field(0.5, ge=0)
     """Beside a reconstruction loss that is summed over pixels, as in the papers."""
     target: float = Field(0.05, gt=0, lt=1)
     """With `kl`: the share of images for which a unit is active."""

@@ -1,6 +1,5 @@
 """TFX Trainer's entry point: train, export the model to be calibrated and the controls that the gate needs."""
 
-import tempfile
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,16 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from schema.artifacts import PICTURE_FILE
 from trainer.callbacks import PICTURES, originals_over_reconstructions, write_picture
+from trainer.checkpoint import remove_checkpoint
 from trainer.controls import export_controls
-from trainer.dataset import Images, ImageSet, PixelConstants, load_images, pixel_constants
+from trainer.dataset import Images, ImageSet, PixelConstants, pixel_constants
+from trainer.distribution import on_several_machines
+from trainer.fit import fit, fit_on_several_machines, loaded_splits, settings_of, training_folder
 from trainer.models import build_autoencoder
-from trainer.settings import ImageSettings, TrainerSettings
+from trainer.projector import write_projector
+from trainer.settings import ImageSettings
 from trainer.tracing import keep_autograph_out_of_keras
 from trainer.trained_model import TrainedModel, export_trained
-from trainer.training import train_autoencoder
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -25,27 +27,16 @@ def run_fn(fn_args: FnArgs) -> None:
     keep_autograph_out_of_keras()
     config = fn_args.custom_config
     image = ImageSettings.model_validate(config["image"])
-    settings = TrainerSettings.model_validate(config["trainer"])
+    settings = settings_of(fn_args)
+    if on_several_machines(settings):
+        fit_on_several_machines(fn_args)
     transform = tft.TFTransformOutput(fn_args.transform_output)
     constants = pixel_constants(fn_args.train_files, transform)
 
-    with tempfile.TemporaryDirectory() as cache:
-        train = load_images(fn_args.train_files, transform, cache_mb=settings.cache_mb, cache_path=f"{cache}/train")
-        held_out = load_images(fn_args.eval_files, transform, cache_mb=settings.cache_mb, cache_path=f"{cache}/eval")
-
+    with loaded_splits(fn_args) as (train, held_out):
         keras.utils.set_random_seed(config["seed"] + 1)
         untrained = build_autoencoder(image, settings)
-        keras.utils.set_random_seed(config["seed"])
-        autoencoder = build_autoencoder(image, settings)
-        history = train_autoencoder(
-            autoencoder,
-            train,
-            held_out,
-            constants,
-            settings,
-            seed=config["seed"],
-            log_dir=fn_args.model_run_dir,
-        )
+        autoencoder, history = fit(fn_args, train, held_out, constants)
 
         shared = {
             "transform_layer": transform.transform_features_layer(),
@@ -63,6 +54,7 @@ def run_fn(fn_args: FnArgs) -> None:
         )
         record = {
             **config,
+            "trainer": settings.model_dump(mode="json"),  # with what the Tuner chose
             "tensorflow": tf.__version__,
             "latent_dim": autoencoder.latent_dim,
             "parameters": autoencoder.model.count_params(),
@@ -71,6 +63,8 @@ def run_fn(fn_args: FnArgs) -> None:
         export_trained(TrainedModel(autoencoder, **shared), fn_args.serving_model_dir, record=record)
         grid = originals_over_reconstructions(autoencoder, held_out.sample(PICTURES), constants)
         write_picture(grid, image.height_px, f"{fn_args.model_run_dir}/{PICTURE_FILE}")
+        write_projector(f"{fn_args.model_run_dir}/projector", autoencoder, held_out, constants, fn_args.eval_files)
+    remove_checkpoint(training_folder(fn_args))
 
 
 def _mean_image(train: ImageSet, constants: PixelConstants) -> Images:

@@ -33,16 +33,67 @@ class ImageSettings(BaseModel):
         return self.height_px * self.width_px * self.channels
 
 
+class AugmentationSettings(BaseModel):
+    """Random changes to training images, each image's own in every epoch; the target is the changed image."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shift_px: float = Field(0.0, ge=0)
+    """Moved by up to so many pixels in each direction."""
+    rotate_degrees: float = Field(0.0, ge=0, le=180)
+    """Turned by up to so much either way."""
+    flip_horizontal: bool = False
+    """Half of the images mirrored left to right."""
+    flip_vertical: bool = False
+    """Half of the images mirrored top to bottom."""
+    brightness: float = Field(0.0, ge=0, le=1)
+    """Up to so much added to or taken from every pixel in [0, 1]."""
+
+    @property
+    def changes_nothing(self) -> bool:
+        return self == AugmentationSettings()
+
+
 class TrainerSettings(ModelSettings):
     """The model and how it is trained; unset fields take the preset's values."""
 
     batch_size: int = Field(256, ge=1)
     epochs: int = Field(5, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
+    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
+    """`cosine` falls to 0 over all epochs."""
+    warmup_epochs: float = Field(0.0, ge=0)
+    """Epochs, or parts of one, in which the learning rate rises from 0."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Longest gradient, all weights together; a longer one is scaled down. null: any."""
+    weight_averaging: float | None = Field(None, gt=0, lt=1)
+    """Momentum of an exponential moving average of the weights (0.999, say), which becomes the model at the end."""
+    augmentation: AugmentationSettings = AugmentationSettings()
+    distribution: Literal["auto", "mirrored", "multi_worker"] = "auto"
+    """All devices of this machine, or of the machines in TF_CONFIG; `auto`: whichever there are."""
+    warm_start: bool = False
+    """Begin with the weights of the model that was blessed last, if it has the same architecture."""
+    checkpoint_folder: str | None = None
+    """Where interrupted training is kept; null: beside the pipeline's artifacts. For pods, a shared folder."""
+    checkpoint_seconds: float = Field(60.0, gt=0)
+    """Longest work that a killed run loses; training is saved after every epoch too."""
     early_stopping_patience: int | None = Field(None, ge=1)
     """Epochs without a better validation loss before training stops; the best epoch's weights are kept."""
     cache_mb: int = Field(2048, ge=0)
     """Decoded images up to this size stay in memory; beyond it they are cached on disk."""
+
+    @model_validator(mode="after")
+    def _check_training(self) -> "TrainerSettings":
+        if self.weight_averaging and self.early_stopping_patience:
+            raise ValueError(
+                "trainer.weight_averaging and trainer.early_stopping_patience exclude each other: the epochs are "
+                "compared without the average; unset one"
+            )
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"trainer.warmup_epochs {self.warmup_epochs} leaves none of the {self.epochs} epochs; lower it"
+            )
+        return self
 
 
 class CalibrationSettings(BaseModel):

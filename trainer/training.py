@@ -1,13 +1,24 @@
 """Fit an autoencoder to a split of images."""
 
+import math
+from collections.abc import Callable
+
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer.callbacks import PICTURES, ReportProgress, StopWhenDiverged, WritePictures
+from trainer.augmentation import augment
+from trainer.callbacks import ReportProgress, StopWhenDiverged, WriteSummaries
+from trainer.checkpoint import Resumable
 from trainer.dataset import ImageSet, PixelConstants
+from trainer.distribution import is_chief, share_of
 from trainer.losses import error_per_image, weighted_loss
 from trainer.models import Autoencoder, pays_to_compile
+from trainer.optimization import make_optimizer
 from trainer.settings import TrainerSettings
+
+_STEPS_PER_CALL = 16
+"""Steps between two returns to Python, where the loss is looked at and a checkpoint may be due."""
+Pair = tuple[tf.Tensor, tf.Tensor]
 
 
 def train_autoencoder(
@@ -18,36 +29,95 @@ def train_autoencoder(
     settings: TrainerSettings,
     *,
     seed: int,
-    log_dir: str,
+    log_dir: str | None = None,
+    checkpoint_folder: str | None = None,
 ) -> dict[str, list[float]]:
-    """Fit in place; the target of a normalised image is its pixels in [0, 1]. Returns the loss curves."""
+    """Fit in place; the target of a normalised image is its pixels in [0, 1]. Returns the loss curves.
 
-    @tf.autograph.experimental.do_not_convert
-    def with_target(normalised: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return normalised, constants.to_pixels(normalised)
-
-    loss = weighted_loss(settings.loss)
-    autoencoder.model.compile(
-        optimizer=keras.optimizers.Adam(settings.learning_rate),
-        loss=lambda pixels, reconstruction: loss(pixels, reconstruction),
-        metrics=[keras.metrics.MeanMetricWrapper(error_per_image, name="error")],
-        jit_compile=pays_to_compile(settings),
-    )
-    callbacks = [
-        StopWhenDiverged(),
-        keras.callbacks.TensorBoard(log_dir, write_graph=False),
-        WritePictures(f"{log_dir}/pictures", autoencoder, held_out.sample(PICTURES), constants),
-        ReportProgress(),
-    ]
+    It trains on the devices of the strategy in whose scope the model was built. Given a `checkpoint_folder`, it goes
+    on from what an interrupted call left there, to the same weights, and notes there that it has finished.
+    """
+    model, batch_size = autoencoder.model, settings.batch_size
+    strategy = model.distribute_strategy
+    share, steps = share_of(strategy, batch_size), train.steps(batch_size)
+    _compile(model, settings, steps_per_epoch=steps)
+    stopping = None
     if settings.early_stopping_patience:
-        callbacks.append(
-            keras.callbacks.EarlyStopping(patience=settings.early_stopping_patience, restore_best_weights=True)
-        )
-    history = autoencoder.model.fit(
-        train.batches(settings.batch_size, shuffle_seed=seed).map(with_target),
-        validation_data=held_out.batches(settings.batch_size).map(with_target),
-        epochs=settings.epochs,
-        callbacks=callbacks,
-        verbose=0,
+        stopping = keras.callbacks.EarlyStopping(patience=settings.early_stopping_patience, restore_best_weights=True)
+    resumable = Resumable(
+        model,
+        checkpoint_folder,
+        steps_per_epoch=steps,
+        every_seconds=settings.checkpoint_seconds,
+        stopping=stopping,
     )
-    return {name: [float(value) for value in values] for name, values in history.history.items()}
+    if not resumable.position.finished:
+        training = train.training_batches(
+            _with_target(constants, settings, seed),
+            batch_size,
+            seed=seed,
+            epochs=settings.epochs,
+            first_step=resumable.position.step,
+            share=share,
+        )
+        validation = held_out.batches(batch_size, share=share).map(lambda images: (images, constants.to_pixels(images)))
+        reports: list[keras.callbacks.Callback] = [ReportProgress()]
+        if log_dir:
+            reports += [
+                keras.callbacks.TensorBoard(log_dir, write_graph=False),
+                WriteSummaries(
+                    log_dir, autoencoder, held_out, constants, settings, images_per_epoch=steps * batch_size
+                ),
+            ]
+        model.fit(
+            _distributed(strategy, training),
+            validation_data=_distributed(strategy, validation),
+            steps_per_epoch=steps,
+            validation_steps=math.ceil(held_out.count / batch_size),
+            epochs=settings.epochs,
+            callbacks=[
+                StopWhenDiverged(),
+                *(reports if is_chief() else []),
+                *([stopping] if stopping else []),
+                resumable,
+            ],
+            verbose=0,
+        )
+        resumable.finish()
+    return resumable.position.history
+
+
+def _compile(model: keras.Model, settings: TrainerSettings, *, steps_per_epoch: int) -> None:
+    loss = weighted_loss(settings.loss)
+    strategy = model.distribute_strategy
+    with strategy.scope():
+        model.compile(
+            optimizer=make_optimizer(settings, steps_per_epoch=steps_per_epoch),
+            loss=lambda pixels, reconstruction: loss(pixels, reconstruction),
+            metrics=[keras.metrics.MeanMetricWrapper(error_per_image, name="error")],
+            # Gradients that are summed over devices cannot be compiled with the rest.
+            jit_compile=pays_to_compile(settings) and strategy.num_replicas_in_sync == 1,
+            steps_per_execution=_STEPS_PER_CALL,
+        )
+
+
+def _with_target(
+    constants: PixelConstants, settings: TrainerSettings, seed: int
+) -> Callable[[tf.Tensor, tf.Tensor], Pair]:
+    """(global step, normalised images) -> (the model's input, its target), augmented if so configured."""
+
+    def pair(step: tf.Tensor, images: tf.Tensor) -> Pair:
+        pixels = constants.to_pixels(images)
+        if settings.augmentation.changes_nothing:
+            return images, pixels
+        pixels = augment(pixels, settings.augmentation, tf.stack([tf.cast(seed, tf.int64), step]))
+        return constants.normalise(pixels), pixels
+
+    return tf.autograph.experimental.do_not_convert(pair)
+
+
+def _distributed(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The dataset's elements in turn for this process's replicas."""
+    if strategy.num_replicas_in_sync == 1:
+        return dataset
+    return strategy.distribute_datasets_from_function(lambda _: dataset)

@@ -11,21 +11,34 @@ from pathlib import Path
 
 import pytest
 
+from bench.images import write_made_images
+
 REPOSITORY = Path(__file__).parent.parent.parent
 ON_BEAM = ["ImageExampleGen", "StatisticsGen", "Transform", "Evaluator"]
 
 pytestmark = pytest.mark.cluster
 
 
-def run(root, *beam_options):
-    """The --json document of a run on 1,797 digits, in four shards, whose constants are found by analysis."""
+def run(root, *beam_options, settings=()):
+    """The --json document of a run on 2,800 made pictures, in six shards, whose constants are found by analysis."""
+    write_made_images(root / "images", 2_800, seed=0)
     settings = [
+        *settings,
         f"root={root}",
+        f"data.path={root / 'images'}",
         "data.images_per_shard=500",
         "image.normalisation=zscore",
-        "trainer.epochs=20",
+        "trainer.epochs=3",
+        "evaluation.thresholds=[]",
     ]
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "run", "configs/digits.yaml", "--json"]
+    command = [
+        sys.executable,
+        "-c",
+        "from pipeline.cli import main; main()",
+        "run",
+        "configs/mnist-dense.yaml",
+        "--json",
+    ]
     overrides = [argument for setting in settings for argument in ("--set", setting)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     ran = subprocess.run(
@@ -43,16 +56,17 @@ def here(tmp_path_factory):
     return run(tmp_path_factory.mktemp("here"), "--direct_running_mode=in_memory")
 
 
-@pytest.fixture(scope="module", params=["behind a job service", "two at once", "all work done twice"])
+@pytest.fixture(scope="module", params=["behind a job service", "two at once", "work done twice"])
 def there(request, tmp_path_factory):
     """A run whose Beam steps were done by workers in other processes, or begun again like those of a lost worker."""
-    options = {
-        "two at once": ["--direct_running_mode=multi_processing", "--direct_num_workers=2"],
-        # Beam throws away what each bundle put out, and processes it anew.
-        "all work done twice": ["--direct_runner_bundle_repeat=1"],
-    }
-    given = options.get(request.param) or request.getfixturevalue("job_service")
-    return run(tmp_path_factory.mktemp("there"), *given)
+    root = tmp_path_factory.mktemp("there")
+    if request.param == "work done twice":
+        # Beam throws away what each bundle put out, and processes it anew. Not for Transform: see docs/scale.md.
+        twice = {name: ["--direct_runner_bundle_repeat=1"] for name in ON_BEAM if name != "Transform"}
+        return run(root, settings=[f"beam.components={json.dumps(twice)}"])
+    if request.param == "two at once":
+        return run(root, "--direct_running_mode=multi_processing", "--direct_num_workers=2")
+    return run(root, *request.getfixturevalue("job_service"))
 
 
 def outputs(document, pattern):
@@ -70,7 +84,7 @@ def test_every_step_ran(there):
 
 def test_splits_are_the_same_bytes(here, there):
     ours, theirs = (outputs(document, "ImageExampleGen/examples/*/Split-*/*") for document in (here, there))
-    assert len(ours) == 3 * 4
+    assert sorted(name.split("/")[0] for name in ours) == ["Split-eval"] * 5 + ["Split-test"] + ["Split-train"] * 5
     assert {name: path.read_bytes() for name, path in ours.items()} == {
         name: path.read_bytes() for name, path in theirs.items()
     }
@@ -109,7 +123,7 @@ def test_transform_finds_the_same_constants(here, there):
         return pixel_constants([f"{examples}/*"], tft.TFTransformOutput(str(graph)))
 
     ours, theirs = constants(here), constants(there)
-    assert 0.2 < ours.offset[0] < 0.4
+    assert 0.3 < ours.offset[0] < 0.45
     assert theirs.offset == pytest.approx(ours.offset, rel=1e-6)
     assert theirs.scale == pytest.approx(ours.scale, rel=1e-6)
 

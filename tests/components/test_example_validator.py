@@ -10,7 +10,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import schema_utils
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.example_gen import to_example
+from components.example_bytes import serialize
 from components.example_validator import StrictExampleValidatorExecutor
 from components.image_files import StoredImage
 from components.image_sources import DataError, SourceImage
@@ -24,7 +24,8 @@ SCHEMA_TEXT = Path(__file__).parents[2].joinpath("schema/schema.pbtxt").read_tex
 def example(**stored):
     fitting = {"encoded": b"", "height_px": 8, "width_px": 8, "channels": 1, "mean_intensity": 0.5, "contrast": 0.2}
     fitting["pixel_digest"] = b""
-    return to_example(SourceImage("a", "cat", None, 0, StoredImage(**{**fitting, **stored}), mask=b""))
+    image = SourceImage("a", "cat", None, 0, StoredImage(**{**fitting, **stored}), mask=b"")
+    return tf.train.Example.FromString(serialize(image))
 
 
 def validate(tmp_path, examples):

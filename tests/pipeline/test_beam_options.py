@@ -74,7 +74,7 @@ def test_what_follows_the_dashes_is_told_from_a_misplaced_argument():
 def test_a_setup_file_carries_all_our_code_to_the_workers(tmp_path):
     from apache_beam.runners.portability.stager import Stager
 
-    [archive] = Stager._build_setup_package(str(REPOSITORY / "setup.py"), str(tmp_path))
+    archive = Stager._build_setup_package(str(REPOSITORY / "setup.py"), str(tmp_path))
     with tarfile.open(archive) as package:
         names = {"/".join(Path(name).parts[1:]) for name in package.getnames()}
     packages = ("schema", "components", "trainer", "pipeline", "serving")

@@ -219,7 +219,6 @@ def test_a_root_that_pods_do_not_share_is_refused(root: str) -> None:
             {"data": {"source": "folder", "path": "/home/me/images"}},
             "data.path: /home/me/images lies on this",
         ),
-        ({"data": {"source": "folder", "path": "s3://bucket/images"}}, "images are files"),
         ({"push": {"destination": "/models"}}, "push.destination: /models lies on this machine"),
     ],
 )

@@ -8,18 +8,19 @@ from tfx.dsl.io import fileio
 from tfx.types import standard_artifacts
 from tfx.utils import io_utils
 
+from components import object_store
+from components.object_store import REHEARSAL_STORE_VARIABLE
 from components.pushed_baseline import LatestPushedModelExecutor, newest_version
 from pipeline import kubeflow_object_store
-from pipeline.kubeflow_names import REHEARSAL_STORE_VARIABLE
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv(REHEARSAL_STORE_VARIABLE, str(tmp_path))
-    kubeflow_object_store.store.cache_clear()
+    object_store.store.cache_clear()
     kubeflow_object_store.register({})
     yield tmp_path
-    kubeflow_object_store.store.cache_clear()
+    object_store.store.cache_clear()
 
 
 def _model(folder: Path) -> Path:
@@ -85,4 +86,4 @@ def test_the_baseline_is_laid_out_as_the_evaluator_reads_it(store: Path, tmp_pat
     ],
 )
 def test_the_usual_variables_say_where_the_store_is(environment: dict[str, str], options: dict[str, str]) -> None:
-    assert kubeflow_object_store.connection_options(environment) == options
+    assert object_store.connection_options(environment) == options

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from components.object_store import REHEARSAL_STORE_VARIABLE
 from pipeline.kubeflow_driver import NotPlayedError, Records, RefusedError, remembered
-from pipeline.kubeflow_names import REHEARSAL_STORE_VARIABLE
 from pipeline.kubeflow_rehearsal import TaskOutcome, load_package, open_rehearsal, ordered_tasks
 
 WRITE = """

@@ -1,62 +1,14 @@
-"""The object store over the real protocol: moto's server on this machine stands in for S3."""
+"""The object store over the real protocol; see conftest.py."""
 
-import os
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from pyarrow import fs as arrow
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
+from components.push_destination import digest_of, push, rollback, versions, withdrawn
 from components.pushed_baseline import newest_version
-from pipeline import kubeflow_object_store
 from pipeline.kubeflow_launcher import download, upload
-from pipeline.kubeflow_names import REHEARSAL_STORE_VARIABLE
-
-MOTO_SERVER = Path(sys.executable).with_name("moto_server")
-START_TIMEOUT_S = 30
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [MOTO_SERVER, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        assert server.poll() is None, f"{MOTO_SERVER} ended with status {server.returncode}"
-        time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
-    server.terminate()
-    server.wait()
-
-
-@pytest.fixture
-def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[arrow.S3FileSystem]:
-    for variable, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "someone",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-    }.items():
-        monkeypatch.setenv(variable, value)
-    monkeypatch.delenv(REHEARSAL_STORE_VARIABLE, raising=False)
-    options = kubeflow_object_store.connection_options(os.environ)
-    arrow.S3FileSystem(**options, allow_bucket_creation=True).create_dir("bucket")
-    kubeflow_object_store.store.cache_clear()
-    kubeflow_object_store.register({})
-    yield kubeflow_object_store.connect(os.environ)
-    kubeflow_object_store.store.cache_clear()
 
 
 def _model(folder: Path) -> Path:
@@ -85,3 +37,17 @@ def test_an_artifact_travels_without_its_empty_folders(s3: arrow.S3FileSystem, t
     download(s3, "s3://bucket/run/model", tmp_path / "pod")
     found = {path.relative_to(tmp_path / "pod").as_posix() for path in (tmp_path / "pod").rglob("*")}
     assert found == {"saved_model.pb", "variables", "variables/variables.index"}
+
+
+def test_a_push_is_rolled_back_listed_and_kept_from_coming_back(s3: arrow.S3FileSystem, tmp_path: Path) -> None:
+    destination = "s3://bucket/rolled/back"
+    for name in ("earlier", "later"):
+        model = _model(tmp_path / name)
+        (model / "variables" / "variables.index").write_bytes(name.encode())
+        push(str(model), destination, check=lambda folder: None)
+    done = rollback(destination, check=lambda folder: None)
+    newest, left, returned_to = versions(destination)
+    assert (done.left.number, done.returned_to, done.pushed.path) == (left.number, returned_to, newest.path)
+    assert newest.digest == returned_to.digest == digest_of(str(tmp_path / "earlier"))
+    assert [*withdrawn(destination)] == [left.digest] == [digest_of(str(tmp_path / "later"))]
+    assert newest_version(destination) == newest.path

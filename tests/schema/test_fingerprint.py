@@ -34,6 +34,7 @@ def fingerprints(folder):
     ("edited", "changed"),
     [
         ("trainer/models.py", {"trainer.module"}),
+        ("trainer/families/noise.py", {"trainer.module"}),
         ("trainer/preprocessing.py", {"trainer.preprocessing", "trainer.module"}),
         ("components/splits.py", {"components.example_gen"}),
         ("components/metrics.py", {"components.evaluator"}),

@@ -64,14 +64,47 @@ def test_normalising_undoes_the_undoing(written, images):
     assert np.asarray(constants.normalise(constants.to_pixels(normalised))) == pytest.approx(normalised, abs=1e-6)
 
 
-def test_shuffling_is_seeded_loses_nothing_and_changes_each_epoch(images):
-    def epochs(seed):
-        batches = images.batches(32, shuffle_seed=seed)
-        return [np.concatenate([batch.numpy() for batch in batches]) for _ in range(2)]
+def test_batches_come_in_file_order_the_last_one_smaller(images):
+    batches = [batch.numpy() for batch in images.batches(128)]
+    assert [len(batch) for batch in batches] == [128, 128, 44]
+    assert np.array_equal(np.concatenate(batches), images.sample(COUNT))
 
-    first, second = epochs(1)
-    assert np.array_equal(np.sort(first, axis=0), np.sort(images.sample(COUNT), axis=0))
+
+def stream(images, **kwargs):
+    """[(step, images)] of two epochs of 9 steps."""
+    batches = images.training_batches(lambda step, images: (step, images), 32, epochs=2, **kwargs)
+    return [(int(step), batch.numpy()) for step, batch in batches]
+
+
+def test_an_epoch_shows_no_image_twice_and_another_has_another_order(images):
+    batches = stream(images, seed=1)
+    assert [step for step, _ in batches] == list(range(18))
+    first, second = (np.concatenate([batch for _, batch in batches[i : i + 9]]) for i in (0, 9))
+    known = {image.tobytes() for image in images.sample(COUNT)}
+    for epoch in (first, second):
+        seen = {image.tobytes() for image in epoch}
+        assert len(seen) == 288
+        assert seen <= known
     assert not np.array_equal(first, second)
-    again = epochs(1)
-    assert np.array_equal(first, again[0])
-    assert np.array_equal(second, again[1])
+    assert not np.array_equal(first, np.concatenate([batch for _, batch in stream(images, seed=2)[:9]]))
+
+
+@pytest.mark.parametrize("first_step", [1, 9, 13])
+def test_the_stream_can_be_entered_at_any_step(images, first_step):
+    whole, rest = stream(images, seed=1), stream(images, seed=1, first_step=first_step)
+    assert [step for step, _ in rest] == list(range(first_step, 18))
+    assert all(np.array_equal(ours, theirs) for (_, ours), (_, theirs) in zip(rest, whole[first_step:], strict=True))
+
+
+def test_memory_and_disk_give_the_same_batches(written, tmp_path):
+    sets = [load_images(*written, cache_mb=mb, cache_path=str(tmp_path / "cache")) for mb in (100, 0)]
+    assert [images.images is None for images in sets] == [False, True]
+    in_memory, on_disk = (stream(images, seed=1) for images in sets)
+    assert all(np.array_equal(ours, theirs) for (_, ours), (_, theirs) in zip(in_memory, on_disk, strict=True))
+
+
+def test_falling_back_to_disk_is_told_with_the_setting_that_avoids_it(written, tmp_path, caplog):
+    load_images(*written, cache_mb=0.01, cache_path=str(tmp_path / "cache"))
+    assert "300 images take 0.02289 MB" in caplog.text
+    assert "trainer.cache_mb" in caplog.text
+    assert (tmp_path / "cache").stat().st_size == COUNT * 4 * 5 * 4

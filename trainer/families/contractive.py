@@ -70,7 +70,9 @@ class TransposedDense(keras.layers.Layer):
         super().__init__()
         self._tied_to = tied_to
         self._activation = keras.activations.get(activation)
-        self._bias = self.add_weight(name="bias", shape=(tied_to.kernel.shape[0],), initializer="zeros")
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        self._bias = self.add_weight(name="bias", shape=(self._tied_to.kernel.shape[0],), initializer="zeros")
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return self._activation(tf.matmul(inputs, self._tied_to.kernel, transpose_b=True) + self._bias)

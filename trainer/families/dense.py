@@ -32,13 +32,13 @@ def dense_encoder(shape: Shape, settings: ModelSettings, outputs: int, *, activa
     )
 
 
-def dense_decoder(shape: Shape, settings: ModelSettings, *, unit_rows: bool = False) -> keras.Model:
+def dense_decoder(shape: Shape, settings: ModelSettings, *, bounded: bool = False) -> keras.Model:
     """Latent [B, Z] -> [B, H, W, C] in [0, 1].
 
-    `unit_rows`: each latent number's weights on the pixels keep length one.
+    `bounded`: the weights of each latent number on the image's values keep a root mean square of at most one.
     """
     layers = keras.layers
-    constraint = keras.constraints.UnitNorm(axis=1) if unit_rows else None
+    constraint = keras.constraints.MaxNorm(math.prod(shape) ** 0.5, axis=1) if bounded else None
     return keras.Sequential(
         [
             layers.Input((settings.latent_size,)),

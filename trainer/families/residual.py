@@ -15,7 +15,7 @@ from trainer.families.convolutional import margins_to_multiple, smallest_map
 from trainer.model_settings import ModelSettings
 
 _LARGEST_MAP_PX = 8
-_FIRST_FILTERS, _MOST_FILTERS = 32, 256
+_FIRST_FILTERS, _MOST_FILTERS = 32, 64
 
 
 def residual(shape: Shape, settings: ModelSettings) -> Autoencoder:
@@ -24,7 +24,7 @@ def residual(shape: Shape, settings: ModelSettings) -> Autoencoder:
 
 
 def filters_for(shape: Shape) -> tuple[int, ...]:
-    """Stages down to a map of at most 8x8: 32 filters at half size, doubling to 256."""
+    """Stages down to a map of at most 8x8: 32 filters at half size, 64 below."""
     stages = max(1, math.ceil(math.log2(max(shape[:2]) / _LARGEST_MAP_PX)))
     return tuple(min(_FIRST_FILTERS * 2**stage, _MOST_FILTERS) for stage in range(stages))
 

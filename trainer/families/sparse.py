@@ -15,11 +15,11 @@ _EPSILON = 1e-6
 
 
 def sparse(shape: Shape, settings: ModelSettings) -> Autoencoder:
-    """One layer each way. With L1 the decoder's rows keep length one: else small latents would evade the penalty."""
+    """One layer each way. With L1 the decoder's weights are bounded: else tiny latents would evade the penalty."""
     sparsity = settings.sparsity or SparsitySettings()
     rectified = sparsity.kind == "l1"
     encoder = dense_encoder(shape, settings, settings.latent_size, activation="relu" if rectified else "sigmoid")
-    decoder = dense_decoder(shape, settings, unit_rows=rectified)
+    decoder = dense_decoder(shape, settings, bounded=rectified)
     latent = SparsityPenalty(sparsity, weight_per_value(sparsity.weight, shape))(encoder.output)
     return join(encoder, decoder, latent=latent)
 

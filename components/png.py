@@ -1,0 +1,38 @@
+"""Many small arrays -> PNG files (ISO/IEC 15948): an image library spends several times as long on each."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_COLOUR_TYPE: Final = {1: 0, 3: 2}
+_NO_FILTER, _UP = 0, 2
+
+
+def encode_png(images: npt.NDArray[np.uint8]) -> Iterator[bytes]:
+    """[N, H, W, C] with C of 1 or 3 -> N files, each with the one filter of two that leaves smaller numbers."""
+    count, height_px, width_px, channels = images.shape
+    header = struct.pack(">IIBBBBB", width_px, height_px, 8, _COLOUR_TYPE[channels], 0, 0, 0)
+    head, end = _SIGNATURE + _chunk(b"IHDR", header), _chunk(b"IEND", b"")
+    plain = images.reshape(count, height_px, width_px * channels)
+    above = plain.copy()
+    above[:, 1:] -= plain[:, :-1]
+    row_filter = np.where(2 * _magnitude(above) < _magnitude(plain), _UP, _NO_FILTER).astype(np.uint8)
+    scanlines = np.empty((count, height_px, 1 + width_px * channels), np.uint8)
+    scanlines[:, :, 0] = row_filter[:, None]
+    scanlines[:, :, 1:] = np.where(row_filter[:, None, None] == _UP, above, plain)
+    for lines in scanlines:
+        yield head + _chunk(b"IDAT", zlib.compress(lines.data, level=1)) + end
+
+
+def _magnitude(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Per image, the sum of its bytes' distances from 0, where 255 is next to it: libpng's measure of a filter."""
+    return np.minimum(rows, np.uint8(0) - rows).sum(axis=(1, 2), dtype=np.int64)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))

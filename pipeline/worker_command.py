@@ -1,0 +1,42 @@
+"""`autoencoder worker`: what the other machines run while one of them runs the pipeline."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from pipeline.exit_codes import BAD_USAGE
+from pipeline.keras_flavour import use_keras_2
+from schema.artifacts import JOB_FILE
+
+_POLL_S = 1.0
+
+
+@click.command()
+@click.argument("run_folder", type=click.Path(path_type=Path))
+@click.option("--wait", "wait_s", type=float, default=3600.0, show_default=True, help="Seconds to wait for training.")
+def worker(run_folder: Path, wait_s: float) -> None:
+    """Take part in the training of the run in RUN_FOLDER, as the worker that TF_CONFIG names.
+
+    RUN_FOLDER lies on a disk that all machines share. Ends when training has ended; fails when another machine is lost.
+    """
+    task = json.loads(os.environ.get("TF_CONFIG") or "{}").get("task")
+    if not task:
+        click.echo(
+            "TF_CONFIG is not set: it must name the cluster and this worker's task; see docs/training.md", err=True
+        )
+        sys.exit(BAD_USAGE)
+    job = run_folder.absolute() / "artifacts" / "Trainer" / JOB_FILE
+    click.echo(f"{task['type']} {task['index']}: waiting for {job}")
+    deadline = time.monotonic() + wait_s
+    while not job.exists():
+        if time.monotonic() > deadline:
+            click.echo(f"no training began within {wait_s:.0f} s", err=True)
+            sys.exit(1)
+        time.sleep(_POLL_S)
+    use_keras_2()
+    sys.exit(subprocess.run([sys.executable, "-m", "trainer.worker", str(job)], check=False).returncode)

@@ -1,0 +1,98 @@
+"""How the scores of what was asked are spread, against those that the model was calibrated with: counts only."""
+
+import json
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from schema.artifacts import RECORD_FILE
+
+Array = np.ndarray[Any, Any]
+EDGES: Final = 200
+"""A difference between two distributions is seen to within half a percent."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the model's record says: held-out normal `scores`, ascending, of `images`, and the threshold from them."""
+
+    scores: tuple[float, ...]
+    images: int
+    threshold: float
+    false_alarm_rate: float
+
+    @property
+    def edges(self) -> Array:
+        """Quantiles of the scores, ascending: a recorded score is counted below the first that it does not exceed."""
+        ranks = np.linspace(0, len(self.scores) - 1, EDGES).round().astype(int)
+        return np.unique(np.asarray(self.scores)[ranks])
+
+
+@dataclass(frozen=True)
+class ScoreCounts:
+    """Recorded scores: how many, how many above the threshold, and how many per interval between the edges."""
+
+    threshold: float
+    images: int
+    above_threshold: int
+    per_interval: tuple[int, ...]
+
+    def __add__(self, other: "ScoreCounts") -> "ScoreCounts":
+        return ScoreCounts(
+            self.threshold,
+            self.images + other.images,
+            self.above_threshold + other.above_threshold,
+            tuple(a + b for a, b in zip(self.per_interval, other.per_interval, strict=True)),
+        )
+
+
+def read_calibration(model: Path) -> Calibration | None:
+    """The calibration recorded in the SavedModel folder `model`; None where there is none, or none of its scores."""
+    try:
+        found = json.loads((model / RECORD_FILE).read_text(encoding="utf-8"))["calibration"]
+        scores = tuple(float(score) for score in found["scores"])
+        return Calibration(scores, found["images"], found["threshold"], found["false_alarm_rate"]) if scores else None
+    except (FileNotFoundError, NotADirectoryError, KeyError):
+        return None
+
+
+def count_scores(scores: Array, calibration: Calibration) -> ScoreCounts:
+    """The counts of `scores` [n]; one that is not a number is left out."""
+    finite = scores[~np.isnan(scores)]
+    per_interval = np.bincount(np.searchsorted(calibration.edges, finite), minlength=len(calibration.edges) + 1)
+    above = int((finite > np.float32(calibration.threshold)).sum())
+    return ScoreCounts(calibration.threshold, len(finite), above, tuple(map(int, per_interval)))
+
+
+class ScoreLog:
+    """The counts of one served version; safe for many threads."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        self._edges = calibration.edges
+        self._threshold = calibration.threshold
+        self._above = 0
+        self._per_interval = np.zeros(len(self._edges) + 1, np.int64)
+        self._lock = threading.Lock()
+
+    def add(self, scores: Array, is_anomaly: Array) -> None:
+        """Count the scores [n] of one answer."""
+        intervals = np.searchsorted(self._edges, scores[~np.isnan(scores)])
+        with self._lock:
+            np.add.at(self._per_interval, intervals, 1)
+            self._above += int(is_anomaly.sum())
+
+    def counts(self) -> ScoreCounts:
+        """Everything counted so far."""
+        with self._lock:
+            per_interval = tuple(map(int, self._per_interval))
+            return ScoreCounts(self._threshold, sum(per_interval), self._above, per_interval)
+
+    def write(self, target: Path) -> None:
+        """Write the counts as JSON, all at once."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        partial.write_text(json.dumps(asdict(self.counts())), encoding="utf-8")
+        partial.replace(target)

@@ -1,0 +1,151 @@
+"""Drift is found where the scores have moved, not where chance or the number of images explains it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy import stats
+
+from pipeline.drift_command import drift
+from pipeline.exit_codes import DONE, FAILED, REFUSED
+from schema.artifacts import RECORD_FILE
+from serving.client import score_images
+from serving.drift import ScoresError, drift_of, read_scores
+from serving.score_log import Calibration, ScoreCounts, ScoreLog, count_scores
+from serving.server import running_server
+from serving.settings import ServerSettings
+
+
+def _calibration(images: int = 1000, rate: float = 0.01, seed: int = 0) -> Calibration:
+    scores = np.sort(np.random.default_rng(seed).gamma(4, 0.01, images)).astype(np.float32)
+    rank = int(np.ceil((images + 1) * (1 - rate)))
+    return Calibration(tuple(map(float, scores)), images, float(scores[rank - 1]), rate)
+
+
+def _counts(calibration: Calibration, images: int, *, factor: float = 1.0, seed: int = 1) -> ScoreCounts:
+    scores = factor * np.random.default_rng(seed).gamma(4, 0.01, images)
+    return count_scores(scores.astype(np.float32), calibration)
+
+
+def test_distance_is_that_of_kolmogorov_and_smirnov() -> None:
+    """SciPy's statistic on the scores themselves, to within half a percent; alarms are counted exactly."""
+    calibration = _calibration()
+    scores = (1.3 * np.random.default_rng(2).gamma(4, 0.01, 5000)).astype(np.float32)
+    found = drift_of(count_scores(scores, calibration), calibration)
+    assert found.distance == pytest.approx(stats.ks_2samp(scores, calibration.scores).statistic, abs=0.006)
+    assert found.alarm_rate == (scores > np.float32(calibration.threshold)).mean()
+
+
+@pytest.mark.parametrize("images", [1, 30, 1000, 1_000_000])
+def test_images_like_the_calibrations_are_no_drift_however_many(images: int) -> None:
+    """Also a million, of which every difference would be significant."""
+    for seed in range(5):
+        calibration = _calibration(seed=100 + seed)
+        assert not drift_of(_counts(calibration, images, seed=seed), calibration).should_retrain
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_scores_that_moved_either_way_are_drift_once_there_are_enough(factor: float) -> None:
+    """Lower ones, too: whatever is sent now is not what the model was trained on. Three images say nothing yet."""
+    calibration = _calibration()
+    assert drift_of(_counts(calibration, 1000, factor=factor), calibration).should_retrain
+    if factor < 1:
+        assert not drift_of(_counts(calibration, 3, factor=factor), calibration).should_retrain
+
+
+def test_alarms_beyond_what_the_threshold_may_raise_are_drift() -> None:
+    """One in twenty images far out moves no distribution by ten points, and is five times the rate."""
+    calibration = _calibration()
+    scores = np.array(calibration.scores[:950] + (9.0,) * 50, np.float32)
+    found = drift_of(count_scores(scores, calibration), calibration)
+    assert found.distance_at_least == 0
+    assert found.should_retrain
+    assert "5.0% of 1,000 images raise an alarm" in found.sentence
+
+
+def test_bound_on_alarms_is_clopper_and_pearsons() -> None:
+    """As SciPy's own exact binomial test has it."""
+    calibration = _calibration()
+    counts = ScoreCounts(calibration.threshold, 500, 9, (500,) + (0,) * len(calibration.edges))
+    bound = stats.binomtest(9, 500, alternative="greater").proportion_ci(0.99, method="exact").low
+    assert drift_of(counts, calibration).alarm_rate_at_least == pytest.approx(bound)
+
+
+def test_log_counts_what_counting_at_once_counts() -> None:
+    """Answer by answer; a score that is not a number is left out."""
+    calibration = _calibration()
+    scores = np.random.default_rng(3).gamma(4, 0.02, 300).astype(np.float32)
+    log = ScoreLog(calibration)
+    for part in np.split(scores, 10):
+        log.add(np.append(part, np.float32("nan")), np.append(part > np.float32(calibration.threshold), False))
+    assert log.counts() == count_scores(scores, calibration)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """What `autoencoder drift` reads of a model: its record, and a file that says it is one."""
+    calibration = _calibration()
+    folder = tmp_path / "serving" / "5"
+    (folder / RECORD_FILE).parent.mkdir(parents=True)
+    record = {
+        "scores": calibration.scores,
+        "images": calibration.images,
+        "threshold": calibration.threshold,
+        "false_alarm_rate": calibration.false_alarm_rate,
+    }
+    (folder / RECORD_FILE).write_text(json.dumps({"calibration": record}))
+    (folder / "saved_model.pb").touch()
+    return folder
+
+
+def _jsonl(path: Path, factor: float, threshold: float) -> Path:
+    scores = factor * np.random.default_rng(4).gamma(4, 0.01, 500)
+    rows = [{"path": "a.png", "verdict": "normal", "score": score, "threshold": threshold} for score in scores]
+    failed = {"path": "b.png", "verdict": "failed", "score": None, "threshold": None}
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, failed]))
+    return path
+
+
+def test_command_says_it_in_a_sentence_and_by_its_exit_status(model: Path, tmp_path: Path) -> None:
+    """0 as before, 3 where it is time to re-train, 1 for another model's scores."""
+    threshold = _calibration().threshold
+
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        result = CliRunner().invoke(drift, [*map(str, arguments), "--model", str(model.parent)])
+        return result.exit_code, result.output
+
+    assert run(_jsonl(tmp_path / "same.jsonl", 1.0, threshold))[0] == DONE
+    code, text = run(_jsonl(tmp_path / "moved.jsonl", 3.0, threshold))
+    assert (code, text.startswith("Re-train")) == (REFUSED, True)
+    code, text = run("--json", tmp_path / "moved.jsonl")
+    assert (code, json.loads(text)["images"]) == (REFUSED, 500)
+    code, text = run(_jsonl(tmp_path / "others.jsonl", 1.0, 2 * threshold))
+    assert (code, "another model's" in text) == (FAILED, True)
+
+
+def test_server_records_scores_that_drift_reads(
+    image_model: Path,
+    settings_for: Callable[..., ServerSettings],
+    normal_png: bytes,
+    anomalous_png: bytes,
+    tmp_path: Path,
+) -> None:
+    """A file per version, written at the end at the latest; one that is no record is refused by name."""
+    record = image_model / "7" / RECORD_FILE
+    calibration = Calibration((0.0, 0.01, 0.02, 0.05), 4, 0.05, 0.2)
+    record.write_text(json.dumps({"calibration": vars(calibration)}))
+    try:
+        with running_server(settings_for(image_model, record_scores=tmp_path / "scores")) as address:
+            for server in (address.rest_url, address.grpc_url):
+                score_images([normal_png, normal_png, anomalous_png], server=server)
+    finally:
+        record.unlink()
+    counts = read_scores(tmp_path / "scores", calibration)
+    assert (counts.images, counts.above_threshold) == (6, 2)
+    assert counts.per_interval == (4, 0, 0, 0, 2)
+    (tmp_path / "scores" / "other.json").write_text("[]")
+    with pytest.raises(ScoresError, match=r"other\.json"):
+        read_scores(tmp_path / "scores", calibration)

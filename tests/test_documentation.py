@@ -1,0 +1,47 @@
+"""The documentation points at what exists, and names what a user meets."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.configuration import load_configuration
+from pipeline.graph import create_pipeline
+from pipeline.run import TROUBLESHOOTING
+
+REPOSITORY = Path(__file__).parent.parent
+PAGES = [
+    path
+    for path in sorted(REPOSITORY.rglob("*.md"))
+    if not {".venv", "node_modules", ".pytest_cache"} & set(path.relative_to(REPOSITORY).parts)
+]
+
+
+def anchors_of(page: Path) -> set[str]:
+    """GitHub's names for the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (page.parent / name) if name else page
+        assert linked.exists(), f"{page}: {target}"
+        assert not anchor or anchor in anchors_of(linked), f"{page}: {target}"
+
+
+def test_every_component_has_its_troubles_under_the_name_that_a_failure_prints() -> None:
+    configuration = load_configuration(REPOSITORY / "configs" / "digits.yaml")
+    graph = create_pipeline(configuration, data_fingerprint="", pipeline_root="/tmp/x", push_destination="/tmp/y")
+    names = {node.id.lower() for node in graph.components}
+    assert names - anchors_of(REPOSITORY / TROUBLESHOOTING) == set()
+
+
+@pytest.mark.parametrize("config", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_configuration_is_valid_and_says_what_to_expect(config: Path) -> None:
+    load_configuration(config)
+    assert config.read_text().startswith("# autoencoder ") or "\n# Expect" in config.read_text()

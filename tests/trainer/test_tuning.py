@@ -1,0 +1,50 @@
+"""What the Tuner may choose is what the configuration names, and the Trainer gets it back as it was written."""
+
+import pytest
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from trainer.fit import settings_of
+from trainer.tuner_settings import TunerSettings
+from trainer.tuning import hyperparameters
+
+SPACE = {
+    "hidden_units": [[64], [64, 32]],
+    "latent_dim": {"min": 2, "max": 4},
+    "learning_rate": {"min": 0.001, "max": 0.1, "log": True},
+    "loss": ["mse", "bce"],
+}
+
+
+def test_every_choice_lies_in_the_search_space_and_makes_valid_settings():
+    tuner = TunerSettings.model_validate({"enabled": True, "search_space": SPACE})
+    space = hyperparameters(tuner)
+    seen = set()
+    for seed in range(40):
+        for dimension in space.space:
+            space.values[dimension.name] = dimension.random_sample(seed)
+        fn_args = FnArgs(custom_config={"trainer": {"preset": "deep"}}, hyperparameters=space.get_config())
+        settings = settings_of(fn_args)
+        assert settings.hidden_units in {(64,), (64, 32)}
+        assert settings.latent_dim in {2, 3, 4}
+        assert 0.001 <= settings.learning_rate <= 0.1
+        assert settings.loss in ({"mse": 1.0}, {"bce": 1.0})
+        seen.add((settings.hidden_units, settings.latent_dim))
+    assert len(seen) > 3
+
+
+def test_without_a_tuner_the_settings_are_the_configured_ones():
+    assert settings_of(FnArgs(custom_config={"trainer": {"preset": "dense", "latent_dim": 5}})).latent_dim == 5
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"enabled": True}, "search_space is empty"),
+        ({"search_space": {"laten_dim": [1]}}, "no field 'laten_dim'; did you mean 'latent_dim'"),
+        ({"search_space": {"latent_dim": {"min": 4, "max": 2}}}, "min below max"),
+        ({"search_space": {"learning_rate": {"min": 0, "max": 2, "log": True}}}, "min above 0"),
+    ],
+)
+def test_a_search_space_that_cannot_be_searched_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        TunerSettings.model_validate(values)

@@ -1,0 +1,27 @@
+"""One of the processes that train together: `python -m trainer.worker JOB`, with TF_CONFIG set."""
+
+import json
+import sys
+
+import tensorflow as tf
+import tensorflow_transform as tft
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from trainer.dataset import pixel_constants
+from trainer.fit import fit, loaded_splits
+from trainer.tracing import keep_autograph_out_of_keras
+
+
+def main(job: str) -> None:
+    """Train as the file `job` says; the chief leaves a finished checkpoint."""
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()  # before anything else of TensorFlow
+    keep_autograph_out_of_keras()
+    with tf.io.gfile.GFile(job) as file:
+        fn_args = FnArgs(**json.loads(file.read()))
+    constants = pixel_constants(fn_args.train_files, tft.TFTransformOutput(fn_args.transform_output))
+    with loaded_splits(fn_args) as (train, held_out):
+        fit(fn_args, train, held_out, constants, strategy)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
