@@ -57,16 +57,16 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
                 "TFX's StatisticsGen on the same examples",
                 1 / 3,
                 count,
-                lambda: _seconds_after(_import_example_gen(examples), _our_statistics, folder),
-                lambda: _seconds_after(_import_example_gen(examples), _stock_statistics, folder),
+                lambda: _seconds_after(_image_example_gen(data), _our_statistics, folder),
+                lambda: _seconds_after(_image_example_gen(data), _stock_statistics, folder),
             ),
             (
                 "Transform, graph only",
                 "Transform with materialised output",
                 1 / 3,
                 count,
-                lambda: _seconds_after(_import_example_gen(examples), _transform(materialize=False), folder),
-                lambda: _seconds_after(_import_example_gen(examples), _transform(materialize=True), folder),
+                lambda: _seconds_after(_image_example_gen(data), _transform(materialize=False), folder),
+                lambda: _seconds_after(_image_example_gen(data), _transform(materialize=True), folder),
             ),
             (
                 "a folder of JPEG and PNG files",
@@ -226,9 +226,9 @@ def _run(nodes: list[Any], folder: Path) -> list[tuple[str, float]]:
             pipeline_name="bench",
             pipeline_root=str(folder / "artifacts"),
             components=nodes,
-            metadata_connection_config=metadata.sqlite_metadata_connection_config(str(folder / "metadata.sqlite")),
             beam_pipeline_args=_BEAM_ARGS,
         ),
+        metadata.sqlite_metadata_connection_config(str(folder / "metadata.sqlite")),
         lambda name, outcome: None,
     )
     for outcome in outcomes:
