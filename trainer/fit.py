@@ -118,11 +118,8 @@ def fit_on_several_machines(fn_args: FnArgs) -> None:
     TensorFlow must know of the others before it does anything, and this process has done much. What the workers leave
     is a finished checkpoint, which `fit` then finds.
     """
-    job = {name: getattr(fn_args, name) for name in _JOB_FIELDS}
     path = f"{_component_folder(fn_args)}/{JOB_FILE}"
-    with tf.io.gfile.GFile(path + ".partial", "w") as file:
-        file.write(json.dumps(job))
-    tf.io.gfile.rename(path + ".partial", path, overwrite=True)
+    write_job(fn_args, path)
     packages = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     try:
         subprocess.run(
@@ -135,6 +132,14 @@ def fit_on_several_machines(fn_args: FnArgs) -> None:
         ) from None
     finally:
         tf.io.gfile.remove(path)
+
+
+def write_job(fn_args: FnArgs, path: str) -> None:
+    """What the processes that train together read; it appears whole or not at all."""
+    job = {name: getattr(fn_args, name) for name in _JOB_FIELDS}
+    with tf.io.gfile.GFile(path + ".partial", "w") as file:
+        file.write(json.dumps(job))
+    tf.io.gfile.rename(path + ".partial", path, overwrite=True)
 
 
 def _component_folder(fn_args: FnArgs) -> str:
