@@ -11,6 +11,8 @@ MetricName = Literal[
     "dead_units", "effective_dimension", "kl",
     "auroc", "aupr", "f1", "recall_at_1pct", "recall_at_5pct", "pixel_auroc", "region_overlap",
 ]  # fmt: skip
+_WITHOUT_REGRESSION = ("example_count", "kl", "noise_copied")
+"""Neither more nor less of it is better, or it may be negative, so that a fraction of it means nothing."""
 SourceName = Literal["digits", "mnist", "fashion_mnist", "idx", "folder", "numpy", "tfrecord", "csv"]
 DriftFeature = Literal["label", "height_px", "width_px", "channels", "mean_intensity", "contrast"]
 _PATH_IS = {
@@ -98,10 +100,8 @@ class Threshold(BaseModel):
             raise ValueError(f"the threshold on {self.metric} needs min, max or max_regression")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"the threshold on {self.metric} has min {self.min} above max {self.max}: none can pass")
-        if self.max_regression is not None and self.metric in ("example_count", "kl"):
-            raise ValueError(
-                f"the threshold on {self.metric} can have no max_regression: neither more nor less is worse"
-            )
+        if self.max_regression is not None and self.metric in _WITHOUT_REGRESSION:
+            raise ValueError(f"the threshold on {self.metric} can have no max_regression: give min or max")
         return self
 
 

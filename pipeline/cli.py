@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline.calibrate_command import calibrate
+from pipeline.compare_command import compare
 from pipeline.doctor_command import doctor
 from pipeline.drift_command import drift
 from pipeline.exit_codes import BAD_USAGE, exit_with_message
@@ -72,6 +73,10 @@ def runs(root: Path, config: Path | None, as_json: bool) -> None:
         sys.exit(BAD_USAGE)
 
 
-COMMANDS = (report, calibrate, serve, score, drift, push, compile_, rehearse, submit, schedule, doctor, worker)
+COMMANDS = (report, compare, calibrate, serve, score, drift, push, compile_, rehearse, submit, schedule, doctor, worker)
 for command in COMMANDS:
     main.add_command(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -103,13 +103,19 @@ def load_configuration(path: Path, overrides: tuple[str, ...] = ()) -> Configura
 
     Raises ConfigurationError for a file that cannot be read, an unknown key, a wrong type or an impossible combination.
     """
-    values = _read_yaml(path)
-    for override in overrides:
-        _apply_override(values, override)
+    values = read_values(path, overrides)
     try:
         return Configuration.model_validate(values)
     except ValidationError as error:
         raise ConfigurationError("\n".join(_explain(path, e) for e in error.errors())) from None
+
+
+def read_values(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What the file and the overrides name, and no defaults; raises ConfigurationError where they cannot be read."""
+    values = _read_yaml(path)
+    for override in overrides:
+        _apply_override(values, override)
+    return values
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -9,7 +9,15 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
 from tfx.utils import path_utils
 
-from schema.artifacts import COUNTS_FILE, GATE_FILE, NOT_PUSHED_BECAUSE, REPORT_FILE, REPORT_TYPE
+from schema.artifacts import (
+    COUNTS_FILE,
+    GATE_FILE,
+    NOT_PUSHED_BECAUSE,
+    RECORD_FILE,
+    REPORT_FILE,
+    REPORT_TYPE,
+    SECONDS_PROPERTY,
+)
 
 _PIPELINE_CONTEXT = "pipeline"
 _RUN_CONTEXT = "pipeline_run"
@@ -23,6 +31,7 @@ _NO_VERDICT: dict[str, Any] = {
     "thresholds": [],
     "model_run": None,
     "images": {},
+    "model": {},
     "report": None,
 }
 
@@ -177,6 +186,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         "thresholds": gate["thresholds"],
         "model_run": model_run.uri if model_run else None,
         "images": _image_counts(store, run),
+        "model": _model_facts(store, run),
         "report": f"{report.uri}/{REPORT_FILE}" if report else None,
     }
 
@@ -185,6 +195,21 @@ def _image_counts(store: Any, run: Any) -> dict[str, int]:
     examples = _output(store, run, "Examples")
     counts: dict[str, int] = json.loads(Path(examples.uri, COUNTS_FILE).read_text()) if examples else {}
     return counts
+
+
+def _model_facts(store: Any, run: Any) -> dict[str, Any]:
+    """What was trained, and in how many seconds."""
+    model, model_run = _output(store, run, "Model"), _output(store, run, "ModelRun")
+    if model is None or model_run is None:
+        return {}
+    record = json.loads(Path(path_utils.serving_model_path(model.uri), RECORD_FILE).read_text())
+    return {
+        "preset": record["trainer"]["preset"],
+        "latent_dim": record["latent_dim"],
+        "parameters": record["parameters"],
+        "epochs": len(record["history"]["loss"]),
+        "training_s": round(model_run.custom_properties[SECONDS_PROPERTY].double_value, 2) or None,
+    }
 
 
 def _text(artifact: Any, name: str) -> str:

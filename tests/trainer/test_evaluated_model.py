@@ -99,6 +99,14 @@ def test_who_copies_errs_as_little_on_shuffled_pixels_as_on_its_own_and_by_the_n
     assert errors["error_at_noise_5"].numpy()[bright].mean() == pytest.approx(0.05**2, rel=0.1)
 
 
+def test_who_copies_at_half_the_resolution_reproduces_a_quarter_of_the_variance(own):
+    def halved(images):
+        return tf.repeat(tf.repeat(tf.nn.avg_pool2d(images, 2, 2, "VALID"), 2, axis=1), 2, axis=2)
+
+    errors = {name: values.numpy().mean() for name, values in probe(*own, halved, 1.0).items()}
+    assert 1 - errors["shuffled_error"] / errors["pixel_variance"] == pytest.approx(0.25, abs=0.02)
+
+
 def test_who_knows_its_images_does_not_copy_shuffled_ones(own):
     smooth = lambda pixels: tf.nn.avg_pool2d(pixels, 5, 1, "SAME")  # noqa: E731
     own_error = np.mean((own[1] - smooth(own[1])).numpy() ** 2)
