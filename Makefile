@@ -45,7 +45,7 @@ test: $(STAMP) ## lint, types and every test that needs no special machine
 test-cluster: $(STAMP) ## the whole pipeline through a Beam job service and its workers (minutes)
 	@$(VENV)/bin/python -m pytest -m cluster tests/cluster $(ARGS)
 
-test-image: $(STAMP) ## the Dockerfile's steps and the pipeline in what they make, without an engine (root; Debian 12)
+test-image: $(STAMP) ## the Dockerfile's steps and the pipeline in what they make, without an engine (as root)
 	@$(VENV)/bin/python -m pytest -m image tests/pipeline/test_image_walk.py $(ARGS)
 
 bench: $(STAMP) ## hold every claim about speed against its reference (SIZE=small for minutes; ARGS="--json bench.json")
@@ -77,7 +77,7 @@ lock: $(STAMP) ## resolve setup.py, requirements-dev.in and constraints.in anew 
 wheel: $(STAMP) ## build dist/*.whl from the last commit; the same commit gives the same bytes
 	@deploy/build-wheel.sh dist $(VENV)/bin/python
 
-image: ## build the pods' images, CPU and GPU, with docker or podman (REGISTRY=registry.example.com/me TARGETS=cpu)
+image: ## build the pods' images, CPU and GPU, by docker or podman (REGISTRY=... TARGETS=cpu)
 	@TARGETS="$(or $(TARGETS),cpu gpu)" deploy/build-image.sh $(REGISTRY)
 
 clean: ## remove the virtual environment and caches (runs/ stays)
