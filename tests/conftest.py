@@ -12,13 +12,19 @@ REPOSITORY = Path(__file__).parent.parent
 MNIST = Path(os.environ.get("MNIST_FOLDER", REPOSITORY.parent / "shared" / "data" / "mnist"))
 
 
+ONLY_WHEN_ASKED_FOR = {
+    "cluster": "starts servers of its own: make test-cluster",
+    "faults": "takes minutes: make test-faults",
+}
+
+
 def pytest_collection_modifyitems(config, items):
-    """Name what needs servers of its own as skipped, unless it was asked for."""
-    if "cluster" in config.option.markexpr:
-        return
-    for item in items:
-        if item.get_closest_marker("cluster"):
-            item.add_marker(pytest.mark.skip(reason="starts servers of its own: make test-cluster"))
+    """Name as skipped what takes servers of its own, or long, unless it was asked for."""
+    for marker, reason in ONLY_WHEN_ASKED_FOR.items():
+        if marker not in config.option.markexpr:
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")
