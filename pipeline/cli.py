@@ -63,12 +63,12 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool, beam_options: t
 def runs(root: Path, config: Path | None, as_json: bool) -> None:
     """List past runs with verdict, error and duration, newest first."""
     from pipeline.configuration import ConfigurationError, load_configuration
-    from pipeline.metadata_store import PasswordMissingError
+    from pipeline.metadata_store import MetadataStoreError
     from pipeline.past_runs import print_runs
 
     try:
         print_runs(root, load_configuration(config) if config else None, as_json=as_json)
-    except (ConfigurationError, PasswordMissingError) as error:
+    except (ConfigurationError, MetadataStoreError) as error:
         click.echo(str(error), err=True)
         sys.exit(BAD_USAGE)
 

@@ -57,6 +57,8 @@ class ComponentProgress(logging.Handler):
         self._live: Live | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, "notice"):
+            self._console.print(record.getMessage(), highlight=False, soft_wrap=True)
         if not hasattr(record, "done"):
             return
         if self._first_report is None or record.__dict__["unit"] != self._progress["unit"]:

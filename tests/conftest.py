@@ -12,13 +12,21 @@ REPOSITORY = Path(__file__).parent.parent
 MNIST = Path(os.environ.get("MNIST_FOLDER", REPOSITORY.parent / "shared" / "data" / "mnist"))
 
 
+ON_REQUEST = {
+    "cluster": "starts servers of its own: make test-cluster",
+    "image": "installs everything anew and needs root: make test-image",
+    "faults": "takes minutes: make test-faults",
+}
+
+
 def pytest_collection_modifyitems(config, items):
-    """Name what needs servers of its own as skipped, unless it was asked for."""
-    if "cluster" in config.option.markexpr:
-        return
-    for item in items:
-        if item.get_closest_marker("cluster"):
-            item.add_marker(pytest.mark.skip(reason="starts servers of its own: make test-cluster"))
+    """Name what takes long or needs a special machine as skipped, unless it was asked for."""
+    for marker, reason in ON_REQUEST.items():
+        if marker in config.option.markexpr:
+            continue
+        for item in items:
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from schema import features
-from trainer.preprocessing import NORMALISED, OFFSET, SCALE
+from schema.features import NORMALISED, OFFSET, SCALE
 
 Images = npt.NDArray[np.float32]
 _DECODE_BATCH = 256
