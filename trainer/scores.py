@@ -103,6 +103,11 @@ def _fit_weighted_error(batches: Batches, settings: CalibrationSettings) -> Fitt
     return {"usual": (usual + usual.mean() + _SMALLEST).astype(np.float32)}
 
 
+def _blurred_error(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
+    deviation_px = settings.blur_deviation_px(pixels.shape[1], pixels.shape[2])
+    return tf.reduce_mean(tf.square(blurred(pixels - outputs[RECONSTRUCTION], deviation_px)), axis=[1, 2, 3])
+
+
 def _cosine_distance(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
     """1 - cosine of the angle between the blurred images: blind to contrast, and to strokes that are a little off."""
     deviation_px = settings.blur_deviation_px(pixels.shape[1], pixels.shape[2])
@@ -204,6 +209,7 @@ SCORES: dict[str, Score] = {
     "patch_max": Score(_patch_max),
     "local_ssim": Score(_local_ssim),
     "weighted_error": Score(_weighted_error, _fit_weighted_error),
+    "blurred_error": Score(_blurred_error),
     "cosine_distance": Score(_cosine_distance),
     "latent_distance": Score(_latent_distance, _fit_latent_distance),
     "neighbour_distance": Score(_neighbour_distance, _fit_neighbour_distance),

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from trainer.model_settings import ModelSettings
 
 ScoreName = Literal[
-    "error", "worst_pixels", "patch_max", "local_ssim", "weighted_error", "cosine_distance",
-    "latent_distance", "neighbour_distance", "ensemble",
+    "error", "worst_pixels", "patch_max", "local_ssim", "weighted_error",
+    "blurred_error", "cosine_distance", "latent_distance", "neighbour_distance", "ensemble",
 ]  # fmt: skip
 Normalisation = Literal["unit", "zscore", "minmax"]
 
@@ -113,7 +113,7 @@ class CalibrationSettings(BaseModel):
     patch_px: int | None = Field(None, ge=1)
     """`patch_max`: the side of a patch; null: an eighth of the image's shorter side, at least 3."""
     blur_px: float | None = Field(None, ge=0)
-    """`cosine_distance`: the standard deviation of the blur; null: a twentieth of the image's shorter side."""
+    """The blur's standard deviation, of the scores that blur; null: a twentieth of the image's shorter side."""
     false_alarm_rate: float = Field(0.01, gt=0, lt=1)
     """Of fresh normal images at most this share raises an alarm."""
 

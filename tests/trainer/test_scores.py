@@ -74,13 +74,15 @@ def test_latent_distance_is_the_mahalanobis_distance():
 
 
 @pytest.mark.parametrize(("blur_px", "deviation_px"), [(1.5, 1.5), (None, 0.8), (0, 0)])
-def test_cosine_distance_compares_the_directions_of_the_blurred_images(blur_px, deviation_px):
+def test_blurred_images_are_compared_by_their_squared_difference_or_their_directions(blur_px, deviation_px):
     images, reconstructions = (
         gaussian_filter(one.numpy().astype(np.float64), (0, deviation_px, deviation_px, 0)).reshape(10, -1)
         for one in (PIXELS, OUTPUTS["reconstruction"])
     )
-    expected = [cosine(*pair) for pair in zip(images, reconstructions, strict=True)]
-    assert scored(score="cosine_distance", blur_px=blur_px) == pytest.approx(expected, rel=1e-3)
+    errors = np.mean((images - reconstructions) ** 2, axis=1)
+    assert scored(score="blurred_error", blur_px=blur_px) == pytest.approx(errors, rel=1e-3)
+    distances = [cosine(*pair) for pair in zip(images, reconstructions, strict=True)]
+    assert scored(score="cosine_distance", blur_px=blur_px) == pytest.approx(distances, rel=1e-3)
 
 
 def test_cosine_distance_ignores_contrast_but_not_that_an_image_is_black():
