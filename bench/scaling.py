@@ -1,6 +1,8 @@
 """Four times the images, and again: time in proportion, memory flat."""
 
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,15 @@ _MAX_MEMORY = 1.1
 
 
 def compare(size: str, repetitions: int) -> list[Comparison]:
-    """Each step against its predecessor, whole runs in one process, so that no import softens the ratio."""
+    """Each step against its predecessor, whole runs without their imports, which would soften the ratio."""
     counts = _COUNTS[size]
     measured: dict[int, list[tuple[float, float]]] = {count: [] for count in counts}
-    _measure(_WARM_UP, seed=0)
     for repetition in range(repetitions):
         for count in counts:
-            measured[count].append(_measure(count, seed=repetition))
+            # A process each: what one run leaves in memory would count for the next.
+            with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
+                process.submit(_measure, _WARM_UP, seed=0).result()
+                measured[count].append(process.submit(_measure, count, seed=repetition).result())
     return [
         comparison
         for fewer, more in zip(counts, counts[1:], strict=False)

@@ -81,7 +81,7 @@ def _print_table(ranking: list["Entry"], pushed: str | None) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     columns = ("family", "mean error", "of PCA's", "AUROC", "parameters", "training s", "images/s", "verdict")
     for column in columns:
-        table.add_column(column, justify="left" if column in ("family", "verdict") else "right")
+        table.add_column(column, justify="left" if column in ("family", "verdict") else "right", no_wrap=True)
     for e in ranking:
         numbers = (
             (e.mean_error, ".5f"), (e.pca_ratio, ".2f"), (e.auroc, ".3f"), (e.parameters, ",d"), (e.training_s, ".1f"),
@@ -90,7 +90,7 @@ def _print_table(ranking: list["Entry"], pushed: str | None) -> None:
         cells = ["" if value is None else format(value, style) for value, style in numbers]
         verdict = e.error or ("blessed" if e.blessed else "refused")
         table.add_row(e.preset, *cells, verdict, style="red" if e.error else None)
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(table)
     if pushed:
         console.print(f"\npushed: {pushed}")

@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.configuration import Configuration, ConfigurationError
 from pipeline.kubeflow_names import ENTRYPOINT
-from pipeline.kubeflow_settings import DEFAULT_POD
+from pipeline.kubeflow_settings import DEFAULT_POD, WORKER_POD
 
 ROOT_SCHEMES = ("s3://", "minio://", "gs://")
 _DIGEST = re.compile(r"^[^\s@]+@sha256:[0-9a-f]{64}$")
@@ -58,6 +58,7 @@ def check_for_cluster(configuration: Configuration) -> None:
         raise ConfigurationError(
             "trainer.warm_start: Kubeflow's backend cannot query past models; train on from one by `autoencoder run`"
         )
+    _check_training(configuration)
     for field, path in (
         ("data.path", configuration.data.path),
         ("push.destination", configuration.push.destination),
@@ -69,6 +70,25 @@ def check_for_cluster(configuration: Configuration) -> None:
                 f"{field}: {path} lies on this machine, which no pod sees; name a folder below the "
                 f"mount_path of a kubeflow.volumes entry, or an object store"
             )
+
+
+def _check_training(configuration: Configuration) -> None:
+    trainer, kubeflow = configuration.trainer, configuration.kubeflow
+    if kubeflow.tfjob is None:
+        if trainer.distribution == "multi_worker":
+            raise ConfigurationError("trainer.distribution: 'multi_worker' needs kubeflow.tfjob; add it, or use 'auto'")
+        return
+    if trainer.distribution == "mirrored":
+        raise ConfigurationError("trainer.distribution: 'mirrored' is one machine, kubeflow.tfjob several; use 'auto'")
+    if trainer.checkpoint_folder:
+        raise ConfigurationError(
+            "trainer.checkpoint_folder: with kubeflow.tfjob, checkpoints lie on its claim; drop it"
+        )
+    if trainer.batch_size % kubeflow.tfjob.devices:
+        raise ConfigurationError(
+            f"trainer.batch_size: {trainer.batch_size} cannot be divided evenly among the {kubeflow.tfjob.devices} "
+            "devices of kubeflow.tfjob"
+        )
 
 
 def check_components(nodes: Iterable[Any]) -> None:
@@ -93,7 +113,7 @@ def check_components(nodes: Iterable[Any]) -> None:
 
 def check_pods(configuration: Configuration, components: Iterable[str]) -> None:
     """Raises ConfigurationError for settings of a pod that the pipeline does not have."""
-    known = [DEFAULT_POD, *components]
+    known = [DEFAULT_POD, *components, *([WORKER_POD] if configuration.kubeflow.tfjob else [])]
     for name in configuration.kubeflow.pods:
         if name not in known:
             near = get_close_matches(name, known, n=1)
@@ -108,14 +128,19 @@ def compile_package(
 
     Raises ConfigurationError for what open-source Kubeflow Pipelines cannot run.
     """
-    from pipeline.kubeflow_finish import TRAINER, finish, mark_optional
+    from pipeline.kubeflow_finish import TRAINER, TUNER, finish, mark_optional
     from pipeline.kubeflow_platform import platform_spec
 
     root = root.rstrip("/")
     check_for_cluster(configuration)
+    if gpus and configuration.kubeflow.tfjob:
+        raise ConfigurationError(
+            f"kubeflow.gpus, --gpu: {gpus} would be the Trainer's own, but kubeflow.tfjob trains in other pods; "
+            "use kubeflow.tfjob.gpus_per_worker"
+        )
     pipeline = _pipeline(configuration, root)
     check_components(pipeline.components)
-    images = {TRAINER: trainer_image or image, "default_image_path": image}
+    images = {TRAINER: trainer_image or image, TUNER: trainer_image or image, "default_image_path": image}
     spec = _stock_specification(pipeline, images)
     mark_optional(spec, {node.id: _optional_inputs(node) for node in pipeline.components})
     spec = finish(spec, configuration, root=root, gpus=gpus)

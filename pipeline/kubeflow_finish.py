@@ -13,11 +13,19 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2  # type: ignore[import-untyped]
 
 from pipeline.configuration import Configuration
-from pipeline.kubeflow_names import DATA_VERSION_MODULE, INPUTS_SPEC_FLAG, OVERRIDE_PREFIX, SCRATCH_FOLDER
+from pipeline.kubeflow_names import (
+    DATA_VERSION_MODULE,
+    INPUTS_SPEC_FLAG,
+    OVERRIDE_PREFIX,
+    SCRATCH_FOLDER,
+    TRAIN_IN_A_JOB,
+    TRAINING_JOB,
+)
+from pipeline.kubeflow_tfjob import training_job
 
 Specification = dict[str, Any]
 
-EXAMPLE_GEN, TRAINER = "ImageExampleGen", "Trainer"
+EXAMPLE_GEN, TRAINER, TUNER = "ImageExampleGen", "Trainer", "Tuner"
 DATA_VERSION = "data-version"
 _FINGERPRINT = "fingerprint"
 _STOCK_SUFFIX = "_task"
@@ -56,6 +64,8 @@ def finish(spec: Specification, configuration: Configuration, *, root: str, gpus
     spec = _hyphenate_names(spec)
     _strip_stock_suffix(spec)
     _add_data_version(spec, configuration)
+    if configuration.kubeflow.tfjob:
+        _train_in_a_job(spec, configuration, configuration.kubeflow.tfjob.mount_path)
     _add_runtime_parameters(spec, runtime_parameters(configuration))
     for name, container in containers(spec):
         container["resources"] = _resources(configuration, name, gpus)
@@ -162,6 +172,19 @@ def _set_parameter(spec: Specification, name: str, key: str, type_: str, source:
         task["dependentTasks"] = sorted({*task.get("dependentTasks", []), producer})
 
 
+def _train_in_a_job(spec: Specification, configuration: Configuration, shared_folder: str) -> None:
+    """Put the stand-in for the Trainer's function into the package, and the job that it is to create."""
+    parameters = spec["root"]["dag"]["tasks"][TRAINER]["inputs"]["parameters"]
+    image = dict(containers(spec))[TRAINER]["image"]
+    custom_config = json.loads(parameters["custom_config"]["runtimeValue"]["constant"])
+    custom_config[TRAINING_JOB] = {
+        "folder": f"{shared_folder}/{configuration.name}",
+        "manifest": training_job(configuration, image),
+    }
+    parameters["custom_config"]["runtimeValue"]["constant"] = json.dumps(custom_config, sort_keys=True)
+    parameters["run_fn"]["runtimeValue"]["constant"] = TRAIN_IN_A_JOB
+
+
 def _resources(configuration: Configuration, name: str, gpus: int) -> Specification:
     pod = configuration.kubeflow.pod(name)
     asked = {
@@ -171,7 +194,7 @@ def _resources(configuration: Configuration, name: str, gpus: int) -> Specificat
         "memoryLimit": pod.memory_limit_gb,
     }
     resources: Specification = {field: value for field, value in asked.items() if value is not None}
-    if name == TRAINER and gpus:
+    if name in (TRAINER, TUNER) and gpus:
         resources["accelerator"] = {"type": configuration.kubeflow.gpu_resource, "count": str(gpus)}
     return resources
 

@@ -7,16 +7,16 @@ the older of its two fields for them, which every Kubeflow Pipelines 2 release r
 from typing import Any
 
 from pipeline.configuration import Configuration
-from pipeline.kubeflow_finish import Specification
+from pipeline.kubeflow_finish import TRAINER, Specification
 from pipeline.kubeflow_names import SCRATCH_FOLDER
-from pipeline.kubeflow_settings import PodSettings
+from pipeline.kubeflow_settings import PodSettings, TrainingJobSettings, Volume
 
 
 def platform_spec(spec: Specification, configuration: Configuration) -> Specification:
     """One Kubernetes section for each executor of `spec`; {} if the configuration asks for nothing."""
     sections = {
         component["executorLabel"]: {
-            **_for_every_pod(configuration),
+            **_for_every_pod(configuration, name),
             **_for_pod(configuration.kubeflow.pod(name)),
         }
         for name, component in spec["components"].items()
@@ -27,10 +27,13 @@ def platform_spec(spec: Specification, configuration: Configuration) -> Specific
     return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": sections}}}}
 
 
-def _for_every_pod(configuration: Configuration) -> dict[str, Any]:
+def _for_every_pod(configuration: Configuration, name: str) -> dict[str, Any]:
     settings = configuration.kubeflow
+    volumes: list[Volume | TrainingJobSettings] = [*settings.volumes]
+    if settings.tfjob and name == TRAINER:
+        volumes.append(settings.tfjob)
     section: dict[str, Any] = {
-        "pvcMount": [{"constant": v.claim, "mountPath": v.mount_path} for v in settings.volumes],
+        "pvcMount": [{"constant": v.claim, "mountPath": v.mount_path} for v in volumes],
         "secretAsEnv": [
             {"secretName": s.secret, "keyToEnv": [{"secretKey": s.key, "envVar": s.variable}]}
             for s in settings.secret_variables

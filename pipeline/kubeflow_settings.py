@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 DEFAULT_POD = "default"
+WORKER_POD = "Worker"
 _QUANTITY = re.compile(r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$")
 
 
@@ -84,16 +85,35 @@ class RetrySettings(BaseModel):
     """Wait before the first retry; doubled before each further one."""
 
 
+class TrainingJobSettings(BaseModel):
+    """Pods that train together, as a TFJob of Kubeflow's Training Operator; `pods.Worker` says what each asks for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workers: int = Field(ge=2)
+    gpus_per_worker: int = Field(default=0, ge=0)
+    claim: str
+    """A PersistentVolumeClaim that many pods write to (ReadWriteMany): there the Trainer's pod and the workers meet."""
+    mount_path: str = Field(default="/training", pattern=r"^/.+")
+
+    @property
+    def devices(self) -> int:
+        """Among which every batch is divided."""
+        return self.workers * max(1, self.gpus_per_worker)
+
+
 class KubeflowSettings(BaseModel):
     """What a configuration adds for a cluster; nothing of it matters to a local run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     gpus: int = Field(default=0, ge=0)
-    """GPUs of the Trainer's pod; all other components run on CPUs."""
+    """GPUs of each pod that trains: the Trainer's and the Tuner's; all other components run on CPUs."""
     gpu_resource: str = "nvidia.com/gpu"
+    tfjob: TrainingJobSettings | None = None
+    """Train on several nodes; null: in the Trainer's pod."""
     pods: dict[str, PodSettings] = {DEFAULT_POD: PodSettings(cpu=1, memory_gb=4)}
-    """By component, e.g. `Trainer`; `default` for those without an entry."""
+    """By component, e.g. `Trainer`, or `Worker` for those of the TFJob; `default` for those without an entry."""
     volumes: tuple[Volume, ...] = ()
     secret_variables: tuple[SecretVariable, ...] = ()
     secret_folders: tuple[SecretFolder, ...] = ()

@@ -119,11 +119,13 @@ def _note(measures: dict[str, float], execution: Any, store: Any) -> None:
 
 
 def _found_the_same_as_before(execution: Any, store: Any) -> bool:
-    """A Resolver asks anew in every run; it counts as cached if it found what its previous query found."""
-    siblings = [e for e in store.get_executions() if e.type_id == execution.type_id and e.id < execution.id]
-    if not siblings:
+    """A Resolver asks anew in every run; it counts as cached if it found what it found the time before."""
+    # Other Resolvers share the execution's type; only executions of the same node share its "node" context.
+    [node] = [c for c in store.get_contexts_by_execution(execution.id) if c.type == constants.NODE_CONTEXT_TYPE_NAME]
+    earlier = [e for e in store.get_executions_by_context(node.id) if e.id < execution.id]
+    if not earlier:
         return False
-    previous = max(siblings, key=lambda e: int(e.id))
+    previous = max(earlier, key=lambda e: int(e.id))
     found: dict[int, set[int]] = {execution.id: set(), previous.id: set()}
     for event in store.get_events_by_execution_ids(list(found)):
         found[event.execution_id].add(event.artifact_id)

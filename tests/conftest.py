@@ -12,19 +12,21 @@ REPOSITORY = Path(__file__).parent.parent
 MNIST = Path(os.environ.get("MNIST_FOLDER", REPOSITORY.parent / "shared" / "data" / "mnist"))
 
 
-ONLY_WHEN_ASKED_FOR = {
+ON_REQUEST = {
     "cluster": "starts servers of its own: make test-cluster",
+    "image": "installs everything anew and needs root: make test-image",
     "faults": "takes minutes: make test-faults",
 }
 
 
 def pytest_collection_modifyitems(config, items):
-    """Name as skipped what takes servers of its own, or long, unless it was asked for."""
-    for marker, reason in ONLY_WHEN_ASKED_FOR.items():
-        if marker not in config.option.markexpr:
-            for item in items:
-                if item.get_closest_marker(marker):
-                    item.add_marker(pytest.mark.skip(reason=reason))
+    """Name what takes long or needs a special machine as skipped, unless it was asked for."""
+    for marker, reason in ON_REQUEST.items():
+        if marker in config.option.markexpr:
+            continue
+        for item in items:
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

@@ -179,7 +179,7 @@ def _state(model: keras.Model) -> Iterator[tuple[str, tuple[tf.Variable, ...]]]:
 
 def _random_states(model: keras.Model) -> list[tf.Variable]:
     """Of the layers' random generators, which are no variables of a model."""
-    generators = [getattr(layer, "_generator", None) for layer in model.submodules]
+    generators = [getattr(layer, "_generator", None) for layer in model._flatten_layers()]
     return [generator.state for generator in generators if isinstance(generator, tf.random.Generator)]
 
 

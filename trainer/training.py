@@ -61,6 +61,7 @@ def train_autoencoder(
             share=share,
         )
         validation = held_out.batches(batch_size, share=share).map(lambda images: (images, constants.to_pixels(images)))
+        validation = validation.repeat()  # of a dataset that ends after as many steps as asked for, Keras opens two
         reports: list[keras.callbacks.Callback] = [ReportProgress()]
         if log_dir:
             reports += [
@@ -83,6 +84,8 @@ def train_autoencoder(
             ],
             verbose=0,
         )
+        if stopping and stopping.best_weights:
+            model.set_weights(stopping.best_weights)  # which Keras leaves to us where the last epoch was reached
         resumable.finish()
     return resumable.position.history
 

@@ -220,6 +220,7 @@ def test_a_root_that_pods_do_not_share_is_refused(root: str) -> None:
             "data.path: /home/me/images lies on this",
         ),
         ({"push": {"destination": "/models"}}, "push.destination: /models lies on this machine"),
+        ({"trainer": {"warm_start": True}}, "cannot query past models"),
     ],
 )
 def test_what_no_pod_can_reach_is_refused(change: dict[str, Any], reason: str) -> None:
@@ -264,9 +265,22 @@ def test_the_example_configuration_compiles(path: Path) -> None:
     assert platform["platforms"]
 
 
-def test_the_claim_for_images_is_one_that_kubernetes_knows() -> None:
-    claim = yaml.safe_load((CONFIGS.parent / "deploy" / "kubeflow-storage.yaml").read_text(encoding="utf-8"))
+def test_the_claims_are_ones_that_kubernetes_knows() -> None:
+    claims = list(yaml.safe_load_all((CONFIGS.parent / "deploy" / "kubeflow-storage.yaml").read_text(encoding="utf-8")))
     client = kubernetes.client.ApiClient()
-    parsed = client.deserialize(SimpleNamespace(data=json.dumps(claim)), "V1PersistentVolumeClaim")
-    assert client.sanitize_for_serialization(parsed) == claim
-    assert parsed.metadata.name == "images"
+    for claim in claims:
+        parsed = client.deserialize(SimpleNamespace(data=json.dumps(claim)), "V1PersistentVolumeClaim")
+        assert client.sanitize_for_serialization(parsed) == claim
+    assert [claim["metadata"]["name"] for claim in claims] == ["images", "training"]
+
+
+def test_a_tuner_trains_where_the_trainer_does_and_tells_it_what_it_found() -> None:
+    values = {**CONFIGURATION, "tuner": {"enabled": True, "search_space": {"latent_dim": [4, 8]}}}
+    [spec, _] = compile_package(
+        Configuration.model_validate(values), image=DIGEST, trainer_image=GPU_DIGEST, root="s3://bucket/prefix", gpus=1
+    )
+    for task in ("Tuner", "Trainer"):
+        assert _container(spec, task)["image"] == GPU_DIGEST
+        assert _container(spec, task)["resources"]["accelerator"]["count"] == "1"
+    chosen = spec["root"]["dag"]["tasks"]["Trainer"]["inputs"]["artifacts"]["hyperparameters"]
+    assert chosen["taskOutputArtifact"]["producerTask"] == "Tuner"

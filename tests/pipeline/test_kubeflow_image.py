@@ -9,48 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from dockerfile import ROOT, copied_from_repository, instructions, stages
 
 from pipeline.kubeflow_names import DATA_VERSION_MODULE, ENTRYPOINT
 
-ROOT = Path(__file__).parents[2]
-DOCKERFILE = ROOT / "deploy" / "Dockerfile"
-
-
-def _instructions() -> list[tuple[str, str]]:
-    """(instruction, arguments) with continued lines joined and comments left out."""
-    lines = [line for line in DOCKERFILE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
-    pairs = (line.partition(" ") for line in joined.splitlines() if line.strip())
-    return [(instruction, arguments.strip()) for instruction, _, arguments in pairs]
-
-
-def _stages() -> dict[str, list[tuple[str, str]]]:
-    stages: dict[str, list[tuple[str, str]]] = {}
-    for instruction, arguments in _instructions():
-        if instruction == "FROM":
-            stages[arguments.split(" AS ")[1]] = []
-        list(stages.values())[-1].append((instruction, arguments))
-    return stages
-
-
-def _copied_from_repository(stage: str) -> list[tuple[str, str]]:
-    """(source, destination) of each file or folder that a stage takes from the build context."""
-    copies = []
-    for instruction, arguments in _stages()[stage]:
-        if instruction == "COPY" and not arguments.startswith("--from="):
-            *sources, destination = arguments.split()
-            copies += [(source, destination) for source in sources]
-    return copies
-
 
 def _copied_stages() -> list[str]:
-    return [stage for stage in _stages() if _copied_from_repository(stage)]
+    return [stage for stage in stages() if copied_from_repository(stage)]
 
 
 @pytest.mark.parametrize("stage", _copied_stages())
 def test_what_is_copied_exists_and_the_build_may_see_it(stage: str) -> None:
     allowed = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
-    for source, _ in _copied_from_repository(stage):
+    for source, _ in copied_from_repository(stage):
         assert (ROOT / source).exists(), source
         patterns = [line[1:] for line in allowed if line.startswith("!")]
         assert any(Path(source).match(pattern) for pattern in patterns), source
@@ -58,12 +29,12 @@ def test_what_is_copied_exists_and_the_build_may_see_it(stage: str) -> None:
 
 def test_both_targets_come_from_stages_that_are_defined_before() -> None:
     seen: list[str] = []
-    for stage, instructions in _stages().items():
-        for instruction, arguments in instructions:
+    for stage, steps in stages().items():
+        for instruction, arguments in steps:
             source = re.match(r"--from=(\S+)", arguments)
             if instruction == "COPY" and source:
                 assert source[1] in seen
-        base = instructions[0][1].split(" AS ")[0]
+        base = steps[0][1].split(" AS ")[0]
         assert base in seen or ":" in base
         seen.append(stage)
     assert seen[-2:] == ["cpu", "gpu"]
@@ -72,7 +43,7 @@ def test_both_targets_come_from_stages_that_are_defined_before() -> None:
 def test_packages_are_installed_by_hash_from_the_lock() -> None:
     installs = [
         command
-        for instruction, arguments in _instructions()
+        for instruction, arguments in instructions()
         if instruction == "RUN"
         for command in arguments.split("&&")
         if re.search(r"pip (install|sync)", command)
@@ -86,12 +57,12 @@ def test_packages_are_installed_by_hash_from_the_lock() -> None:
 def test_every_cuda_library_of_the_lock_is_on_the_gpu_images_path() -> None:
     lock = (ROOT / "deploy" / "requirements-gpu.lock").read_text(encoding="utf-8")
     locked = {name.replace("-", "_") for name in re.findall(r"^nvidia-(\S+)-cu12==", lock, re.MULTILINE)}
-    environment = " ".join(arguments for instruction, arguments in _stages()["gpu"] if instruction == "ENV")
+    environment = " ".join(arguments for instruction, arguments in stages()["gpu"] if instruction == "ENV")
     assert set(re.findall(r"/nvidia/(\w+)/", environment + "/")) == locked
 
 
 def test_the_user_is_a_number_and_not_root() -> None:
-    [user] = [arguments for instruction, arguments in _instructions() if instruction == "USER"]
+    [user] = [arguments for instruction, arguments in instructions() if instruction == "USER"]
     assert re.fullmatch(r"[1-9][0-9]*:[1-9][0-9]*", user)
 
 
@@ -103,7 +74,7 @@ def test_what_pods_run_is_a_module_of_the_package(module: str) -> None:
 def test_the_wheel_of_what_is_copied_holds_everything_that_pods_run(tmp_path: Path) -> None:
     context, site = tmp_path / "context", tmp_path / "site"
     context.mkdir()
-    for source, destination in _copied_from_repository("package"):
+    for source, destination in copied_from_repository("package"):
         target = context / (Path(source).name if destination == "./" else destination)
         if (ROOT / source).is_dir():
             shutil.copytree(ROOT / source, target, ignore=shutil.ignore_patterns("__pycache__"))

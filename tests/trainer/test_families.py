@@ -135,6 +135,38 @@ def test_corruption_is_off_at_inference_and_takes_its_share_in_training(kind):
     assert shares == pytest.approx([1 / len(values)] * len(values), abs=0.02)
 
 
+@pytest.mark.parametrize(
+    ("shape", "sides_px", "symmetries"), [((28, 28, 1), (4, 7, 14), 8), ((30, 21, 3), (3, 5, 10), 4)]
+)
+def test_patches_are_square_blocks_of_the_image_before_in_the_batch_mirrored_or_turned(shape, sides_px, symmetries):
+    keras.utils.set_random_seed(3)
+    corrupt = Corruption(CorruptionSettings(kind="patches", amount=0.4))
+    images = RANDOM.random((90, *shape), np.float32)
+    assert np.array_equal(corrupt(images), images)
+    corrupted = corrupt(images, training=True).numpy()
+    replaced = (corrupted != images).any(axis=-1)
+    assert replaced.mean() == pytest.approx(0.4, abs=0.03)
+    sides, turns = set(), set()
+    for index, mask in enumerate(replaced):
+        sides |= {next(side for side in reversed(sides_px) if is_made_of_blocks(mask, side))}
+        other = images[index - 1]
+        turned = [
+            view[:: 1 - 2 * up, :: 1 - 2 * left] for view in square_views(other) for up in (0, 1) for left in (0, 1)
+        ]
+        turns |= {n for n, view in enumerate(turned) if np.array_equal(view[mask], corrupted[index][mask])}
+    assert sides == set(sides_px)
+    assert turns == set(range(symmetries))
+
+
+def is_made_of_blocks(mask, side_px):
+    corners = mask[::side_px, ::side_px]
+    return np.array_equal(np.kron(corners, np.ones((side_px, side_px), bool))[: mask.shape[0], : mask.shape[1]], mask)
+
+
+def square_views(image):
+    return [image, image.transpose(1, 0, 2)] if image.shape[0] == image.shape[1] else [image]
+
+
 def test_denoising_is_trained_towards_the_clean_image(digits):
     """From noise alone nothing can be learned but the clean images' mean."""
     settings = {"preset": "denoising", "hidden_units": [32], "corruption": {"amount": 1.0}}

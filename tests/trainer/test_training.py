@@ -102,6 +102,16 @@ def test_early_stopping_is_continued_too(tmp_path, monkeypatch):
     assert all(np.array_equal(ours, theirs) for ours, theirs in zip(resumed, weights, strict=True))
 
 
+def test_the_best_epochs_weights_are_kept_also_where_the_last_epoch_is_reached():
+    """Too high a learning rate: the second epoch is worse than the first, and patience outlasts the third."""
+    settings = {"learning_rate": 0.3, "early_stopping_patience": 9}
+    weights, history = train({**settings, "epochs": 3})
+    assert len(history["loss"]) == 3
+    best = int(np.argmin(history["val_loss"])) + 1
+    assert best < 3
+    assert all(map(np.array_equal, weights, train({**settings, "epochs": best})[0]))
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda data: data[:-2000] + b"?" + data[-1999:]])
 def test_a_damaged_checkpoint_is_told_and_training_starts_anew(undisturbed, damage, tmp_path, caplog):
     train({**MANY, "epochs": 1, "warmup_epochs": 0}, checkpoint_folder=str(tmp_path))
