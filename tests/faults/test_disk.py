@@ -9,7 +9,7 @@ from conftest import Runs, weights_digest
 
 pytestmark = pytest.mark.faults
 DONE, FAILED, BAD_USAGE = 0, 1, 2
-FIRST_KB, GROWTH, LAST_KB = 32, 1.35, 64 * 1024
+FIRST_KB, GROWTH, LAST_KB = 32, 1.6, 64 * 1024
 
 
 def mount(folder, *options):
