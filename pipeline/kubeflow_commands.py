@@ -94,7 +94,7 @@ def rehearse(package: Path, parameters: tuple[str, ...], folder: Path, s3: bool,
     as processes.
 
     Not played: Argo, what is in the image, other users and volumes, credentials (unless --s3), quotas,
-    resource limits, GPU scheduling, and the second document of the package.
+    resource limits, GPU scheduling, the second document of the package, and TFJobs: the Trainer trains by itself.
 
     \b
     Example:

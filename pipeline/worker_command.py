@@ -32,11 +32,27 @@ def worker(run_folder: Path, wait_s: float) -> None:
         sys.exit(BAD_USAGE)
     job = run_folder.absolute() / "artifacts" / "Trainer" / JOB_FILE
     click.echo(f"{task['type']} {task['index']}: waiting for {job}")
-    deadline = time.monotonic() + wait_s
-    while not job.exists():
-        if time.monotonic() > deadline:
-            click.echo(f"no training began within {wait_s:.0f} s", err=True)
-            sys.exit(1)
-        time.sleep(_POLL_S)
+    if not appears(job, wait_s):
+        click.echo(f"no training began within {wait_s:.0f} s", err=True)
+        sys.exit(1)
     use_keras_2()
     sys.exit(subprocess.run([sys.executable, "-m", "trainer.worker", str(job)], check=False).returncode)
+
+
+def appears(job: Path, wait_s: float) -> bool:
+    """Whether the job is written within that time: one that nobody writes anew was left by a chief that was killed."""
+    deadline = time.monotonic() + wait_s
+    seen = _written_at(job)
+    while time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+        if _written_at(job) not in (None, seen):
+            return True
+    return False
+
+
+def _written_at(job: Path) -> int | None:
+    """Nanoseconds, by the clock of whoever keeps the file; None while there is none."""
+    try:
+        return job.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None

@@ -7,7 +7,7 @@ import posixpath
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from trainer.warm_start import take_weights
 
 _LOG = logging.getLogger(__name__)
 _WITHOUT_INFLUENCE = {"cache_mb", "checkpoint_folder", "checkpoint_seconds"}
+_SIGN_OF_LIFE_S = 2.0
 _JOB_FIELDS = (
     "train_files",
     "eval_files",
@@ -122,20 +123,36 @@ def fit_on_several_machines(fn_args: FnArgs) -> None:
     write_job(fn_args, path)
     packages = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     try:
-        subprocess.run(
-            [sys.executable, "-m", "trainer.worker", path], env={**os.environ, "PYTHONPATH": packages}, check=True
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainer.worker", path], env={**os.environ, "PYTHONPATH": packages}
         )
-    except subprocess.CalledProcessError as error:
-        raise RuntimeError(
-            f"training on several machines ended with status {error.returncode}: a worker is gone, or cannot be "
-            "reached; the next run, with all workers started again, continues from the last checkpoint"
-        ) from None
+        status = _wait(process, lambda: write_job(fn_args, path))
     finally:
         tf.io.gfile.remove(path)
+    if status:
+        raise RuntimeError(
+            f"training on several machines ended with status {status}: a worker is gone, or cannot be reached; the "
+            "next run, with all workers started again, continues from the last checkpoint"
+        )
+
+
+def _wait(process: subprocess.Popen[bytes], sign_of_life: Callable[[], None]) -> int:
+    """The exit status of `process`, which ends no later than this one; until then `sign_of_life` is called."""
+    try:
+        while True:
+            try:
+                return process.wait(_SIGN_OF_LIFE_S)
+            except subprocess.TimeoutExpired:
+                sign_of_life()
+    finally:
+        process.kill()
 
 
 def write_job(fn_args: FnArgs, path: str) -> None:
-    """What the processes that train together read; it appears whole or not at all."""
+    """What the processes that train together read; it appears whole or not at all.
+
+    Written again and again while training lasts: a file that stays as it is was left by a killed run, see `worker`.
+    """
     job = {name: getattr(fn_args, name) for name in _JOB_FIELDS}
     with tf.io.gfile.GFile(path + ".partial", "w") as file:
         file.write(json.dumps(job))

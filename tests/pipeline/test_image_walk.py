@@ -1,6 +1,6 @@
 """The Dockerfile's steps, really executed without a container engine, and the whole pipeline in what they make.
 
-`python:3.10-bookworm` is played by this machine's own root (Debian 12) with a Python 3.10 in /usr/local;
+`python:3.10-bookworm` is played by this machine's own /usr (Debian 12) with a Python 3.10 in /usr/local;
 `python:3.10-slim-bookworm` by the files of Debian's required packages and that Python alone. Layers are overlay mounts.
 Not played: those images' own contents; and uv takes packages from its cache, where it has them.
 """
@@ -19,6 +19,8 @@ from dockerfile import ROOT, stages
 
 PASSED_ON = re.compile(r"^(PIP_|UV_|SSL_|REQUESTS_)|_proxy$", re.IGNORECASE)
 BESIDES_REQUIRED = ("ca-certificates", "netbase", "tzdata")
+ETC = ["alternatives", "ssl", "ca-certificates", "ld.so.conf", "ld.so.conf.d", "nsswitch.conf", "passwd", "group"]
+ETC += ["hosts", "resolv.conf", "pip.conf"]
 BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 VARIABLE = re.compile(r"(\w+)=(\S+)")
 
@@ -29,6 +31,8 @@ class Stage:
 
     layers: list[Path]
     upper: Path
+    binds: dict[str, str]
+    """Folders of this machine by where they are seen."""
     variables: dict[str, str] = field(default_factory=lambda: {"PATH": BASE_PATH})
     workdir: str = "/"
     user: str = "0:0"
@@ -51,11 +55,15 @@ class Stage:
         for name in ("work", "merged"):
             (self.upper.parent / name).mkdir(exist_ok=True)
         layers = ":".join(map(str, self.layers))
+        binds = "\n".join(
+            f'mkdir -p "$merged{seen}"; mount --bind {real} "$merged{seen}"' for seen, real in self.binds.items()
+        )
         mounts = f"""
             merged={self.upper.parent}/merged
             options=lowerdir={layers},upperdir={self.upper},workdir={self.upper.parent}/work
             mount -t overlay overlay -o "$options" "$merged"
             mkdir -p "$merged/dev" "$merged/proc"
+            {binds}
             mount --rbind /dev "$merged/dev"
             mount -t proc proc "$merged/proc"
         """
@@ -80,6 +88,16 @@ def _python(layer: Path) -> None:
         binary.with_name(name).symlink_to("python3.10")
     binary.with_name("pip").write_text("#!/usr/local/bin/python\nfrom pip._internal.cli.main import main\nmain()\n")
     binary.with_name("pip").chmod(0o755)
+
+
+def _full(layer: Path) -> None:
+    """All of this machine's that is small; its /usr is mounted there."""
+    (layer / "etc").mkdir(parents=True)
+    for name in ("bin", "sbin", "lib", "lib64"):
+        (layer / name).symlink_to(f"usr/{name}")
+    paths = [path for name in ETC if (path := Path("/etc", name)).exists()]
+    subprocess.run(["cp", "-a", "--parents", *paths, layer], check=True)
+    (layer / "tmp").mkdir(mode=0o1777)
 
 
 def _slim(layer: Path) -> None:
@@ -121,12 +139,15 @@ def _copy(stage: Stage, arguments: str, built: dict[str, Stage]) -> None:
 
 def _build(target: str, folder: Path) -> Stage:
     """The stage `target` and all that it is made from."""
-    python, slim = folder / "python", folder / "slim"
+    python, full, slim = folder / "python", folder / "full", folder / "slim"
     _python(python)
+    _full(full)
     _slim(slim)
-    bases = {"python:3.10-bookworm": [python, Path("/")], "python:3.10-slim-bookworm": [python, slim]}
     passed_on = {name: value for name, value in os.environ.items() if PASSED_ON.search(name)}
     cache = subprocess.run(["uv", "cache", "dir"], env=_with_uv(), capture_output=True, text=True, check=True)
+    cache_folder = cache.stdout.strip()
+    usr = {"/usr": "/usr", "/usr/local": f"{python}/usr/local", cache_folder: cache_folder}
+    bases = {"python:3.10-bookworm": ([full], usr), "python:3.10-slim-bookworm": ([python, slim], {})}
     built: dict[str, Stage] = {}
     needed = _needed(target)
     for name, steps in stages().items():
@@ -135,17 +156,18 @@ def _build(target: str, folder: Path) -> Stage:
         base = steps[0][1].split(" AS ")[0]
         upper = folder / name / "upper"
         upper.mkdir(parents=True)
-        stage = Stage(bases[base], upper)
         if base in built:
             below = built[base]
-            stage = Stage([below.upper, *below.layers], upper, dict(below.variables), below.workdir, below.user)
-        built[name] = stage
-        if stage.layers[0] == python:
+            layers = [below.upper, *below.layers]
+            stage = Stage(layers, upper, below.binds, dict(below.variables), below.workdir, below.user)
+        else:
+            stage = Stage(bases[base][0], upper, bases[base][1])
             stage.run("ldconfig")
+        built[name] = stage
         for instruction, arguments in steps[1:]:
             if instruction == "RUN":
                 command = re.sub(r"(uv pip \w+) --no-cache", r"\1", arguments)
-                stage.run(command, **passed_on, UV_CACHE_DIR=cache.stdout.strip())
+                stage.run(command, **passed_on, UV_CACHE_DIR=cache_folder)
             elif instruction == "COPY":
                 _copy(stage, arguments, built)
             elif instruction == "ENV":
