@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python
 	2>/dev/null && command -v "$$p" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve test test-cluster test-image bench bench-serving check format lock wheel image clean
+.PHONY: help setup run serve test test-cluster test-image test-faults bench bench-serving check format lock wheel image clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ test-cluster: $(STAMP) ## the whole pipeline through a Beam job service and its 
 
 test-image: $(STAMP) ## the Dockerfile's steps and the pipeline in what they make, without an engine (as root)
 	@$(VENV)/bin/python -m pytest -m image tests/pipeline/test_image_walk.py $(ARGS)
+
+test-faults: $(STAMP) ## runs that are killed, starved, locked out and fed bad models: fault x component x outcome (minutes)
+	@$(VENV)/bin/python -m pytest -m faults tests/faults $(ARGS)
 
 bench: $(STAMP) ## hold every claim about speed against its reference (SIZE=small for minutes; ARGS="--json bench.json")
 	@$(VENV)/bin/python -m bench --size $(SIZE) $(ARGS)

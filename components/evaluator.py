@@ -17,11 +17,14 @@ from tfx.utils import json_utils, path_utils
 
 from components import gate
 from components.parity import record_parity
+from components.same_images import require_same_images
 from components.settings import GateSettings
 from schema import features
 from schema.artifacts import CONSTANT, CONTROLS_FOLDER, GATE_FILE, PARITY_FILE, PCA_FLOOR, UNTRAINED
 
 MODEL_RUN_KEY = "model_run"
+_OF_TFX = (keys.EXAMPLES_KEY, keys.MODEL_KEY, keys.BASELINE_MODEL_KEY, keys.SCHEMA_KEY)
+"""What TFX's own executor reads."""
 _MUST_BE_REFUSED = (UNTRAINED, CONSTANT)
 
 Artifacts = dict[str, list[types.Artifact]]
@@ -39,6 +42,7 @@ class ReconstructionEvaluatorSpec(component_spec.ComponentSpec):
     INPUTS = {
         keys.EXAMPLES_KEY: component_spec.ChannelParameter(type=standard_artifacts.Examples),
         keys.MODEL_KEY: component_spec.ChannelParameter(type=standard_artifacts.Model),
+        keys.TRANSFORM_GRAPH_KEY: component_spec.ChannelParameter(type=standard_artifacts.TransformGraph),
         MODEL_RUN_KEY: component_spec.ChannelParameter(type=standard_artifacts.ModelRun),
         keys.BASELINE_MODEL_KEY: component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
         keys.SCHEMA_KEY: component_spec.ChannelParameter(type=standard_artifacts.Schema),
@@ -52,13 +56,25 @@ class ReconstructionEvaluatorSpec(component_spec.ComponentSpec):
 class ReconstructionEvaluatorExecutor(stock.Executor):
     """Runs TFX's executor on the candidate and, through the same gate, on each control.
 
-    Raises OpenGateError if a control that has learnt nothing would be blessed.
+    Raises OpenGateError if a control that has learnt nothing would be blessed, OtherImagesError for a
+    candidate that was trained on, or sees, other images than this run's.
     """
 
     def Do(  # noqa: N802 - TFX's name
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
         settings = GateSettings.model_validate_json(exec_properties["settings"])
+        model = artifact_utils.get_single_instance(input_dict[keys.MODEL_KEY])
+        train, test = (
+            artifact_utils.get_split_uri(input_dict[keys.EXAMPLES_KEY], split)
+            for split in (features.TRAIN, features.TEST)
+        )
+        require_same_images(
+            path_utils.serving_model_path(model.uri),
+            transform_graph=artifact_utils.get_single_uri(input_dict[keys.TRANSFORM_GRAPH_KEY]),
+            train=train,
+            test=test,
+        )
         evaluation_uri = artifact_utils.get_single_uri(output_dict[keys.EVALUATION_KEY])
         of_pca = self._metrics_of_pca(input_dict)
         bounds = gate.bounds_of(settings, pca_error=of_pca["mean_error"], knows_anomalies="auroc" in of_pca)
@@ -78,15 +94,13 @@ class ReconstructionEvaluatorExecutor(stock.Executor):
         }
         with fileio.open(os.path.join(evaluation_uri, GATE_FILE), "w") as file:  # noqa: PTH118 - may be remote
             file.write(json.dumps(report, indent=2))
-        model = artifact_utils.get_single_instance(input_dict[keys.MODEL_KEY])
-        test_images = artifact_utils.get_split_uri(input_dict[keys.EXAMPLES_KEY], features.TEST)
-        record_parity(path_utils.serving_model_path(model.uri), test_images, f"{evaluation_uri}/{PARITY_FILE}")
+        record_parity(path_utils.serving_model_path(model.uri), test, f"{evaluation_uri}/{PARITY_FILE}")
         evaluation = artifact_utils.get_single_instance(output_dict[keys.EVALUATION_KEY])
         evaluation.set_float_custom_property("mean_error", overall["mean_error"])
 
     def _evaluate(self, input_dict: Artifacts, output_dict: Artifacts, bounds: list[gate.Bound]) -> None:
         """TFX's own executor with our metrics and bounds, on the test split."""
-        inputs = {key: value for key, value in input_dict.items() if key != MODEL_RUN_KEY}
+        inputs = {key: value for key, value in input_dict.items() if key in _OF_TFX}
         properties = {
             keys.EVAL_CONFIG_KEY: json_format.MessageToJson(gate.eval_config(bounds), sort_keys=True),
             keys.EXAMPLE_SPLITS_KEY: json_utils.dumps([features.TEST]),
@@ -134,6 +148,7 @@ class ReconstructionEvaluator(base_beam_component.BaseBeamComponent):
         self,
         *,
         examples: types.BaseChannel,
+        transform_graph: types.BaseChannel,
         model: types.BaseChannel,
         model_run: types.BaseChannel,
         baseline_model: types.BaseChannel,
@@ -144,6 +159,7 @@ class ReconstructionEvaluator(base_beam_component.BaseBeamComponent):
         super().__init__(
             spec=ReconstructionEvaluatorSpec(
                 examples=examples,
+                transform_graph=transform_graph,
                 model=model,
                 model_run=model_run,
                 baseline_model=baseline_model,

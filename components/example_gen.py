@@ -32,6 +32,7 @@ _LOG = logging.getLogger(__name__)
 _REJECTS_NAMED_IN_ERROR = 10
 _DUPLICATE_OF = "duplicate of "
 _DIGESTS = "digests"
+_LEFT_OUT = "left_out"
 
 
 @dataclass
@@ -115,7 +116,7 @@ def _shard_path(uri: str, split: str, index: int, shard_count: int) -> str:
 
 
 def read_counts(examples_uri: str) -> dict[str, int]:
-    """Images per split, `rejected` that cannot be read, and `duplicates` kept out of `test`."""
+    """Images per split, `left_out` for being anomalies of a training split, `rejected` and `duplicates` of `test`."""
     with fileio.open(os.path.join(examples_uri, COUNTS_FILE)) as file:  # noqa: PTH118
         counts: dict[str, int] = json.loads(file.read())
     return counts
@@ -151,6 +152,9 @@ class _WriteShard(beam.DoFn):
                 is_anomaly=image.is_anomaly,
                 settings=self._settings,
             )
+            if split is None:
+                result.counts[_LEFT_OUT] += 1
+                continue
             if split not in writers:
                 writers[split] = self._open(split, index)
             writers[split][1].write(serialize(image))
@@ -226,7 +230,7 @@ def _merge_results(results: Iterable[ShardResult]) -> ShardResult:
 
 
 def _write_result(result: ShardResult, uri: str) -> None:
-    counts = {split: result.counts[split] for split in features.SPLITS}
+    counts = {split: result.counts[split] for split in (*features.SPLITS, _LEFT_OUT)}
     with fileio.open(os.path.join(uri, REJECTS_FILE), "w") as file:  # noqa: PTH118
         rejects = sorted(result.rejects + result.duplicates, key=lambda r: r.image_id)
         # Written even if empty: then too it exists.
@@ -241,6 +245,8 @@ def _check_result(uri: str, settings: DataSettings) -> None:
     if duplicates:
         _LOG.warning("%d images kept out of test: their pixels are in train or eval; see %s", duplicates, REJECTS_FILE)
     total = rejected + sum(counts.values())
+    if left_out := counts.pop(_LEFT_OUT):
+        _LOG.info("%d anomalies named as training images left out, as data.training_anomalies says", left_out)
     if rejected > settings.max_reject_fraction * total:
         with fileio.open(os.path.join(uri, REJECTS_FILE)) as file:  # noqa: PTH118
             rejects = [json.loads(line) for line in file.read().splitlines()]

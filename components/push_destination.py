@@ -6,8 +6,10 @@ a new number. The one that is left is marked as withdrawn, by its content, so th
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -25,6 +27,7 @@ from schema.artifacts import SAVED_MODEL_FILE
 
 PARTIAL_SUFFIX: Final = ".partial"
 ABANDONED_AFTER_S: Final = 24 * 3600
+"""Where locks do not tell whether a push is still at work: on a network's disk, of other machines."""
 WITHDRAWN_FOLDER: Final = ".withdrawn"
 """Below the destination; no number, so servers ignore it. One small file per model, named by its digest."""
 
@@ -87,14 +90,15 @@ def push(model: str, base: str, *, check: Check, keep: int | None = None) -> Pus
 def _rename_into_place(model: str, base: Path, check: Check) -> PushedVersion:
     _remove_abandoned(base)
     with _partial_folder(base) as partial:
-        io_utils.copy_dir(model, str(partial))
-        check(partial)
+        copy = partial / "model"  # copy_dir makes it anew, and the lock is on the folder around it
+        io_utils.copy_dir(model, str(copy))
+        check(copy)
         number = _next_version(str(base), int(time.time()))
         while True:
             target = base / str(number)
             try:
                 # Refused, atomically, where another push has just taken the number.
-                partial.rename(target)
+                copy.rename(target)
             except OSError:
                 if not target.exists():
                     raise
@@ -117,20 +121,48 @@ def _upload(model: str, base: str, check: Check) -> PushedVersion:
 
 @contextlib.contextmanager
 def _partial_folder(base: Path) -> Iterator[Path]:
-    """A name of our own that no server takes for a version; removed again unless it was renamed."""
-    partial = base / f".{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
+    """A new folder of a name that no server takes for a version, locked; removed again unless it was renamed."""
+    partial, lock = _locked_folder(base)
     try:
         yield partial
     finally:
+        os.close(lock)
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _locked_folder(base: Path) -> tuple[Path, int]:
+    while True:
+        partial = base / f".{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
+        partial.mkdir()
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(partial, os.O_RDONLY)
+            with contextlib.suppress(OSError):  # some network disks have no locks
+                fcntl.flock(lock, fcntl.LOCK_SH)
+            if partial.exists():  # no other push has just taken it for abandoned
+                return partial, lock
+            os.close(lock)
+
+
 def _remove_abandoned(base: Path) -> None:
-    """Remove what pushes that were killed a day ago or more have left."""
+    """Remove what pushes that were killed have left: their locks are gone with them."""
     for partial in base.glob(f".*{PARTIAL_SUFFIX}"):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - partial.stat().st_mtime > ABANDONED_AFTER_S:
-                shutil.rmtree(partial, ignore_errors=True)
+            is_old = time.time() - partial.stat().st_mtime > ABANDONED_AFTER_S
+            lock = os.open(partial, os.O_RDONLY)
+            try:
+                if is_old or _taken(lock):
+                    shutil.rmtree(partial, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _taken(lock: int) -> bool:
+    """Whether nobody else held it; False where the disk has no locks."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _remove_version(base: str, name: str) -> None:
@@ -141,7 +173,7 @@ def _remove_version(base: str, name: str) -> None:
         fileio.rmtree(f"{base.rstrip('/')}/{name}")
         return
     with _partial_folder(Path(base)) as out_of_sight, contextlib.suppress(FileNotFoundError):
-        (Path(base) / name).rename(out_of_sight)
+        (Path(base) / name).rename(out_of_sight / name)
 
 
 def _next_version(base: str, now: int) -> int:

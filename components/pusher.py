@@ -24,7 +24,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.utils import io_utils, json_utils
 
-from components.push_destination import PushedVersion, PushError, digest_of, push, withdrawn
+from components.push_destination import PushedVersion, PushError, digest_of, push, versions, withdrawn
 from schema.artifacts import NOT_PUSHED_BECAUSE, PARITY_FILE, PUSHED_STATISTICS_FOLDER
 
 CHECK_TIMEOUT_S: Final = 900
@@ -99,23 +99,25 @@ class AtomicPushExecutor(executor.Executor):
             self._MarkNotPushed(model_push)
             return
         model, base = self.GetModelPath(input_dict), _base_directory(exec_properties)
-        config = _config(exec_properties)
-        if withdrawal := withdrawn(base).get(digest_of(model)):
+        config, digest = _config(exec_properties), digest_of(model)
+        if withdrawal := withdrawn(base).get(digest):
             reason = f"a rollback withdrew this model (version {withdrawal['version']}) on {withdrawal['at']}"
             logging.warning("Not pushed: %s.", reason)
             model_push.set_string_custom_property(NOT_PUSHED_BECAUSE, reason)
             self._MarkNotPushed(model_push)
             return
-        evaluations = input_dict.get(standard_component_specs.EVALUATION_KEY)
-        statistics = input_dict.get(standard_component_specs.STATISTICS_KEY)
-        pushed = push_checked(
-            model,
-            base,
-            evaluation=artifact_utils.get_single_uri(evaluations) if evaluations else None,
-            statistics=artifact_utils.get_single_uri(statistics) if statistics else None,
-            smoke_check=config.smoke_check,
-            keep=config.keep,
-        )
+        newest = next(iter(versions(base)), None)
+        if newest and newest.digest == digest:  # pushed by a run that was killed before it could say so
+            pushed = PushedVersion(newest.path, newest.number)
+        else:
+            pushed = push_checked(
+                model,
+                base,
+                evaluation=_uri(input_dict, standard_component_specs.EVALUATION_KEY),
+                statistics=_uri(input_dict, standard_component_specs.STATISTICS_KEY),
+                smoke_check=config.smoke_check,
+                keep=config.keep,
+            )
         io_utils.copy_dir(model, model_push.uri)
         self._MarkPushed(model_push, pushed_destination=pushed.path, pushed_version=str(pushed.number))
         logging.info("Version %d pushed to %s.", pushed.number, pushed.path)
@@ -198,6 +200,10 @@ class PushConfig:
 def _config(exec_properties: dict[str, Any]) -> PushConfig:
     text = exec_properties.get(standard_component_specs.CUSTOM_CONFIG_KEY)
     return PushConfig.parse(json_utils.loads(text) if text else None)
+
+
+def _uri(input_dict: dict[str, list[Any]], key: str) -> str | None:
+    return str(artifact_utils.get_single_uri(input_dict[key])) if input_dict.get(key) else None
 
 
 def _base_directory(exec_properties: dict[str, Any]) -> str:

@@ -51,8 +51,10 @@ class DataSettings(BaseModel):
     """Share of images held out for early stopping and calibration."""
     test_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of images never seen in training or calibration; ignored where the data name their own test split."""
-    normal_labels: tuple[str, ...] = ()
+    normal_labels: tuple[Annotated[str, Field(coerce_numbers_to_str=True)], ...] = ()
     """Labels that count as normal; images of any other label are anomalies and go to `test`. Empty: all unknown."""
+    training_anomalies: Literal["test", "leave_out"] = "test"
+    """What becomes of anomalies in a split that the data name `train` or `eval`: tested too, or not used at all."""
     max_images: int | None = Field(None, ge=1)
     """Use only the first so many images of each file or folder listing, for trials."""
     max_reject_fraction: float = Field(0.05, ge=0, le=1)

@@ -19,14 +19,15 @@ def split_of(
     has_named_eval: bool,
     is_anomaly: int | None,
     settings: DataSettings,
-) -> str:
-    """The split of one image.
+) -> str | None:
+    """The split of one image; None: it is left out.
 
-    Anomalies always go to `test`. A split that the data name is kept; if they name no `eval`, it is taken
+    Anomalies always go to `test`, if anywhere. A split that the data name is kept; if they name no `eval`, it is taken
     out of `train`. Otherwise the hash decides, so adding files moves no other file.
     """
     if is_anomaly == 1:
-        return TEST
+        unwanted = named_split in (TRAIN, EVAL) and settings.training_anomalies == "leave_out"
+        return None if unwanted else TEST
     if named_split in (EVAL, TEST) or (named_split == TRAIN and has_named_eval):
         return named_split
     fraction = hash_fraction(image_id)

@@ -14,7 +14,8 @@ from pipeline.kubeflow_commands import compile_, rehearse, schedule, submit
 from pipeline.options import set_option
 from pipeline.push_command import push
 from pipeline.report_command import report
-from pipeline.serve_command import score, serve
+from pipeline.score_command import score
+from pipeline.serve_command import serve
 from pipeline.worker_command import worker
 
 
@@ -63,12 +64,12 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool, beam_options: t
 def runs(root: Path, config: Path | None, as_json: bool) -> None:
     """List past runs with verdict, error and duration, newest first."""
     from pipeline.configuration import ConfigurationError, load_configuration
-    from pipeline.metadata_store import PasswordMissingError
+    from pipeline.metadata_store import MetadataStoreError
     from pipeline.past_runs import print_runs
 
     try:
         print_runs(root, load_configuration(config) if config else None, as_json=as_json)
-    except (ConfigurationError, PasswordMissingError) as error:
+    except (ConfigurationError, MetadataStoreError) as error:
         click.echo(str(error), err=True)
         sys.exit(BAD_USAGE)
 

@@ -117,6 +117,7 @@ def create_pipeline(
     baseline = find_baseline(calibrator.outputs["model"]).with_id("latest_blessed_model")
     evaluator = ReconstructionEvaluator(
         examples=example_gen.outputs["examples"],
+        transform_graph=transform.outputs["transform_graph"],
         model=calibrator.outputs["model"],
         model_run=trainer.outputs["model_run"],
         baseline_model=baseline.outputs["model"],

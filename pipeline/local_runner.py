@@ -1,6 +1,7 @@
 """TFX's local runner, node by node, telling what happens to each and stopping cleanly at the first failure."""
 
 import datetime
+import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
 from pipeline.measure import start_measuring
 
+_LOG = logging.getLogger(__name__)
 RAN, CACHED, FAILED, SKIPPED = "ran", "cached", "failed", "skipped"
 
 
@@ -57,6 +59,8 @@ def run_pipeline(
         if known:
             _abandon_unfinished(handle.store, known.id, Path(info.pipeline_root))
             _forget_missing(handle.store, known.id)
+        else:
+            _set_aside(Path(info.pipeline_root))
 
     outcomes: list[ComponentOutcome] = []
     for node in ir.nodes:
@@ -141,8 +145,36 @@ def _abandon_unfinished(store: Any, pipeline_context: int, pipeline_root: Path) 
             shutil.rmtree(folder, ignore_errors=True)
         for folder in pipeline_root.glob(f"*/.system/*/{execution.id}"):
             shutil.rmtree(folder, ignore_errors=True)
+        _LOG.warning(
+            "an earlier run ended in the middle of %s: interrupted, killed, or out of memory. What it had written is "
+            "removed.",
+            _node_of(store, execution),
+            extra={"notice": True},
+        )
     if running:
         store.put_executions(running)
+
+
+def _set_aside(pipeline_root: Path) -> None:
+    """Move away what a lost store had recorded: new executions are numbered from 1 again, and would write into it."""
+    if not pipeline_root.is_dir() or not any(pipeline_root.iterdir()):
+        return
+    aside = pipeline_root.with_name(f"{pipeline_root.name}-without-metadata")
+    shutil.rmtree(aside, ignore_errors=True)
+    pipeline_root.rename(aside)
+    _LOG.warning(
+        "the metadata store knows nothing of %s: every component runs anew. What was there is in %s, which you may "
+        "remove.",
+        *(pipeline_root, aside),
+        extra={"notice": True},
+    )
+
+
+def _node_of(store: Any, execution: Any) -> str:
+    names = [
+        c.name for c in store.get_contexts_by_execution(execution.id) if c.type == constants.NODE_CONTEXT_TYPE_NAME
+    ]
+    return names[0].rpartition(".")[2] if names else execution.type
 
 
 def _forget_missing(store: Any, pipeline_context: int) -> None:

@@ -1,6 +1,9 @@
 """The `metadata:` section of the configuration: where ML Metadata keeps what every run did."""
 
 import os
+import sqlite3
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 METADATA_FILE = "metadata.sqlite"
 _WORD = r"^[\w.@-]+$"
+LOCK_TIMEOUT_S = 60.0
 _DEFAULT_PORT = {"mysql": 3306, "postgresql": 5432}
 
 
-class PasswordMissingError(Exception):
-    """The environment holds no password; the message names the variable."""
+class MetadataStoreError(Exception):
+    """The store cannot be used; the message says which one, why, and what to do."""
 
 
 class MetadataSettings(BaseModel):
@@ -39,19 +43,25 @@ class MetadataSettings(BaseModel):
         return self
 
 
-def connection_of(settings: MetadataSettings, folder: Path) -> Any:
-    """ML Metadata's ConnectionConfig; the SQLite file lies in `folder`.
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr)
 
-    Raises PasswordMissingError where a server is named and its password is not in the environment.
+
+def connection_of(settings: MetadataSettings, folder: Path, *, tell: Callable[[str], None] = _to_stderr) -> Any:
+    """ML Metadata's ConnectionConfig; the SQLite file lies in `folder`, and `tell` hears whom we wait for to unlock it.
+
+    Raises MetadataStoreError where that file is damaged or stays locked, and where a server is named whose password
+    is not in the environment.
     """
     from ml_metadata.proto import metadata_store_pb2 as mlmd
     from tfx.orchestration import metadata
 
     if settings.backend == "sqlite":
+        _require_usable(folder / METADATA_FILE, tell)
         return metadata.sqlite_metadata_connection_config(str(folder / METADATA_FILE))
     password = os.environ.get(settings.password_variable)
     if password is None:
-        raise PasswordMissingError(
+        raise MetadataStoreError(
             f"metadata.password_variable: the environment has no {settings.password_variable}; "
             f"export it with the password of {settings.user} at {settings.host}"
         )
@@ -65,3 +75,56 @@ def connection_of(settings: MetadataSettings, folder: Path) -> Any:
         port=str(port), dbname=settings.database, password=quoted, skip_db_creation=True, **server
     )
     return mlmd.ConnectionConfig(postgresql=config)
+
+
+def _require_usable(file: Path, tell: Callable[[str], None]) -> None:
+    """Wait until nobody holds the SQLite file locked, and say for whom; MetadataStoreError if that does not end.
+
+    So for a damaged file too: ML Metadata itself reads it until it meets the damage.
+    """
+    if not file.exists():
+        return
+    try:
+        _check(file, wait_s=0.0)
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise MetadataStoreError(f"{file}: {error}; `autoencoder doctor` looks into it") from None
+        tell(f"waiting for {_holders(file)}, which holds {file} locked")
+        try:
+            _check(file, wait_s=LOCK_TIMEOUT_S)
+        except sqlite3.OperationalError:
+            raise MetadataStoreError(
+                f"{file} was locked by {_holders(file)} for {LOCK_TIMEOUT_S:.0f} s: end it, then run again"
+            ) from None
+    except sqlite3.DatabaseError as error:
+        raise MetadataStoreError(
+            f"{file} is damaged ({error}): move it aside, and the next run starts a new one and runs every component; "
+            "pushed models stay"
+        ) from None
+
+
+def _check(file: Path, *, wait_s: float) -> None:
+    """Raise sqlite3's errors for a file that is locked against writing, or damaged."""
+    connection = sqlite3.connect(f"file:{file}?mode=rw", uri=True, timeout=wait_s, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        [(verdict,), *_] = connection.execute("PRAGMA quick_check").fetchall()
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+
+
+def _holders(file: Path) -> str:
+    """The processes that hold locks on the file, as Linux lists them."""
+    try:
+        lines = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+        inode = str(file.stat().st_ino)
+        numbers = dict.fromkeys(
+            fields[4] for fields in lines if "->" not in fields and fields[5].split(":")[-1] == inode
+        )
+        own = [f"process {n} ({Path('/proc', n, 'comm').read_text().strip()})" for n in numbers if int(n) > 0]
+    except OSError:
+        own = []
+    return " and ".join(own) or "another process"

@@ -17,7 +17,7 @@ from pipeline.terminal import output_to_log
 def print_runs(root: Path, configuration: Configuration | None, *, as_json: bool) -> None:
     """Print the runs in each `<root>/<name>/metadata.sqlite`, or in the store that a configuration names.
 
-    Raises PasswordMissingError where that store is a server whose password is not in the environment.
+    Raises MetadataStoreError where that store is a server whose password is not in the environment.
     """
     settings = configuration.metadata if configuration else MetadataSettings()
     folders = [store.parent for store in sorted(root.glob(f"*/{METADATA_FILE}"))]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.metadata_store import METADATA_FILE, MetadataSettings, PasswordMissingError, connection_of
+from pipeline.metadata_store import METADATA_FILE, MetadataSettings, MetadataStoreError, connection_of
 from pipeline.options import set_option
 from schema.artifacts import REPORT_FILE
 
@@ -55,6 +55,6 @@ def _find_or_build(folder: Path, settings: MetadataSettings, run_id: str | None,
 
         try:
             return find_or_build(folder, connection_of(settings, folder), run_id, rebuild=rebuild)
-        except (NoReportError, PasswordMissingError) as error:
+        except (NoReportError, MetadataStoreError) as error:
             message = str(error)
     raise click.UsageError(message)

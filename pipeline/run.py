@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,8 +19,9 @@ from components.downloads import DownloadError
 from components.image_sources import DataError, plan_source
 from pipeline.configuration import Configuration, ConfigurationError
 from pipeline.exit_codes import DONE, FAILED, REFUSED
+from pipeline.failure import explain, machines_fault
 from pipeline.keras_flavour import use_keras_2
-from pipeline.metadata_store import PasswordMissingError, connection_of
+from pipeline.metadata_store import MetadataStoreError, connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, print_summary
 from schema.artifacts import PICTURE_FILE, REPORT_FILE
 
@@ -34,10 +36,18 @@ def run(configuration: Configuration, *, as_json: bool) -> int:
     except (DataError, DownloadError) as error:
         raise ConfigurationError(str(error)) from None
     folder = _writable_folder(configuration)
-    with _locked(folder), output_to_log(folder / LOG_FILE) as (stdout, stderr):
-        console = Console(file=stderr if as_json else stdout)
-        console.print(f"{configuration.name}: {plan.image_count:,} images, log in {folder / LOG_FILE}", highlight=False)
-        return _run(configuration, plan.fingerprint, folder, console, stdout if as_json else None)
+    try:
+        with _locked(folder), output_to_log(folder / LOG_FILE) as (stdout, stderr):
+            console = Console(file=stderr if as_json else stdout)
+            log = folder / LOG_FILE
+            console.print(f"{configuration.name}: {plan.image_count:,} images, log in {log}", highlight=False)
+            return _run(configuration, plan.fingerprint, folder, console, stdout if as_json else None)
+    except Exception as error:  # outside of any component
+        told = machines_fault(error, folder)
+        if told is None:
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"the run failed: {told}", style="red", highlight=False)
+        return FAILED
 
 
 def _run(
@@ -51,8 +61,10 @@ def _run(
 
     kubeflow_object_store.register(os.environ)  # for `push.destination: s3://...`
     try:
-        connection = connection_of(configuration.metadata, folder)
-    except PasswordMissingError as error:
+        connection = connection_of(
+            configuration.metadata, folder, tell=partial(console.print, highlight=False, soft_wrap=True)
+        )
+    except MetadataStoreError as error:
         raise ConfigurationError(str(error)) from None
     pipeline = create_pipeline(
         configuration,
@@ -76,7 +88,7 @@ def _run(
         "run": str(folder),
         **verdict,
         "components": [{"name": o.name, "state": o.state, "seconds": round(o.seconds, 2)} for o in outcomes],
-        "error": f"{failed.name}: {_message(failed.error)}" if failed else None,
+        "error": f"{failed.name}: {explain(failed.error, folder)}" if failed else None,
         "paths": _paths(folder, model_run, report),
     }
     return _conclude(document, failed.error if failed else None, console, json_to)
@@ -121,12 +133,6 @@ def _paths(folder: Path, model_run: str | None, report: str | None) -> dict[str,
     return paths
 
 
-def _message(error: BaseException | None) -> str:
-    """The innermost message that explains: Beam wraps it in its own, with a traceback before it."""
-    text = str(error).strip()
-    return text.split(" [while running")[0] if text else type(error).__name__
-
-
 def _writable_folder(configuration: Configuration) -> Path:
     folder = Path(configuration.root).expanduser().absolute() / configuration.name
     try:
@@ -149,7 +155,8 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            Console(stderr=True).print(f"waiting for another run in {folder} ({lock.read().strip()})", highlight=False)
+            waiting = f"waiting for another run in {folder} ({lock.read().strip()})"
+            Console(stderr=True, soft_wrap=True).print(waiting, highlight=False)
             fcntl.flock(lock, fcntl.LOCK_EX)
         lock.truncate(0)
         lock.write(f"process {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}")

@@ -34,7 +34,8 @@ def output_to_log(log_path: Path) -> Iterator[tuple[TextIO, TextIO]]:
         yield streams[0], streams[1]
     finally:
         for stream in (*streams, sys.stdout, sys.stderr):
-            stream.flush()
+            with contextlib.suppress(OSError):  # the log's disk is full
+                stream.flush()
         os.dup2(saved[0], 1)
         os.dup2(saved[1], 2)
         os.close(saved[0])
@@ -57,6 +58,8 @@ class ComponentProgress(logging.Handler):
         self._live: Live | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, "notice"):
+            self._console.print(record.getMessage(), highlight=False, soft_wrap=True)
         if not hasattr(record, "done"):
             return
         if self._first_report is None or record.__dict__["unit"] != self._progress["unit"]:

@@ -45,7 +45,7 @@ def appears(job: Path, wait_s: float) -> bool:
     seen = _written_at(job)
     while time.monotonic() < deadline:
         time.sleep(_POLL_S)
-        if (written := _written_at(job)) not in (None, seen):
+        if _written_at(job) not in (None, seen):
             return True
     return False
 

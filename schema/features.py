@@ -30,3 +30,11 @@ TRAIN: Final = "train"
 EVAL: Final = "eval"
 TEST: Final = "test"
 SPLITS: Final = (TRAIN, EVAL, TEST)
+
+# What Transform's graph gives for images:
+NORMALISED: Final = "image"
+"""[B, H, W, C] float32: what the encoder is fed, (pixels - offset) / scale with pixels in [0, 1]."""
+OFFSET: Final = "pixel_offset"
+"""[B, C] float32, the same in every row: tf.Transform's constants."""
+SCALE: Final = "pixel_scale"
+"""[B, C] float32, the same in every row; never 0."""

@@ -15,6 +15,7 @@ MNIST = Path(os.environ.get("MNIST_FOLDER", REPOSITORY.parent / "shared" / "data
 ON_REQUEST = {
     "cluster": "starts servers of its own: make test-cluster",
     "image": "installs everything anew and needs root: make test-image",
+    "faults": "takes minutes: make test-faults",
 }
 
 

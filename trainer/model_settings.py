@@ -54,9 +54,9 @@ class CorruptionSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["gaussian", "masking", "salt_and_pepper"] = "masking"
+    kind: Literal["gaussian", "masking", "salt_and_pepper", "patches"] = "masking"
     amount: float = Field(0.3, gt=0, le=1)
-    """Gaussian: standard deviation in the encoder's units; the others: share of the pixels."""
+    """Gaussian: standard deviation in the encoder's units; the others: share of the pixels, or of the blocks."""
 
 
 def _weights_by_name(loss: Any) -> Any:

@@ -6,14 +6,8 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from schema import features
+from schema.features import NORMALISED, OFFSET, SCALE
 from trainer.settings import ImageSettings
-
-NORMALISED = "image"
-"""[B, H, W, C] float32: what the encoder is fed, (pixels - offset) / scale with pixels in [0, 1]."""
-OFFSET = "pixel_offset"
-"""[B, C] float32, the same in every row: tf.Transform's constants."""
-SCALE = "pixel_scale"
-"""[B, C] float32, the same in every row; never 0."""
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:

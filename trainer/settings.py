@@ -6,7 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trainer.model_settings import ModelSettings
 
-ScoreName = Literal["error", "worst_pixels", "patch_max", "local_ssim", "weighted_error", "latent_distance", "ensemble"]
+ScoreName = Literal[
+    "error", "worst_pixels", "patch_max", "local_ssim", "weighted_error", "cosine_distance",
+    "latent_distance", "neighbour_distance", "ensemble",
+]  # fmt: skip
 Normalisation = Literal["unit", "zscore", "minmax"]
 
 
@@ -109,6 +112,8 @@ class CalibrationSettings(BaseModel):
     """`worst_pixels`, `local_ssim`: the share of an image's pixels, its worst, that counts, in percent."""
     patch_px: int | None = Field(None, ge=1)
     """`patch_max`: the side of a patch; null: an eighth of the image's shorter side, at least 3."""
+    blur_px: float | None = Field(None, ge=0)
+    """`cosine_distance`: the standard deviation of the blur; null: a twentieth of the image's shorter side."""
     false_alarm_rate: float = Field(0.01, gt=0, lt=1)
     """Of fresh normal images at most this share raises an alarm."""
 
@@ -124,3 +129,7 @@ class CalibrationSettings(BaseModel):
         """The side of a patch in an image of that size."""
         shorter = min(height_px, width_px)
         return min(self.patch_px or max(3, round(shorter / 8)), shorter)
+
+    def blur_deviation_px(self, height_px: int, width_px: int) -> float:
+        """The blur's standard deviation in an image of that size."""
+        return min(height_px, width_px) / 20 if self.blur_px is None else self.blur_px

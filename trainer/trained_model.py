@@ -12,7 +12,6 @@ from schema.artifacts import RECORD_FILE
 from schema.signatures import KL, LATENT, RECONSTRUCTION
 from trainer.autoencoder import Autoencoder
 from trainer.dataset import Images, PixelConstants
-from trainer.preprocessing import NORMALISED
 
 Tensors = dict[str, tf.Tensor]
 ENCODED = tf.TensorSpec([None], tf.string, "encoded")
@@ -59,7 +58,7 @@ class TrainedModel(tf.Module):
 
 def pixels_decoder(transform_layer: keras.Model, constants: PixelConstants) -> Any:
     """The function of encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph."""
-    return lambda encoded: constants.to_pixels(transform_layer({features.IMAGE: encoded})[NORMALISED])
+    return lambda encoded: constants.to_pixels(transform_layer({features.IMAGE: encoded})[features.NORMALISED])
 
 
 def export_trained(model: TrainedModel, folder: str, *, record: dict[str, Any]) -> None:

@@ -57,10 +57,24 @@ def test_every_image_is_in_one_split(source, tmp_path):
     (tmp_path / "data").mkdir()
     splits, rejects = generate(tmp_path / "examples", source(tmp_path / "data"))
     assert len({image_id for ids in splits.values() for image_id in ids}) == 40
-    assert {split: len(ids) for split, ids in splits.items()} | {"rejected": 0, "duplicates": 0} == read_counts(
-        str(tmp_path / "examples")
-    )
+    assert {split: len(ids) for split, ids in splits.items()} | {
+        "left_out": 0,
+        "rejected": 0,
+        "duplicates": 0,
+    } == read_counts(str(tmp_path / "examples"))
     assert not rejects
+
+
+def test_anomalies_named_as_training_images_are_counted_where_they_are_left_out(tmp_path):
+    labels = np.arange(20) % 4
+    arrays = {"x_train": IMAGES[:20], "y_train": labels, "x_test": IMAGES[20:], "y_test": labels}
+    np.savez(tmp_path / "a.npz", **arrays)
+    data = {"source": "numpy", "path": str(tmp_path / "a.npz"), "normal_labels": [1], "eval_fraction": 0.5}
+    settings = DataSettings(**data, training_anomalies="leave_out")
+    splits, _ = generate(tmp_path / "examples", settings)
+    assert len(splits["train"]) + len(splits["eval"]) == 5
+    assert len(splits["test"]) == 20
+    assert read_counts(str(tmp_path / "examples"))["left_out"] == 15
 
 
 def duplicates_source(folder):

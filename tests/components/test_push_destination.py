@@ -101,7 +101,7 @@ def test_refused_model_leaves_nothing(exported: Path, tmp_path: Path) -> None:
     seen = []
 
     def refuse(folder: Path) -> None:
-        seen.append((folder.name, _content(folder)))
+        seen.append((folder.parent.name, _content(folder)))
         raise PushError("no")
 
     with pytest.raises(PushError):
@@ -113,7 +113,7 @@ def test_refused_model_leaves_nothing(exported: Path, tmp_path: Path) -> None:
     assert _names(tmp_path / "serving") == []
 
 
-def test_killed_push_leaves_no_version_and_is_swept_up_a_day_later(exported: Path, tmp_path: Path) -> None:
+def test_killed_push_leaves_no_version_and_is_swept_up_by_the_next(exported: Path, tmp_path: Path) -> None:
     """A process that ends without warning between copy and rename."""
     base = tmp_path / "serving"
     killed = os.fork()
@@ -124,10 +124,20 @@ def test_killed_push_leaves_no_version_and_is_swept_up_a_day_later(exported: Pat
     (left,) = base.iterdir()
     assert left.name.endswith(".partial")
     fresh = push(str(exported), str(base), check=_allow)
-    assert left.exists()
-    os.utime(left, (0, 0))
-    fresher = push(str(exported), str(base), check=_allow)
-    assert _names(base) == sorted([str(fresh.number), str(fresher.number)])
+    assert _names(base) == [str(fresh.number)]
+
+
+def test_a_push_leaves_alone_what_another_is_still_copying(exported: Path, tmp_path: Path) -> None:
+    """Two at once: neither takes the other's copy for abandoned."""
+    base = tmp_path / "serving"
+    within = []
+
+    def push_another(folder: Path) -> None:
+        within.append(push(str(exported), str(base), check=_allow))
+        assert _content(folder) == FILES
+
+    outer = push(str(exported), str(base), check=push_another)
+    assert _names(base) == sorted([str(within[0].number), str(outer.number)])
 
 
 def test_keep_leaves_the_newest_versions_and_what_is_no_version(exported: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Only what is blessed, loads, and answers as it did in the Evaluator is pushed."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def _run_executor(
         inputs["evaluation"] = [evaluation]
     statistics = standard_artifacts.ExampleStatistics()
     statistics.uri = str(tmp_path / "statistics")
-    (tmp_path / "statistics/Split-train").mkdir(parents=True)
+    (tmp_path / "statistics/Split-train").mkdir(parents=True, exist_ok=True)
     (tmp_path / "statistics/Split-train/FeatureStats.pb").write_bytes(b"numbers")
     inputs["statistics"] = [statistics]
     pushed = standard_artifacts.PushedModel()
@@ -164,6 +165,17 @@ def test_model_that_is_not_blessed_is_not_pushed(model: Path, tmp_path: Path) ->
     base, pushed = _run_executor(tmp_path, model, is_blessed=False)
     assert pushed.get_int_custom_property("pushed") == 0
     assert not base.exists()
+
+
+def test_a_model_that_a_killed_run_has_pushed_is_not_pushed_twice(model: Path, tmp_path: Path) -> None:
+    """The version is there, the record of it was lost: the next run's artifact names the same version."""
+    base, first = _run_executor(tmp_path, model, config={"smoke_check": False})
+    (version,) = base.iterdir()
+    shutil.rmtree(first.uri)
+    _, second = _run_executor(tmp_path, model, config={"smoke_check": False})
+    assert [*base.iterdir()] == [version]
+    assert second.get_string_custom_property("pushed_destination") == str(version)
+    assert _content(Path(second.uri)) == _content(model / "Format-Serving")
 
 
 def test_withdrawn_model_is_not_pushed_again(model: Path, tmp_path: Path) -> None:

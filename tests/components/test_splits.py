@@ -35,6 +35,16 @@ def test_anomalies_are_only_ever_tested():
     assert {split(f"{i}", is_anomaly=1, named_split="train") for i in range(50)} == {"test"}
 
 
+def test_anomalies_of_a_split_named_for_training_can_be_left_out():
+    strict = DataSettings(training_anomalies="leave_out")
+    named = {
+        name: split("a.png", is_anomaly=1, named_split=name, settings=strict) for name in ("train", "eval", "test")
+    }
+    assert named == {"train": None, "eval": None, "test": "test"}
+    assert split("a.png", is_anomaly=1, settings=strict) == "test"
+    assert split("a.png", is_anomaly=0, named_split="train", settings=strict) == "train"
+
+
 def test_named_splits_are_kept_and_eval_is_taken_out_of_train_only_if_unnamed():
     assert {split(f"{i}", named_split="test") for i in range(50)} == {"test"}
     assert {split(f"{i}", named_split="train", has_named_eval=True) for i in range(50)} == {"train"}

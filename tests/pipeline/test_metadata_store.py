@@ -16,7 +16,7 @@ from tfx.orchestration import metadata
 
 from pipeline import history
 from pipeline.local_runner import _abandon_unfinished
-from pipeline.metadata_store import MetadataSettings, PasswordMissingError, connection_of
+from pipeline.metadata_store import MetadataSettings, MetadataStoreError, connection_of
 
 PASSWORD = "a password, it's"
 START_TIMEOUT_S = 60
@@ -134,7 +134,7 @@ def test_a_server_without_password_in_the_environment_is_refused_by_name(
     settings = MetadataSettings(
         backend="mysql", host="db", database="mlmd", user="tfx", password_variable="DATABASE_PASSWORD"
     )
-    with pytest.raises(PasswordMissingError, match="DATABASE_PASSWORD; export it with the password of tfx at db"):
+    with pytest.raises(MetadataStoreError, match="DATABASE_PASSWORD; export it with the password of tfx at db"):
         connection_of(settings, tmp_path)
 
 

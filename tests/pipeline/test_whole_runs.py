@@ -84,7 +84,8 @@ def test_a_first_run_runs_everything_and_pushes_a_model(digits):
     assert document["blessed"]
     assert document["metrics"]["mean_error"] < 0.02
     assert document["metrics"]["example_count"] == 181
-    assert document["images"] == {"train": 1419, "eval": 197, "test": 181, "rejected": 0, "duplicates": 0}
+    counts = {name: count for name, count in document["images"].items() if count}
+    assert counts == {"train": 1419, "eval": 197, "test": 181}
     assert all(row["passed"] for row in document["thresholds"])
     assert (Path(document["pushed"]) / "saved_model.pb").exists()
     assert Path(document["pushed"]).parent == Path(document["run"]) / "serving"
@@ -141,7 +142,7 @@ def test_tensorboard_gets_curves_and_pictures(digits):
     assert "epoch_loss" in curves.Tags()["tensors"]
     assert len(curves.Tensors("epoch_loss")) == 60
     pictures = EventAccumulator(str(model_run / "pictures"), {"tensors": 0}).Reload()
-    assert set(pictures.Tags()["tensors"]) == {"originals over reconstructions", "latent"}
+    assert {"originals over reconstructions", "latent"} <= set(pictures.Tags()["tensors"])
     assert Image.open(model_run / "reconstructions.png").size == (10 * 8 * 12, 2 * 8 * 12)
 
 
@@ -244,7 +245,8 @@ def test_another_rate_and_score_train_nothing_anew(digits):
 
 def test_a_gate_that_would_bless_an_untrained_model_fails_the_run(digits):
     root, _ = digits
-    code, document = run("configs/digits.yaml", root, "evaluation.thresholds=[]", "evaluation.max_pca_ratio=null")
+    waived = ("evaluation.thresholds=[]", "evaluation.max_pca_ratio=null", "evaluation.max_regression=null")
+    code, document = run("configs/digits.yaml", root, *waived)
     assert code == FAILED
     assert states(document)["Evaluator"] == "failed"
     assert states(document)["Pusher"] == "skipped"

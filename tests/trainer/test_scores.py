@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
+from scipy.spatial.distance import cosine
 from sklearn.covariance import LedoitWolf
+from sklearn.neighbors import NearestNeighbors
 
 from trainer.scores import SCORES, ScoreError, fit_score
 from trainer.settings import CalibrationSettings, ScoreName
@@ -71,10 +73,51 @@ def test_latent_distance_is_the_mahalanobis_distance():
     assert scored(score="latent_distance") == pytest.approx(expected, rel=1e-3)
 
 
-def test_ensemble_averages_standardised_logarithms():
+@pytest.mark.parametrize(("blur_px", "deviation_px"), [(1.5, 1.5), (None, 0.8), (0, 0)])
+def test_cosine_distance_compares_the_directions_of_the_blurred_images(blur_px, deviation_px):
+    images, reconstructions = (
+        gaussian_filter(one.numpy().astype(np.float64), (0, deviation_px, deviation_px, 0)).reshape(10, -1)
+        for one in (PIXELS, OUTPUTS["reconstruction"])
+    )
+    expected = [cosine(*pair) for pair in zip(images, reconstructions, strict=True)]
+    assert scored(score="cosine_distance", blur_px=blur_px) == pytest.approx(expected, rel=1e-3)
+
+
+def test_cosine_distance_ignores_contrast_but_not_that_an_image_is_black():
+    score = fit_score(CalibrationSettings(score="cosine_distance"), lambda: iter(TRAINING))
+    black = tf.zeros_like(PIXELS)
+    assert score(PIXELS, {"reconstruction": 0.5 * PIXELS}).numpy() == pytest.approx(0, abs=1e-5)
+    assert score(black, {"reconstruction": black}).numpy() == pytest.approx(0)
+    assert score(black, {"reconstruction": PIXELS}).numpy() == pytest.approx(1, abs=1e-2)
+
+
+def neighbour_distances(bank, latents):
+    metric = {"metric": "mahalanobis", "metric_params": {"VI": LedoitWolf().fit(bank).precision_}}
+    return NearestNeighbors(n_neighbors=5, algorithm="brute", **metric).fit(bank).kneighbors(latents)[0].mean(axis=1)
+
+
+def test_neighbour_distance_is_the_mean_mahalanobis_distance_to_the_five_nearest_training_latents():
+    expected = neighbour_distances(TRAINING_LATENTS, OUTPUTS["latent"].numpy())
+    assert scored(score="neighbour_distance") == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_bank_of_neighbours_is_bounded():
+    many = (tf.zeros([5000, 4, 4, 1]), {"latent": tf.constant(RANDOM.normal(size=(5000, 3)).astype(np.float32))})
+    fitted = SCORES["neighbour_distance"].fit(lambda: iter([many]), CalibrationSettings())
+    assert fitted["bank"].shape == (2048, 3)
+
+
+def test_ensemble_averages_logarithms_standardised_on_images_that_no_member_was_fitted_to():
+    """Of each batch (30 and 20 images), members are fitted to every other image and scales to the rest."""
+    fitted_to = np.r_[0:30:2, 30:50:2]
+    others = fitted_to + 1
+    bank = TRAINING_LATENTS[fitted_to]
     members = {
-        "error": (TRAINING_MAPS.mean(axis=(1, 2)), MAPS.mean(axis=(1, 2))),
-        "worst_pixels": (mean_of_worst(TRAINING_MAPS, 10), mean_of_worst(MAPS, 10)),
+        "error": (TRAINING_MAPS[others].mean(axis=(1, 2)), MAPS.mean(axis=(1, 2))),
+        "worst_pixels": (mean_of_worst(TRAINING_MAPS[others], 10), mean_of_worst(MAPS, 10)),
+        "neighbour_distance": [
+            neighbour_distances(bank, latents) for latents in (TRAINING_LATENTS[others], OUTPUTS["latent"].numpy())
+        ],
     }
     z = [(np.log(new) - np.log(seen).mean()) / np.log(seen).std() for seen, new in members.values()]
     expected = np.maximum(z, -3).mean(axis=0)

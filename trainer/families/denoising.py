@@ -4,6 +4,8 @@ Vincent et al. 2008, "Extracting and Composing Robust Features with Denoising Au
 doi:10.1145/1390156.1390294; 2010, "Stacked Denoising Autoencoders", JMLR 11:3371-3408.
 """
 
+import math
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -11,6 +13,9 @@ from trainer.autoencoder import Autoencoder, Shape
 from trainer.families.body import body_decoder, body_encoder
 from trainer.families.noise import Noise
 from trainer.model_settings import CorruptionSettings, ModelSettings
+
+_BLOCK_SHARES = (1 / 7, 1 / 4, 1 / 2)
+"""Of the image's shorter side; one of them for each image at random."""
 
 
 def denoising(shape: Shape, settings: ModelSettings) -> Autoencoder:
@@ -26,7 +31,8 @@ class Corruption(keras.layers.Layer):
     """Damages normalised images [B, H, W, C] in training; a pixel's channels share its fate.
 
     `gaussian` adds noise whose standard deviation is `amount`; `masking` sets the share `amount` of the pixels to 0;
-    `salt_and_pepper` sets that share to the lowest or the highest value in the batch, at random.
+    `salt_and_pepper` sets that share to the lowest or the highest value in the batch, at random; `patches` puts the
+    same part of another image of the batch, mirrored or turned at random, in the place of that share of square blocks.
     """
 
     def __init__(self, settings: CorruptionSettings) -> None:
@@ -40,13 +46,35 @@ class Corruption(keras.layers.Layer):
         kind, amount = self._settings.kind, self._settings.amount
         if kind == "gaussian":
             return images + amount * self._noise(images)
-        uniform = _uniform(self._noise(images[..., :1]))
+        if kind == "patches":
+            return tf.where(self._block_mask(images, amount), self._turned(tf.roll(images, 1, axis=0)), images)
+        uniform = self._noise.uniform((*_sizes(images), 1))
         if kind == "masking":
             return tf.where(uniform < amount, 0.0, images)
         pepper = tf.where(uniform < amount / 2.0, tf.reduce_min(images), images)
         return tf.where(uniform > 1.0 - amount / 2.0, tf.reduce_max(images), pepper)
 
+    def _block_mask(self, images: tf.Tensor, amount: float) -> tf.Tensor:
+        """Where images [B, H, W, C] are replaced: bool [B, H, W, 1]."""
+        count, height_px, width_px = _sizes(images)
+        masks = []
+        for share in _BLOCK_SHARES:
+            side_px = max(1, round(share * min(height_px, width_px)))
+            blocks = self._noise.uniform((count, math.ceil(height_px / side_px), math.ceil(width_px / side_px), 1))
+            pixels = tf.repeat(tf.repeat(blocks < amount, side_px, axis=1), side_px, axis=2)
+            masks.append(pixels[:, :height_px, :width_px])
+        choice = tf.cast(len(masks) * self._noise.uniform((count,)), tf.int32)
+        return tf.gather(tf.stack(masks, axis=1), choice, axis=1, batch_dims=1)
 
-def _uniform(normal: tf.Tensor) -> tf.Tensor:
-    """Standard normal -> uniform over [0, 1], by the normal distribution's cumulative function."""
-    return 0.5 * (1.0 + tf.math.erf(normal / 2.0**0.5))
+    def _turned(self, images: tf.Tensor) -> tf.Tensor:
+        """Each image mirrored either way or not and, if it is square, transposed or not, at random."""
+        coins = self._noise.uniform((3, tf.shape(images)[0], 1, 1, 1)) < 0.5
+        images = tf.where(coins[0], tf.reverse(images, [1]), images)
+        images = tf.where(coins[1], tf.reverse(images, [2]), images)
+        if images.shape[1] != images.shape[2]:
+            return images
+        return tf.where(coins[2], tf.transpose(images, [0, 2, 1, 3]), images)
+
+
+def _sizes(images: tf.Tensor) -> tuple[tf.Tensor, int, int]:
+    return tf.shape(images)[0], images.shape[1], images.shape[2]

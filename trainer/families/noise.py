@@ -6,7 +6,7 @@ import tf_keras as keras
 
 
 class Noise(keras.layers.Layer):
-    """Standard normal numbers of the input's shape; each call continues the stream.
+    """Standard normal numbers of the input's shape, or uniform ones; each call continues the stream.
 
     Keras's own noise layers take TensorFlow's global stream, whose seed XLA ignores and which no checkpoint holds.
     """
@@ -17,3 +17,7 @@ class Noise(keras.layers.Layer):
 
     def call(self, like: tf.Tensor) -> tf.Tensor:
         return self._generator.normal(tf.shape(like), dtype=like.dtype)
+
+    def uniform(self, shape: tuple[int | tf.Tensor, ...]) -> tf.Tensor:
+        """Numbers of any shape, spread evenly over [0, 1)."""
+        return self._generator.uniform(shape)

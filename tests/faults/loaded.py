@@ -1,0 +1,16 @@
+"""What a run imports: preloaded once, by the process that all others are forked from. No TensorFlow operation runs."""
+
+import importlib
+import os
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+MODULES = (
+    "pipeline.run", "pipeline.graph", "pipeline.local_runner", "pipeline.history", "trainer.module",
+    "trainer.calibrator", "components.evaluator",
+    "components.report", "components.pusher", "tfx.components.transform.executor",
+    "tfx.components.trainer.executor",
+)  # fmt: skip
+for module in MODULES:
+    importlib.import_module(module)

@@ -1,0 +1,114 @@
+"""The metadata database locked by another process, or damaged; the clock set back."""
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+
+import faults
+import pytest
+from conftest import Runs, names_that, weights_digest
+
+from pipeline.metadata_store import METADATA_FILE
+
+pytestmark = pytest.mark.faults
+DONE, BAD_USAGE = 0, 2
+HOLD = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+connection.execute("BEGIN EXCLUSIVE")
+print("held", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+def hold(file, seconds):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(file), str(seconds)], stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    return holder
+
+
+def test_a_run_waits_for_who_holds_the_database_and_says_for_whom(spare: Runs, table):
+    holder = hold(spare.folder / METADATA_FILE, 5)
+    ended = spare.run()
+    assert ended.code == DONE, ended.stderr
+    assert f"waiting for process {holder.pid} (" in ended.stderr
+    assert names_that("ran", ended) == []
+    table("database locked for 5 s", "start", f"waits: {ended.stderr.splitlines()[1]}")
+
+
+def test_a_database_that_stays_locked_ends_the_run_in_bounded_time(spare: Runs, table):
+    holder = hold(spare.folder / METADATA_FILE, 600)
+    ended = spare.run(fault=faults.wait_for_locks_only, details=(3.0,))
+    holder.kill()
+    holder.wait()
+    assert ended.code == BAD_USAGE
+    assert f"was locked by process {holder.pid} (" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    table("database locked for ever", "start", ended.stderr.splitlines()[-1])
+
+
+def test_a_lock_in_the_middle_of_a_run_is_waited_for(spare: Runs, table):
+    hold_it = [sys.executable, "-c", HOLD, str(spare.folder / METADATA_FILE), "4"]
+    stop_after_it = ("data.max_reject_fraction=0.06", "evaluation.false_alarm_rate=0.0001")
+    ended = spare.run(*stop_after_it, fault=faults.start_when, details=("ImageExampleGen", hold_it))
+    assert "needs at least 9999 images in split 'eval', which holds 197" in ended.stderr, ended.stderr
+    assert next(c["seconds"] for c in ended.document["components"] if c["name"] == "ImageExampleGen") > 4
+    table("database locked for 4 s", "ImageExampleGen", "waits, and goes on")
+
+
+def spoil_header(content):
+    content[:100] = b"x" * 100
+
+
+def spoil_pages(content):
+    content[4096:-4096] = bytes(len(content) - 8192)
+
+
+def cut(content):
+    del content[len(content) // 2 :]
+
+
+@pytest.mark.parametrize("spoil", [spoil_header, spoil_pages, cut])
+def test_a_damaged_database_is_named_with_the_remedy_and_nothing_is_touched(spare: Runs, table, spoil):
+    file, versions = spare.folder / METADATA_FILE, spare.versions
+    content = bytearray(file.read_bytes())
+    spoil(content)
+    file.write_bytes(content)
+    ended = spare.run()
+    assert ended.code == BAD_USAGE
+    assert ended.stderr.splitlines()[-1].startswith(f"{file} is damaged (")
+    assert "move it aside" in ended.stderr
+    assert (file.read_bytes(), spare.versions) == (bytes(content), versions)
+    table(f"database damaged ({spoil.__name__})", "start", ended.stderr.splitlines()[-1])
+
+
+def test_moved_aside_the_next_run_starts_afresh_and_mixes_nothing(spare: Runs, undisturbed, table):
+    """Numbers of executions begin at 1 again, whose folders are there from before."""
+    (spare.folder / METADATA_FILE).unlink()
+    left = next((spare.folder / "artifacts/ImageExampleGen/examples").glob("*/Split-train")) / "data_tfrecord-left.gz"
+    left.write_bytes(b"of the run that nobody remembers")
+    ended = spare.run()
+    assert ended.code == DONE, ended.stderr
+    assert names_that("cached", ended) == []
+    assert weights_digest(ended.document["pushed"]) == weights_digest(undisturbed[1].document["pushed"])
+    assert not left.exists()
+    assert len(spare.versions) == 1  # the same model is not pushed twice
+    table("database lost", "whole run", "starts afresh; what the lost one had recorded is kept apart")
+
+
+def test_with_the_clock_set_back_versions_still_rise_and_the_latest_stays_the_latest(spare: Runs, undisturbed, table):
+    pushed = undisturbed[1].document["pushed"]
+    newest = shutil.move(pushed, spare.folder / "serving/9999999999")
+    with sqlite3.connect(spare.folder / METADATA_FILE) as database:
+        for name in ("Artifact", "Execution", "Context"):
+            database.execute(f"UPDATE {name} SET create_time_since_epoch = create_time_since_epoch + 86400000")
+            database.execute(
+                f"UPDATE {name} SET last_update_time_since_epoch = last_update_time_since_epoch + 86400000"
+            )
+    ended = spare.run("trainer.epochs=14", "push.keep=2")
+    assert ended.code == DONE, ended.stderr
+    assert ended.document["pushed"].endswith("/10000000000")
+    assert spare.versions == sorted(["10000000000", str(newest).rpartition("/")[2]])
+    assert [row["origin"] for row in ended.document["thresholds"]][-1] == "baseline"
+    table("clock set back a day, and 250 years", "Pusher", "version 10000000000 follows 9999999999")
