@@ -48,6 +48,6 @@ setup(
         "uvicorn>=0.30",
         "uvloop>=0.19; sys_platform != 'win32'",
     ],
-    extras_require={"kubeflow": ["kfp>=2.5"]},
+    extras_require={"kubeflow": ["kfp>=2.5", "kubernetes>=26", "urllib3>=1.26"]},
     entry_points={"console_scripts": ["autoencoder=pipeline.cli:main"]},
 )

@@ -14,7 +14,8 @@ from pipeline.kubeflow_commands import compile_, rehearse, schedule, submit
 from pipeline.options import set_option
 from pipeline.push_command import push
 from pipeline.report_command import report
-from pipeline.serve_command import score, serve
+from pipeline.score_command import score
+from pipeline.serve_command import serve
 from pipeline.worker_command import worker
 
 

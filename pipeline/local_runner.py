@@ -146,8 +146,8 @@ def _abandon_unfinished(store: Any, pipeline_context: int, pipeline_root: Path) 
         for folder in pipeline_root.glob(f"*/.system/*/{execution.id}"):
             shutil.rmtree(folder, ignore_errors=True)
         _LOG.warning(
-            "an earlier run ended in the middle of a component, %s, without a word: it was killed, or ran out of "
-            "memory. What it had written is removed.",
+            "an earlier run ended in the middle of %s: interrupted, killed, or out of memory. What it had written is "
+            "removed.",
             _node_of(store, execution),
             extra={"notice": True},
         )

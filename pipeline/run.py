@@ -61,7 +61,9 @@ def _run(
 
     kubeflow_object_store.register(os.environ)  # for `push.destination: s3://...`
     try:
-        connection = connection_of(configuration.metadata, folder, tell=partial(console.print, highlight=False))
+        connection = connection_of(
+            configuration.metadata, folder, tell=partial(console.print, highlight=False, soft_wrap=True)
+        )
     except MetadataStoreError as error:
         raise ConfigurationError(str(error)) from None
     pipeline = create_pipeline(
@@ -153,7 +155,8 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            Console(stderr=True).print(f"waiting for another run in {folder} ({lock.read().strip()})", highlight=False)
+            waiting = f"waiting for another run in {folder} ({lock.read().strip()})"
+            Console(stderr=True, soft_wrap=True).print(waiting, highlight=False)
             fcntl.flock(lock, fcntl.LOCK_EX)
         lock.truncate(0)
         lock.write(f"process {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}")

@@ -1,13 +1,9 @@
-"""`autoencoder serve` and `autoencoder score`: a pushed model on this machine, scores for image files."""
+"""`autoencoder serve`: a pushed model on this machine."""
 
-import csv
-import json
-import math
 import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +12,6 @@ import click
 from schema.signatures import DEFAULT_GRPC_PORT, DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
 
 if TYPE_CHECKING:  # `--help` must not wait for what these import
-    from serving.scoring import FileScore, Scorer
     from serving.settings import ServerSettings
 
 RUNS = Path("runs")
@@ -118,7 +113,7 @@ def serve(
 
 
 def _serve(settings: "ServerSettings") -> None:
-    _quieten_tensorflow()
+    quieten_tensorflow()
     from serving.logs import log_to
     from serving.server import serve_until_signalled
 
@@ -131,7 +126,7 @@ def _serve(settings: "ServerSettings") -> None:
         raise click.ClickException(str(error)) from None
 
 
-def _quieten_tensorflow() -> None:
+def quieten_tensorflow() -> None:
     """Keep what users can do nothing about off the terminal; what really fails is raised in Python, too."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a machine without a GPU is no error
     warnings.filterwarnings("ignore", category=FutureWarning, module="google")
@@ -160,140 +155,3 @@ def _become_real_server(program: str, base: Path, host: str, flags: dict[str, An
     given = {**flags, "model_base_path": base.resolve(), "file_system_poll_wait_seconds": poll_wait_s}
     values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
     os.execv(program, [program, *(f"--{name}={value}" for name, value in values.items())])
-
-
-@click.command()
-@click.argument("images", nargs=-1, required=True)
-@click.option(
-    "--model",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A run's folder, a serving folder or a SavedModel; by default the last one pushed below runs/.",
-)
-@click.option("--server", help="Ask a server instead: http://host:8501 or grpc://host:8500.")
-@click.option(
-    "--model_name",
-    "--model-name",
-    default=DEFAULT_MODEL_NAME,
-    show_default=True,
-    help="The model's name on the server.",
-)
-@click.option("--format", "form", type=click.Choice(["table", "csv", "jsonl"]), default="table", show_default=True)
-@click.option(
-    "--overlays",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Write image, reconstruction and heat map side by side into this folder.",
-)
-def score(
-    images: tuple[str, ...],
-    model: Path | None,
-    server: str | None,
-    model_name: str,
-    form: str,
-    overlays: Path | None,
-) -> None:
-    """Score image files: is each one like those the model was trained on?
-
-    IMAGES are files, folders (searched below) or patterns such as 'parts/*.png'. Results go to standard
-    output, one line a file; a file that cannot be scored is reported and skipped. Exit status 1 only where
-    every file failed, or the server.
-    """
-    if model is not None and server is not None:
-        raise click.UsageError("--model and --server exclude each other")
-    from serving.errors import ServingError
-    from serving.scoring import image_files, score_files
-
-    try:
-        paths = list(image_files(images))
-        scorer = _scorer(model, server, model_name, with_maps=overlays is not None)
-        results = score_files(paths, scorer)
-        failed = _write_results(_with_overlays(_with_progress(results, len(paths)), overlays), form)
-    except (FileNotFoundError, ValueError) as error:
-        raise click.UsageError(str(error)) from None
-    except ServingError as error:
-        raise click.ClickException(f"{error.status.name}: {error.message}") from None
-    if failed:
-        click.echo(f"{failed} of {len(paths)} files could not be scored", err=True)
-    if failed == len(paths):
-        sys.exit(1)
-
-
-def _scorer(model: Path | None, server: str | None, model_name: str, *, with_maps: bool) -> "Scorer":
-    from serving.scoring import local_scorer, server_scorer
-    from serving.versions import newest_base_folder, saved_model_folder
-
-    if server is not None:
-        return server_scorer(server, model_name=model_name, with_maps=with_maps)
-    _quieten_tensorflow()
-    return local_scorer(saved_model_folder(model or newest_base_folder(RUNS)), with_maps=with_maps)
-
-
-def _with_progress(results: Iterable["FileScore"], total: int) -> Iterator["FileScore"]:
-    """The same results; a bar on standard error while they come, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield from results
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(results, "Scoring", total=total, console=Console(stderr=True), transient=True)
-
-
-def _with_overlays(results: Iterable["FileScore"], folder: Path | None) -> Iterator["FileScore"]:
-    """The same results; a picture of each scored one is written into `folder`, where one is given."""
-    if folder is None:
-        yield from results
-        return
-    from serving.overlays import write_overlay
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, result in enumerate(results):
-        if result.score is not None:
-            write_overlay(result.path, result.score, folder / f"{number:06d}-{result.path.stem}.png")
-        yield result
-
-
-COLUMNS = ("path", "verdict", "score", "threshold", "error", "problem")
-
-
-def _write_results(results: Iterable["FileScore"], form: str) -> int:
-    """Write every result as it comes; returns how many could not be scored."""
-    write = {"table": _table_writer, "csv": _csv_writer, "jsonl": _jsonl_writer}[form]()
-    failed = 0
-    for result in results:
-        failed += result.score is None
-        write(result)
-    return failed
-
-
-def _row(result: "FileScore") -> dict[str, str | float | None]:
-    if result.score is None:
-        values: list[str | float | None] = ["failed", None, None, None]
-    else:
-        numbers = (result.score.score, result.score.threshold, result.score.error)
-        verdict = "anomaly" if result.score.is_anomaly else "normal"
-        values = [verdict, *(value if math.isfinite(value) else None for value in numbers)]
-    return dict(zip(COLUMNS, (str(result.path), *values, result.problem), strict=True))
-
-
-def _table_writer() -> Callable[["FileScore"], None]:
-    click.echo(f"{'verdict':8} {'score':>10} {'threshold':>10}  path")
-
-    def write(result: "FileScore") -> None:
-        row = _row(result)
-        score_text, threshold_text = (
-            "-" if row[name] is None else f"{row[name]:.6f}" for name in ("score", "threshold")
-        )
-        problem = f"  ({result.problem})" if result.problem else ""
-        click.echo(f"{row['verdict']:8} {score_text:>10} {threshold_text:>10}  {result.path}{problem}")
-
-    return write
-
-
-def _csv_writer() -> Callable[["FileScore"], None]:
-    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    return lambda result: writer.writerow(_row(result))
-
-
-def _jsonl_writer() -> Callable[["FileScore"], None]:
-    return lambda result: click.echo(json.dumps(_row(result)))

@@ -34,7 +34,8 @@ def output_to_log(log_path: Path) -> Iterator[tuple[TextIO, TextIO]]:
         yield streams[0], streams[1]
     finally:
         for stream in (*streams, sys.stdout, sys.stderr):
-            stream.flush()
+            with contextlib.suppress(OSError):  # the log's disk is full
+                stream.flush()
         os.dup2(saved[0], 1)
         os.dup2(saved[1], 2)
         os.close(saved[0])

@@ -1,6 +1,7 @@
 """Scores for files of images, by a SavedModel here or a server elsewhere, a batch in memory at a time."""
 
 import glob
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,20 @@ class FileScore:
     path: Path
     score: Score | None
     problem: str = ""
+
+
+ROW_COLUMNS: Final = ("path", "verdict", "score", "threshold", "error", "problem")
+
+
+def row_of(result: FileScore) -> dict[str, str | float | None]:
+    """A file's result by ROW_COLUMNS; the verdict is normal, anomaly or failed, and what is no number is None."""
+    if result.score is None:
+        values: list[str | float | None] = ["failed", None, None, None]
+    else:
+        numbers = (result.score.score, result.score.threshold, result.score.error)
+        verdict = "anomaly" if result.score.is_anomaly else "normal"
+        values = [verdict, *(value if math.isfinite(value) else None for value in numbers)]
+    return dict(zip(ROW_COLUMNS, (str(result.path), *values, result.problem), strict=True))
 
 
 def local_scorer(model: Path, *, with_maps: bool = False) -> Scorer:

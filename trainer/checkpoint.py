@@ -121,7 +121,7 @@ class Resumable(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
         if self.position.step % self._steps_per_epoch:
-            _build_metrics(self.model)
+            build_metrics(self.model)
             _assign(self.model, self._arrays, kind="metric")
         self._arrays = {}
 
@@ -183,7 +183,7 @@ def _random_states(model: keras.Model) -> list[tf.Variable]:
     return [generator.state for generator in generators if isinstance(generator, tf.random.Generator)]
 
 
-def _build_metrics(model: keras.Model) -> None:
+def build_metrics(model: keras.Model) -> None:
     """Bring the metrics' variables into being, which Keras does at the first batch."""
     black = tf.zeros((1, *model.input_shape[1:]))
     model.distribute_strategy.run(model.test_step, args=((black, tf.zeros((1, *model.output_shape[1:]))),))

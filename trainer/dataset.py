@@ -115,19 +115,37 @@ class ImageSet:
         The order depends on seed and epoch alone, so that training continues anywhere as if it had not stopped. With
         several replicas an element is one replica's part of a batch: B = batch_size / replicas.
         """
-        batch_size, steps = min(batch_size, self.count), self.steps(batch_size)
-
-        def order_of(epoch: tf.Tensor) -> tf.data.Dataset:
-            rows = tf.random.experimental.stateless_shuffle(tf.range(self.count, dtype=tf.int64), [seed, epoch])
-            return tf.data.Dataset.from_tensor_slices(tf.reshape(rows[: steps * batch_size], [steps, batch_size]))
-
-        first_epoch, skipped = divmod(first_step, steps)
-        orders = tf.data.Dataset.range(first_epoch, epochs).flat_map(order_of).skip(skipped).enumerate(first_step)
+        orders = self._orders(batch_size, seed=seed, epochs=epochs, first_step=first_step).unbatch()
+        orders = orders.enumerate(first_step)
         if share.replicas > 1:
             orders = orders.flat_map(lambda step, rows: _parts(rows, share).map(lambda part: (step, part)))
         gather = self._gather()
         # One thread that works ahead: handing batches from thread to thread costs more than making them.
         return orders.map(lambda step, rows: finish(step, gather(rows))).prefetch(16)
+
+    def rows_of_steps(
+        self, batch_size: int, *, seed: int, epochs: int, first_step: int, steps_per_call: int
+    ) -> tf.data.Dataset:
+        """The rows of `training_batches`, for so many steps at a time: [steps_per_call, B], 0 after an epoch's end."""
+
+        def divide(rows: tf.Tensor) -> tf.data.Dataset:
+            missing = -tf.shape(rows)[0] % steps_per_call
+            rows = tf.reshape(tf.pad(rows, [[0, missing], [0, 0]]), [-1, steps_per_call, rows.shape[1]])
+            return tf.data.Dataset.from_tensor_slices(rows)
+
+        return self._orders(batch_size, seed=seed, epochs=epochs, first_step=first_step).flat_map(divide)
+
+    def _orders(self, batch_size: int, *, seed: int, epochs: int, first_step: int) -> tf.data.Dataset:
+        """For each epoch, the rows of its batches that are still to come: [steps, B]."""
+        batch_size, steps = min(batch_size, self.count), self.steps(batch_size)
+        first_epoch, done = divmod(first_step, steps)
+
+        def order_of(epoch: tf.Tensor) -> tf.Tensor:
+            rows = tf.random.experimental.stateless_shuffle(tf.range(self.count, dtype=tf.int64), [seed, epoch])
+            rows = tf.reshape(rows[: steps * batch_size], [steps, batch_size])
+            return rows[tf.where(epoch == first_epoch, done, 0) :]
+
+        return tf.data.Dataset.range(first_epoch, epochs).map(order_of)
 
     def batches(self, batch_size: int, *, share: Share = WHOLE) -> tf.data.Dataset:
         """Batches [B, H, W, C] in file order, the last one smaller.

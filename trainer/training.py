@@ -1,15 +1,15 @@
 """Fit an autoencoder to a split of images."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 import tf_keras as keras
 
 from trainer.augmentation import augment
 from trainer.callbacks import ReportProgress, StopWhenDiverged, WriteSummaries
-from trainer.checkpoint import Resumable
-from trainer.dataset import ImageSet, PixelConstants
+from trainer.checkpoint import Resumable, build_metrics
+from trainer.dataset import Images, ImageSet, PixelConstants
 from trainer.distribution import is_chief, share_of
 from trainer.losses import error_per_image, weighted_loss
 from trainer.models import Autoencoder, pays_to_compile
@@ -52,14 +52,12 @@ def train_autoencoder(
         stopping=stopping,
     )
     if not resumable.position.finished:
-        training = train.training_batches(
-            _with_target(constants, settings, seed),
-            batch_size,
-            seed=seed,
-            epochs=settings.epochs,
-            first_step=resumable.position.step,
-            share=share,
-        )
+        span = {"seed": seed, "epochs": settings.epochs, "first_step": resumable.position.step}
+        if model.jit_compile and train.images is not None and settings.augmentation.changes_nothing:
+            training = train.rows_of_steps(batch_size, **span, steps_per_call=_STEPS_PER_CALL)
+            model.train_function = _compiled_steps(model, train.images, constants)
+        else:
+            training = train.training_batches(_with_target(constants, settings, seed), batch_size, **span, share=share)
         validation = held_out.batches(batch_size, share=share).map(lambda images: (images, constants.to_pixels(images)))
         validation = validation.repeat()  # of a dataset that ends after as many steps as asked for, Keras opens two
         reports: list[keras.callbacks.Callback] = [ReportProgress()]
@@ -102,6 +100,29 @@ def _compile(model: keras.Model, settings: TrainerSettings, *, steps_per_epoch: 
             jit_compile=pays_to_compile(settings) and strategy.num_replicas_in_sync == 1,
             steps_per_execution=_STEPS_PER_CALL,
         )
+
+
+def _compiled_steps(
+    model: keras.Model, images: Images, constants: PixelConstants
+) -> Callable[[Iterator[tf.Tensor]], dict[str, tf.Tensor]]:
+    """What `fit` calls for several steps: one compiled loop, which also takes the batches' rows out of `images`.
+
+    Where a step takes a millisecond, to go from TensorFlow's data threads to compiled code and back takes another.
+    """
+    build_metrics(model)  # nothing may come into being within the loop
+    all_images = tf.constant(images)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def train(rows: tf.Tensor, steps: tf.Tensor) -> dict[str, tf.Tensor]:
+        def step(done: tf.Tensor) -> tf.Tensor:
+            batch = tf.gather(all_images, rows[done])
+            model.train_step((batch, constants.to_pixels(batch)))
+            return done + 1
+
+        tf.while_loop(lambda done: done < steps, step, [tf.zeros((), steps.dtype)])
+        return model.get_metrics_result()
+
+    return lambda iterator: train(next(iterator), model._steps_per_execution.value())
 
 
 def _with_target(

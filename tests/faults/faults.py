@@ -70,6 +70,11 @@ def start_when(component: str, command: list[str]) -> None:
     _when_it_runs(component, start)
 
 
+def hold(component: str, seconds: float) -> None:
+    """Make the component take so much longer."""
+    _when_it_runs(component, lambda _: time.sleep(seconds))
+
+
 def limit_memory(component: str, spare_mb: int) -> None:
     """No more than `spare_mb` of address space beyond what is in use when the component starts."""
 

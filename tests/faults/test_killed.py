@@ -58,7 +58,7 @@ def test_a_killed_component_is_run_again_and_those_before_it_are_not(killed, tab
         assert set(seen) == set(before)
         assert [name for name in before[:-1] if seen[name] != "cached"] == []
         following = (ends[after[0]] if after else last).stderr
-        assert (f"in the middle of a component, {component}," in following) == (moment != AFTER), following
+        assert (f"ended in the middle of {component}:" in following) == (moment != AFTER), following
         table(moment, component, "the next run tells of it, and continues there")
 
 

@@ -50,7 +50,7 @@ def test_a_second_ctrl_c_ends_at_once_what_the_first_did_not(spare: Runs, table)
     table("Ctrl-C twice", "Trainer", f"ended in {time.monotonic() - sent_at:.1f} s; the next run finds all it needs")
 
 
-@pytest.mark.parametrize("component", ["ImageExampleGen", "StatisticsGen", "Transform", "Trainer", "Evaluator"])
+@pytest.mark.parametrize("component", ["StatisticsGen", "Transform"])
 def test_memory_that_runs_out_is_told_and_nothing_is_pushed(fresh: Runs, table, component):
     ended = fresh.run(fault=faults.limit_memory, details=(component, 24))
     assert ended.code != DONE
@@ -61,5 +61,5 @@ def test_memory_that_runs_out_is_told_and_nothing_is_pushed(fresh: Runs, table, 
         return
     # Native code ends the process without a word, as the kernel does: then the next run tells.
     following = fresh.run("trainer.epochs=1", fault=faults.kill_after, details=(BEFORE_TRAINER[0],))
-    assert f"in the middle of a component, {component}," in following.stderr
+    assert f"ended in the middle of {component}:" in following.stderr
     table("out of memory", component, f"ends by {signal.Signals(-ended.code).name}; the next run tells of it")

@@ -50,9 +50,10 @@ def test_a_database_that_stays_locked_ends_the_run_in_bounded_time(spare: Runs, 
 
 def test_a_lock_in_the_middle_of_a_run_is_waited_for(spare: Runs, table):
     hold_it = [sys.executable, "-c", HOLD, str(spare.folder / METADATA_FILE), "4"]
-    ended = spare.run("data.max_reject_fraction=0.06", fault=faults.start_when, details=("ImageExampleGen", hold_it))
-    assert ended.code == DONE, ended.stderr
-    assert "ImageExampleGen" in names_that("ran", ended)
+    stop_after_it = ("data.max_reject_fraction=0.06", "evaluation.false_alarm_rate=0.0001")
+    ended = spare.run(*stop_after_it, fault=faults.start_when, details=("ImageExampleGen", hold_it))
+    assert "needs at least 9999 images in split 'eval', which holds 197" in ended.stderr, ended.stderr
+    assert next(c["seconds"] for c in ended.document["components"] if c["name"] == "ImageExampleGen") > 4
     table("database locked for 4 s", "ImageExampleGen", "waits, and goes on")
 
 

@@ -117,6 +117,7 @@ def _slim(layer: Path) -> None:
             while read -r path; do if [ -e "$path" ]; then echo "$path"; fi; done > {layer}.files
         tar -C / --no-recursion -cf - -T {layer}.files 2>/dev/null | tar -C {layer} --keep-directory-symlink -xf -
         mkdir -p {layer}/tmp && chmod 1777 {layer}/tmp
+        echo '127.0.0.1 localhost' > {layer}/etc/hosts  # which any engine writes
     """
     subprocess.run(["/bin/bash", "-ec", script], check=True)
 

@@ -51,6 +51,7 @@ def test_the_summary_names_each_refused_bound_and_what_was_not_pushed():
         "thresholds": [{**row, "passed": False, "reason": "ssim over images labelled '7' is 0.5, below the bound 0.9"}],
         "metrics": {"mean_error": 0.01},
         "pushed": None,
+        "not_pushed_because": None,
         "images": {"train": 1419, "eval": 197, "test": 181, "rejected": 3, "duplicates": 0},
         "paths": {},
     }

@@ -142,7 +142,7 @@ def test_tensorboard_gets_curves_and_pictures(digits):
     assert "epoch_loss" in curves.Tags()["tensors"]
     assert len(curves.Tensors("epoch_loss")) == 60
     pictures = EventAccumulator(str(model_run / "pictures"), {"tensors": 0}).Reload()
-    assert set(pictures.Tags()["tensors"]) == {"originals over reconstructions", "latent"}
+    assert {"originals over reconstructions", "latent"} <= set(pictures.Tags()["tensors"])
     assert Image.open(model_run / "reconstructions.png").size == (10 * 8 * 12, 2 * 8 * 12)
 
 
@@ -245,7 +245,8 @@ def test_another_rate_and_score_train_nothing_anew(digits):
 
 def test_a_gate_that_would_bless_an_untrained_model_fails_the_run(digits):
     root, _ = digits
-    code, document = run("configs/digits.yaml", root, "evaluation.thresholds=[]", "evaluation.max_pca_ratio=null")
+    waived = ("evaluation.thresholds=[]", "evaluation.max_pca_ratio=null", "evaluation.max_regression=null")
+    code, document = run("configs/digits.yaml", root, *waived)
     assert code == FAILED
     assert states(document)["Evaluator"] == "failed"
     assert states(document)["Pusher"] == "skipped"

@@ -35,7 +35,7 @@ def fingerprints(folder):
     [
         ("trainer/models.py", {"trainer.module"}),
         ("trainer/families/noise.py", {"trainer.module"}),
-        ("trainer/preprocessing.py", {"trainer.preprocessing", "trainer.module"}),
+        ("trainer/preprocessing.py", {"trainer.preprocessing"}),
         ("components/splits.py", {"components.example_gen"}),
         ("components/metrics.py", {"components.evaluator"}),
         ("components/report_page.html.jinja", {"components.report"}),

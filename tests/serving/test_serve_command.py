@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline.serve_command import score, serve
+from pipeline.score_command import score
+from pipeline.serve_command import serve
 from serving.client import model_status, score_images, wait_until_ready
 from serving.errors import ServingError
 from serving.server import ServerAddress
@@ -64,9 +65,23 @@ def test_score_asks_a_server_and_writes_overlays(images: Path, image_server: Ser
     assert sorted(path.name for path in overlays.iterdir()) == ["000000-a.png", "000001-b.png"]
 
 
+def test_scores_on_beam_are_those_of_this_process(images: Path, image_model: Path, tmp_path: Path) -> None:
+    """Sharded JSON Lines hold the same lines, in any order."""
+    output = tmp_path / "scores"
+    here = CliRunner().invoke(score, [str(images), "--model", str(image_model), "--format", "jsonl"])
+    arguments = [str(images), "--model", str(image_model), "--runner", "DirectRunner", "--output", str(output)]
+    there = CliRunner().invoke(score, [*arguments, "--beam-arg", "--direct_num_workers=1"])
+    assert there.exit_code == 0, there.output
+    written = [line for shard in tmp_path.glob("scores-*.jsonl") for line in shard.read_text().splitlines()]
+    assert sorted(written) == sorted(here.stdout.splitlines())
+    assert "2 files scored, 1 could not be" in there.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "told"),
     [
+        (["a.png", "--runner", "DirectRunner"], 2, "--runner needs --output"),
+        (["a.png", "--output", "scores"], 2, "only with --runner"),
         (["c.png"], 1, "1 of 1 files could not be scored"),
         (["nowhere"], 2, "nowhere: no such file"),
         (["a.png", "--server", "http://127.0.0.1:9", "--model", "."], 2, "exclude each other"),
@@ -99,7 +114,7 @@ def test_serve_without_a_model_is_a_usage_error(tmp_path: Path, monkeypatch: pyt
 def test_help_imports_no_tensorflow() -> None:
     """Help is there at once."""
     program = (
-        "import sys; from pipeline.serve_command import serve, score\n"
+        "import sys; from pipeline.score_command import score; from pipeline.serve_command import serve\n"
         "for command in (serve, score): command(['--help'], standalone_mode=False)\n"
         "assert not {'tensorflow', 'numpy', 'grpc', 'starlette', 'rich'} & set(sys.modules)"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_run import image_set
+from training_run import image_set, plain_autoencoder, train
 
 from trainer.dataset import Share
 from trainer.distribution import cluster, is_chief, on_several_machines
@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).parent / "training_run.py"
 SETTINGS = {"batch_size": 8, "epochs": 1}
 
 
-def run(output, devices="one", cluster_config=None):
+def run(output, devices, cluster_config=None):
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2])}
     if cluster_config:
         environment["TF_CONFIG"] = json.dumps(cluster_config)
@@ -36,10 +36,8 @@ def largest_difference(ours, theirs):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    path = tmp_path_factory.mktemp("alone") / "weights.npz"
-    assert run(path).wait() == 0
-    return weights(path)
+def alone():
+    return train(SETTINGS, build=plain_autoencoder)[0]
 
 
 def free_port():

@@ -20,6 +20,8 @@ keep_autograph_out_of_keras()  # as in a run; several times faster
 RANDOM = np.random.default_rng(5)
 ODD = ImageSettings(height_px=29, width_px=23, channels=3)
 SMALL = ImageSettings(height_px=8, width_px=8)
+FULLY_CONNECTED = {preset: {"hidden_units": [32]} for preset in ("denoising", "super_resolution")}
+"""For two of the four presets that share a body: the others show its convolutions."""
 
 
 def build(image=SMALL, seed=0, **settings):
@@ -49,7 +51,7 @@ def digits():
 
 @pytest.mark.parametrize("preset", FAMILIES)
 def test_every_family_takes_any_size_and_comes_back_from_an_export_the_same(preset, tmp_path):
-    body = {} if preset == "conv" or preset not in MEANINGFUL["filters"] else {"filters": [8]}
+    body = {"variational": {"filters": [8]}, "residual": {"filters": [8]}, **FULLY_CONNECTED}.get(preset, {})
     autoencoder = build(ODD, preset=preset, **body)
     images = RANDOM.random((3, *ODD.shape), np.float32)
     reconstruction = autoencoder.model(images).numpy()
@@ -77,14 +79,14 @@ def test_every_family_takes_any_size_and_comes_back_from_an_export_the_same(pres
 
 @pytest.mark.parametrize("preset", FAMILIES)
 def test_every_family_learns(preset, digits):
-    settings = {"preset": preset, "learning_rate": 0.003}
+    settings = {"preset": preset, "learning_rate": 0.003, **FULLY_CONNECTED.get(preset, {})}
     autoencoder = build(**settings)
     before = error_of(autoencoder, digits)
     fit(autoencoder, digits[:512], 4, **settings)
     assert error_of(autoencoder, digits) < 0.9 * before
 
 
-@pytest.mark.parametrize("preset", ["denoising", "variational", "contractive"])
+@pytest.mark.parametrize("preset", ["variational", "contractive"])
 def test_a_seed_decides_what_a_random_family_learns(preset, digits):
     settings = {"preset": preset, "hidden_units": [16]}
     errors = []

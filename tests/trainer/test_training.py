@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training_run import train
+from training_run import COUNT, SHAPE, image_set, random_autoencoder, seeded, train
 
 from trainer import training
 from trainer.callbacks import DivergedError
-from trainer.checkpoint import checkpoint_folder
+from trainer.checkpoint import checkpoint_folder, load_checkpoint
+from trainer.dataset import ImageSet
 
 MANY = {
     "epochs": 3,
     "learning_rate_schedule": "cosine",
     "warmup_epochs": 0.5,
     "clip_norm": 1.0,
-    "augmentation": {"shift_px": 1, "brightness": 0.1},
     "checkpoint_seconds": 1e-6,
 }
 
@@ -45,27 +45,44 @@ def interrupt_after(monkeypatch, saves):
 
 
 @pytest.fixture(scope="module")
-def undisturbed():
-    return train(MANY)
+def undisturbed(tmp_path_factory):
+    """augmented or not -> (weights, curves, checkpoint); the first takes batches from tf.data, the second in XLA."""
+    runs = {}
+    for augmented in (False, True):
+        folder = tmp_path_factory.mktemp("undisturbed")
+        runs[augmented] = (*train(settings(augmented), checkpoint_folder=str(folder)), folder / "training.npz")
+    return runs
 
 
-@pytest.mark.parametrize("saves", [0, 2, 6])
+def settings(augmented):
+    return {**MANY, "augmentation": {"shift_px": 1, "brightness": 0.1}} if augmented else MANY
+
+
+@pytest.mark.parametrize(("augmented", "saves"), [(True, 2), (False, 0), (False, 6)])
 def test_an_interrupted_run_ends_with_the_weights_and_curves_of_an_undisturbed_one(
-    undisturbed, saves, tmp_path, monkeypatch
+    undisturbed, augmented, saves, tmp_path, monkeypatch
 ):
     """25 steps an epoch, 16 at a time: the checkpoints lie within epochs, at their ends, and after the last."""
     with monkeypatch.context() as patch:
         interrupt_after(patch, saves)
         with pytest.raises(Interruption):
-            train(MANY, checkpoint_folder=str(tmp_path))
-    weights, history = train(MANY, checkpoint_folder=str(tmp_path))
-    for ours, theirs in zip(weights, undisturbed[0], strict=True):
+            train(settings(augmented), checkpoint_folder=str(tmp_path))
+    weights, history = train(settings(augmented), checkpoint_folder=str(tmp_path))
+    for ours, theirs in zip(weights, undisturbed[augmented][0], strict=True):
         assert np.array_equal(ours, theirs)
-    assert history == undisturbed[1]
+    assert history == undisturbed[augmented][1]
+
+
+def test_images_on_disk_train_to_the_same_weights_as_in_memory(undisturbed, tmp_path):
+    in_memory = image_set(COUNT)
+    in_memory.images.tofile(tmp_path / "images")
+    on_disk = ImageSet(COUNT, SHAPE, None, str(tmp_path / "images"))
+    weights, _ = train(MANY, images=on_disk)
+    assert all(map(np.array_equal, weights, undisturbed[False][0]))
 
 
 def test_a_killed_process_is_continued_to_the_same_weights(tmp_path):
-    settings = {"epochs": 40}
+    settings = {"epochs": 20}
     script = Path(__file__).parent / "training_run.py"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
@@ -89,38 +106,41 @@ def test_a_killed_process_is_continued_to_the_same_weights(tmp_path):
         assert np.array_equal(ours, theirs)
 
 
-def test_early_stopping_is_continued_too(tmp_path, monkeypatch):
-    settings = {"epochs": 30, "learning_rate": 0.3, "early_stopping_patience": 2}
-    weights, history = train(settings)
+STOPPING = {"epochs": 30, "learning_rate": 0.3, "early_stopping_patience": 2}
+
+
+@pytest.fixture(scope="module")
+def stopped():
+    weights, history = train(STOPPING)
     assert len(history["loss"]) < 30
+    return weights, history
+
+
+def test_early_stopping_is_continued_too(stopped, tmp_path, monkeypatch):
+    weights, history = stopped
     with monkeypatch.context() as patch:
         interrupt_after(patch, len(history["loss"]) - 2)
         with pytest.raises(Interruption):
-            train(settings, checkpoint_folder=str(tmp_path))
-    resumed, history_resumed = train(settings, checkpoint_folder=str(tmp_path))
+            train(STOPPING, checkpoint_folder=str(tmp_path))
+    resumed, history_resumed = train(STOPPING, checkpoint_folder=str(tmp_path))
     assert history_resumed == history
-    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(resumed, weights, strict=True))
+    assert all(map(np.array_equal, resumed, weights))
 
 
-def test_the_best_epochs_weights_are_kept_also_where_the_last_epoch_is_reached():
-    """Too high a learning rate: the second epoch is worse than the first, and patience outlasts the third."""
-    settings = {"learning_rate": 0.3, "early_stopping_patience": 9}
-    weights, history = train({**settings, "epochs": 3})
-    assert len(history["loss"]) == 3
-    best = int(np.argmin(history["val_loss"])) + 1
-    assert best < 3
-    assert all(map(np.array_equal, weights, train({**settings, "epochs": best})[0]))
+def test_the_best_epochs_weights_are_kept_also_where_the_last_epoch_is_reached(stopped):
+    weights, history = stopped
+    kept, _ = train({**STOPPING, "epochs": len(history["loss"]) - 1})
+    assert all(map(np.array_equal, kept, weights))
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda data: data[:-2000] + b"?" + data[-1999:]])
-def test_a_damaged_checkpoint_is_told_and_training_starts_anew(undisturbed, damage, tmp_path, caplog):
-    train({**MANY, "epochs": 1, "warmup_epochs": 0}, checkpoint_folder=str(tmp_path))
-    path = tmp_path / "training.npz"
-    path.write_bytes(damage(path.read_bytes()))
-    weights, _ = train(MANY, checkpoint_folder=str(tmp_path))
+def test_a_damaged_checkpoint_is_told_and_counts_as_none(undisturbed, damage, tmp_path, caplog):
+    intact = undisturbed[True][2]
+    assert load_checkpoint(str(intact.parent))[0].finished
+    (tmp_path / intact.name).write_bytes(damage(intact.read_bytes()))
+    assert load_checkpoint(str(tmp_path)) is None
     assert "damaged" in caplog.text
     assert "training starts anew" in caplog.text
-    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(weights, undisturbed[0], strict=True))
 
 
 def test_a_checkpoint_belongs_to_one_configuration():
@@ -130,7 +150,7 @@ def test_a_checkpoint_belongs_to_one_configuration():
 
 def test_the_average_of_the_weights_becomes_the_model():
     """With a momentum near 1, the average stays near the first weights."""
-    start = train({"epochs": 1, "learning_rate": 1e-12})[0]
+    start = seeded(random_autoencoder).model.get_weights()
     averaged = train({"weight_averaging": 0.9999})[0]
     plain = train({})[0]
     kernel = 0

@@ -17,6 +17,7 @@ from trainer.training import train_autoencoder
 keep_autograph_out_of_keras()
 
 SHAPE = (4, 4, 1)
+COUNT = 200
 UNIT = PixelConstants(np.zeros(1, np.float32), np.ones(1, np.float32))
 SETTINGS = {"preset": "dense", "latent_dim": 3, "loss": "mse", "batch_size": 8, "epochs": 3, "learning_rate": 0.01}
 
@@ -49,14 +50,18 @@ def random_autoencoder():
     return Autoencoder(encoder, decoder, keras.Model(encoder.input, decoder(encoder.output)))
 
 
-def train(settings, *, build=random_autoencoder, count=200, strategy=None, **kwargs):
-    """(weights, loss curves)."""
+def seeded(build):
     keras.utils.set_random_seed(1)
+    return build()
+
+
+def train(settings, *, build=random_autoencoder, images=None, strategy=None, **kwargs):
+    """(weights, loss curves)."""
     with (strategy or tf.distribute.get_strategy()).scope():
-        autoencoder = build()
+        autoencoder = seeded(build)
     history = train_autoencoder(
         autoencoder,
-        image_set(count),
+        images or image_set(COUNT),
         image_set(21, seed=1),
         UNIT,
         TrainerSettings.model_validate({**SETTINGS, **settings}),

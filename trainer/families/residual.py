@@ -1,4 +1,4 @@
-"""`residual`: a convolutional autoencoder of residual blocks, for real images of any size; the default for folders.
+"""`residual`: a convolutional autoencoder of residual blocks, for images of any size and colour.
 
 He et al. 2016, "Identity Mappings in Deep Residual Networks", arXiv:1603.05027. Blocks are not normalised, so that
 training and inference are one function; each starts as the identity instead, its last convolution at zero (Zhang et al.
