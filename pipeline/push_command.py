@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.terminal import output_to_log
-
 if TYPE_CHECKING:  # `--help` must not wait for what these import
     from components.push_destination import Version
 
@@ -34,6 +32,8 @@ def push(where: str | None, rollback: bool, is_list: bool, to: str | None, force
     """
     if rollback + is_list + bool(to or force) > 1:
         raise click.UsageError("--rollback, --list and pushing (--to, --force) exclude each other")
+    from pipeline.terminal import output_to_log
+
     with output_to_log(Path(os.devnull)):
         from components.push_destination import PushError
 

@@ -2,12 +2,15 @@
 
 import webbrowser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.metadata_store import METADATA_FILE, MetadataSettings, MetadataStoreError, connection_of
 from pipeline.options import set_option
 from schema.artifacts import REPORT_FILE
+
+if TYPE_CHECKING:  # `--help` must not wait for what this imports
+    from pipeline.metadata_store import MetadataSettings
 
 
 @click.command()
@@ -23,6 +26,8 @@ def report(run: Path, overrides: tuple[str, ...], run_id: str | None, rebuild: b
 
     Example: autoencoder report runs/digits --open
     """
+    from pipeline.metadata_store import MetadataSettings
+
     folder, store = (run, MetadataSettings()) if run.is_dir() else _run_of(run, overrides)
     page = folder / REPORT_FILE
     if run_id or rebuild or not page.exists():
@@ -32,7 +37,7 @@ def report(run: Path, overrides: tuple[str, ...], run_id: str | None, rebuild: b
         webbrowser.open(page.absolute().as_uri())
 
 
-def _run_of(config: Path, overrides: tuple[str, ...]) -> tuple[Path, MetadataSettings]:
+def _run_of(config: Path, overrides: tuple[str, ...]) -> tuple[Path, "MetadataSettings"]:
     from pipeline.configuration import ConfigurationError, load_configuration
 
     try:
@@ -42,8 +47,9 @@ def _run_of(config: Path, overrides: tuple[str, ...]) -> tuple[Path, MetadataSet
     return Path(configuration.root).expanduser() / configuration.name, configuration.metadata
 
 
-def _find_or_build(folder: Path, settings: MetadataSettings, run_id: str | None, *, rebuild: bool) -> Path:
+def _find_or_build(folder: Path, settings: "MetadataSettings", run_id: str | None, *, rebuild: bool) -> Path:
     from pipeline.keras_flavour import use_keras_2
+    from pipeline.metadata_store import METADATA_FILE, MetadataStoreError, connection_of
     from pipeline.run import LOG_FILE
     from pipeline.terminal import output_to_log
 

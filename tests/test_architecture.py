@@ -1,6 +1,8 @@
 """Imports point one way: schema <- components, trainer <- pipeline; serving needs only schema."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,12 @@ def our_imports(path):
 def test_a_package_imports_only_what_is_below_it(package):
     found = {name for path in (REPOSITORY / package).rglob("*.py") for name in our_imports(path)}
     assert found <= ALLOWED[package]
+
+
+def test_the_command_line_starts_without_what_only_a_command_needs():
+    heavy = {"pydantic", "rich", "numpy", "tensorflow", "tfx", "apache_beam"}
+    program = f"import sys, pipeline.cli; print(sorted({heavy} & set(sys.modules)))"
+    started = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert started.stdout == "[]\n"
