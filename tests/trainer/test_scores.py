@@ -177,6 +177,7 @@ def test_a_calm_member_cannot_hide_the_alarm_of_another():
 @pytest.mark.parametrize("name", SCORES)
 def test_a_score_is_the_same_after_saving_and_loading(name, tmp_path):
     score = fit_score(CalibrationSettings(score=name), lambda: iter(TRAINING))
+    assert not score.trainable_variables
     specs = {key: tf.TensorSpec([None, *value.shape[1:]]) for key, value in OUTPUTS.items()}
     image = tf.TensorSpec([None, *PIXELS.shape[1:]])
     module = tf.Module()

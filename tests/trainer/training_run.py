@@ -85,7 +85,9 @@ def train_families(presets, folder):
         config = {
             "trainer": {"preset": preset, "batch_size": 32, "epochs": 3},
             "image": {"height_px": 28, "width_px": 28},
-            "seed": 3, "data_fingerprint": "", "source_fingerprint": "",
+            "seed": 3,
+            "data_fingerprint": "",
+            "source_fingerprint": "",
         }
         fn_args = FnArgs(custom_config=config, model_run_dir=f"{folder}/{preset}/model_run/1")
         autoencoder, _ = fit(fn_args, *(image_set(count, shape=(28, 28, 1)) for count in (COUNT, 21)), UNIT)
