@@ -83,6 +83,19 @@ def test_levels_of_error_ascend_with_the_error_map():
     assert len(set(levels.ravel())) > 0.9 * len(set(np.round(errors.ravel(), 7)))
 
 
+def test_of_a_batch_may_none_be_probed(own):
+    """TensorFlow's convolutions fail on an empty batch, and a batch of few images has often none to probe."""
+    convolution = tf.keras.layers.Conv2D(1, 3, padding="same")
+
+    @tf.function(autograph=False)
+    def probed(encoded, pixels):
+        return probe(encoded, pixels, convolution, 0.0)
+
+    errors = probed(*own)
+    assert {name: set(np.isnan(values)) for name, values in errors.items()} == dict.fromkeys(errors, {True})
+    assert all(len(values) == 40 for values in errors.values())
+
+
 @pytest.fixture(scope="module")
 def own():
     """(encoded, pixels) of 40 smooth images."""
