@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 from PIL import Image
 
 from trainer.evaluated_model import EvaluatedModel, score_by_error
@@ -85,11 +86,12 @@ def test_levels_of_error_ascend_with_the_error_map():
 
 def test_of_a_batch_may_none_be_probed(own):
     """TensorFlow's convolutions fail on an empty batch, and a batch of few images has often none to probe."""
-    convolution = tf.keras.layers.Conv2D(1, 3, padding="same")
+    layers = [keras.layers.Conv2D(filters, 3, padding="same") for filters in (4, 1)]
+    convolutions = keras.Sequential([keras.layers.Input((16, 16, 1)), *layers])
 
     @tf.function(autograph=False)
     def probed(encoded, pixels):
-        return probe(encoded, pixels, convolution, 0.0)
+        return probe(encoded, pixels, convolutions, 0.0)
 
     errors = probed(*own)
     assert {name: set(np.isnan(values)) for name, values in errors.items()} == dict.fromkeys(errors, {True})
