@@ -6,6 +6,7 @@ import os
 import tempfile
 from typing import Any
 
+import tensorflow as tf
 from google.protobuf import json_format
 from tfx import types
 from tfx.components.evaluator import executor as stock
@@ -17,16 +18,20 @@ from tfx.utils import json_utils, path_utils
 
 from components import gate
 from components.parity import record_parity
+from components.pca_floor import knows_anomalies, pca_error
 from components.same_images import require_same_images
 from components.settings import GateSettings
 from schema import features
 from schema.artifact_types import Artifacts
 from schema.artifacts import CONSTANT, CONTROLS_FOLDER, GATE_FILE, PARITY_FILE, PCA_FLOOR, UNTRAINED
+from schema.records import spread_records
 
 MODEL_RUN_KEY = "model_run"
 _OF_TFX = (keys.EXAMPLES_KEY, keys.MODEL_KEY, keys.BASELINE_MODEL_KEY, keys.SCHEMA_KEY)
 """What TFX's own executor reads."""
 _MUST_BE_REFUSED = (UNTRAINED, CONSTANT)
+_CONTROL_IMAGES = 1000
+"""Test images that suffice to refuse a control."""
 
 
 class OpenGateError(Exception):
@@ -75,8 +80,8 @@ class ReconstructionEvaluatorExecutor(stock.Executor):
             test=test,
         )
         evaluation_uri = artifact_utils.get_single_uri(output_dict[keys.EVALUATION_KEY])
-        of_pca = self._metrics_of_pca(input_dict)
-        bounds = gate.bounds_of(settings, pca_error=of_pca["mean_error"], knows_anomalies="auroc" in of_pca)
+        floor = pca_error(path_utils.serving_model_path(_control(PCA_FLOOR, input_dict).uri), test)
+        bounds = gate.bounds_of(settings, pca_error=floor, knows_anomalies=knows_anomalies(test))
         self._evaluate(input_dict, output_dict, bounds)
         rows = gate.judge(evaluation_uri, bounds)
         refused_controls = {name: self._control_is_refused(name, input_dict, bounds) for name in _MUST_BE_REFUSED}
@@ -85,7 +90,7 @@ class ReconstructionEvaluatorExecutor(stock.Executor):
         overall = by_label.pop(None)
         report = {
             "blessed": all(row["passed"] for row in rows),
-            "metrics": {**overall, "pca_mean_error": of_pca["mean_error"]},
+            "metrics": {**overall, "pca_mean_error": floor},
             "metrics_by_label": by_label,
             "baseline_metrics": gate.read_metrics(evaluation_uri, gate.BASELINE).get(None, {}),
             "thresholds": rows,
@@ -106,31 +111,24 @@ class ReconstructionEvaluatorExecutor(stock.Executor):
         }
         super().Do(inputs, output_dict, properties)
 
-    def _evaluate_control(
-        self, name: str, input_dict: Artifacts, bounds: list[gate.Bound], folder: str
-    ) -> standard_artifacts.ModelBlessing:
-        """Judge `<model_run>/controls/<name>` in place of the candidate, leaving the results in `folder`."""
-        model_run = artifact_utils.get_single_instance(input_dict[MODEL_RUN_KEY])
-        candidate = artifact_utils.get_single_instance(input_dict[keys.MODEL_KEY])
-        control = standard_artifacts.Model()
-        control.set_mlmd_artifact(copy.deepcopy(candidate.mlmd_artifact))
-        control.uri = os.path.join(model_run.uri, CONTROLS_FOLDER, name)  # noqa: PTH118 - may be remote
-        evaluation, blessing = standard_artifacts.ModelEvaluation(), standard_artifacts.ModelBlessing()
-        evaluation.uri = os.path.join(folder, "evaluation")  # noqa: PTH118
-        blessing.uri = os.path.join(folder, "blessing")  # noqa: PTH118
-        outputs = {keys.EVALUATION_KEY: [evaluation], keys.BLESSING_KEY: [blessing]}
-        self._evaluate({**input_dict, keys.MODEL_KEY: [control]}, outputs, bounds)
-        return blessing
-
-    def _metrics_of_pca(self, input_dict: Artifacts) -> dict[str, float]:
-        without_baseline = {key: value for key, value in input_dict.items() if key != keys.BASELINE_MODEL_KEY}
-        with tempfile.TemporaryDirectory(dir=self._get_tmp_dir()) as folder:
-            self._evaluate_control(PCA_FLOOR, without_baseline, [], folder)
-            return gate.read_metrics(f"{folder}/evaluation", gate.CANDIDATE)[None]
-
     def _control_is_refused(self, name: str, input_dict: Artifacts, bounds: list[gate.Bound]) -> bool:
+        """Whether the gate refuses a control in place of the candidate, for a number that a sample of images tells.
+
+        Only one that the sample does not refuse is judged by all images, and beside the baseline.
+        """
+        of_control = {**input_dict, keys.MODEL_KEY: [_control(name, input_dict)]}
+        told_by_sample = [x for x in bounds if x.origin != gate.BASELINE and x.metric != "example_count"]
         with tempfile.TemporaryDirectory(dir=self._get_tmp_dir()) as folder:
-            blessing = self._evaluate_control(name, input_dict, bounds, folder)
+            if told_by_sample:
+                sample = _sample(input_dict[keys.EXAMPLES_KEY], f"{folder}/examples")
+                alone = {**of_control, keys.EXAMPLES_KEY: [sample], keys.BASELINE_MODEL_KEY: []}
+                self._evaluate(alone, _results_in(f"{folder}/sample"), told_by_sample)
+                rows = gate.judge(f"{folder}/sample", told_by_sample)
+                if any(row["value"] is not None and not row["passed"] for row in rows):
+                    return True
+            everything = _results_in(f"{folder}/all")
+            self._evaluate(of_control, everything, bounds)
+        [blessing] = everything[keys.BLESSING_KEY]
         return blessing.get_int_custom_property("blessed") != 1
 
 
@@ -169,6 +167,40 @@ class ReconstructionEvaluator(base_beam_component.BaseBeamComponent):
                 blessing=types.Channel(type=standard_artifacts.ModelBlessing),
             )
         )
+
+
+def _control(name: str, input_dict: Artifacts) -> types.Artifact:
+    """`<model_run>/controls/<name>`, with what ML Metadata knows of the candidate."""
+    model_run = artifact_utils.get_single_instance(input_dict[MODEL_RUN_KEY])
+    control = _copy(artifact_utils.get_single_instance(input_dict[keys.MODEL_KEY]))
+    control.uri = f"{model_run.uri}/{CONTROLS_FOLDER}/{name}"
+    return control
+
+
+def _sample(examples: list[types.Artifact], folder: str) -> types.Artifact:
+    """Some records of the test split, from all over it."""
+    records = spread_records([f"{artifact_utils.get_split_uri(examples, features.TEST)}/*"], _CONTROL_IMAGES)
+    sample = _copy(artifact_utils.get_single_instance(examples))
+    sample.uri = folder
+    target = artifact_utils.get_split_uri([sample], features.TEST)
+    fileio.makedirs(target)
+    with tf.io.TFRecordWriter(f"{target}/sample") as writer:
+        for record in records.as_numpy_iterator():
+            writer.write(record)
+    return sample
+
+
+def _copy(artifact: types.Artifact) -> types.Artifact:
+    copied = type(artifact)()
+    copied.set_mlmd_artifact(copy.deepcopy(artifact.mlmd_artifact))
+    return copied
+
+
+def _results_in(folder: str) -> Artifacts:
+    """Outputs for TFX's executor."""
+    evaluation, blessing = standard_artifacts.ModelEvaluation(), standard_artifacts.ModelBlessing()
+    evaluation.uri, blessing.uri = folder, f"{folder}-blessing"
+    return {keys.EVALUATION_KEY: [evaluation], keys.BLESSING_KEY: [blessing]}
 
 
 def _require_closed(refused: dict[str, bool]) -> None:

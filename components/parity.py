@@ -6,6 +6,7 @@ from typing import Any, Final
 import tensorflow as tf
 
 from schema import features
+from schema.records import files_of
 from schema.signatures import ERROR, EXAMPLES_SIGNATURE
 
 MAX_IMAGES: Final = 100
@@ -31,9 +32,9 @@ def record_parity(model: str, examples: str, target: str) -> int:
 
 
 def _batches(folder: str) -> Iterator[list[bytes]]:
-    files = sorted(tf.io.gfile.glob(f"{folder}/*"))
     left_bytes = MAX_BYTES
-    for batch in tf.data.TFRecordDataset(files).take(MAX_IMAGES).batch(_BATCH_SIZE).as_numpy_iterator():
+    records = tf.data.TFRecordDataset(files_of([f"{folder}/*"])).take(MAX_IMAGES)
+    for batch in records.batch(_BATCH_SIZE).as_numpy_iterator():
         yield list(batch)
         left_bytes -= sum(map(len, batch))
         if left_bytes <= 0:

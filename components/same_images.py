@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from schema.features import IMAGE, NORMALISED, OFFSET, SCALE
+from schema.records import files_of, spread_records
 from schema.signatures import EXAMPLES_SIGNATURE
 
 _TRAIN_IMAGES: Final = 2000
@@ -31,8 +32,8 @@ def require_same_images(model: str, *, transform_graph: str, train: str, test: s
     trained on. The same is computed here, by Transform's graph from the training split.
     """
     layer = tft.TFTransformOutput(transform_graph).transform_features_layer()
-    mean_image = _pixels(layer, _spread(train)).mean(axis=0)
-    records = list(tf.data.TFRecordDataset(_files(test)).take(_TEST_IMAGES).as_numpy_iterator())
+    mean_image = _pixels(layer, list(spread_records([f"{train}/*"], _TRAIN_IMAGES).as_numpy_iterator())).mean(axis=0)
+    records = list(tf.data.TFRecordDataset(files_of([f"{test}/*"])).take(_TEST_IMAGES).as_numpy_iterator())
     expected = float(np.mean((_pixels(layer, records) - mean_image) ** 2))
     answers = tf.saved_model.load(model).signatures[EXAMPLES_SIGNATURE](examples=tf.constant(records))
     told = float(np.mean(answers["deviation"].numpy()))
@@ -42,18 +43,6 @@ def require_same_images(model: str, *, transform_graph: str, train: str, test: s
             f"Transform's: by its own account test images are {told:.4g} from the mean of the training images (mean "
             f"squared difference), really {expected:.4g}; its errors say nothing, and it is not pushed"
         )
-
-
-def _files(folder: str) -> list[str]:
-    return sorted(tf.io.gfile.glob(f"{folder}/*"))
-
-
-def _spread(folder: str) -> list[bytes]:
-    """At most so many records, from all over the split."""
-    files = _files(folder)
-    count = sum(1 for _ in tf.data.TFRecordDataset(files))
-    every = max(1, -(-count // _TRAIN_IMAGES))
-    return list(tf.data.TFRecordDataset(files).shard(every, 0).as_numpy_iterator())
 
 
 def _pixels(layer: Any, records: Sequence[bytes]) -> Images:

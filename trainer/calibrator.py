@@ -19,8 +19,9 @@ from tfx.utils import path_utils
 from schema import features
 from schema.artifact_types import Artifacts, Calibration
 from schema.artifacts import CALIBRATION_FILE
+from schema.records import count_records, spread_records
 from trainer.calibration import check_image_count, conformal_threshold, thinned
-from trainer.dataset import count_records, parse_encoded
+from trainer.dataset import parse_encoded
 from trainer.scores import FittedScore, Tensors, fit_score
 from trainer.settings import CalibrationSettings, ImageSettings
 from trainer.signatures import ServedModel, export_served
@@ -61,7 +62,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         check_image_count(image_count, settings.false_alarm_rate)
 
         trained = tf.saved_model.load(trained_folder)
-        score = fit_score(settings, lambda: _autoencoded(trained, _spread(train)))
+        score = fit_score(settings, lambda: _autoencoded(trained, spread_records([train], _FIT_IMAGES)))
         scores = np.sort(_scores_of(trained, score, held_out, image_count))
         threshold = conformal_threshold(scores, settings.false_alarm_rate)
         record = read_record(trained_folder)
@@ -116,12 +117,6 @@ class Calibrator(base_component.BaseComponent):
 
 def _files(examples: list[types.Artifact], split: str) -> str:
     return f"{artifact_utils.get_split_uri(examples, split)}/*"
-
-
-def _spread(pattern: str) -> tf.data.Dataset:
-    """At most `_FIT_IMAGES` records, from all over the split."""
-    every = -(-count_records([pattern]) // _FIT_IMAGES)
-    return tf.data.TFRecordDataset(sorted(tf.io.gfile.glob(pattern))).shard(max(every, 1), 0)
 
 
 def _encoded(records: tf.data.Dataset) -> tf.data.Dataset:

@@ -13,6 +13,7 @@ import tensorflow_transform as tft
 
 from schema import features
 from schema.features import NORMALISED, OFFSET, SCALE
+from schema.records import count_records, files_of
 
 Images = npt.NDArray[np.float32]
 _DECODE_BATCH = 256
@@ -45,14 +46,9 @@ def parse_encoded(serialized: tf.Tensor) -> tf.Tensor:
 def pixel_constants(patterns: Sequence[str], transform: tft.TFTransformOutput) -> PixelConstants:
     """Read Transform's constants off its graph, fed with any one image."""
     layer = transform.transform_features_layer()
-    one = next(iter(tf.data.TFRecordDataset(_files(patterns)).batch(1)))
+    one = next(iter(tf.data.TFRecordDataset(files_of(patterns)).batch(1)))
     outputs = layer({features.IMAGE: parse_encoded(one)})
     return PixelConstants(outputs[OFFSET][0].numpy(), outputs[SCALE][0].numpy())
-
-
-def count_records(patterns: Sequence[str]) -> int:
-    """Records in all files that match."""
-    return sum(1 for _ in tf.data.TFRecordDataset(_files(patterns), num_parallel_reads=1))
 
 
 def decoded_batches(patterns: Sequence[str], transform: tft.TFTransformOutput) -> tf.data.Dataset:
@@ -63,7 +59,7 @@ def decoded_batches(patterns: Sequence[str], transform: tft.TFTransformOutput) -
     def decode(serialized: tf.Tensor) -> tf.Tensor:
         return layer({features.IMAGE: parse_encoded(serialized)})[NORMALISED]
 
-    records = tf.data.TFRecordDataset(_files(patterns))
+    records = tf.data.TFRecordDataset(files_of(patterns))
     return records.batch(_DECODE_BATCH).map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
 
@@ -213,7 +209,3 @@ def load_images(
             _LOG.info("images decoded", extra={"done": row, "total": count, "unit": "images"})
     file.flush()
     return ImageSet(count, shape, images, None if in_memory else file)
-
-
-def _files(patterns: Sequence[str]) -> list[str]:
-    return sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))

@@ -15,7 +15,8 @@ from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components.image_files import from_pixels
-from trainer.dataset import count_records, load_images, pixel_constants
+from schema.records import count_records
+from trainer.dataset import load_images, pixel_constants
 from trainer.fit import loaded_splits
 from trainer.preprocessing import preprocessing_fn
 from trainer.settings import ImageSettings

@@ -1,0 +1,21 @@
+"""TFRecords of a split, for those that do not need Beam to read them."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+def files_of(patterns: Sequence[str]) -> list[str]:
+    """All files that match, by name."""
+    return sorted(file for pattern in patterns for file in tf.io.gfile.glob(pattern))
+
+
+def count_records(patterns: Sequence[str]) -> int:
+    """Records in all files that match."""
+    return sum(1 for _ in tf.data.TFRecordDataset(files_of(patterns), num_parallel_reads=1))
+
+
+def spread_records(patterns: Sequence[str], at_most: int) -> tf.data.Dataset:
+    """At most so many records, in equal distances from all over the files that match."""
+    every = -(-count_records(patterns) // at_most)
+    return tf.data.TFRecordDataset(files_of(patterns)).shard(max(every, 1), 0)
