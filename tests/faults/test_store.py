@@ -1,5 +1,6 @@
 """The metadata database locked by another process, or damaged; the clock set back."""
 
+import contextlib
 import shutil
 import sqlite3
 import subprocess
@@ -22,15 +23,18 @@ time.sleep(float(sys.argv[2]))
 """
 
 
-def hold(file, seconds):
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(file), str(seconds)], stdout=subprocess.PIPE)
-    assert holder.stdout.readline() == b"held\n"
-    return holder
+@contextlib.contextmanager
+def held(file, seconds):
+    command = [sys.executable, "-c", HOLD, str(file), str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        yield holder
+        holder.kill()
 
 
 def test_a_run_waits_for_who_holds_the_database_and_says_for_whom(spare: Runs, table):
-    holder = hold(spare.folder / METADATA_FILE, 5)
-    ended = spare.run()
+    with held(spare.folder / METADATA_FILE, 5) as holder:
+        ended = spare.run()
     assert ended.code == DONE, ended.stderr
     assert f"waiting for process {holder.pid} (" in ended.stderr
     assert names_that("ran", ended) == []
@@ -38,10 +42,8 @@ def test_a_run_waits_for_who_holds_the_database_and_says_for_whom(spare: Runs, t
 
 
 def test_a_database_that_stays_locked_ends_the_run_in_bounded_time(spare: Runs, table):
-    holder = hold(spare.folder / METADATA_FILE, 600)
-    ended = spare.run(fault=faults.wait_for_locks_only, details=(3.0,))
-    holder.kill()
-    holder.wait()
+    with held(spare.folder / METADATA_FILE, 600) as holder:
+        ended = spare.run(fault=faults.wait_for_locks_only, details=(3.0,))
     assert ended.code == BAD_USAGE
     assert f"was locked by process {holder.pid} (" in ended.stderr
     assert "Traceback" not in ended.stderr

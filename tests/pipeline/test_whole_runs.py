@@ -143,7 +143,8 @@ def test_tensorboard_gets_curves_and_pictures(digits):
     assert len(curves.Tensors("epoch_loss")) == 60
     pictures = EventAccumulator(str(model_run / "pictures"), {"tensors": 0}).Reload()
     assert {"originals over reconstructions", "latent"} <= set(pictures.Tags()["tensors"])
-    assert Image.open(model_run / "reconstructions.png").size == (10 * 8 * 12, 2 * 8 * 12)
+    with Image.open(model_run / "reconstructions.png") as picture:
+        assert picture.size == (10 * 8 * 12, 2 * 8 * 12)
 
 
 def test_the_pca_floor_is_scikit_learns(digits):
