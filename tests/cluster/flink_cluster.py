@@ -11,8 +11,8 @@ from servers import fetch, free_port, started, wait_until
 
 TASK_MANAGERS = ("one", "two")
 _ENTRY = "org.apache.flink.runtime"
-# Memory is divided by hand, as Flink's scripts would. Beam's batch jobs hold many exchanges at once, each of them the
-# buffers that sort-shuffle.min-buffers says. Beam's classes are on the cluster's own class path, hence parent-first.
+# Memory is divided by hand, as Flink's scripts would. Beam's classes are on the cluster's own class path, hence
+# parent-first. For the rest, docs/scale.md says why.
 _CONFIGURATION = """
 jobmanager.rpc.address: localhost
 jobmanager.rpc.port: {rpc_port}
@@ -38,9 +38,9 @@ taskmanager.memory.jvm-overhead.max: 192m
 taskmanager.network.sort-shuffle.min-buffers: 64
 classloader.resolve-order: parent-first
 cluster.evenly-spread-out-slots: true
-restart-strategy.type: fixed-delay
-restart-strategy.fixed-delay.attempts: 3
-restart-strategy.fixed-delay.delay: 5 s
+restart-strategy.type: exponential-delay
+restart-strategy.exponential-delay.initial-backoff: 5 s
+restart-strategy.exponential-delay.attempts-before-reset-backoff: 4
 io.tmp.dirs: {directory}
 """
 
@@ -70,7 +70,7 @@ class FlinkCluster:
         threading.Thread(target=self._kill, args=(component, TASK_MANAGERS[1]), daemon=True).start()
 
     def _kill(self, component, victim):
-        while victim not in self._task_managers(self._ids().get(component), "RUNNING"):
+        while victim not in self._task_managers(self._ids().get(component, "none"), "RUNNING"):
             time.sleep(0.2)
         os.killpg(self.task_managers[victim].pid, signal.SIGKILL)
 
