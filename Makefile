@@ -51,6 +51,10 @@ test-image: $(STAMP) ## the Dockerfile's steps and the pipeline in what they mak
 test-faults: $(STAMP) ## runs that are killed, starved, locked out and fed bad models: fault x component x outcome (minutes)
 	@$(VENV)/bin/python -m pytest -m faults tests/faults $(ARGS)
 
+.PHONY: mutation
+mutation: $(STAMP) ## change the arithmetic in a thousand small ways; a change that no test sees is printed (an hour)
+	@export TF_USE_LEGACY_KERAS=1 TF_CPP_MIN_LOG_LEVEL=2; $(VENV)/bin/mutmut run --max-children 2 $(ARGS) && $(VENV)/bin/mutmut results
+
 bench: $(STAMP) ## hold every claim about speed against its reference (SIZE=small for minutes; ARGS="--json bench.json")
 	@$(VENV)/bin/python -m bench --size $(SIZE) $(ARGS)
 
@@ -84,4 +88,4 @@ image: ## build the pods' images, CPU and GPU, by docker or podman (REGISTRY=...
 	@TARGETS="$(or $(TARGETS),cpu gpu)" deploy/build-image.sh $(REGISTRY)
 
 clean: ## remove the virtual environment and caches (runs/ stays)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

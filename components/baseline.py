@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from tfx import types
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 from tfx.types import Channel, standard_artifacts
+
+from schema.artifact_types import Artifacts
 
 CANDIDATE_KEY = "candidate"
 
@@ -17,9 +18,7 @@ class LatestOtherBlessedModelStrategy(LatestBlessedModelStrategy):
     Evaluator would run again although nothing changed.
     """
 
-    def resolve_artifacts(
-        self, store: Any, input_dict: dict[str, list[types.Artifact]]
-    ) -> dict[str, list[types.Artifact]] | None:
+    def resolve_artifacts(self, store: Any, input_dict: Artifacts) -> Artifacts | None:
         candidates = input_dict.pop(CANDIDATE_KEY)
         candidate_ids = {artifact.id for artifact in candidates}
         others = {

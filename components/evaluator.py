@@ -20,14 +20,13 @@ from components.parity import record_parity
 from components.same_images import require_same_images
 from components.settings import GateSettings
 from schema import features
+from schema.artifact_types import Artifacts
 from schema.artifacts import CONSTANT, CONTROLS_FOLDER, GATE_FILE, PARITY_FILE, PCA_FLOOR, UNTRAINED
 
 MODEL_RUN_KEY = "model_run"
 _OF_TFX = (keys.EXAMPLES_KEY, keys.MODEL_KEY, keys.BASELINE_MODEL_KEY, keys.SCHEMA_KEY)
 """What TFX's own executor reads."""
 _MUST_BE_REFUSED = (UNTRAINED, CONSTANT)
-
-Artifacts = dict[str, list[types.Artifact]]
 
 
 class OpenGateError(Exception):

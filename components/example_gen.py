@@ -25,6 +25,7 @@ from components.image_sources import DataError, Reject, Shard, SourceImage, Sour
 from components.settings import DataSettings
 from components.splits import split_of
 from schema import features
+from schema.artifact_types import Artifacts
 from schema.artifacts import COUNTS_FILE, REJECTS_FILE
 
 EXAMPLES_KEY = "examples"
@@ -58,10 +59,7 @@ class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
     """Writes `Split-<name>/data_tfrecord-*`, the counts, and the list of rejected files."""
 
     def Do(  # noqa: N802 - TFX's name
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
         settings = DataSettings.model_validate_json(exec_properties["settings"])
         plan = plan_source(settings)

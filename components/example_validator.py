@@ -22,10 +22,10 @@ from components.image_sources import DataError
 from components.pushed_baseline import newest_version
 from components.settings import DriftSettings
 from schema import features
+from schema.artifact_types import Artifacts
 from schema.artifacts import PUSHED_STATISTICS_FOLDER
 
 _LOG = logging.getLogger(__name__)
-Artifacts = dict[str, list[types.Artifact]]
 
 
 class StrictExampleValidatorSpec(component_spec.ComponentSpec):

@@ -210,4 +210,4 @@ def _slicing_spec(slice_key: Any) -> Any:
 
 
 def _double(value: dict[str, Any]) -> float:
-    return float(value.get("doubleValue", "nan"))
+    return float(value["doubleValue"])

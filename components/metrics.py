@@ -7,6 +7,7 @@ label, *all* normal images against the anomalous ones with that label.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -59,7 +60,7 @@ def noise_copied(columns: Columns) -> float:
 def dead_units(group: ImageGroup) -> float:
     """Share of the latent's numbers whose variance over the images is less than 1e-4 of the largest."""
     variances = np.diag(group.latents.covariance())
-    return float(np.mean(variances <= _DEAD_BELOW * max(variances.max(), _SMALLEST_ERROR)))
+    return float(np.mean(variances < _DEAD_BELOW * max(variances.max(), _SMALLEST_ERROR)))
 
 
 def effective_dimension(group: ImageGroup) -> float:
@@ -73,7 +74,7 @@ def f1(normal: Columns, anomalous: Columns) -> float:
     is_anomaly, columns = _joined(normal, anomalous)
     if not np.isfinite(columns[THRESHOLD]).all():
         return _NAN
-    return float(f1_score(is_anomaly, columns[SCORE] > columns[THRESHOLD], zero_division=0.0))
+    return float(f1_score(is_anomaly, columns[SCORE] > columns[THRESHOLD]))
 
 
 def recall_at(rate: float, normal: Columns, anomalous: Columns) -> float:
@@ -128,44 +129,40 @@ def _joined(normal: Columns, anomalous: Columns) -> tuple[Values, Columns]:
     return is_anomaly, {name: np.concatenate([normal[name], anomalous[name]]) for name in normal}
 
 
-def _quantile(quantile: float) -> Callable[[Columns], float]:
+def _quantile(quantile: float, columns: Columns) -> float:
     """Linear-interpolation quantile of the errors (NumPy's default)."""
-    return lambda columns: float(np.quantile(columns[ERROR], quantile))
+    return float(np.quantile(columns[ERROR], quantile))
 
 
-def _mean(name: str) -> Callable[[Columns], float]:
+def _mean(name: str, columns: Columns) -> float:
     """Mean over the images that have that number."""
-
-    def mean(columns: Columns) -> float:
-        known = columns[name][np.isfinite(columns[name])]
-        return float(known.mean()) if len(known) else _NAN
-
-    return mean
+    known = columns[name][np.isfinite(columns[name])]
+    return float(known.mean()) if len(known) else _NAN
 
 
 METRICS: dict[str, Metric] = {
     "mean_error": Metric(LOWER, lambda columns: float(columns[ERROR].mean())),
-    "median_error": Metric(LOWER, _quantile(0.5)),
-    "p95_error": Metric(LOWER, _quantile(0.95)),
-    "p99_error": Metric(LOWER, _quantile(0.99)),
+    "median_error": Metric(LOWER, partial(_quantile, 0.5)),
+    "p95_error": Metric(LOWER, partial(_quantile, 0.95)),
+    "p99_error": Metric(LOWER, partial(_quantile, 0.99)),
     "max_error": Metric(LOWER, lambda columns: float(columns[ERROR].max())),
     "rmse": Metric(LOWER, lambda columns: float(np.sqrt(columns[ERROR].mean()))),
     "psnr": Metric(HIGHER, psnr),
-    "ssim": Metric(HIGHER, _mean("ssim")),
+    "ssim": Metric(HIGHER, partial(_mean, "ssim")),
     "explained_variance": Metric(HIGHER, explained_variance),
     "example_count": Metric(None, lambda columns: float(len(columns[ERROR]))),
     "false_alarm_rate": Metric(LOWER, false_alarm_rate, of_normal_alone=True),
     "noise_ratio": Metric(HIGHER, noise_ratio),
     "noise_copied": Metric(LOWER, noise_copied),
-    **{name: Metric(LOWER, _mean(name)) for name in NOISE_ERRORS},
+    **{name: Metric(LOWER, partial(_mean, name)) for name in NOISE_ERRORS},
     "dead_units": Metric(LOWER, of_group=dead_units),
     "effective_dimension": Metric(HIGHER, of_group=effective_dimension),
-    KL: Metric(None, _mean(KL)),
+    KL: Metric(None, partial(_mean, KL)),
     "auroc": Metric(HIGHER, of_detection=lambda *both: _of_scores(roc_auc_score, *both)),
     "aupr": Metric(HIGHER, of_detection=lambda *both: _of_scores(average_precision_score, *both)),
     "f1": Metric(HIGHER, of_detection=f1),
-    "recall_at_1pct": Metric(HIGHER, of_detection=lambda *both: recall_at(0.01, *both)),
-    "recall_at_5pct": Metric(HIGHER, of_detection=lambda *both: recall_at(0.05, *both)),
+    "recall_at_1pct": Metric(HIGHER, of_detection=partial(recall_at, 0.01)),
+    "recall_at_5pct": Metric(HIGHER, of_detection=partial(recall_at, 0.05)),
     "pixel_auroc": Metric(HIGHER, of_pixels=pixel_auroc),
     "region_overlap": Metric(HIGHER, of_pixels=region_overlap),
 }

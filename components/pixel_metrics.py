@@ -1,5 +1,6 @@
 """How well error maps find defects, from counts of pixels per level of error: in bounded memory."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ class PixelCounts:
 def pixel_auroc(counts: PixelCounts) -> float:
     """Area under the ROC curve over all pixels; pixels of one level count as ties. NaN without defective regions."""
     if not counts.regions:
-        return float("nan")
+        return math.nan
     return float(auc(_above(counts.sound), _above(counts.defective)))
 
 
@@ -60,7 +61,7 @@ def region_overlap(counts: PixelCounts) -> float:
     Bergmann et al. 2020, arXiv:1911.02357. NaN without defective regions.
     """
     if not counts.regions:
-        return float("nan")
+        return math.nan
     false_alarms, overlap = _above(counts.sound), _above(counts.region_shares)
     within = false_alarms <= _PRO_LIMIT
     at_limit = np.interp(_PRO_LIMIT, false_alarms, overlap)

@@ -8,6 +8,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
+from schema.artifact_types import Artifacts
 from schema.artifacts import SAVED_MODEL_FILE
 
 
@@ -21,10 +22,7 @@ class LatestPushedModelExecutor(base_executor.BaseExecutor):
     """Copies the newest pushed version; where nothing was pushed yet, leaves the output empty."""
 
     def Do(  # noqa: N802 - TFX's name
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, str],
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, str]
     ) -> None:
         newest = newest_version(exec_properties["push_destination"])
         if newest:

@@ -10,7 +10,7 @@ from tfx.utils import json_utils
 
 from components.report_inputs import ReportInputs
 from components.report_page import write_report
-from schema.artifact_types import HtmlReport
+from schema.artifact_types import Artifacts, HtmlReport
 from schema.artifacts import PEAK_MEMORY_PROPERTY, SECONDS_PROPERTY
 
 REPORT_KEY = "report"
@@ -39,10 +39,7 @@ class ReportSpec(component_spec.ComponentSpec):
 
 class ReportExecutor(base_executor.BaseExecutor):
     def Do(  # noqa: N802 - TFX's name
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
         """Write the page for a blessed model and a refused one alike."""
         inputs = report_inputs(

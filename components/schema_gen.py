@@ -10,6 +10,8 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 
+from schema.artifact_types import Artifacts
+
 SCHEMA_KEY = "schema"
 _FILE_NAME = "schema.pbtxt"
 
@@ -24,10 +26,7 @@ class CuratedSchemaGenExecutor(base_executor.BaseExecutor):
     """Writes the schema as `schema.pbtxt`, the name that TFX's readers expect."""
 
     def Do(  # noqa: N802 - TFX's name
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
         uri = artifact_utils.get_single_uri(output_dict[SCHEMA_KEY])
         with fileio.open(os.path.join(uri, _FILE_NAME), "w") as file:  # noqa: PTH118 - may be remote

@@ -4,6 +4,7 @@ A record is its length (8 bytes, little endian), the length's checksum, the data
 a masked CRC-32C (tensorflow/core/lib/io/record_writer.h).
 """
 
+import contextlib
 import gzip
 import os
 import re
@@ -146,15 +147,17 @@ def _record_ranges(path: AnyPath, settings: DataSettings) -> Iterator[tuple[int,
         yield start, row, start_offset
 
 
-def _opened(path: AnyPath) -> BinaryIO:
+@contextlib.contextmanager
+def _opened(path: AnyPath) -> Iterator[BinaryIO]:
     """The file, unzipped where it is gzip; a plain file may begin with gzip's magic number, as a length."""
-    stream = path.open("rb")
-    head = stream.read(_LENGTH_BYTES + _CHECKSUM_BYTES)
-    stream.seek(0)
-    if head[:2] != _GZIP_MAGIC or (len(head) == 12 and _checksum(head[:8]) == head[8:]):
-        return stream
-    stream.close()
-    return cast(BinaryIO, gzip.open(path.open("rb"), "rb"))
+    with path.open("rb") as stream:
+        head = stream.read(_LENGTH_BYTES + _CHECKSUM_BYTES)
+        stream.seek(0)
+        if head[:2] != _GZIP_MAGIC or (len(head) == 12 and _checksum(head[:8]) == head[8:]):
+            yield stream
+            return
+        with gzip.open(stream, "rb") as unzipped:
+            yield cast(BinaryIO, unzipped)
 
 
 def _skip_record(stream: BinaryIO, offset: int) -> int:

@@ -23,6 +23,7 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.types import standard_component_specs as keys
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder  # type: ignore[import-untyped]
 
+from schema.artifact_types import Artifacts
 from schema.features import STATISTICS_FEATURES
 
 MAX_BATCH_EXAMPLES: Final = 1 << 14
@@ -42,10 +43,7 @@ class SmallFeaturesStatisticsGenExecutor(base_beam_executor.BaseBeamExecutor):
     """Writes `Split-<name>/FeatureStats.pb`, as TFX's executor does."""
 
     def Do(  # noqa: N802 - TFX's name
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
         examples = artifact_utils.get_single_instance(input_dict[keys.EXAMPLES_KEY])
         statistics = artifact_utils.get_single_instance(output_dict[keys.STATISTICS_KEY])

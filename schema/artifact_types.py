@@ -7,6 +7,9 @@ from tfx.types import artifact
 
 from schema.artifacts import REPORT_TYPE
 
+Artifacts = dict[str, list[artifact.Artifact]]
+"""What TFX hands an executor: by input's or output's key, its artifacts."""
+
 
 class Calibration(artifact.Artifact):
     """`calibration.json`: the score, the threshold, the rate that it keeps, and the held-out scores behind it.

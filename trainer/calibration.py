@@ -54,7 +54,7 @@ def p_values(held_out_scores: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
 
 def thresholds_at(held_out_scores: tf.Tensor, false_alarm_rates: tf.Tensor) -> tf.Tensor:
     """`conformal_threshold` in the served graph, for rates [B]; infinite where too few scores [n] can keep the rate."""
-    padded = tf.concat([held_out_scores, [float("inf")]], axis=0)
+    padded = tf.concat([held_out_scores, [math.inf]], axis=0)
     share = 1.0 - tf.cast(false_alarm_rates, tf.float64)
     scaled = tf.cast(tf.size(padded), tf.float64) * share
     rank = tf.cast(tf.math.ceil(scaled - _SINGLE_PRECISION * tf.cast(tf.size(padded), tf.float64)), tf.int32)

@@ -17,7 +17,7 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import path_utils
 
 from schema import features
-from schema.artifact_types import Calibration
+from schema.artifact_types import Artifacts, Calibration
 from schema.artifacts import CALIBRATION_FILE
 from trainer.calibration import check_image_count, conformal_threshold, thinned
 from trainer.dataset import count_records, parse_encoded
@@ -51,10 +51,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
     """Fits the score to training images, takes the threshold from all held-out ones, and exports the model."""
 
     def Do(  # noqa: N802 - TFX's name
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
         """Raises TooFewImagesError, or ScoreError for a score that this model has not."""
         settings = CalibrationSettings.model_validate_json(exec_properties["settings"])

@@ -1,11 +1,10 @@
 """TFRecords of encoded images -> batches for `fit`: decoded once by Transform's graph, kept in memory or on disk."""
 
 import logging
-import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -87,14 +86,15 @@ class ImageSet:
     count: int
     shape: tuple[int, int, int]
     images: Images | None
-    path: str = ""
+    file: IO[bytes] | None = None
 
     def rows(self, rows: npt.NDArray[np.int64] | slice) -> Images:
         """The images of these rows, [R, H, W, C]."""
         if self.images is not None:
             return self.images[rows]
+        assert self.file is not None
         # Mapped anew for every batch: pages that were read do not add up to the process's memory.
-        return np.array(np.memmap(self.path, np.float32, "r", shape=(self.count, *self.shape))[rows])
+        return np.array(np.memmap(self.file, np.float32, "r", shape=(self.count, *self.shape))[rows])
 
     def steps(self, batch_size: int) -> int:
         """Training steps in an epoch: what is left over after whole batches waits for another epoch's order."""
@@ -187,9 +187,9 @@ def _parts(rows: tf.Tensor, share: Share) -> tf.data.Dataset:
 
 
 def load_images(
-    patterns: Sequence[str], transform: tft.TFTransformOutput, *, cache_mb: float, cache_path: str
+    patterns: Sequence[str], transform: tft.TFTransformOutput, *, cache_mb: float, file: IO[bytes]
 ) -> ImageSet:
-    """Decode a split once; up to `cache_mb` it stays in memory, beyond that it goes to the file `cache_path`."""
+    """Decode a split once; up to `cache_mb` it stays in memory, beyond that it goes to `file`, empty until then."""
     count = count_records(patterns)
     batches = decoded_batches(patterns, transform)
     shape = tuple(batches.element_spec.shape[1:])
@@ -197,21 +197,22 @@ def load_images(
     in_memory = size_mb <= cache_mb
     if not in_memory:
         _LOG.warning(
-            "%d images take %.4g MB, more than the %.4g MB left of trainer.cache_mb: they are read from disk, %s",
-            *(count, size_mb, cache_mb, cache_path),
+            "%d images take %.4g MB, more than the %.4g MB left of trainer.cache_mb: they are read from disk, a file "
+            "without a name in %s",
+            *(count, size_mb, cache_mb, tempfile.gettempdir()),
         )
     images = np.empty((count, *shape), np.float32) if in_memory else None
-    with Path(os.devnull if in_memory else cache_path).open("wb") as file:
-        row = 0
-        for batch in batches:
-            if images is not None:
-                images[row : row + len(batch)] = batch.numpy()
-            else:
-                file.write(batch.numpy().tobytes())
-            row += len(batch)
-            if row % (40 * _DECODE_BATCH) == 0:
-                _LOG.info("images decoded", extra={"done": row, "total": count, "unit": "images"})
-    return ImageSet(count, shape, images, "" if in_memory else cache_path)
+    row = 0
+    for batch in batches:
+        if images is not None:
+            images[row : row + len(batch)] = batch.numpy()
+        else:
+            file.write(batch.numpy().tobytes())
+        row += len(batch)
+        if row % (40 * _DECODE_BATCH) == 0:
+            _LOG.info("images decoded", extra={"done": row, "total": count, "unit": "images"})
+    file.flush()
+    return ImageSet(count, shape, images, None if in_memory else file)
 
 
 def _files(patterns: Sequence[str]) -> list[str]:

@@ -70,13 +70,16 @@ def training_folder(fn_args: FnArgs) -> str:
 
 @contextmanager
 def loaded_splits(fn_args: FnArgs) -> Iterator[tuple[ImageSet, ImageSet]]:
-    """The training and the held-out images; together they take at most `trainer.cache_mb` of memory."""
+    """The training and the held-out images; together they take at most `trainer.cache_mb` of memory.
+
+    What does not fit lies in files without a name: however this process ends, the system frees their space.
+    """
     budget_mb: float = settings_of(fn_args).cache_mb
     transform = tft.TFTransformOutput(fn_args.transform_output)
-    with tempfile.TemporaryDirectory() as cache:
-        train = load_images(fn_args.train_files, transform, cache_mb=budget_mb, cache_path=f"{cache}/train")
+    with tempfile.TemporaryFile() as train_file, tempfile.TemporaryFile() as held_out_file:
+        train = load_images(fn_args.train_files, transform, cache_mb=budget_mb, file=train_file)
         budget_mb -= train.images.nbytes / 2**20 if train.images is not None else 0.0
-        yield train, load_images(fn_args.eval_files, transform, cache_mb=budget_mb, cache_path=f"{cache}/eval")
+        yield train, load_images(fn_args.eval_files, transform, cache_mb=budget_mb, file=held_out_file)
 
 
 def fit(

@@ -28,14 +28,20 @@ def probe(
     shuffled = tf.map_fn(_shuffle_pixels, (own, seeds), fn_output_signature=tf.TensorSpec(pixels.shape[1:]))
     mean_colour = tf.reduce_mean(own, axis=[1, 2], keepdims=True)
     errors = {
-        SHUFFLED_ERROR: error_per_image(shuffled, reconstruct(shuffled)),
+        SHUFFLED_ERROR: error_per_image(shuffled, _of_any_number(reconstruct, shuffled)),
         PIXEL_VARIANCE: error_per_image(own, mean_colour),
     }
     for name, deviation in NOISE_ERRORS.items():
         noisy = tf.clip_by_value(own + deviation * noise, 0.0, 1.0)
-        errors[name] = error_per_image(own, reconstruct(noisy))
+        errors[name] = error_per_image(own, _of_any_number(reconstruct, noisy))
     unknown = tf.fill(tf.shape(encoded), float("nan"))
     return {name: tf.tensor_scatter_nd_update(unknown, chosen[:, None], values) for name, values in errors.items()}
+
+
+def _of_any_number(reconstruct: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor) -> tf.Tensor:
+    """Reconstructions of [B, H, W, C], B = 0 included: TensorFlow's convolutions on the CPU fail on an empty batch."""
+    blank = tf.zeros([1, *images.shape[1:]])
+    return reconstruct(tf.concat([blank, images], axis=0))[1:]
 
 
 def _shuffle_pixels(one: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:

@@ -145,10 +145,40 @@ def test_without_known_normal_images_nothing_is_said_of_detection():
     assert np.isnan(computed("auroc", unknown + anomalous)["auroc"])
 
 
+def test_recall_counts_every_threshold_that_the_rate_allows():
+    """Images of the same scores: each threshold lets as many anomalies through as normal images."""
+    scores = np.arange(100)
+    assert detected("recall_at_5pct", scores, {"b": scores})["recall_at_5pct"] == pytest.approx(0.05)
+    assert detected("recall_at_1pct", scores, {"b": scores})["recall_at_1pct"] == pytest.approx(0.01)
+
+
+def test_where_nothing_is_found_f1_is_zero():
+    assert detected("f1", [1, 2], {"b": [3, 4]})["f1"] == 0.0
+
+
+def test_a_score_on_the_threshold_is_no_alarm():
+    elements = [Element({**OUTPUTS[0], "score": score, "threshold": 5.0}) for score in (1.0, 5.0, 6.0)]
+    assert computed("false_alarm_rate", elements)["false_alarm_rate"] == pytest.approx(1 / 3)
+
+
+def test_a_unit_is_dead_below_a_ten_thousandth_of_the_largest_variance():
+    """Standard deviations 100, 1 (on the bound), 0.5 and 0."""
+    latents = np.array([[100, 1, 0.5, 0], [-100, -1, -0.5, 0]])
+    assert computed("dead_units", [Element({**OUTPUTS[0], "latent": row}) for row in latents])["dead_units"] == 0.5
+
+
+def test_the_effective_dimension_has_no_scale():
+    elements = [Element({**outputs, "latent": 1e-5 * outputs["latent"]}) for outputs in OUTPUTS]
+    dimension = computed("effective_dimension", elements)["effective_dimension"]
+    assert dimension == pytest.approx(EXPECTED["effective_dimension"], rel=1e-3)
+
+
 def test_an_older_model_without_a_score_still_has_its_error_compared():
     old = [Element({"error": 0.5, "ssim": 0.5, "deviation": 1.0, "is_anomaly": 0})] * 3
     assert computed("mean_error", old)["mean_error"] == 0.5
     assert np.isnan(computed("false_alarm_rate", old)["false_alarm_rate"])
+    found = [Element({"error": 0.5, "ssim": 0.5, "deviation": 1.0, "is_anomaly": 1})] * 3
+    assert np.isnan(computed("auroc", old + found)["auroc"])
 
 
 @pytest.mark.parametrize(("shuffled_error", "accepted"), [(1e-5, False), (0.05, False), (0.099, True), (0.15, True)])

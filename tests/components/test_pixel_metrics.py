@@ -47,7 +47,8 @@ def test_region_overlap_follows_its_definition(images):
     for error_map, mask in images:
         numbered, count = ndimage.label(mask)
         regions += [error_map[numbered == n] for n in range(1, count + 1)]
-    assert len(regions) == 12
+    assert len(regions) == counted(images).regions == 12
+    assert counted(images).region_shares.sum() == pytest.approx(12), "each region counts as one, whatever its size"
     sound = np.sort(np.concatenate([error_map[mask == 0] for error_map, mask in images]))
     rates = np.linspace(0, 0.3, 3001)
     thresholds = np.quantile(sound, 1 - rates)
@@ -60,6 +61,11 @@ def test_a_perfect_map_and_a_useless_one():
     mask[4:8, 4:8] = 1
     assert pixel_auroc(counted([(mask + 0.1, mask)])) == region_overlap(counted([(mask + 0.1, mask)])) == 1.0
     assert pixel_auroc(counted([(np.ones((16, 16)), mask)])) == 0.5
+
+
+def test_pixels_that_touch_at_a_corner_are_one_region():
+    mask = np.eye(4, dtype=np.int8)
+    assert counted([(mask + 0.1, mask)]).regions == 1
 
 
 def test_images_of_which_nothing_is_known_do_not_count(images):

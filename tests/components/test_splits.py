@@ -31,6 +31,16 @@ def test_shares_are_as_configured():
     assert splits.count("eval") / 10_000 == pytest.approx(0.1, abs=0.01)
 
 
+def test_a_share_ends_just_below_its_fraction():
+    """Set to the very number that an identifier is hashed to, a fraction does not include it."""
+    fraction = hash_fraction("b.png")
+    only_eval = DataSettings(eval_fraction=fraction, test_fraction=0.01)
+    assert split("b.png", named_split="train", settings=only_eval) == "train"
+    assert split("b.png", settings=DataSettings(eval_fraction=0.01, test_fraction=fraction)) == "eval"
+    halves = DataSettings(eval_fraction=fraction / 2, test_fraction=fraction / 2)
+    assert split("b.png", settings=halves) == "train"
+
+
 def test_anomalies_are_only_ever_tested():
     assert {split(f"{i}", is_anomaly=1, named_split="train") for i in range(50)} == {"test"}
 

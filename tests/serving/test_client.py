@@ -160,9 +160,10 @@ def test_small_answers_are_sent_at_once(image_server: ServerAddress) -> None:
     """An answer on a kept connection does not wait 40 ms for an acknowledgement (Nagle's algorithm)."""
     times_s = []
     connection = http.client.HTTPConnection(image_server.host, image_server.rest_port, timeout=20)
-    for _ in range(15):
-        started = time.perf_counter()
-        connection.request("GET", "/v1/models/autoencoder")
-        connection.getresponse().read()
-        times_s.append(time.perf_counter() - started)
+    with contextlib.closing(connection):
+        for _ in range(15):
+            started = time.perf_counter()
+            connection.request("GET", "/v1/models/autoencoder")
+            connection.getresponse().read()
+            times_s.append(time.perf_counter() - started)
     assert sorted(times_s)[7] < 0.03

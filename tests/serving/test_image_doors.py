@@ -1,6 +1,7 @@
 """The autoencoder's own doors over both protocols: right numbers, and a broken image named by its index."""
 
 import base64
+import contextlib
 import http.client
 import json
 from collections.abc import Callable
@@ -27,6 +28,13 @@ def _post(address: ServerAddress, body: Any, path: str = PATH) -> tuple[int, Any
         return response.status, json.loads(response.read())
     finally:
         connection.close()
+
+
+def _get(address: ServerAddress, path: str) -> tuple[http.client.HTTPResponse, str]:
+    with contextlib.closing(http.client.HTTPConnection(address.host, address.rest_port, timeout=30)) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response, response.read().decode()
 
 
 def _b64(data: bytes) -> dict[str, str]:
@@ -136,25 +144,22 @@ def test_body_over_the_limit_is_413(image_model: Any, settings_for: Callable[...
     with running_server(settings_for(image_model, grpc_port=None, max_body_bytes=1000)) as address:
         status, answer = _post(address, b" " * 1001)
         assert (status, answer) == (413, {"error": "Request body is too large"})
-        connection = http.client.HTTPConnection(address.host, address.rest_port, timeout=30)
-        connection.request(
-            "POST",
-            PATH,
-            iter([b" " * 600] * 2),
-            encode_chunked=True,
-            headers={"Transfer-Encoding": "chunked"},
-        )
-        assert connection.getresponse().status == 413
+        with contextlib.closing(http.client.HTTPConnection(address.host, address.rest_port, timeout=30)) as connection:
+            connection.request(
+                "POST",
+                PATH,
+                iter([b" " * 600] * 2),
+                encode_chunked=True,
+                headers={"Transfer-Encoding": "chunked"},
+            )
+            assert connection.getresponse().status == 413
 
 
 def test_metrics_count_requests_under_tensorflow_servings_names(image_server: ServerAddress, normal_png: bytes) -> None:
     """Prometheus text, with a count per status."""
     _post(image_server, {"instances": [_b64(normal_png)]})
     _post(image_server, {"instances": []})
-    connection = http.client.HTTPConnection(image_server.host, image_server.rest_port, timeout=30)
-    connection.request("GET", "/monitoring/prometheus/metrics")
-    response = connection.getresponse()
-    text = response.read().decode()
+    response, text = _get(image_server, "/monitoring/prometheus/metrics")
     assert response.getheader("Content-Type", "").startswith("text/plain")
     assert ':tensorflow:serving:request_count{model_name="autoencoder",status="OK"}' in text
     assert ':tensorflow:serving:request_count{model_name="autoencoder",status="INVALID_ARGUMENT"}' in text
@@ -163,10 +168,7 @@ def test_metrics_count_requests_under_tensorflow_servings_names(image_server: Se
 
 def test_page_loads_nothing_from_elsewhere(image_server: ServerAddress) -> None:
     """One HTML document, whose policy forbids every other source."""
-    connection = http.client.HTTPConnection(image_server.host, image_server.rest_port, timeout=30)
-    connection.request("GET", "/")
-    response = connection.getresponse()
-    html = response.read().decode()
+    response, html = _get(image_server, "/")
     assert response.getheader("Content-Type", "").startswith("text/html")
     assert "default-src 'none'" in response.getheader("Content-Security-Policy", "")
     assert '"autoencoder"' in html

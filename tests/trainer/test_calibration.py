@@ -40,7 +40,7 @@ def test_a_fresh_image_exceeds_it_with_at_most_the_rate(count, rate):
     assert alarms / (count + 1) <= rate + 1e-9
 
 
-@pytest.mark.parametrize("rate", [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize("rate", [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.995])
 @pytest.mark.parametrize("count", [199, 200, 1000, 60_000])
 def test_p_values_and_thresholds_in_the_graph_say_what_the_conformal_threshold_says(count, rate):
     held_out = np.sort(np.random.default_rng(count).choice(500, count).astype(np.float32))  # ties included
@@ -69,3 +69,5 @@ def test_too_few_images_says_how_many_and_what_rate_would_do():
     with pytest.raises(TooFewImagesError, match=r"at least 99 images in split 'eval', which holds 20.*0\.0477 or more"):
         conformal_threshold(np.zeros(20, np.float32), 0.01)
     conformal_threshold(np.zeros(20, np.float32), 0.0477)
+    with pytest.raises(TooFewImagesError, match=r"at least 199 images .* holds 99: .* to 0\.01 or more"):
+        conformal_threshold(np.zeros(99, np.float32), 0.005)

@@ -1,14 +1,22 @@
 """Images are decoded once and come out the same from memory and from disk, in a seeded order."""
 
+import multiprocessing
+import os
+import tempfile
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
+from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components.image_files import from_pixels
 from trainer.dataset import count_records, load_images, pixel_constants
+from trainer.fit import loaded_splits
 from trainer.preprocessing import preprocessing_fn
 from trainer.settings import ImageSettings
 
@@ -39,10 +47,15 @@ def written(tmp_path_factory):
     return [str(folder / "records-*")], tft.TFTransformOutput(str(folder / "transform"))
 
 
+@pytest.fixture
+def file():
+    with tempfile.TemporaryFile() as nameless:
+        yield nameless
+
+
 @pytest.fixture(params=[100, 0], ids=["memory", "disk"])
-def images(request, written, tmp_path):
-    patterns, transform = written
-    return load_images(patterns, transform, cache_mb=request.param, cache_path=str(tmp_path / "cache"))
+def images(request, written, file):
+    return load_images(*written, cache_mb=request.param, file=file)
 
 
 def test_records_of_all_files_are_counted(written):
@@ -96,15 +109,42 @@ def test_the_stream_can_be_entered_at_any_step(images, first_step):
     assert all(np.array_equal(ours, theirs) for (_, ours), (_, theirs) in zip(rest, whole[first_step:], strict=True))
 
 
-def test_memory_and_disk_give_the_same_batches(written, tmp_path):
-    sets = [load_images(*written, cache_mb=mb, cache_path=str(tmp_path / "cache")) for mb in (100, 0)]
+def test_memory_and_disk_give_the_same_batches(written, file):
+    sets = [load_images(*written, cache_mb=mb, file=file) for mb in (100, 0)]
     assert [images.images is None for images in sets] == [False, True]
     in_memory, on_disk = (stream(images, seed=1) for images in sets)
     assert all(np.array_equal(ours, theirs) for (_, ours), (_, theirs) in zip(in_memory, on_disk, strict=True))
 
 
-def test_falling_back_to_disk_is_told_with_the_setting_that_avoids_it(written, tmp_path, caplog):
-    load_images(*written, cache_mb=0.01, cache_path=str(tmp_path / "cache"))
+def test_falling_back_to_disk_is_told_with_the_setting_that_avoids_it(written, file, caplog):
+    load_images(*written, cache_mb=0.01, file=file)
     assert "300 images take 0.02289 MB" in caplog.text
     assert "trainer.cache_mb" in caplog.text
-    assert (tmp_path / "cache").stat().st_size == COUNT * 4 * 5 * 4
+    assert os.fstat(file.fileno()).st_size == COUNT * 4 * 5 * 4
+
+
+def hold_images_on_disk(patterns, transform, loaded):
+    """In a process of its own: load both splits as the Trainer does, and stay."""
+    splits = {"train_files": patterns, "eval_files": patterns, "transform_output": transform}
+    with loaded_splits(FnArgs(**splits, custom_config={"trainer": {"cache_mb": 0}})):
+        loaded.set()
+        time.sleep(600)
+
+
+def test_of_images_on_disk_a_killed_process_leaves_nothing(written, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    patterns, transform = written
+    spawn = multiprocessing.get_context("spawn")
+    loaded = spawn.Event()
+    folder = str(Path(transform.transform_savedmodel_dir).parent)
+    process = spawn.Process(target=hold_images_on_disk, args=(patterns, folder, loaded))
+    process.start()
+    try:
+        assert loaded.wait(120)
+        open_files = Path("/proc", str(process.pid), "fd").iterdir()
+        held = [entry.stat().st_size for entry in open_files if str(entry.readlink()).startswith(str(tmp_path))]
+    finally:
+        process.kill()
+        process.join()
+    assert held == 2 * [COUNT * 4 * 5 * 4]
+    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 from PIL import Image
 
 from trainer.evaluated_model import EvaluatedModel, score_by_error
@@ -81,6 +82,20 @@ def test_levels_of_error_ascend_with_the_error_map():
     order = np.argsort(errors.ravel())
     assert np.all(np.diff(levels.ravel()[order].astype(int)) >= 0)
     assert len(set(levels.ravel())) > 0.9 * len(set(np.round(errors.ravel(), 7)))
+
+
+def test_of_a_batch_may_none_be_probed(own):
+    """TensorFlow's convolutions fail on an empty batch, and a batch of few images has often none to probe."""
+    layers = [keras.layers.Conv2D(filters, 3, padding="same") for filters in (4, 1)]
+    convolutions = keras.Sequential([keras.layers.Input((16, 16, 1)), *layers])
+
+    @tf.function(autograph=False)
+    def probed(encoded, pixels):
+        return probe(encoded, pixels, convolutions, 0.0)
+
+    errors = probed(*own)
+    assert {name: set(np.isnan(values)) for name, values in errors.items()} == dict.fromkeys(errors, {True})
+    assert all(len(values) == 40 for values in errors.values())
 
 
 @pytest.fixture(scope="module")

@@ -41,11 +41,12 @@ def test_the_cross_entropy_is_keras_s():
 def test_the_cross_entropy_stays_finite_at_certainty():
     zeros, ones = tf.zeros((1, 2, 2, 1)), tf.ones((1, 2, 2, 1))
     assert np.isfinite(binary_cross_entropy_per_image(ones, zeros).numpy()).all()
+    assert np.isfinite(binary_cross_entropy_per_image(zeros, ones).numpy()).all()
 
 
 def test_identical_images_have_ssim_one_and_small_images_are_allowed():
-    small = IMAGES[:, :8, :8, :1]
-    assert ssim_per_image(small, small).numpy() == pytest.approx(np.ones(4))
+    for small in (IMAGES[:, :8, :8, :1], IMAGES[:, :8], IMAGES[:, :, :8]):
+        assert ssim_per_image(small, small).numpy() == pytest.approx(np.ones(4))
     assert (ssim_per_image(IMAGES, RECONSTRUCTIONS).numpy() < 0.2).all()
 
 

@@ -62,10 +62,36 @@ def test_local_ssim_of_all_windows_is_one_minus_ssim():
     assert np.all(scored(score="local_ssim", worst_percent=5) > 1 - ssim)
 
 
+@pytest.mark.parametrize(("height_px", "width_px"), [(5, 9), (9, 5)])
+def test_small_images_have_smaller_windows_and_patches(height_px, width_px):
+    """SSIM by windows of 5 pixels; patches of 3."""
+    pixels = PIXELS[:, :height_px, :width_px]
+    outputs = {"reconstruction": OUTPUTS["reconstruction"][:, :height_px, :width_px]}
+    ssim = tf.image.ssim(pixels, outputs["reconstruction"], 1.0, filter_size=5).numpy()
+    settings = CalibrationSettings(score="local_ssim", worst_percent=100)
+    assert fit_score(settings, lambda: iter([]))(pixels, outputs).numpy() == pytest.approx(1 - ssim, rel=1e-4)
+
+
+@pytest.mark.parametrize("turn", [False, True], ids=["wide", "tall"])
+def test_a_patch_is_an_eighth_of_the_shorter_side(turn):
+    errors = RANDOM.random((4, 32, 64, 1)).astype(np.float32)
+    means = np.stack([uniform_filter(one.astype(np.float64) ** 2, 4)[2:-1, 2:-1] for one in errors[..., 0]])
+    images = tf.constant(errors.transpose(0, 2, 1, 3) if turn else errors)
+    score = fit_score(CalibrationSettings(score="patch_max"), lambda: iter([]))
+    scores = score(images, {"reconstruction": tf.zeros_like(images)}).numpy()
+    assert scores == pytest.approx(means.max(axis=(1, 2)), rel=1e-4)
+
+
 def test_weighted_error_divides_by_the_usual_error():
     usual = TRAINING_MAPS.mean(axis=0)
     expected = (MAPS / (usual + usual.mean())).mean(axis=(1, 2))
     assert scored(score="weighted_error") == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_error_where_training_had_none_is_still_a_positive_score():
+    perfect = (PIXELS, {"reconstruction": PIXELS})
+    score = fit_score(CalibrationSettings(score="weighted_error"), lambda: iter([perfect]))
+    assert score(PIXELS, OUTPUTS).numpy().min() > 0
 
 
 def test_latent_distance_is_the_mahalanobis_distance():
@@ -91,6 +117,13 @@ def test_cosine_distance_ignores_contrast_but_not_that_an_image_is_black():
     assert score(PIXELS, {"reconstruction": 0.5 * PIXELS}).numpy() == pytest.approx(0, abs=1e-5)
     assert score(black, {"reconstruction": black}).numpy() == pytest.approx(0)
     assert score(black, {"reconstruction": PIXELS}).numpy() == pytest.approx(1, abs=1e-2)
+
+
+def test_what_gives_a_black_image_a_direction_is_one_value_of_a_hundredth():
+    """Of two images of two by two pixels, one black and one of 0.01, the cosine is 0.01 / |(0.01, ... 0.01)|."""
+    score = fit_score(CalibrationSettings(score="cosine_distance", blur_px=0), lambda: iter([]))
+    black = tf.zeros([1, 2, 2, 1])
+    assert score(black, {"reconstruction": black + 0.01}).numpy() == pytest.approx([1 - 5**-0.5], rel=1e-5)
 
 
 def neighbour_distances(bank, latents):
@@ -126,6 +159,14 @@ def test_ensemble_averages_logarithms_standardised_on_images_that_no_member_was_
     assert scored(score="ensemble", score_members=list(members)) == pytest.approx(expected, abs=1e-3)
 
 
+def test_training_images_that_all_score_the_same_leave_any_other_a_higher_score():
+    same = [tf.repeat(value[:1], 20, axis=0) for value in (PIXELS, OUTPUTS["reconstruction"])]
+    settings = CalibrationSettings(score="ensemble", score_members=["error", "worst_pixels"])
+    score = fit_score(settings, lambda: iter([(same[0], {"reconstruction": same[1]})]))
+    worse = tf.clip_by_value(1.0 - PIXELS[:1], 0.0, 1.0)
+    assert score(PIXELS[:1], {"reconstruction": worse}).numpy()[0] > 3
+
+
 def test_a_calm_member_cannot_hide_the_alarm_of_another():
     perfect = {**OUTPUTS, "reconstruction": PIXELS, "latent": OUTPUTS["latent"] + 100.0}
     settings = CalibrationSettings(score="ensemble", score_members=["error", "latent_distance"])
@@ -136,6 +177,7 @@ def test_a_calm_member_cannot_hide_the_alarm_of_another():
 @pytest.mark.parametrize("name", SCORES)
 def test_a_score_is_the_same_after_saving_and_loading(name, tmp_path):
     score = fit_score(CalibrationSettings(score=name), lambda: iter(TRAINING))
+    assert not score.trainable_variables
     specs = {key: tf.TensorSpec([None, *value.shape[1:]]) for key, value in OUTPUTS.items()}
     image = tf.TensorSpec([None, *PIXELS.shape[1:]])
     module = tf.Module()

@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training_run import COUNT, SHAPE, image_set, random_autoencoder, seeded, train
+from training_run import COUNT, SHAPE, image_set, random_autoencoder, seeded, train, train_families
 
 from trainer import training
 from trainer.callbacks import DivergedError
@@ -76,8 +78,8 @@ def test_an_interrupted_run_ends_with_the_weights_and_curves_of_an_undisturbed_o
 def test_images_on_disk_train_to_the_same_weights_as_in_memory(undisturbed, tmp_path):
     in_memory = image_set(COUNT)
     in_memory.images.tofile(tmp_path / "images")
-    on_disk = ImageSet(COUNT, SHAPE, None, str(tmp_path / "images"))
-    weights, _ = train(MANY, images=on_disk)
+    with (tmp_path / "images").open("rb") as file:
+        weights, _ = train(MANY, images=ImageSet(COUNT, SHAPE, None, file))
     assert all(map(np.array_equal, weights, undisturbed[False][0]))
 
 
@@ -104,6 +106,18 @@ def test_a_killed_process_is_continued_to_the_same_weights(tmp_path):
     undisturbed, _ = train(settings)
     for ours, theirs in zip(resumed, undisturbed, strict=True):
         assert np.array_equal(ours, theirs)
+
+
+def test_two_processes_with_one_seed_train_the_same_weights_byte_for_byte(tmp_path):
+    """A fully connected family, which is compiled, and a convolutional one, which is not."""
+    presets = ["dense", "conv"]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
+        theirs = other.submit(train_families, presets, str(tmp_path / "theirs"))
+        ours = train_families(presets, str(tmp_path / "ours"))
+        for preset in presets:
+            pairs = list(zip(ours[preset], theirs.result()[preset], strict=True))
+            assert [a.tobytes() == b.tobytes() for a, b in pairs] == [True] * len(pairs), preset
+            assert all(a.any() for a, _ in pairs), preset  # trained, that is: biases begin as zeros
 
 
 STOPPING = {"epochs": 30, "learning_rate": 0.3, "early_stopping_patience": 2}

@@ -6,9 +6,11 @@ import sys
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
+from tfx.components.trainer.fn_args_utils import FnArgs
 
 from trainer.dataset import ImageSet, PixelConstants
 from trainer.distribution import local_strategy
+from trainer.fit import fit
 from trainer.models import Autoencoder, build_autoencoder
 from trainer.settings import ImageSettings, TrainerSettings
 from trainer.tracing import keep_autograph_out_of_keras
@@ -22,9 +24,9 @@ UNIT = PixelConstants(np.zeros(1, np.float32), np.ones(1, np.float32))
 SETTINGS = {"preset": "dense", "latent_dim": 3, "loss": "mse", "batch_size": 8, "epochs": 3, "learning_rate": 0.01}
 
 
-def image_set(count, seed=0):
-    images = np.random.default_rng(seed).random((count, *SHAPE), np.float32)
-    return ImageSet(count, SHAPE, images)
+def image_set(count, seed=0, shape=SHAPE):
+    images = np.random.default_rng(seed).random((count, *shape), np.float32)
+    return ImageSet(count, shape, images)
 
 
 class Noise(keras.layers.Layer):
@@ -74,6 +76,23 @@ def train(settings, *, build=random_autoencoder, images=None, strategy=None, **k
 def plain_autoencoder():
     """Without anything random, and nothing whose value depends on how a batch is divided."""
     return build_autoencoder(ImageSettings(height_px=4, width_px=4), TrainerSettings.model_validate(SETTINGS))
+
+
+def train_families(presets, folder):
+    """Preset -> all weights after the Trainer's own `fit`, of images large enough to be shared out over threads."""
+    weights = {}
+    for preset in presets:
+        config = {
+            "trainer": {"preset": preset, "batch_size": 32, "epochs": 3},
+            "image": {"height_px": 28, "width_px": 28},
+            "seed": 3,
+            "data_fingerprint": "",
+            "source_fingerprint": "",
+        }
+        fn_args = FnArgs(custom_config=config, model_run_dir=f"{folder}/{preset}/model_run/1")
+        autoencoder, _ = fit(fn_args, *(image_set(count, shape=(28, 28, 1)) for count in (COUNT, 21)), UNIT)
+        weights[preset] = autoencoder.model.get_weights()
+    return weights
 
 
 def strategy_for(devices):
