@@ -47,6 +47,8 @@ io.tmp.dirs: {directory}
 
 @dataclass
 class FlinkJob:
+    name: str
+    """As beam.components says."""
     state: str
     task_managers: set
     """Those that finished subtasks of the job."""
@@ -62,28 +64,29 @@ class FlinkCluster:
     """Name -> process."""
 
     def history(self):
-        """Name, as beam.components says -> FlinkJob."""
-        return {name: self._job(job) for name, job in self._ids().items()}
+        """A FlinkJob for each job; Evaluator has several, one for each model."""
+        return [self._job(name, job) for name, job in self._jobs()]
 
     def kill_in_the_middle_of(self, component):
         """In the background: kill the second task manager as soon as the component's job runs there."""
         threading.Thread(target=self._kill, args=(component, TASK_MANAGERS[1]), daemon=True).start()
 
     def _kill(self, component, victim):
-        while victim not in self._task_managers(self._ids().get(component, "none"), "RUNNING"):
+        while not any(victim in self._task_managers(job, "RUNNING") for name, job in self._jobs() if name == component):
             time.sleep(0.2)
         os.killpg(self.task_managers[victim].pid, signal.SIGKILL)
 
-    def _job(self, job):
+    def _job(self, name, job):
         failures = self._get(f"jobs/{job}/exceptions")["exceptionHistory"]["entries"]
         return FlinkJob(
+            name,
             self._get(f"jobs/{job}")["state"],
             self._task_managers(job, "FINISHED"),
             [f"{failure['taskManagerId']}: {failure['stacktrace']}" for failure in failures],
         )
 
-    def _ids(self):
-        return {job["name"]: job["jid"] for job in self._get("jobs/overview")["jobs"]}
+    def _jobs(self):
+        return [(job["name"], job["jid"]) for job in self._get("jobs/overview").get("jobs", ())]
 
     def _task_managers(self, job, state):
         vertices = [vertex["id"] for vertex in self._get(f"jobs/{job}").get("vertices", ())]

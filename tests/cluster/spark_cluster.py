@@ -21,8 +21,8 @@ class SparkCluster:
     """Folder of one log for each job."""
 
     def executors(self):
-        """Job, named as beam.components says -> the executors that finished a task of it."""
-        return dict(self._executors(log) for log in self.events.iterdir())
+        """(name as beam.components says, the executors that finished a task) of each job."""
+        return [self._executors(log) for log in self.events.iterdir()]
 
     def _executors(self, log):
         events = [json.loads(line) for line in log.read_text().splitlines()]
