@@ -42,7 +42,7 @@ test: $(STAMP) ## lint, types and every test that needs no special machine
 	@$(MAKE) --no-print-directory lint
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
-test-cluster: $(STAMP) ## the whole pipeline through a Beam job service and its workers (minutes)
+test-cluster: $(STAMP) ## the whole pipeline on a Flink and a Spark cluster of its own (20 minutes; Java, Maven)
 	@$(VENV)/bin/python -m pytest -m cluster tests/cluster $(ARGS)
 
 test-image: $(STAMP) ## the Dockerfile's steps and the pipeline in what they make, without an engine (as root)

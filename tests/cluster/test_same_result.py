@@ -1,44 +1,42 @@
-"""The whole pipeline on workers in other processes, as on a cluster, leaves what a run in one process leaves.
+"""The whole pipeline on a cluster leaves what a run in one process leaves; so it does when a machine is lost.
 
-`make test-cluster`; against a cluster of yours: BEAM_JOB_ENDPOINT=localhost:8099 make test-cluster (docs/scale.md).
+`make test-cluster`. The clusters are real and on this machine: docs/scale.md.
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from flink_cluster import TASK_MANAGERS, flink_cluster
+from servers import REPOSITORY, job_server_jar, worker_pool
+from spark_cluster import WORKERS, spark_cluster
 
 from bench.images import write_made_images
 
-REPOSITORY = Path(__file__).parent.parent.parent
 ON_BEAM = ["ImageExampleGen", "StatisticsGen", "Transform", "Evaluator"]
 
 pytestmark = pytest.mark.cluster
 
 
-def run(root, *beam_options, settings=()):
+def run(root, configuration, *beam_options):
     """The --json document of a run on 2,800 made pictures, in six shards, whose constants are found by analysis."""
     write_made_images(root / "images", 2_800, seed=0)
     settings = [
-        *settings,
         f"root={root}",
         f"data.path={root / 'images'}",
         "data.images_per_shard=500",
         "image.normalisation=zscore",
+        "trainer.preset=dense",
         "trainer.epochs=3",
         "evaluation.thresholds=[]",
+        # The names by which a cluster lists the jobs.
+        f"beam.components={json.dumps({name: [f'--job_name={name}'] for name in ON_BEAM})}",
     ]
-    command = [
-        sys.executable,
-        "-c",
-        "from pipeline.cli import main; main()",
-        "run",
-        "configs/mnist-dense.yaml",
-        "--json",
-    ]
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "run", configuration, "--json"]
     overrides = [argument for setting in settings for argument in ("--set", setting)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     ran = subprocess.run(
@@ -46,27 +44,78 @@ def run(root, *beam_options, settings=()):
     )
     assert ran.stdout, ran.stderr
     document = json.loads(ran.stdout)
-    assert document["error"] is None, document["error"]
+    assert document["error"] is None, (document["error"], ran.stderr[-5000:])
     return document
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
     """A run with Beam in the pipeline's own process."""
-    return run(tmp_path_factory.mktemp("here"), "--direct_running_mode=in_memory")
+    return run(tmp_path_factory.mktemp("here"), "configs/mnist-dense.yaml", "--direct_running_mode=in_memory")
 
 
-@pytest.fixture(scope="module", params=["behind a job service", "two at once", "work done twice"])
+@pytest.fixture(scope="module")
+def on_flink(tmp_path_factory):
+    """(document, jobs) of a run on two task managers."""
+    return run_on_flink(tmp_path_factory.mktemp("flink"))
+
+
+@pytest.fixture(scope="module")
+def on_flink_with_a_loss(tmp_path_factory):
+    """(document, jobs) of a run that loses one of two task managers during Transform."""
+    return run_on_flink(tmp_path_factory.mktemp("loss"), lose_one_during="Transform")
+
+
+def run_on_flink(root, lose_one_during=None):
+    jar = job_server_jar("flink")
+    with flink_cluster(jar, root) as cluster, worker_pool(root) as pool:
+        if lose_one_during:
+            cluster.kill_in_the_middle_of(lose_one_during)
+        options = [f"--flink_master={cluster.rest}", f"--flink_job_server_jar={jar}", "--parallelism=2"]
+        options += [f"--environment_config={pool}", "--job_server_jvm_properties=-Xmx512m"]
+        return run(root, "configs/beam-flink.yaml", *options), cluster.history()
+
+
+@pytest.fixture(scope="module")
+def on_spark(tmp_path_factory):
+    """(document, executors of each job) of a run on two Spark workers."""
+    root = tmp_path_factory.mktemp("spark")
+    jar = job_server_jar("spark")
+    with spark_cluster(jar, root) as cluster, worker_pool(root) as pool:
+        options = [*cluster.options, f"--environment_config={pool}"]
+        return run(root, "configs/beam-spark.yaml", *options), cluster.executors()
+
+
+@pytest.fixture(scope="module", params=["two processes", "Flink", "Flink with a loss", "Spark"])
 def there(request, tmp_path_factory):
-    """A run whose Beam steps were done by workers in other processes, or begun again like those of a lost worker."""
-    root = tmp_path_factory.mktemp("there")
-    if request.param == "work done twice":
-        # Beam throws away what each bundle put out, and processes it anew. Not for Transform: see docs/scale.md.
-        twice = {name: ["--direct_runner_bundle_repeat=1"] for name in ON_BEAM if name != "Transform"}
-        return run(root, settings=[f"beam.components={json.dumps(twice)}"])
-    if request.param == "two at once":
-        return run(root, "--direct_running_mode=multi_processing", "--direct_num_workers=2")
-    return run(root, *request.getfixturevalue("job_service"))
+    """A run whose Beam steps were done by workers in other processes."""
+    if request.param == "two processes":
+        options = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+        return run(tmp_path_factory.mktemp("two"), "configs/mnist-dense.yaml", *options)
+    return request.getfixturevalue(f"on_{request.param.lower().replace(' ', '_')}")[0]
+
+
+def test_flink_spreads_every_step_over_both_task_managers(on_flink):
+    _, jobs = on_flink
+    assert {job.name for job in jobs} == set(ON_BEAM)
+    assert [(job.name, job.task_managers, job.failures) for job in jobs] == [
+        (job.name, set(TASK_MANAGERS), []) for job in jobs
+    ]
+
+
+def test_a_task_manager_killed_during_transform_costs_flink_a_retry(on_flink_with_a_loss):
+    _, jobs = on_flink_with_a_loss
+    assert {job.state for job in jobs} == {"FINISHED"}
+    [transform] = [job for job in jobs if job.failures]
+    assert transform.name == "Transform"
+    assert any(re.search(rf"\b{TASK_MANAGERS[1]}\b", failure) for failure in transform.failures), transform.failures
+    assert transform.task_managers == {TASK_MANAGERS[0]}
+
+
+def test_spark_spreads_every_step_over_both_workers(on_spark):
+    _, executors = on_spark
+    assert {name for name, _ in executors} == set(ON_BEAM)
+    assert executors == [(name, {str(number) for number in range(WORKERS)}) for name, _ in executors]
 
 
 def outputs(document, pattern):

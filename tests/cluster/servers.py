@@ -1,0 +1,92 @@
+"""Starting servers, on this machine's loopback alone, and stopping them with all that they started."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent.parent
+PATIENCE_S = 300
+
+
+def job_server_jar(engine):
+    """Beam's job server for Flink or Spark, made from deploy/job-server/pom.xml; without the means to, a skip."""
+    for program in ("java", "mvn"):
+        if not shutil.which(program):
+            pytest.skip(f"no `{program}` on the PATH: {engine} and Beam's job server for it run on Java, from Maven")
+    project = REPOSITORY / "deploy" / "job-server"
+    made = subprocess.run(
+        ["mvn", "-B", "-q", "-f", project / "pom.xml", "package", f"-P{engine}"], capture_output=True, text=True
+    )
+    if made.returncode != 0:
+        errors = [line for line in made.stdout.splitlines() if "ERROR" in line]
+        pytest.skip(f"Maven could not make Beam's job server for {engine}: {errors[0] if errors else made.stderr}")
+    return project / "target" / f"{engine}-job-server.jar"
+
+
+@contextlib.contextmanager
+def started(command, log, **environment):
+    """The process of a command, for as long as the context lasts."""
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=60)
+
+
+@contextlib.contextmanager
+def worker_pool(logs):
+    """The address of a pool that starts Beam's workers in this interpreter's environment."""
+    port = free_port()
+    # The pool starts its workers as `python`.
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = [sys.executable, Path(__file__).parent / "worker_pool.py", port]
+    with started(command, logs / "pool.log", PATH=path, PYTHONPATH=str(REPOSITORY)) as pool:
+        wait_until(lambda: listens(port), pool, logs / "pool.log")
+        yield f"localhost:{port}"
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def listens(port):
+    with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=1):
+        return True
+    return False
+
+
+def fetch(url):
+    """The JSON document at a URL, None while nobody answers."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=60) as answer:
+        return json.load(answer)
+    return None
+
+
+def wait_until(ready, process, log):
+    """Wait until `ready()` is true of what `process` does."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not ready():
+        assert process.poll() is None, f"ended with {process.returncode}: {log.read_text()[-3000:]}"
+        assert time.monotonic() < deadline, f"not ready after {PATIENCE_S} s: {log.read_text()[-3000:]}"
+        time.sleep(0.2)
