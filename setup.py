@@ -47,6 +47,7 @@ setup(
         "tfx>=1.16",
         "uvicorn>=0.30",
         "uvloop>=0.19; sys_platform != 'win32'",
+        "zlib-ng>=0.5",
     ],
     extras_require={"kubeflow": ["kfp>=2.5", "kubernetes>=26", "urllib3>=1.26"]},
     entry_points={"console_scripts": ["autoencoder=pipeline.cli:main"]},

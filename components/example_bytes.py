@@ -38,7 +38,14 @@ def serialize(image: SourceImage) -> bytes:
 
 
 def _bytes(name: str, value: bytes) -> bytes:
-    return _entry(name, _field(_BYTES_LIST, _field(1, value)))
+    return _bytes_head(name, len(value)) + value
+
+
+@functools.lru_cache(maxsize=10_000)
+def _bytes_head(name: str, length: int) -> bytes:
+    """What an entry has before its value of `length` bytes, which nothing follows."""
+    entry = _entry(name, _field(_BYTES_LIST, _field(1, bytes(length))))
+    return entry[: len(entry) - length]
 
 
 @functools.lru_cache(maxsize=1000)
@@ -67,12 +74,7 @@ def _entry(name: str, feature: bytes) -> bytes:
 
 def _field(number: int, content: bytes) -> bytes:
     """A field whose content has a length (wire type 2)."""
-    return _field_head(number, len(content)) + content
-
-
-@functools.lru_cache(maxsize=10_000)
-def _field_head(number: int, length: int) -> bytes:
-    return bytes((number << 3 | 2,)) + _varint(length)
+    return bytes((number << 3 | 2,)) + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:

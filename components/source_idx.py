@@ -2,19 +2,18 @@
 
 import contextlib
 import functools
-import gzip
 import os
 import shutil
 import struct
 import tempfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final
 
 import numpy as np
 
+from components.gzip_streams import DAMAGED, GZIP_MAGIC, unzipped
 from components.image_files import Pixels, from_pixels_of_many
 from components.object_store import AnyPath, as_path
 from components.settings import DataSettings
@@ -32,7 +31,6 @@ from schema.features import TEST, TRAIN
 
 _STEMS: Final = {TRAIN: "train", TEST: "t10k"}
 _UNSIGNED_BYTE: Final = 0x08
-_GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -117,12 +115,12 @@ def _read_idx(path: str, dimensions: int, version: tuple[int, int]) -> Pixels:
     """
     with as_path(path).open("rb") as file, contextlib.ExitStack() as stack:
         plain: BinaryIO = file
-        is_gzip = plain.read(2) == _GZIP_MAGIC
+        is_gzip = plain.read(2) == GZIP_MAGIC
         plain.seek(0)
         if is_gzip or "://" in path:
-            source = stack.enter_context(gzip.open(file, "rb")) if is_gzip else file
+            source = stack.enter_context(unzipped(file)) if is_gzip else file
             plain = stack.enter_context(tempfile.TemporaryFile())
-            _copy(path, cast(BinaryIO, source), plain)
+            _copy(path, source, plain)
         total_bytes = plain.seek(0, os.SEEK_END)
         plain.seek(0)
         header_bytes = 4 + 4 * dimensions
@@ -134,7 +132,7 @@ def _copy(path: str, source: BinaryIO, target: BinaryIO) -> None:
     try:
         shutil.copyfileobj(source, target)
         target.flush()
-    except (OSError, EOFError, ValueError, zlib.error, struct.error) as error:
+    except (*DAMAGED, ValueError, struct.error) as error:
         raise DataError(f"{path}: is not a whole gzip file ({error}); download it again") from None
 
 

@@ -5,18 +5,17 @@ a masked CRC-32C (tensorflow/core/lib/io/record_writer.h).
 """
 
 import contextlib
-import gzip
 import os
 import re
 import urllib.parse
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final
 
 import google_crc32c
 
+from components.gzip_streams import DAMAGED, GZIP_MAGIC, unzipped
 from components.image_files import StoredImage, UnreadableImageError, from_file_bytes, mask_from_file_bytes
 from components.object_store import AnyPath, as_path
 from components.settings import DataSettings
@@ -37,8 +36,6 @@ _FILE_NAME: Final = re.compile(r"tfrec|-\d{5}-of-\d{5}")
 _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4
 MAX_RECORD_BYTES: Final = 1 << 30
 """Longer records are rejected unread."""
-_GZIP_MAGIC: Final = b"\x1f\x8b"
-_DAMAGED: Final = (OSError, EOFError, zlib.error)
 
 
 class _BrokenFramingError(Exception):
@@ -66,7 +63,7 @@ class TfrecordShard:
                 stream.seek(self.offset)
                 for row in range(self.start, self.stop):
                     yield self._image(f"{stem}/{row:07d}", stream)
-        except (_BrokenFramingError, *_DAMAGED) as error:
+        except (_BrokenFramingError, *DAMAGED) as error:
             raise DataError(f"{path}: changed while it was read: {error}") from None
 
     def _image(self, image_id: str, stream: BinaryIO) -> SourceImage | Reject:
@@ -141,7 +138,7 @@ def _record_ranges(path: AnyPath, settings: DataSettings) -> Iterator[tuple[int,
                 if row - start == settings.images_per_shard:
                     yield start, row, start_offset
                     start, start_offset = row, offset
-    except (_BrokenFramingError, *_DAMAGED) as error:
+    except (_BrokenFramingError, *DAMAGED) as error:
         raise DataError(f"{path}: record {row} at byte {offset:,}: {error}; write or fetch the file again") from None
     if row > start:
         yield start, row, start_offset
@@ -153,11 +150,11 @@ def _opened(path: AnyPath) -> Iterator[BinaryIO]:
     with path.open("rb") as stream:
         head = stream.read(_LENGTH_BYTES + _CHECKSUM_BYTES)
         stream.seek(0)
-        if head[:2] != _GZIP_MAGIC or (len(head) == 12 and _checksum(head[:8]) == head[8:]):
+        if head[:2] != GZIP_MAGIC or (len(head) == 12 and _checksum(head[:8]) == head[8:]):
             yield stream
             return
-        with gzip.open(stream, "rb") as unzipped:
-            yield cast(BinaryIO, unzipped)
+        with unzipped(stream) as content:
+            yield content
 
 
 def _skip_record(stream: BinaryIO, offset: int) -> int:
