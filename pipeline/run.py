@@ -31,6 +31,7 @@ TROUBLESHOOTING = "docs/troubleshooting.md"
 
 def run(configuration: Configuration, *, as_json: bool) -> int:
     """Run the pipeline and return the exit code; raises ConfigurationError where nothing was started."""
+    _require_reach(configuration)
     try:
         plan = plan_source(configuration.data)
     except (DataError, DownloadError) as error:
@@ -92,6 +93,15 @@ def _run(
         "paths": _paths(folder, model_run, report),
     }
     return _conclude(document, failed.error if failed else None, console, json_to)
+
+
+def _require_reach(configuration: Configuration) -> None:
+    beam = configuration.beam
+    if any("DataflowRunner" in argument for given in (beam.args, *beam.components.values()) for argument in given):
+        raise ConfigurationError(
+            f"beam: Dataflow's workers cannot reach the folder {configuration.root!r}: compile the pipeline for "
+            "Kubeflow (autoencoder compile --root gs://...), or run it on Flink or Spark"
+        )
 
 
 def _check_held_out(configuration: Configuration, connection: Any) -> None:

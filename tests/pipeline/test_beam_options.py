@@ -25,7 +25,7 @@ def options_by_component(settings):
 
 def test_the_data_steps_run_on_beam_and_get_the_options():
     options = options_by_component(BeamSettings(args=(*FLINK, "--environment_type=LOOPBACK")))
-    assert {"ImageExampleGen", "StatisticsGen", "Transform", "Evaluator"} <= set(options)
+    assert {"ImageExampleGen", "StatisticsGen", "Transform", "ModelAnalysis"} <= set(options)
     assert all(given[:2] == list(FLINK) for given in options.values())
 
 
@@ -56,8 +56,17 @@ def test_container_workers_need_an_image_or_a_setup_file(how):
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("configs/beam-*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_cluster_configurations_are_complete(path):
     settings = load_configuration(path).beam
-    runner = {"beam-flink": "FlinkRunner", "beam-spark": "SparkRunner"}[path.stem]
-    assert all(f"--runner={runner}" in given for given in options_by_component(settings).values())
+    runner = {"beam-flink": "FlinkRunner", "beam-spark": "SparkRunner", "beam-dataflow": "DataflowRunner"}[path.stem]
+    options = options_by_component(settings)
+    assert all(f"--runner={runner}" in given for given in options.values())
+
+
+def test_a_run_on_dataflow_whose_workers_cannot_reach_its_folder_is_not_started():
+    from pipeline.cli import main
+
+    ran = CliRunner().invoke(main, ["run", str(REPOSITORY / "configs/beam-dataflow.yaml")])
+    assert ran.exit_code == 2
+    assert "Dataflow's workers cannot reach the folder 'runs'" in " ".join(ran.output.split())
 
 
 def test_what_follows_the_dashes_is_told_from_a_misplaced_argument():
