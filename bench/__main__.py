@@ -32,7 +32,7 @@ def main(areas: tuple[str, ...], size: str, repetitions: int | None, json_path: 
     """Measure AREAS (default: all) and hold them against what is claimed."""
     if data:
         os.environ[MNIST_VARIABLE] = str(data.absolute())
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     repetitions = repetitions or _REPETITIONS[size]
     console = Console(width=None if sys.stdout.isatty() else 160)
     comparisons: list[Comparison] = []

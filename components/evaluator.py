@@ -1,37 +1,24 @@
-"""ReconstructionEvaluator: TFX's Evaluator with a gate that needs no labels and proves that it fails closed."""
+"""ReconstructionEvaluator: the gate, with bounds that need no labels; in every run it proves to fail closed."""
 
-import copy
 import json
-import os
-import tempfile
 from typing import Any
 
 import tensorflow as tf
-from google.protobuf import json_format
 from tfx import types
-from tfx.components.evaluator import executor as stock
-from tfx.dsl.components.base import base_beam_component, executor_spec
+from tfx.components.evaluator import constants
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.types import standard_component_specs as keys
-from tfx.utils import json_utils, path_utils
 
 from components import gate
-from components.parity import record_parity
-from components.pca_floor import knows_anomalies, pca_error
-from components.same_images import require_same_images
+from components.control_metrics import MetricsByLabel
 from components.settings import GateSettings
-from schema import features
-from schema.artifact_types import Artifacts
-from schema.artifacts import CONSTANT, CONTROLS_FOLDER, GATE_FILE, PARITY_FILE, PCA_FLOOR, UNTRAINED
-from schema.records import spread_records
+from schema.artifact_types import Analysis, Artifacts
+from schema.artifacts import CONSTANT, CONTROLS_FILE, GATE_FILE, PCA_FLOOR, UNTRAINED, VALIDATIONS_FILE
 
-MODEL_RUN_KEY = "model_run"
-_OF_TFX = (keys.EXAMPLES_KEY, keys.MODEL_KEY, keys.BASELINE_MODEL_KEY, keys.SCHEMA_KEY)
-"""What TFX's own executor reads."""
+_ANALYSIS_KEY = "analysis"
 _MUST_BE_REFUSED = (UNTRAINED, CONSTANT)
-_CONTROL_IMAGES = 1000
-"""Test images that suffice to refuse a control."""
 
 
 class OpenGateError(Exception):
@@ -44,12 +31,9 @@ class ReconstructionEvaluatorSpec(component_spec.ComponentSpec):
         "source_fingerprint": component_spec.ExecutionParameter(type=str),
     }
     INPUTS = {
-        keys.EXAMPLES_KEY: component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        _ANALYSIS_KEY: component_spec.ChannelParameter(type=Analysis),
         keys.MODEL_KEY: component_spec.ChannelParameter(type=standard_artifacts.Model),
-        keys.TRANSFORM_GRAPH_KEY: component_spec.ChannelParameter(type=standard_artifacts.TransformGraph),
-        MODEL_RUN_KEY: component_spec.ChannelParameter(type=standard_artifacts.ModelRun),
         keys.BASELINE_MODEL_KEY: component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
-        keys.SCHEMA_KEY: component_spec.ChannelParameter(type=standard_artifacts.Schema),
     }
     OUTPUTS = {
         keys.EVALUATION_KEY: component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
@@ -57,110 +41,65 @@ class ReconstructionEvaluatorSpec(component_spec.ComponentSpec):
     }
 
 
-class ReconstructionEvaluatorExecutor(stock.Executor):
-    """Runs TFX's executor on the candidate and, through the same gate, on each control.
+class ReconstructionEvaluatorExecutor(base_executor.BaseExecutor):
+    """Holds the metrics of ModelAnalysis against the bounds: the candidate's, and through the same gate each control's.
 
-    Raises OpenGateError if a control that has learnt nothing would be blessed, OtherImagesError for a
-    candidate that was trained on, or sees, other images than this run's.
+    Raises OpenGateError if a control that has learnt nothing would be blessed.
     """
 
     def Do(  # noqa: N802 - TFX's name
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
         settings = GateSettings.model_validate_json(exec_properties["settings"])
-        model = artifact_utils.get_single_instance(input_dict[keys.MODEL_KEY])
-        train, test = (
-            artifact_utils.get_split_uri(input_dict[keys.EXAMPLES_KEY], split)
-            for split in (features.TRAIN, features.TEST)
-        )
-        require_same_images(
-            path_utils.serving_model_path(model.uri),
-            transform_graph=artifact_utils.get_single_uri(input_dict[keys.TRANSFORM_GRAPH_KEY]),
-            train=train,
-            test=test,
-        )
-        evaluation_uri = artifact_utils.get_single_uri(output_dict[keys.EVALUATION_KEY])
-        floor = pca_error(path_utils.serving_model_path(_control(PCA_FLOOR, input_dict).uri), test)
-        bounds = gate.bounds_of(settings, pca_error=floor, knows_anomalies=knows_anomalies(test))
-        self._evaluate(input_dict, output_dict, bounds)
-        rows = gate.judge(evaluation_uri, bounds)
-        refused_controls = {name: self._control_is_refused(name, input_dict, bounds) for name in _MUST_BE_REFUSED}
-        _require_closed(refused_controls)
-        by_label = gate.read_metrics(evaluation_uri, gate.CANDIDATE)
-        overall = by_label.pop(None)
-        report = {
-            "blessed": all(row["passed"] for row in rows),
-            "metrics": {**overall, "pca_mean_error": floor},
-            "metrics_by_label": by_label,
-            "baseline_metrics": gate.read_metrics(evaluation_uri, gate.BASELINE).get(None, {}),
-            "thresholds": rows,
-            "controls_refused": refused_controls,
-        }
-        with fileio.open(os.path.join(evaluation_uri, GATE_FILE), "w") as file:  # noqa: PTH118 - may be remote
-            file.write(json.dumps(report, indent=2))
-        record_parity(path_utils.serving_model_path(model.uri), test, f"{evaluation_uri}/{PARITY_FILE}")
+        analysis = artifact_utils.get_single_uri(input_dict[_ANALYSIS_KEY])
+        controls, knows_anomalies = _read_controls(analysis)
+        floor = controls[PCA_FLOOR][None]["mean_error"]
+        bounds = gate.bounds_of(settings, pca_error=floor, knows_anomalies=knows_anomalies)
+        candidate, baseline = (gate.read_metrics(analysis, name) for name in (gate.CANDIDATE, gate.BASELINE))
+        verdict = gate.judge(bounds, candidate, baseline)
+        refused = {name: _is_refused(controls[name], bounds, candidate, baseline) for name in _MUST_BE_REFUSED}
+        _require_closed(refused)
         evaluation = artifact_utils.get_single_instance(output_dict[keys.EVALUATION_KEY])
-        evaluation.set_float_custom_property("mean_error", overall["mean_error"])
-
-    def _evaluate(self, input_dict: Artifacts, output_dict: Artifacts, bounds: list[gate.Bound]) -> None:
-        """TFX's own executor with our metrics and bounds, on the test split."""
-        inputs = {key: value for key, value in input_dict.items() if key in _OF_TFX}
-        properties = {
-            keys.EVAL_CONFIG_KEY: json_format.MessageToJson(gate.eval_config(bounds), sort_keys=True),
-            keys.EXAMPLE_SPLITS_KEY: json_utils.dumps([features.TEST]),
+        by_label = {label: values for label, values in candidate.items() if label is not None}
+        report = {
+            "blessed": verdict.blessed,
+            "metrics": {**candidate[None], "pca_mean_error": floor},
+            "metrics_by_label": by_label,
+            "baseline_metrics": baseline.get(None, {}),
+            "thresholds": verdict.rows,
+            "controls_refused": refused,
         }
-        super().Do(inputs, output_dict, properties)
-
-    def _control_is_refused(self, name: str, input_dict: Artifacts, bounds: list[gate.Bound]) -> bool:
-        """Whether the gate refuses a control in place of the candidate, for a number that a sample of images tells.
-
-        Only one that the sample does not refuse is judged by all images, and beside the baseline.
-        """
-        of_control = {**input_dict, keys.MODEL_KEY: [_control(name, input_dict)]}
-        told_by_sample = [x for x in bounds if x.origin != gate.BASELINE and x.metric != "example_count"]
-        with tempfile.TemporaryDirectory(dir=self._get_tmp_dir()) as folder:
-            if told_by_sample:
-                sample = _sample(input_dict[keys.EXAMPLES_KEY], f"{folder}/examples")
-                alone = {**of_control, keys.EXAMPLES_KEY: [sample], keys.BASELINE_MODEL_KEY: []}
-                self._evaluate(alone, _results_in(f"{folder}/sample"), told_by_sample)
-                rows = gate.judge(f"{folder}/sample", told_by_sample)
-                if any(row["value"] is not None and not row["passed"] for row in rows):
-                    return True
-            everything = _results_in(f"{folder}/all")
-            self._evaluate(of_control, everything, bounds)
-        [blessing] = everything[keys.BLESSING_KEY]
-        return blessing.get_int_custom_property("blessed") != 1
+        with fileio.open(f"{evaluation.uri}/{GATE_FILE}", "w") as file:
+            file.write(json.dumps(report, indent=2))
+        with tf.io.TFRecordWriter(f"{evaluation.uri}/{VALIDATIONS_FILE}") as validations:
+            validations.write(verdict.validation.SerializeToString())
+        evaluation.set_float_custom_property("mean_error", candidate[None]["mean_error"])
+        _bless(verdict.blessed, input_dict, artifact_utils.get_single_instance(output_dict[keys.BLESSING_KEY]))
 
 
-class ReconstructionEvaluator(base_beam_component.BaseBeamComponent):
+class ReconstructionEvaluator(base_component.BaseComponent):
     """Decides whether a model may be pushed.
 
-    Outputs `evaluation` (TFMA's results and `gate.json`) and `blessing`, as TFX's Evaluator does.
+    Outputs `evaluation` (`gate.json`, and TFMA's own record of what was validated) and `blessing`, as TFX's Evaluator.
     """
 
     SPEC_CLASS = ReconstructionEvaluatorSpec
-    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(ReconstructionEvaluatorExecutor)
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ReconstructionEvaluatorExecutor)
 
     def __init__(
         self,
         *,
-        examples: types.BaseChannel,
-        transform_graph: types.BaseChannel,
+        analysis: types.BaseChannel,
         model: types.BaseChannel,
-        model_run: types.BaseChannel,
         baseline_model: types.BaseChannel,
-        schema: types.BaseChannel,
         settings: GateSettings,
         source_fingerprint: str,
     ) -> None:
         super().__init__(
             spec=ReconstructionEvaluatorSpec(
-                examples=examples,
-                transform_graph=transform_graph,
+                analysis=analysis,
                 model=model,
-                model_run=model_run,
                 baseline_model=baseline_model,
-                schema=schema,
                 settings=settings.model_dump_json(),
                 source_fingerprint=source_fingerprint,
                 evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
@@ -169,38 +108,22 @@ class ReconstructionEvaluator(base_beam_component.BaseBeamComponent):
         )
 
 
-def _control(name: str, input_dict: Artifacts) -> types.Artifact:
-    """`<model_run>/controls/<name>`, with what ML Metadata knows of the candidate."""
-    model_run = artifact_utils.get_single_instance(input_dict[MODEL_RUN_KEY])
-    control = _copy(artifact_utils.get_single_instance(input_dict[keys.MODEL_KEY]))
-    control.uri = f"{model_run.uri}/{CONTROLS_FOLDER}/{name}"
-    return control
+def _read_controls(analysis: str) -> tuple[dict[str, MetricsByLabel], bool]:
+    """(control -> its metrics, whether the test images are known to hold normal and anomalous ones)."""
+    with fileio.open(f"{analysis}/{CONTROLS_FILE}") as file:
+        document = json.loads(file.read())
+    return {name: dict(metrics) for name, metrics in document["controls"].items()}, document["knows_anomalies"]
 
 
-def _sample(examples: list[types.Artifact], folder: str) -> types.Artifact:
-    """Some records of the test split, from all over it."""
-    records = spread_records([f"{artifact_utils.get_split_uri(examples, features.TEST)}/*"], _CONTROL_IMAGES)
-    sample = _copy(artifact_utils.get_single_instance(examples))
-    sample.uri = folder
-    target = artifact_utils.get_split_uri([sample], features.TEST)
-    fileio.makedirs(target)
-    with tf.io.TFRecordWriter(f"{target}/sample") as writer:
-        for record in records.as_numpy_iterator():
-            writer.write(record)
-    return sample
+def _is_refused(
+    control: MetricsByLabel, bounds: list[gate.Bound], candidate: MetricsByLabel, baseline: MetricsByLabel
+) -> bool:
+    """Whether the gate refuses a control, by bounds that the images tell by which it was measured.
 
-
-def _copy(artifact: types.Artifact) -> types.Artifact:
-    copied = type(artifact)()
-    copied.set_mlmd_artifact(copy.deepcopy(artifact.mlmd_artifact))
-    return copied
-
-
-def _results_in(folder: str) -> Artifacts:
-    """Outputs for TFX's executor."""
-    evaluation, blessing = standard_artifacts.ModelEvaluation(), standard_artifacts.ModelBlessing()
-    evaluation.uri, blessing.uri = folder, f"{folder}-blessing"
-    return {keys.EVALUATION_KEY: [evaluation], keys.BLESSING_KEY: [blessing]}
+    These may be a sample: then their number tells nothing, nor does a label that none of them has.
+    """
+    told = [x for x in bounds if x.metric != "example_count" and (x.label in control or x.label not in candidate)]
+    return any(not row["passed"] for row in gate.judge(told, control, baseline).rows)
 
 
 def _require_closed(refused: dict[str, bool]) -> None:
@@ -210,3 +133,27 @@ def _require_closed(refused: dict[str, bool]) -> None:
             f"the gate would bless a model that has learnt nothing ({', '.join(blessed)}), so its verdict on the "
             "candidate means nothing either; tighten evaluation.thresholds, or set evaluation.max_pca_ratio"
         )
+
+
+def _bless(is_blessed: bool, input_dict: Artifacts, blessing: types.Artifact) -> None:
+    """Write what TFX's Evaluator does: the file, and the properties that Pusher and resolvers go by."""
+    compared = {
+        (constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY): (
+            input_dict[keys.MODEL_KEY]
+        ),
+        (constants.ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY, constants.ARTIFACT_PROPERTY_BASELINE_MODEL_ID_KEY): (
+            input_dict.get(keys.BASELINE_MODEL_KEY, [])
+        ),
+    }
+    for (uri_key, id_key), models in compared.items():
+        for model in models:
+            blessing.set_string_custom_property(uri_key, model.uri)
+            blessing.set_int_custom_property(id_key, model.id)
+    name, value = (
+        (constants.BLESSED_FILE_NAME, constants.BLESSED_VALUE)
+        if is_blessed
+        else (constants.NOT_BLESSED_FILE_NAME, constants.NOT_BLESSED_VALUE)
+    )
+    with fileio.open(f"{blessing.uri}/{name}", "w") as file:
+        file.write("")
+    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, value)

@@ -1,4 +1,4 @@
-"""The gate: the configuration's bounds -> a TFMA EvalConfig, and TFMA's verdict -> one row per bound."""
+"""The gate: the configuration's bounds -> a TFMA EvalConfig; metrics and bounds -> TFMA's verdict, a row per bound."""
 
 import json
 import math
@@ -8,9 +8,14 @@ from typing import Any
 
 import tensorflow_model_analysis as tfma
 from google.protobuf import wrappers_pb2
+from tensorflow_model_analysis.evaluators.metrics_validator import validate_metrics
+from tensorflow_model_analysis.metrics.metric_types import MetricKey
 from tensorflow_model_analysis.proto import config_pb2
+from tensorflow_model_analysis.writers.metrics_plots_and_validations_writer import CombineValidations
 
 from components import metrics, tfma_metrics
+from components.control_metrics import MetricsByLabel
+from components.metrics import METRICS
 from components.settings import GateSettings
 from schema import features
 from schema.signatures import EXAMPLES_SIGNATURE
@@ -38,20 +43,20 @@ class Bound:
     @property
     def tfma_name(self) -> str:
         """What the metric is called in TFMA's results."""
-        if self.label is None or not metrics.METRICS[self.metric].sets_apart:
+        if self.label is None or not METRICS[self.metric].sets_apart:
             return self.metric
         return f"{self.metric}{metrics.OF_LABEL}{self.label}"
 
     def slicing_spec(self) -> Any:
         """The TFMA slice that the bound speaks of."""
-        if self.label is None or metrics.METRICS[self.metric].sets_apart:
+        if self.label is None or METRICS[self.metric].sets_apart:
             return config_pb2.SlicingSpec()
         return config_pb2.SlicingSpec(feature_values={features.LABEL: self.label})
 
     def threshold(self) -> Any:
         """The bound as TFMA states it."""
         if self.origin == BASELINE:
-            rises = metrics.METRICS[self.metric].better == metrics.HIGHER
+            rises = METRICS[self.metric].better == metrics.HIGHER
             direction = config_pb2.MetricDirection
             return config_pb2.MetricThreshold(
                 change_threshold=config_pb2.GenericChangeThreshold(
@@ -86,7 +91,7 @@ def bounds_of(settings: GateSettings, *, pca_error: float | None, knows_anomalie
 def eval_config(bounds: list[Bound]) -> Any:
     """TFMA's configuration: every metric, overall and per label, with the bounds as thresholds."""
     configs = []
-    for name in dict.fromkeys([*metrics.METRICS, *(bound.tfma_name for bound in bounds)]):
+    for name in dict.fromkeys([*METRICS, *(bound.tfma_name for bound in bounds)]):
         per_slice = [
             config_pb2.PerSliceMetricThreshold(slicing_specs=[bound.slicing_spec()], threshold=bound.threshold())
             for bound in bounds
@@ -110,7 +115,7 @@ def eval_config(bounds: list[Bound]) -> Any:
     )
 
 
-def read_metrics(evaluation_uri: str, model_name: str) -> dict[str | None, dict[str, float]]:
+def read_metrics(evaluation_uri: str, model_name: str) -> MetricsByLabel:
     """Label (None: all images) -> metric -> value, as TFMA wrote them for one model; {} if it was not evaluated.
 
     A metric that could not be computed, for want of images or of knowledge about them, is left out.
@@ -119,7 +124,7 @@ def read_metrics(evaluation_uri: str, model_name: str) -> dict[str | None, dict[
     if model_name == BASELINE and BASELINE not in names:
         return {}
     result = tfma.load_eval_result(evaluation_uri, model_name=model_name if len(names) > 1 else None)
-    found: dict[str | None, dict[str, float]] = {}
+    found: MetricsByLabel = {}
     for label, name, value in _values(result):
         of_label = found.setdefault(label, {})
         if math.isfinite(value):
@@ -136,18 +141,27 @@ def _values(result: Any) -> Iterator[tuple[str | None, str, float]]:
             if tfma_name.removesuffix(_DIFFERENCE) != tfma_name and tfma_name.removesuffix(_DIFFERENCE) in of_slice:
                 continue
             name, _, of_label = tfma_name.partition(metrics.OF_LABEL)
-            if label is None or not metrics.METRICS[name].sets_apart:
+            if label is None or not METRICS[name].sets_apart:
                 yield of_label or label, name, _double(value)
 
 
-def judge(evaluation_uri: str, bounds: list[Bound]) -> list[dict[str, Any]]:
-    """One row per bound with its value and TFMA's own verdict; a bound that TFMA did not check is left out.
+@dataclass(frozen=True)
+class Verdict:
+    """What TFMA says of one model's metrics."""
 
-    Each row: metric, label (None: all images), origin, min, max, value, passed, and, if refused, a sentence.
-    """
-    candidate = read_metrics(evaluation_uri, CANDIDATE)
-    baseline = read_metrics(evaluation_uri, BASELINE)
-    validation = tfma.load_validation_result(evaluation_uri)
+    rows: list[dict[str, Any]]
+    """One per bound: metric, label (None: all images), origin, min, max, value, passed, and, if refused, a reason."""
+    validation: Any
+    """tensorflow_model_analysis.ValidationResult."""
+
+    @property
+    def blessed(self) -> bool:
+        return self.validation.validation_ok and all(row["passed"] for row in self.rows)
+
+
+def judge(bounds: list[Bound], candidate: MetricsByLabel, baseline: MetricsByLabel) -> Verdict:
+    """Hold metrics against bounds by TFMA's own validator; without a baseline, bounds that need one say nothing."""
+    validation = _validate(bounds, candidate, baseline)
     failures = [
         (failure.metric_key.name, _slicing_spec(slice_.slice_key), failure.metric_threshold)
         for slice_ in validation.metric_validations_per_slice
@@ -173,12 +187,39 @@ def judge(evaluation_uri: str, bounds: list[Bound]) -> list[dict[str, Any]]:
             "passed": not failed,
         }
         rows.append({**row, "reason": _reason(row) if failed else None})
-    if all(row["passed"] for row in rows) != validation.validation_ok:
-        raise RuntimeError(f"TFMA's verdict {validation.validation_ok} disagrees with its own failures: {validation}")
-    return rows
+    return Verdict(rows, validation)
 
 
-def _limits(bound: Bound, baseline: dict[str | None, dict[str, float]]) -> tuple[float | None, float | None]:
+def _validate(bounds: list[Bound], candidate: MetricsByLabel, baseline: MetricsByLabel) -> Any:
+    """TFMA's ValidationResult, slice by slice and then of all, as its own writer makes it."""
+    config = tfma.utils.update_eval_config_with_defaults(
+        eval_config(bounds), has_baseline=bool(baseline), rubber_stamp=True
+    )
+    names = [*METRICS, *(bound.tfma_name for bound in bounds)]
+    combine = CombineValidations(config)
+    combined = combine.create_accumulator()
+    for label in candidate:
+        keyed: dict[MetricKey, float] = {}
+        for name in names:
+            ours, theirs = _value(candidate, label, name), _value(baseline, label, name)
+            keyed[MetricKey(name, model_name=CANDIDATE if baseline else "")] = ours
+            if baseline:
+                keyed[MetricKey(name, model_name=BASELINE)] = theirs
+                keyed[MetricKey(name, model_name=CANDIDATE, is_diff=True)] = ours - theirs
+        slice_key = () if label is None else ((features.LABEL, label),)
+        combined = combine.add_input(combined, validate_metrics((slice_key, keyed), config))
+    return combine.extract_output(combined)
+
+
+def _value(found: MetricsByLabel, slice_label: str | None, tfma_name: str) -> float:
+    """What TFMA has under that name in that slice; NaN, which no bound accepts, if it is not known."""
+    name, _, of_label = tfma_name.partition(metrics.OF_LABEL)
+    if METRICS[name].sets_apart and slice_label is not None:
+        return math.nan
+    return found.get(of_label or slice_label, {}).get(name, math.nan)
+
+
+def _limits(bound: Bound, baseline: MetricsByLabel) -> tuple[float | None, float | None]:
     """(min, max) as numbers; none where the baseline lacks the metric."""
     if bound.origin != BASELINE:
         return bound.min, bound.max
@@ -186,7 +227,7 @@ def _limits(bound: Bound, baseline: dict[str | None, dict[str, float]]) -> tuple
     if known is None:
         return None, None
     fraction = bound.max or 0.0
-    if metrics.METRICS[bound.metric].better == metrics.HIGHER:
+    if METRICS[bound.metric].better == metrics.HIGHER:
         return known * (1.0 - fraction), None
     return None, known * (1.0 + fraction)
 

@@ -2,7 +2,7 @@
 
 TFX's own Pusher copies file by file into the folder that is already named as a version, and two pushes in one
 second share a name. This one writes under a name that servers ignore, loads the copy in a fresh process, replays
-the Evaluator's images against it, and only then gives it its number.
+the analysis's images against it, and only then gives it its number.
 """
 
 import json
@@ -25,8 +25,10 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts, standa
 from tfx.utils import io_utils, json_utils
 
 from components.push_destination import PushedVersion, PushError, digest_of, push, versions, withdrawn
+from schema.artifact_types import Analysis
 from schema.artifacts import NOT_PUSHED_BECAUSE, PARITY_FILE, PUSHED_STATISTICS_FOLDER
 
+_ANALYSIS_KEY = "analysis"
 CHECK_TIMEOUT_S: Final = 900
 CHECK_MODULE: Final = "serving.smoke_check"
 """Run as a program, not imported: the check is made in a process that has loaded nothing else."""
@@ -37,9 +39,9 @@ class SmokeCheckError(PushError):
 
 
 def load_in_fresh_process(folder: Path, *, parity: Path | None = None) -> None:
-    """Load the model, replay its warm-up requests and the Evaluator's images; SmokeCheckError if that fails.
+    """Load the model, replay its warm-up requests and the analysis's images; SmokeCheckError if that fails.
 
-    `parity` is the Evaluator's file of images and their errors: served, they must have the same.
+    `parity` is ModelAnalysis's file of images and their errors: served, they must have the same.
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
@@ -60,19 +62,19 @@ def push_checked(
     model: str,
     base: str,
     *,
-    evaluation: str | None,
+    analysis: str | None,
     statistics: str | None = None,
     smoke_check: bool = True,
     keep: int | None = None,
 ) -> PushedVersion:
-    """Push after the smoke check, against the images in the folder `evaluation`, the Evaluator's, where given.
+    """Push after the smoke check, against the images in the folder `analysis`, ModelAnalysis's, where given.
 
     A copy of the folder `statistics` goes along: the next run's images are compared with those of this model.
     """
     with tempfile.TemporaryDirectory() as local:
-        parity = Path(local) / PARITY_FILE if evaluation and fileio.exists(f"{evaluation}/{PARITY_FILE}") else None
+        parity = Path(local) / PARITY_FILE if analysis and fileio.exists(f"{analysis}/{PARITY_FILE}") else None
         if parity:
-            io_utils.copy_file(f"{evaluation}/{PARITY_FILE}", str(parity))
+            io_utils.copy_file(f"{analysis}/{PARITY_FILE}", str(parity))
 
         def complete_and_check(folder: Path) -> None:
             if statistics:
@@ -113,7 +115,7 @@ class AtomicPushExecutor(executor.Executor):
             pushed = push_checked(
                 model,
                 base,
-                evaluation=_uri(input_dict, standard_component_specs.EVALUATION_KEY),
+                analysis=_uri(input_dict, _ANALYSIS_KEY),
                 statistics=_uri(input_dict, standard_component_specs.STATISTICS_KEY),
                 smoke_check=config.smoke_check,
                 keep=config.keep,
@@ -130,9 +132,7 @@ class AtomicPusherSpec(component_spec.ComponentSpec):
         standard_component_specs.MODEL_BLESSING_KEY: component_spec.ChannelParameter(
             type=standard_artifacts.ModelBlessing, optional=True
         ),
-        standard_component_specs.EVALUATION_KEY: component_spec.ChannelParameter(
-            type=standard_artifacts.ModelEvaluation, optional=True
-        ),
+        _ANALYSIS_KEY: component_spec.ChannelParameter(type=Analysis, optional=True),
         standard_component_specs.STATISTICS_KEY: component_spec.ChannelParameter(
             type=standard_artifacts.ExampleStatistics, optional=True
         ),
@@ -142,9 +142,9 @@ class AtomicPusherSpec(component_spec.ComponentSpec):
 
 
 class AtomicPusher(base_component.BaseComponent):
-    """TFX's Pusher, with versions that appear all at once, and that answer as they did in the Evaluator.
+    """TFX's Pusher, with versions that appear all at once, and that answer as they did when they were measured.
 
-    `evaluation` is the Evaluator's; its images are replayed against the pushed copy. `statistics` are those of the
+    `analysis` is ModelAnalysis's; its images are replayed against the pushed copy. `statistics` are those of the
     images that the model was trained on; a version holds them too. `custom_config` may say `keep`, how many versions
     stay (all of them if it does not), and `smoke_check`, whether the model is loaded in a fresh process first (True
     if it does not).
@@ -159,7 +159,7 @@ class AtomicPusher(base_component.BaseComponent):
         model: types.BaseChannel,
         push_destination: pusher_pb2.PushDestination,
         model_blessing: types.BaseChannel | None = None,
-        evaluation: types.BaseChannel | None = None,
+        analysis: types.BaseChannel | None = None,
         statistics: types.BaseChannel | None = None,
         custom_config: dict[str, Any] | None = None,
     ) -> None:
@@ -169,7 +169,7 @@ class AtomicPusher(base_component.BaseComponent):
             spec=AtomicPusherSpec(
                 model=model,
                 model_blessing=model_blessing,
-                evaluation=evaluation,
+                analysis=analysis,
                 statistics=statistics,
                 push_destination=push_destination,
                 custom_config=json_utils.dumps(custom_config),

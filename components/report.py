@@ -10,11 +10,11 @@ from tfx.utils import json_utils
 
 from components.report_inputs import ReportInputs
 from components.report_page import write_report
-from schema.artifact_types import Artifacts, HtmlReport
+from schema.artifact_types import Analysis, Artifacts, HtmlReport
 from schema.artifacts import PEAK_MEMORY_PROPERTY, SECONDS_PROPERTY
 
 REPORT_KEY = "report"
-_MEASURED = ("examples", "statistics", "anomalies", "transform_graph", "model_run", "model", "evaluation")
+_MEASURED = ("examples", "statistics", "anomalies", "transform_graph", "model_run", "model", "analysis", "evaluation")
 """Inputs in data order; each tells what the component that wrote it took."""
 
 
@@ -31,6 +31,7 @@ class ReportSpec(component_spec.ComponentSpec):
         "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph),
         "model_run": component_spec.ChannelParameter(type=standard_artifacts.ModelRun),
         "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "analysis": component_spec.ChannelParameter(type=Analysis),
         "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
         "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
     }

@@ -101,7 +101,7 @@ def _costs(inputs: ReportInputs, counts: dict[str, int], *, epochs: int) -> list
         "transform_graph": counts[features.TRAIN],
         "model_run": counts[features.TRAIN] * epochs,
         "model": counts[features.EVAL],  # only where another component than the one that trained has finished it
-        "evaluation": counts[features.TEST],
+        "analysis": counts[features.TEST],
     }
     rows: dict[str, Cost] = {}
     for key, component, seconds, memory_mb in inputs.costs:

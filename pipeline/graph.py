@@ -14,6 +14,7 @@ from components.baseline import latest_blessed_model, model_to_start_from
 from components.evaluator import ReconstructionEvaluator
 from components.example_gen import ImageExampleGen
 from components.example_validator import StrictExampleValidator
+from components.model_analysis import ModelAnalysis
 from components.pusher import AtomicPusher
 from components.report import Report
 from components.schema_gen import CuratedSchemaGen
@@ -37,7 +38,7 @@ def create_pipeline(
     find_baseline: Callable[[Channel], BaseNode] = latest_blessed_model,
 ) -> tfx_pipeline.Pipeline:
     """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Calibrator ->
-    Evaluator, then Report and Pusher.
+    ModelAnalysis -> Evaluator, then Report and Pusher.
 
     The Pusher takes only what is blessed; the Report writes up every run, blessed or refused.
 
@@ -115,13 +116,19 @@ def create_pipeline(
         source_fingerprint=source_fingerprint("trainer.calibrator"),
     )
     baseline = find_baseline(calibrator.outputs["model"]).with_id("latest_blessed_model")
-    evaluator = ReconstructionEvaluator(
+    analysis = ModelAnalysis(
         examples=example_gen.outputs["examples"],
         transform_graph=transform.outputs["transform_graph"],
         model=calibrator.outputs["model"],
         model_run=trainer.outputs["model_run"],
         baseline_model=baseline.outputs["model"],
         schema=schema_gen.outputs["schema"],
+        source_fingerprint=source_fingerprint("components.model_analysis"),
+    )
+    evaluator = ReconstructionEvaluator(
+        analysis=analysis.outputs["analysis"],
+        model=calibrator.outputs["model"],
+        baseline_model=baseline.outputs["model"],
         settings=configuration.evaluation.gate,
         source_fingerprint=source_fingerprint("components.evaluator"),
     ).with_id("Evaluator")
@@ -133,6 +140,7 @@ def create_pipeline(
         model_run=trainer.outputs["model_run"],
         model=calibrator.outputs["model"],
         baseline_model=baseline.outputs["model"],
+        analysis=analysis.outputs["analysis"],
         evaluation=evaluator.outputs["evaluation"],
         settings=configuration.model_dump(mode="json", include={"data", "evaluation"}),
         source_fingerprint=source_fingerprint("components.report"),
@@ -140,7 +148,7 @@ def create_pipeline(
     pusher = AtomicPusher(
         model=calibrator.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
-        evaluation=evaluator.outputs["evaluation"],
+        analysis=analysis.outputs["analysis"],
         statistics=statistics_gen.outputs["statistics"],
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=push_destination)
@@ -158,6 +166,7 @@ def create_pipeline(
         trainer,
         calibrator,
         baseline,
+        analysis,
         evaluator,
         report,
         pusher,

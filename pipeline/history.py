@@ -50,10 +50,10 @@ class PastRun:
 
 @dataclass(frozen=True)
 class BlessedModel:
-    """The folder of a SavedModel, that of its evaluation, and that of the statistics of its images."""
+    """The folder of a SavedModel, that of its analysis, and that of the statistics of its images."""
 
     path: str
-    evaluation: str
+    analysis: str
     statistics: str | None
 
 
@@ -70,9 +70,16 @@ def latest_blessed(connection: Any, pipeline: str) -> BlessedModel | None:
             return None
         latest = max(blessings, key=lambda artifact: int(artifact.id))
         execution = store.get_events_by_artifact_ids([latest.id])[0].execution_id
-        ids = {event.path.steps[0].key: event.artifact_id for event in store.get_events_by_execution_ids([execution])}
-        model, evaluation = (store.get_artifacts_by_id([ids[key]])[0].uri for key in ("model", "evaluation"))
-        return BlessedModel(path_utils.serving_model_path(model), evaluation, _statistics_of(store, ids["examples"]))
+        ids = _artifacts_by_key(store, execution)
+        model, analysis = (store.get_artifacts_by_id([ids[key]])[0].uri for key in ("model", "analysis"))
+        measured = store.get_events_by_artifact_ids([ids["analysis"]])[0].execution_id
+        examples = _artifacts_by_key(store, measured)["examples"]
+        return BlessedModel(path_utils.serving_model_path(model), analysis, _statistics_of(store, examples))
+
+
+def _artifacts_by_key(store: Any, execution: int) -> dict[str, int]:
+    """Identifiers of an execution's inputs and outputs."""
+    return {event.path.steps[0].key: event.artifact_id for event in store.get_events_by_execution_ids([execution])}
 
 
 def _statistics_of(store: Any, examples: int) -> str | None:

@@ -90,7 +90,7 @@ def _pushed(where: str | None, to: str | None, *, force: bool) -> Outcome:
         raise PushError(
             f"{run}: a rollback withdrew its latest blessed model on {withdrawal['at']}; --force pushes it all the same"
         )
-    pushed = push_checked(model.path, base, evaluation=model.evaluation, statistics=model.statistics)
+    pushed = push_checked(model.path, base, analysis=model.analysis, statistics=model.statistics)
     reinstate(base, digest)
     return dataclasses.asdict(pushed), f"{model.path} was pushed as {pushed.path}"
 

@@ -8,7 +8,7 @@ def __getattr__(name: str) -> Any:
 
     Looked up when asked for, because TFX takes seconds to import.
     """
-    if name in ("Calibration", "HtmlReport"):
+    if name in ("Analysis", "Calibration", "HtmlReport"):
         from schema import artifact_types
 
         return getattr(artifact_types, name)

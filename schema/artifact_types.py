@@ -20,6 +20,12 @@ class Calibration(artifact.Artifact):
     TYPE_NAME = "schema.Calibration"
 
 
+class Analysis(artifact.Artifact):
+    """What was measured of a model: TFMA's results, `controls.json`, and images with their errors to replay."""
+
+    TYPE_NAME = "schema.Analysis"
+
+
 class HtmlReport(artifact.Artifact):
     """`report.html`, and `synthetic_defects.json`."""
 

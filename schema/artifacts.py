@@ -2,7 +2,7 @@
 
 from typing import Final
 
-# In Trainer's `model_run`: SavedModels that the Evaluator judges beside the candidate.
+# In Trainer's `model_run`: SavedModels that are judged beside the candidate.
 CONTROLS_FOLDER: Final = "controls"
 UNTRAINED: Final = "untrained"
 CONSTANT: Final = "constant"
@@ -15,10 +15,14 @@ JOB_FILE: Final = "job.json"
 # In the Calibrator's `calibration`.
 CALIBRATION_FILE: Final = "calibration.json"
 
-# In the Evaluator's `evaluation`: the verdict, bound by bound.
-GATE_FILE: Final = "gate.json"
-# Beside it: TFRecords of test images with their errors, which the Pusher replays against what it pushes.
+# In ModelAnalysis's `analysis`, beside TFMA's files: the metrics of the controls,
+CONTROLS_FILE: Final = "controls.json"
+# and TFRecords of test images with their errors, which the Pusher replays against what it pushes.
 PARITY_FILE: Final = "parity.tfrecord"
+
+# In the Evaluator's `evaluation`: the verdict, bound by bound, and as TFMA records it.
+GATE_FILE: Final = "gate.json"
+VALIDATIONS_FILE: Final = "validations-00000-of-00001.tfrecord"
 
 # In ImageExampleGen's `examples`.
 COUNTS_FILE: Final = "counts.json"

@@ -1,8 +1,11 @@
 """TFRecords of a split, for those that do not need Beam to read them."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import tensorflow as tf
+
+_COUNTED_AT_A_TIME: Final = 16
 
 
 def files_of(patterns: Sequence[str]) -> list[str]:
@@ -12,7 +15,8 @@ def files_of(patterns: Sequence[str]) -> list[str]:
 
 def count_records(patterns: Sequence[str]) -> int:
     """Records in all files that match."""
-    return sum(1 for _ in tf.data.TFRecordDataset(files_of(patterns), num_parallel_reads=1))
+    # Some at a time: to hand over a single one costs Python ten times as much as to read it.
+    return sum(len(records) for records in tf.data.TFRecordDataset(files_of(patterns)).batch(_COUNTED_AT_A_TIME))
 
 
 def spread_records(patterns: Sequence[str], at_most: int) -> tf.data.Dataset:

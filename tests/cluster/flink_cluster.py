@@ -64,7 +64,7 @@ class FlinkCluster:
     """Name -> process."""
 
     def history(self):
-        """A FlinkJob for each job; Evaluator has several, one for each model."""
+        """A FlinkJob for each job; a component may have several."""
         return [self._job(name, job) for name, job in self._jobs()]
 
     def kill_in_the_middle_of(self, component):

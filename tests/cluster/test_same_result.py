@@ -17,7 +17,7 @@ from spark_cluster import WORKERS, spark_cluster
 
 from bench.images import write_made_images
 
-ON_BEAM = ["ImageExampleGen", "StatisticsGen", "Transform", "Evaluator"]
+ON_BEAM = ["ImageExampleGen", "StatisticsGen", "Transform", "ModelAnalysis"]
 
 pytestmark = pytest.mark.cluster
 

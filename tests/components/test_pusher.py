@@ -1,4 +1,4 @@
-"""Only what is blessed, loads, and answers as it did in the Evaluator is pushed."""
+"""Only what is blessed, loads, and answers as it did when it was measured is pushed."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +15,7 @@ from tfx.utils import json_utils
 from components.parity import record_parity
 from components.push_destination import rollback, versions
 from components.pusher import AtomicPusher, AtomicPushExecutor, SmokeCheckError, load_in_fresh_process
+from schema.artifact_types import Analysis
 from schema.artifacts import PARITY_FILE
 
 
@@ -80,7 +81,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _model(uri: Path, offset: float) -> Path:
-    """Trainer's artifact: served, the error is `offset` higher than in the Evaluator."""
+    """Trainer's artifact: served, the error is `offset` higher than when it was measured."""
     module = Brightness(offset)
     doors = {"serving_default": module.serving_default, "examples": module.examples}
     tf.saved_model.save(module, str(uri / "Format-Serving"), signatures=doors)
@@ -106,10 +107,10 @@ def _run_executor(
     blessing.set_int_custom_property("blessed", int(is_blessed))
     inputs = {"model": [model], "model_blessing": [blessing]}
     if examples is not None:
-        evaluation = standard_artifacts.ModelEvaluation()
-        evaluation.uri = str(tmp_path)
+        analysis = Analysis()
+        analysis.uri = str(tmp_path)
         assert record_parity(f"{model_uri}/Format-Serving", str(examples), f"{tmp_path}/{PARITY_FILE}") == IMAGES
-        inputs["evaluation"] = [evaluation]
+        inputs["analysis"] = [analysis]
     statistics = standard_artifacts.ExampleStatistics()
     statistics.uri = str(tmp_path / "statistics")
     (tmp_path / "statistics/Split-train").mkdir(parents=True, exist_ok=True)
@@ -154,7 +155,7 @@ def test_model_that_answers_as_in_the_evaluator_is_pushed_and_recorded(
 
 
 def test_model_that_answers_otherwise_is_refused_with_the_image_and_both_errors(examples: Path, tmp_path: Path) -> None:
-    """Image 0 has the error 0 in the Evaluator; nothing is left in the destination."""
+    """Image 0 has the error 0 when measured; nothing is left in the destination."""
     with pytest.raises(SmokeCheckError, match=r"test image 0 \(image/0\): its error is 0.001 as served, was 0 in"):
         _run_executor(tmp_path, _model(tmp_path / "skewed", 0.001), examples=examples)
     assert [*(tmp_path / "serving").iterdir()] == []

@@ -8,10 +8,10 @@ pytestmark = pytest.mark.faults
 FAILED, REFUSED = 1, 3
 OTHER_IMAGES = "on other images than those of split 'train', or its preprocessing is not Transform's"
 BROKEN = {
-    "trained on shuffled pixels": (faults.train_on, "shuffled", "Evaluator", OTHER_IMAGES),
-    "trained on noise": (faults.train_on, "noise", "Evaluator", OTHER_IMAGES),
-    "trained on another data set": (faults.train_on, "other", "Evaluator", OTHER_IMAGES),
-    "other preprocessing in every door": (faults.preprocess_otherwise, "every", "Evaluator", OTHER_IMAGES),
+    "trained on shuffled pixels": (faults.train_on, "shuffled", "ModelAnalysis", OTHER_IMAGES),
+    "trained on noise": (faults.train_on, "noise", "ModelAnalysis", OTHER_IMAGES),
+    "trained on another data set": (faults.train_on, "other", "ModelAnalysis", OTHER_IMAGES),
+    "other preprocessing in every door": (faults.preprocess_otherwise, "every", "ModelAnalysis", OTHER_IMAGES),
     "other preprocessing as served": (faults.preprocess_otherwise, "served", "Pusher", "test image 0"),
 }
 ANOTHER = "seed=100"

@@ -96,6 +96,7 @@ def test_nothing_of_the_local_graph_is_left_out(spec: dict[str, Any]) -> None:
         "Trainer",
         "Calibrator",
         "latest-blessed-model",
+        "ModelAnalysis",
         "Evaluator",
         "Report",
         "Pusher",
@@ -147,8 +148,9 @@ def test_the_entrypoint_is_told_of_the_inputs_that_the_finishing_pass_added(spec
     assert "override--custom_config--trainer--epochs" in told["parameters"]
 
 
-def test_the_evaluator_can_do_without_a_baseline(spec: dict[str, Any]) -> None:
-    artifacts = spec["components"]["Evaluator"]["inputDefinitions"]["artifacts"]
+@pytest.mark.parametrize("task", ["ModelAnalysis", "Evaluator"])
+def test_a_model_is_judged_without_a_baseline_too(spec: dict[str, Any], task: str) -> None:
+    artifacts = spec["components"][task]["inputDefinitions"]["artifacts"]
     assert [key for key, artifact in artifacts.items() if artifact.get("isOptional")] == ["baseline_model"]
 
 

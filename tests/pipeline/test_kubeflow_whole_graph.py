@@ -39,7 +39,7 @@ def test_the_whole_graph_passes_and_repeats_only_what_changed(tmp_path: Path) ->
     _compile(package)
     first = _rehearse(package, folder)
     assert set(first.values()) == {"ran"}
-    assert len(first) == 12
+    assert len(first) == 13
     [saved_model] = _pushed(folder)
     record = json.loads((saved_model.parent / "assets.extra" / "autoencoder.json").read_text(encoding="utf-8"))
     assert record["data_fingerprint"] == "scikit-learn digits"

@@ -24,6 +24,7 @@ COMPONENTS = [
     "Trainer",
     "Calibrator",
     "latest_blessed_model",
+    "ModelAnalysis",
     "Evaluator",
     "Pusher",
     "Report",
@@ -163,6 +164,21 @@ def test_the_pca_floor_is_scikit_learns(digits):
     assert document["metrics"]["pca_mean_error"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_controls_are_measured_as_tfma_measures_the_candidate(digits):
+    from components.control_metrics import metrics_of
+    from components.gate import CANDIDATE, read_metrics
+
+    artifacts = digits[0] / "digits/artifacts"
+    [model], [examples], [analysis] = (
+        artifacts.glob(pattern)
+        for pattern in ("Calibrator/model/*/Format-Serving", "ImageExampleGen/examples/*", "ModelAnalysis/analysis/*")
+    )
+    ours, tfmas = metrics_of(str(model), f"{examples}/Split-test"), read_metrics(str(analysis), CANDIDATE)
+    assert ours.keys() == tfmas.keys() == {None, *"0123456789"}
+    for label, of_label in tfmas.items():
+        assert ours[label] == pytest.approx(of_label, rel=1e-5)
+
+
 def test_the_same_run_again_is_all_cached(digits):
     root, first = digits
     code, document = run("configs/digits.yaml", root)
@@ -262,6 +278,7 @@ def test_a_model_worse_than_the_latest_blessed_one_is_refused(digits):
         "Trainer",
         "Calibrator",
         "latest_blessed_model",
+        "ModelAnalysis",
         "Evaluator",
         "Pusher",
         "Report",
