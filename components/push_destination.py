@@ -23,13 +23,14 @@ from absl import logging
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
-from schema.artifacts import SAVED_MODEL_FILE
+from schema.artifacts import RECORD_FILE, SAVED_MODEL_FILE
 
 PARTIAL_SUFFIX: Final = ".partial"
 ABANDONED_AFTER_S: Final = 24 * 3600
 """Where locks do not tell whether a push is still at work: on a network's disk, of other machines."""
 WITHDRAWN_FOLDER: Final = ".withdrawn"
 """Below the destination; no number, so servers ignore it. One small file per model, named by its digest."""
+_VARIABLES_INDEX: Final = "variables/variables.index"
 
 Check = Callable[[Path], None]
 """Raises when the model in a local folder must not be served."""
@@ -235,12 +236,15 @@ def reinstate(base: str, digest: str) -> None:
 
 
 def digest_of(model: str) -> str:
-    """Which model the SavedModel folder holds: BLAKE2b of its graph and of its variables' index.
+    """Which model the SavedModel folder holds: BLAKE2b of what it was made of and of its variables' index.
 
-    The index holds a checksum of every variable, so the variables themselves need not be read.
+    The index holds a checksum of every variable, so the variables themselves need not be read. What it was made of, the
+    Trainer's and the Calibrator's record says: configuration, data and source. A model without one is told by its
+    graph, whose bytes depend on the process that wrote it.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for name in (SAVED_MODEL_FILE, "variables/variables.index"):
+    made_of = RECORD_FILE if fileio.exists(f"{model}/{RECORD_FILE}") else SAVED_MODEL_FILE
+    for name in (made_of, _VARIABLES_INDEX):
         if fileio.exists(f"{model}/{name}"):
             with fileio.open(f"{model}/{name}", "rb") as file:
                 digest.update(file.read())

@@ -22,7 +22,7 @@ from schema.artifacts import CALIBRATION_FILE
 from schema.records import count_records, spread_records
 from trainer.calibration import check_image_count, conformal_threshold, thinned
 from trainer.dataset import parse_encoded
-from trainer.scores import FittedScore, Tensors, fit_score
+from trainer.scores import FittedScore, ScoreError, Tensors, fit_score
 from trainer.settings import CalibrationSettings, ImageSettings
 from trainer.signatures import ServedModel, export_served
 from trainer.trained_model import read_record, write_record
@@ -54,7 +54,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
     def Do(  # noqa: N802 - TFX's name
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
-        """Raises TooFewImagesError, or ScoreError for a score that this model has not."""
+        """Raises TooFewImagesError, or ScoreError for a score that this model has not, or that is no number."""
         settings = CalibrationSettings.model_validate_json(exec_properties["settings"])
         trained_folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(input_dict["trained_model"]))
         train, held_out = (_files(input_dict["examples"], split) for split in (features.TRAIN, features.EVAL))
@@ -64,6 +64,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         trained = tf.saved_model.load(trained_folder)
         score = fit_score(settings, lambda: _autoencoded(trained, spread_records([train], _FIT_IMAGES)))
         scores = np.sort(_scores_of(trained, score, held_out, image_count))
+        _require_numbers(scores, settings.score)
         threshold = conformal_threshold(scores, settings.false_alarm_rate)
         record = read_record(trained_folder)
         calibration = {
@@ -72,6 +73,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             "false_alarm_rate": settings.false_alarm_rate,
             "images": image_count,
             "scores": thinned(scores, _RECORDED_SCORES),
+            "source_fingerprint": exec_properties["source_fingerprint"],
         }
 
         folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(output_dict["model"]))
@@ -128,6 +130,15 @@ def _autoencoded(trained: Any, records: tf.data.Dataset) -> Iterator[tuple[tf.Te
     for encoded in _encoded(records):
         pixels = trained.decode_pixels(encoded)
         yield pixels, trained.autoencode(pixels)
+
+
+def _require_numbers(scores: npt.NDArray[Any], name: str) -> None:
+    broken = int(np.count_nonzero(~np.isfinite(scores)))
+    if broken:
+        raise ScoreError(
+            f"the score {name!r} of {broken:,} of {len(scores):,} held-out images is no finite number: weights of the "
+            "model are none; train it anew, with a lower trainer.learning_rate or with trainer.clip_norm"
+        )
 
 
 def _scores_of(trained: Any, score: FittedScore, pattern: str, count: int) -> npt.NDArray[np.float32]:

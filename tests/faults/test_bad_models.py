@@ -48,9 +48,13 @@ def refused_because(ended, metric, origin):
     return f"refused: {refused[metric, origin]}"
 
 
-def test_a_model_with_a_weight_that_is_no_number_is_refused(good: Runs, table):
+def test_a_model_with_a_weight_that_is_no_number_ends_the_run(good: Runs, table):
     ended = good.run(ANOTHER, fault=faults.spoil_a_weight)
-    table("a weight that is no number", "Evaluator", refused_because(ended, "mean_error", "PCA floor"))
+    assert ended.code == FAILED, ended.stderr
+    assert ended.document["error"].startswith(
+        "Calibrator: the score 'error' of 197 of 197 held-out images is no finite"
+    )
+    table("a weight that is no number", "Calibrator", ended.document["error"])
 
 
 def test_a_model_worse_than_the_one_blessed_last_is_refused(good: Runs, table):
