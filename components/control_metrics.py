@@ -12,7 +12,10 @@ from schema.features import IS_ANOMALY, LABEL
 from schema.records import files_of, spread_records
 from schema.signatures import EXAMPLES_SIGNATURE
 
-_IMAGES: Final = 10_000
+FLOOR_IMAGES: Final = 10_000
+"""For the model to beat, whose error is a bound."""
+CONTROL_IMAGES: Final = 1000
+"""Enough to refuse a model that has learnt nothing."""
 _BATCH_SIZE: Final = 256
 _UNKNOWN: Final = -1
 
@@ -20,14 +23,14 @@ MetricsByLabel: TypeAlias = dict[str | None, dict[str, float]]
 """Label (None: all images) -> metric -> value; a metric that could not be computed is left out."""
 
 
-def metrics_of(model: str, test: str) -> MetricsByLabel:
-    """All metrics of the SavedModel `model` over the split in the folder `test`, at most 10,000 images of it.
+def metrics_of(model: str, test: str, *, at_most: int) -> MetricsByLabel:
+    """All metrics of the SavedModel `model` over the split in the folder `test`, `at_most` so many images of it.
 
     Computed here and not by TFMA: of the same outputs, by the same functions, in a fraction of a Beam pipeline's time.
     """
     answers = tf.saved_model.load(model).signatures[EXAMPLES_SIGNATURE]
     slices: defaultdict[str, Images] = defaultdict(Images)
-    for batch in spread_records([f"{test}/*"], _IMAGES).batch(_BATCH_SIZE):
+    for batch in spread_records([f"{test}/*"], at_most).batch(_BATCH_SIZE):
         labels = tf.io.parse_example(batch, {LABEL: tf.io.FixedLenFeature([], tf.string, "")})[LABEL].numpy()
         told = {name: values.numpy() for name, values in answers(examples=batch).items()}
         for row, encoded in enumerate(labels):

@@ -16,7 +16,7 @@ from tfx.types import standard_component_specs as keys
 from tfx.utils import json_utils, path_utils
 
 from components import gate
-from components.control_metrics import knows_anomalies, metrics_of
+from components.control_metrics import CONTROL_IMAGES, FLOOR_IMAGES, knows_anomalies, metrics_of
 from components.parity import record_parity
 from components.same_images import require_same_images
 from schema import features
@@ -72,10 +72,10 @@ class ModelAnalysisExecutor(stock.Executor):
                 keys.EXAMPLE_SPLITS_KEY: json_utils.dumps([features.TEST]),
             },
         )
-        controls = {
-            name: list(metrics_of(path_utils.serving_model_path(f"{model_run}/{CONTROLS_FOLDER}/{name}"), test).items())
-            for name in (PCA_FLOOR, UNTRAINED, CONSTANT)
-        }
+        controls = {}
+        for name, images in ((PCA_FLOOR, FLOOR_IMAGES), (UNTRAINED, CONTROL_IMAGES), (CONSTANT, CONTROL_IMAGES)):
+            control = path_utils.serving_model_path(f"{model_run}/{CONTROLS_FOLDER}/{name}")
+            controls[name] = list(metrics_of(control, test, at_most=images).items())
         with fileio.open(f"{analysis}/{CONTROLS_FILE}", "w") as file:
             file.write(json.dumps({"knows_anomalies": knows_anomalies(test), "controls": controls}))
         record_parity(model, test, f"{analysis}/{PARITY_FILE}")

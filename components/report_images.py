@@ -1,7 +1,6 @@
 """What the report shows of the test split: a sample's scores and latents, and single images with their error maps."""
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from schema import features
+from schema.records import each_record
 from schema.signatures import ERROR_MAP, IMAGE_BYTES, LATENT, RECONSTRUCT_SIGNATURE, RECONSTRUCTION, SCORE
 
 _BATCH = 64
@@ -117,8 +117,7 @@ def show(model: Model, examples_uri: str, positions: Iterable[int]) -> dict[int,
 def read_test_images(examples_uri: str, positions: Iterable[int]) -> Iterator[ExampleImage]:
     """The test split's images at these positions, in file order; other records are passed over unparsed."""
     wanted = frozenset(int(position) for position in positions)
-    files = sorted(tf.io.gfile.glob(os.path.join(examples_uri, f"Split-{features.TEST}", "*")))  # noqa: PTH118
-    for position, record in enumerate(tf.data.TFRecordDataset(files).as_numpy_iterator()):
+    for position, record in enumerate(each_record([f"{examples_uri}/Split-{features.TEST}/*"])):
         if position in wanted:
             yield _parse(position, record)
 

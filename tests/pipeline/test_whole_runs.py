@@ -173,7 +173,7 @@ def test_controls_are_measured_as_tfma_measures_the_candidate(digits):
         artifacts.glob(pattern)
         for pattern in ("Calibrator/model/*/Format-Serving", "ImageExampleGen/examples/*", "ModelAnalysis/analysis/*")
     )
-    ours, tfmas = metrics_of(str(model), f"{examples}/Split-test"), read_metrics(str(analysis), CANDIDATE)
+    ours, tfmas = metrics_of(str(model), f"{examples}/Split-test", at_most=1000), read_metrics(str(analysis), CANDIDATE)
     assert ours.keys() == tfmas.keys() == {None, *"0123456789"}
     for label, of_label in tfmas.items():
         assert ours[label] == pytest.approx(of_label, rel=1e-5)
