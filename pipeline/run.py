@@ -20,6 +20,7 @@ from components.image_sources import DataError, plan_source
 from pipeline.configuration import Configuration, ConfigurationError
 from pipeline.exit_codes import DONE, FAILED, REFUSED
 from pipeline.failure import explain, machines_fault
+from pipeline.imports import imported_for_good
 from pipeline.keras_flavour import use_keras_2
 from pipeline.metadata_store import MetadataStoreError, connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, print_summary
@@ -55,7 +56,8 @@ def _run(
     configuration: Configuration, data_fingerprint: str, folder: Path, console: Console, json_to: TextIO | None
 ) -> int:
     use_keras_2()
-    with console.status("loading TensorFlow Extended") if console.is_terminal else contextlib.nullcontext():
+    waiting = console.status("loading TensorFlow Extended") if console.is_terminal else contextlib.nullcontext()
+    with waiting, imported_for_good():
         from pipeline import history, kubeflow_object_store
         from pipeline.graph import create_pipeline
         from pipeline.local_runner import run_pipeline
