@@ -1,7 +1,5 @@
 """The command line: the only place that reads arguments. Nothing heavy is imported until a command needs it."""
 
-import atexit
-import gc
 import sys
 from pathlib import Path
 
@@ -28,7 +26,6 @@ def main() -> None:
 
     Exit codes: 0 done; 1 failed; 2 bad usage or configuration (nothing was started); 3 the gate refused the model.
     """
-    atexit.register(gc.freeze)  # or Python looks through all that is left for garbage: two seconds, for nothing
 
 
 @main.command()

@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.keras_flavour import use_keras_2
 from pipeline.kubeflow_names import OVERRIDE_PREFIX, STAGING_ROOT_VARIABLE
 from pipeline.measure import start_measuring
+from schema.imports import imported_for_good
 
 _STAGED_SCHEMES = {"s3://": "s3", "minio://": "minio", "gs://": "gcs"}
 _KUBEFLOWS_OWN_PROPERTIES = ("display_name", "store_session_info")
@@ -132,9 +133,10 @@ def _is_empty(path: str) -> bool:
 def main(arguments: list[str], environment: Mapping[str, str]) -> None:
     """Run one component; `arguments` are those that the stock compiler wrote into the package."""
     use_keras_2()
-    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor as stock
+    with imported_for_good():
+        from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor as stock
 
-    from pipeline import kubeflow_object_store
+        from pipeline import kubeflow_object_store
 
     kubeflow_object_store.register(environment)
     parsed, beam_arguments = stock._parse_flags(arguments)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from schema.imports import imported_for_good
+
 if TYPE_CHECKING:  # `--help` must not wait for what these import
     from components.push_destination import Version
 
@@ -35,7 +37,8 @@ def push(where: str | None, rollback: bool, is_list: bool, to: str | None, force
     from pipeline.terminal import output_to_log
 
     with output_to_log(Path(os.devnull)):
-        from components.push_destination import PushError
+        with imported_for_good():
+            from components.push_destination import PushError
 
         try:
             if rollback or is_list:

@@ -8,6 +8,7 @@ import click
 
 from pipeline.options import set_option
 from schema.artifacts import REPORT_FILE
+from schema.imports import imported_for_good
 
 if TYPE_CHECKING:  # `--help` must not wait for what this imports
     from pipeline.metadata_store import MetadataSettings
@@ -57,7 +58,8 @@ def _find_or_build(folder: Path, settings: "MetadataSettings", run_id: str | Non
         raise click.UsageError(f"{folder} holds no run; start one with: autoencoder run")
     use_keras_2()
     with output_to_log(folder / LOG_FILE):
-        from pipeline.past_report import NoReportError, find_or_build
+        with imported_for_good():
+            from pipeline.past_report import NoReportError, find_or_build
 
         try:
             return find_or_build(folder, connection_of(settings, folder), run_id, rebuild=rebuild)

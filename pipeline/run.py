@@ -20,11 +20,11 @@ from components.image_sources import DataError, plan_source
 from pipeline.configuration import Configuration, ConfigurationError
 from pipeline.exit_codes import DONE, FAILED, REFUSED
 from pipeline.failure import explain, machines_fault
-from pipeline.imports import imported_for_good
 from pipeline.keras_flavour import use_keras_2
 from pipeline.metadata_store import MetadataStoreError, connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, print_summary
 from schema.artifacts import PICTURE_FILE, REPORT_FILE
+from schema.imports import imported_for_good
 
 LOG_FILE = "run.log"
 TROUBLESHOOTING = "docs/troubleshooting.md"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from schema.image_files import IMAGE_SUFFIXES
+from schema.imports import imported_for_good
 from schema.signatures import DEFAULT_MODEL_NAME, IMAGE_BYTES, RECONSTRUCT_SIGNATURE, SCORE_SIGNATURE
 from serving.client import Score, score_images, scores_from_columns
 from serving.errors import ServingError, Status
@@ -48,11 +49,12 @@ def local_scorer(model: Path, *, with_maps: bool = False) -> Scorer:
 
     Raises ServingError (FAILED_PRECONDITION) when the model cannot be loaded.
     """
-    import numpy as np
-    import tensorflow as tf
+    with imported_for_good():
+        import numpy as np
+        import tensorflow as tf
 
-    from serving.prediction import Predictor, Request
-    from serving.settings import ServerSettings
+        from serving.prediction import Predictor, Request
+        from serving.settings import ServerSettings
 
     tf.get_logger().setLevel("ERROR")
     try:

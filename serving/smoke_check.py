@@ -11,15 +11,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 from schema import features
+from schema.imports import imported_for_good
 from schema.signatures import ERROR, IMAGE_BYTES, SCORE, SCORE_SIGNATURE
-from serving.prediction import Predictor, Request
-from serving.settings import ServerSettings
-from serving.warmup import replay_warmup
+
+with imported_for_good():
+    import numpy as np
+    import tensorflow as tf
+
+    from serving.prediction import Predictor, Request
+    from serving.settings import ServerSettings
+    from serving.warmup import replay_warmup
 
 PROBE_SIZE_PX = 64
 PARITY_TOLERANCE = 0.01

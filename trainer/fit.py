@@ -22,6 +22,7 @@ from trainer.checkpoint import checkpoint_folder
 from trainer.dataset import ImageSet, PixelConstants, load_images
 from trainer.distribution import local_strategy
 from trainer.models import Autoencoder, build_autoencoder
+from trainer.precision import FLOAT32, computing_in
 from trainer.settings import ImageSettings, TrainerSettings
 from trainer.training import train_autoencoder
 from trainer.warm_start import take_weights
@@ -94,7 +95,7 @@ def fit(
     image = ImageSettings.model_validate(fn_args.custom_config["image"])
     strategy = strategy or local_strategy()
     keras.utils.set_random_seed(seed)
-    with strategy.scope():
+    with strategy.scope(), computing_in(settings.precision) as policy:
         autoencoder = build_autoencoder(image, settings)
         if settings.warm_start:
             take_weights(autoencoder.model, fn_args.base_model)
@@ -108,9 +109,9 @@ def fit(
         log_dir=fn_args.model_run_dir,
         checkpoint_folder=training_folder(fn_args),
     )
-    if strategy.num_replicas_in_sync == 1:
+    if strategy.num_replicas_in_sync == 1 and policy == FLOAT32:
         return autoencoder, history
-    # What is exported must know nothing of the devices that it was trained on.
+    # What is exported must know nothing of the devices that it was trained on, nor of their precision.
     plain = build_autoencoder(image, settings)
     plain.model.set_weights(autoencoder.model.get_weights())
     return plain, history

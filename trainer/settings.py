@@ -72,6 +72,8 @@ class TrainerSettings(ModelSettings):
     weight_averaging: float | None = Field(None, gt=0, lt=1)
     """Momentum of an exponential moving average of the weights (0.999, say), which becomes the model at the end."""
     augmentation: AugmentationSettings = AugmentationSettings()
+    precision: Literal["float32", "mixed"] = "float32"
+    """`mixed`: 16 bits in matrix products and convolutions where the devices have them; weights and model keep 32."""
     distribution: Literal["auto", "mirrored", "multi_worker"] = "auto"
     """All devices of this machine, or of the machines in TF_CONFIG; `auto`: whichever there are."""
     warm_start: bool = False

@@ -141,7 +141,14 @@ def _with_target(
 
 
 def _distributed(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The dataset's elements in turn for this process's replicas."""
+    """The dataset's elements in turn for this process's replicas.
+
+    Nothing is left to be tuned: the thread that would try takes time from training, and keeps `fit` from returning
+    for seconds.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = dataset.with_options(options)
     if strategy.num_replicas_in_sync == 1:
         return dataset
     return strategy.distribute_datasets_from_function(lambda _: dataset)

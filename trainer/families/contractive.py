@@ -24,7 +24,8 @@ def contractive(shape: Shape, settings: ModelSettings) -> Autoencoder:
     layers = [
         keras.layers.Input((settings.latent_size,)),
         *backward,
-        TransposedDense(forward[0], activation="sigmoid"),
+        TransposedDense(forward[0], activation="linear"),
+        keras.layers.Activation("sigmoid", dtype="float32"),
         keras.layers.Reshape(shape, dtype="float32", name="reconstruction"),
     ]
     penalty = ContractionPenalty(encoder, weight_per_value(settings.contraction, shape))
@@ -39,7 +40,7 @@ def squared_jacobian_norm(
     """(latent [B, Z], |probe^T J|^2 of each image [B]); the latter's mean over probes with E[v v^T] = I is |J|_F^2."""
     with tf.GradientTape() as tape:
         tape.watch(images)
-        latent = encode(images)
+        latent = tf.cast(encode(images), images.dtype)
         projected = tf.reduce_sum(latent * probe)
     gradient = tape.gradient(projected, images)
     return latent, tf.reduce_sum(tf.square(gradient), axis=(1, 2, 3))
@@ -49,7 +50,7 @@ class ContractionPenalty(keras.layers.Layer):
     """The encoder, which in training adds its Jacobian's squared norm to the loss; it owns no weights of its own."""
 
     def __init__(self, encoder: keras.Model, weight: float) -> None:
-        super().__init__()
+        super().__init__(dtype="float32")
         self._encoder = encoder
         self._weight = weight
         self._noise = Noise()

@@ -39,7 +39,8 @@ def convolutional(shape: Shape, settings: ModelSettings) -> Autoencoder:
     for count in reversed(filters[:-1]):
         up += [layers.Conv2D(count, 3, activation="relu", padding="same"), layers.UpSampling2D(2)]
     up += [
-        layers.Conv2D(shape[2], 3, activation="sigmoid", padding="same"),
+        layers.Conv2D(shape[2], 3, padding="same"),
+        layers.Activation("sigmoid", dtype="float32"),
         layers.Cropping2D(margins, dtype="float32", name="reconstruction"),
     ]
     return join(keras.Sequential(down, name="encoder"), keras.Sequential(up, name="decoder"))

@@ -36,7 +36,7 @@ class Corruption(keras.layers.Layer):
     """
 
     def __init__(self, settings: CorruptionSettings) -> None:
-        super().__init__()
+        super().__init__(dtype="float32")
         self._settings = settings
         self._noise = Noise()
 

@@ -43,7 +43,8 @@ def dense_decoder(shape: Shape, settings: ModelSettings, *, bounded: bool = Fals
         [
             layers.Input((settings.latent_size,)),
             *(layers.Dense(units, activation="relu") for units in reversed(settings.hidden_units)),
-            layers.Dense(math.prod(shape), activation="sigmoid", kernel_constraint=constraint),
+            layers.Dense(math.prod(shape), kernel_constraint=constraint),
+            layers.Activation("sigmoid", dtype="float32"),
             layers.Reshape(shape, dtype="float32", name="reconstruction"),
         ],
         name="decoder",

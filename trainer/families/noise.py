@@ -12,7 +12,7 @@ class Noise(keras.layers.Layer):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(dtype="float32")
         self._generator = tf.random.Generator.from_seed(int(np.random.randint(2**31)))
 
     def call(self, like: tf.Tensor) -> tf.Tensor:

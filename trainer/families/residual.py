@@ -55,7 +55,8 @@ def residual_decoder(shape: Shape, settings: ModelSettings) -> keras.Model:
         features = SubPixelConvolution(count)(features)
     features = layers.Activation("silu")(_block(features))
     features = SubPixelConvolution(shape[2], kernel_initializer="zeros")(features)
-    into_range = layers.Activation("sigmoid") if "bce" in settings.loss else Clip()  # cross-entropy takes probabilities
+    # Cross-entropy takes probabilities.
+    into_range = layers.Activation("sigmoid", dtype="float32") if "bce" in settings.loss else Clip(dtype="float32")
     crop = layers.Cropping2D(margins_to_multiple(shape, stride), dtype="float32", name="reconstruction")
     pixels = crop(into_range(features))
     return keras.Model(latent, pixels, name="decoder")

@@ -41,7 +41,7 @@ class SparsityPenalty(keras.layers.Layer):
     """Passes the latent on and adds its activity to the loss."""
 
     def __init__(self, settings: SparsitySettings, weight: float) -> None:
-        super().__init__()
+        super().__init__(dtype="float32")
         self._settings = settings
         self._weight = weight
 

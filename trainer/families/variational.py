@@ -20,11 +20,11 @@ def variational(shape: Shape, settings: ModelSettings) -> Autoencoder:
     with `bce` and beta 1 the loss is the paper's bound, per value; with `mse`, beta is twice the assumed variance.
     """
     body = body_encoder(shape, settings, 2 * settings.latent_size)
-    mean, log_variance = Halves()(body.output)
+    mean, log_variance = Halves(dtype="float32")(body.output)
     encoder = keras.Model(body.input, mean, name="encoder")
     decoder = body_decoder(shape, settings)
     latent = Sample(weight_per_value(settings.beta, shape))([mean, log_variance])
-    divergence = keras.Model(body.input, Divergence()([mean, log_variance]), name="divergence")
+    divergence = keras.Model(body.input, Divergence(dtype="float32")([mean, log_variance]), name="divergence")
     return Autoencoder(encoder, decoder, keras.Model(body.input, decoder(latent), name="autoencoder"), divergence)
 
 
@@ -51,7 +51,7 @@ class Sample(keras.layers.Layer):
     """A latent drawn from the encoder's distribution in training, its mean at inference; adds the KL to the loss."""
 
     def __init__(self, weight: float) -> None:
-        super().__init__()
+        super().__init__(dtype="float32")
         self._weight = weight
         self._noise = Noise()
 
