@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.metadata_store import METADATA_FILE
+from schema.artifacts import PEAK_MEMORY_PROPERTY
+
 REPOSITORY = Path(__file__).parent.parent
 COMMAND_LINE = (sys.executable, "-c", "from pipeline.cli import main; main()")
 """`autoencoder`, of this checkout."""
@@ -43,20 +46,18 @@ def run_here(settings: dict[str, Any]) -> tuple[float, float]:
     from pipeline.run import run
 
     configuration = Configuration.model_validate(settings)
-    _reset_peak_memory()
     started = time.perf_counter()
     code = run(configuration, as_json=False)
     seconds = time.perf_counter() - started
     if code not in (DONE, REFUSED):
         raise BenchmarkError(f"the run in {configuration.root}/{configuration.name} ended with {code}; see its run.log")
-    return seconds, _peak_memory_mb()
+    return seconds, peak_memory_mb(Path(configuration.root, configuration.name))
 
 
-def _reset_peak_memory() -> None:
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: VmHWM starts again from what is resident now
+def peak_memory_mb(folder: Path) -> float:
+    """Of the component that took most, resident, by what a run noted in the metadata store in `folder`."""
+    from tfx.orchestration import metadata
 
-
-def _peak_memory_mb() -> float:
-    status = Path("/proc/self/status").read_text()
-    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(kilobytes) / 1024
+    with metadata.Metadata(metadata.sqlite_metadata_connection_config(str(folder / METADATA_FILE))) as handle:
+        told = [artifact.custom_properties for artifact in handle.store.get_artifacts()]
+    return max(of[PEAK_MEMORY_PROPERTY].double_value for of in told if PEAK_MEMORY_PROPERTY in of)

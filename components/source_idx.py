@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import mmap
 import os
 import shutil
 import struct
@@ -34,6 +35,20 @@ _UNSIGNED_BYTE: Final = 0x08
 
 
 @dataclass(frozen=True)
+class _IdxFile:
+    """The array of an IDX file, and the mapping that it lies in."""
+
+    array: Pixels
+    mapping: mmap.mmap
+
+    def rows(self, start: int, stop: int) -> Pixels:
+        """A copy; the pages that were read for it do not add up to the process's memory."""
+        copy = self.array[start:stop].copy()
+        self.mapping.madvise(mmap.MADV_DONTNEED)
+        return copy
+
+
+@dataclass(frozen=True)
 class IdxShard:
     """Rows [start, stop) of a pair of IDX files."""
 
@@ -44,13 +59,13 @@ class IdxShard:
     stop: int
 
     def read(self) -> Iterator[SourceImage | Reject]:
-        images = np.asarray(read_idx(self.images_path, dimensions=3))
+        images = _open_idx(self.images_path, dimensions=3)
         labels = read_idx(self.labels_path, dimensions=1) if self.labels_path else None
         stem = as_path(self.images_path).name.removesuffix(".gz")
-        step = rows_per_batch(images[0].nbytes)
+        step = rows_per_batch(images.array[0].nbytes)
         for start in range(self.start, self.stop, step):
             rows = range(start, min(start + step, self.stop))
-            images_of_rows = from_pixels_of_many(images[rows.start : rows.stop])
+            images_of_rows = from_pixels_of_many(images.rows(rows.start, rows.stop))
             labels_of_rows = [""] * len(rows) if labels is None else map(str, labels[rows.start : rows.stop].tolist())
             for row, label, stored in zip(rows, labels_of_rows, images_of_rows, strict=True):
                 yield SourceImage(f"{stem}/{row:07d}", label, self.named_split, None, stored)
@@ -100,15 +115,19 @@ def read_idx(path: str, *, dimensions: int) -> Pixels:
 
     Raises DataError for a wrong magic number, a truncated file, trailing bytes, or a dimension of zero.
     """
+    return _open_idx(path, dimensions=dimensions).array
+
+
+def _open_idx(path: str, *, dimensions: int) -> _IdxFile:
     try:
         status = as_path(path).stat()
-        return _read_idx(path, dimensions, (status.st_size, status.st_mtime_ns))
+        return _map_idx(path, dimensions, (status.st_size, status.st_mtime_ns))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 @functools.lru_cache(maxsize=4)
-def _read_idx(path: str, dimensions: int, version: tuple[int, int]) -> Pixels:
+def _map_idx(path: str, dimensions: int, version: tuple[int, int]) -> _IdxFile:
     """Cached, because a gzip file cannot be entered in the middle and every shard of it needs all of it.
 
     Such a file, or a remote one, is copied to a temporary file, so that memory does not depend on its size.
@@ -125,7 +144,8 @@ def _read_idx(path: str, dimensions: int, version: tuple[int, int]) -> Pixels:
         plain.seek(0)
         header_bytes = 4 + 4 * dimensions
         shape = _shape(path, plain.read(header_bytes), dimensions, total_bytes)
-        return np.memmap(plain, np.uint8, "r", offset=header_bytes, shape=shape)
+        mapping = mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ)
+        return _IdxFile(np.frombuffer(mapping, np.uint8, offset=header_bytes).reshape(shape), mapping)
 
 
 def _copy(path: str, source: BinaryIO, target: BinaryIO) -> None:

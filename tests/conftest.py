@@ -8,8 +8,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
 
+pytest_plugins = ["database_servers"]
 REPOSITORY = Path(__file__).parent.parent
-
 
 ON_REQUEST = {
     "cluster": "starts servers of its own: make test-cluster",

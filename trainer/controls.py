@@ -17,7 +17,10 @@ from trainer.settings import ImageSettings
 from trainer.trained_model import pixels_decoder
 
 PixelsFn = Callable[[tf.Tensor], tf.Tensor]
-_PCA_BUDGET_BYTES = 2**30
+_PCA_BUDGET_BYTES = 3 * 2**26
+"""Of pixels that the principal components are fitted to: all of MNIST's fit. Fitting takes twice as much again."""
+_IMAGES_PER_COMPONENT = 10
+"""At least, however large they are."""
 
 
 def export_controls(
@@ -69,7 +72,8 @@ def _pca_reconstruction(
 ) -> tuple[PixelsFn, tuple[tf.Variable, ...]]:
     """PCA on the training pixels, or on as many as fit the memory budget, as a TensorFlow function."""
     bytes_per_image = train.sample(1).nbytes
-    sample = constants.to_pixels(train.sample(max(latent_dim + 1, _PCA_BUDGET_BYTES // bytes_per_image)))
+    count = max(_IMAGES_PER_COMPONENT * latent_dim, _PCA_BUDGET_BYTES // bytes_per_image)
+    sample = constants.to_pixels(train.sample(count))
     mean, axes = (tf.Variable(array, trainable=False) for array in fit_pca(np.asarray(sample), latent_dim))
 
     def reconstruct(pixels: tf.Tensor) -> tf.Tensor:

@@ -18,6 +18,11 @@ WHERE_IT_WRITES = {
 }
 
 
+def set_variable(name: str, value: str) -> None:
+    """No fault: an environment variable of this process alone."""
+    os.environ[name] = value
+
+
 def kill_at_first_file(component: str, folder: Path) -> None:
     """SIGKILL as soon as the component has written a file."""
     _when_it_runs(component, lambda info: _watch(_files_of(component, info.execution_id, folder)))

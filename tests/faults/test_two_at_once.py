@@ -1,10 +1,13 @@
-"""Two runs of one pipeline at the same time: the second waits, and says for whom."""
+"""Two runs of one pipeline at the same time: the second waits, and says for whom. Two pipelines share a database."""
 
 import time
 
 import faults
 import pytest
 from conftest import Runs, names_that
+from database_servers import PASSWORD
+
+from pipeline.metadata_store import MetadataSettings
 
 pytestmark = pytest.mark.faults
 STOP_EARLY = "evaluation.false_alarm_rate=0.0001"
@@ -22,3 +25,25 @@ def test_the_second_of_two_runs_waits_and_finds_done_what_the_first_did(fresh: R
     assert names_that("ran", ends[0]) == names_that("cached", ends[1]) == ["CuratedSchemaGen"]
     assert len(list((fresh.folder / "artifacts/ImageExampleGen/examples").iterdir())) == 1
     table("two runs at once", "start", ends[1].stderr.splitlines()[0])
+
+
+def test_two_pipelines_run_at_the_same_time_on_one_database(fresh: Runs, table, mysql: MetadataSettings):
+    given = mysql.model_dump(include={"backend", "host", "port", "database", "user"})
+    shared = tuple(f"metadata.{field}={value}" for field, value in given.items())
+    names = ("upper", "lower")
+
+    def run_both():
+        password = {"fault": faults.set_variable, "details": ("MLMD_PASSWORD", PASSWORD)}
+        return [fresh.start(f"name={name}", *shared, **password) for name in names]
+
+    ends = [started.wait() for started in run_both()]
+    assert [(ended.code, ended.document["error"]) for ended in ends] == [(0, None), (0, None)]
+    assert ends[0].document["metrics"] == ends[1].document["metrics"]
+    for name, ended in zip(names, ends, strict=True):
+        assert ended.document["run"] == str(fresh.root / name)
+        assert len(list((fresh.root / name / "serving").iterdir())) == 1
+    again = [started.wait() for started in run_both()]
+    assert [names_that("ran", ended) for ended in again] == [[], []]
+    table(
+        "two pipelines at once on one MariaDB", "whole run", "each has its own artifacts and model; again: all cached"
+    )

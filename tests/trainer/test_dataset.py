@@ -132,6 +132,7 @@ def hold_images_on_disk(patterns, transform, loaded):
         time.sleep(600)
 
 
+@pytest.mark.slow
 def test_of_images_on_disk_a_killed_process_leaves_nothing(written, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     patterns, transform = written

@@ -46,6 +46,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_two_workers_end_with_the_same_weights_and_those_of_one_process(alone, tmp_path):
     addresses = [f"localhost:{free_port()}" for _ in range(2)]
     paths = [tmp_path / f"worker{index}.npz" for index in range(2)]
@@ -59,6 +60,7 @@ def test_two_workers_end_with_the_same_weights_and_those_of_one_process(alone, t
     assert largest_difference(first, alone) < 1e-4
 
 
+@pytest.mark.slow
 def test_two_devices_of_one_machine_end_with_the_weights_of_one(alone, tmp_path):
     path = tmp_path / "weights.npz"
     assert run(path, "mirrored").wait() == 0

@@ -83,6 +83,7 @@ def test_images_on_disk_train_to_the_same_weights_as_in_memory(undisturbed, tmp_
     assert all(map(np.array_equal, weights, undisturbed[False][0]))
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_continued_to_the_same_weights(tmp_path):
     settings = {"epochs": 20}
     script = Path(__file__).parent / "training_run.py"
@@ -108,6 +109,7 @@ def test_a_killed_process_is_continued_to_the_same_weights(tmp_path):
         assert np.array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_two_processes_with_one_seed_train_the_same_weights_byte_for_byte(tmp_path):
     """A fully connected family, which is compiled, and a convolutional one, which is not."""
     presets = ["dense", "conv"]
