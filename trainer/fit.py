@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras as keras
@@ -19,8 +20,9 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from schema.artifacts import JOB_FILE
 from trainer.checkpoint import checkpoint_folder
-from trainer.dataset import ImageSet, PixelConstants, load_images
+from trainer.dataset import Images, ImageSet, PixelConstants, load_images
 from trainer.distribution import local_strategy
+from trainer.families.residual import start_at
 from trainer.models import Autoencoder, build_autoencoder
 from trainer.precision import FLOAT32, computing_in
 from trainer.settings import ImageSettings, TrainerSettings
@@ -30,6 +32,8 @@ from trainer.warm_start import take_weights
 _LOG = logging.getLogger(__name__)
 _WITHOUT_INFLUENCE = {"cache_mb", "checkpoint_folder", "checkpoint_seconds"}
 _SIGN_OF_LIFE_S = 2.0
+_MEAN_OF, _MEAN_OF_BYTES = 1000, 2**26
+"""Training images whose mean colour is what a decoder starts from: so many, or fewer if they are large."""
 _JOB_FIELDS = (
     "train_files",
     "eval_files",
@@ -97,6 +101,7 @@ def fit(
     keras.utils.set_random_seed(seed)
     with strategy.scope(), computing_in(settings.precision) as policy:
         autoencoder = build_autoencoder(image, settings)
+        start_at(autoencoder.decoder, _mean_colour(train, constants))
         if settings.warm_start:
             take_weights(autoencoder.model, fn_args.base_model)
     history = train_autoencoder(
@@ -115,6 +120,13 @@ def fit(
     plain = build_autoencoder(image, settings)
     plain.model.set_weights(autoencoder.model.get_weights())
     return plain, history
+
+
+def _mean_colour(train: ImageSet, constants: PixelConstants) -> Images:
+    """[C] in [0, 1]."""
+    count = min(_MEAN_OF, max(1, _MEAN_OF_BYTES // train.sample(1).nbytes))
+    mean: Images = np.asarray(constants.to_pixels(train.sample(count))).mean(axis=(0, 1, 2))
+    return mean
 
 
 def fit_on_several_machines(fn_args: FnArgs) -> None:

@@ -7,6 +7,8 @@ training and inference are one function; each starts as the identity instead, it
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
@@ -16,6 +18,9 @@ from trainer.model_settings import ModelSettings
 
 _LARGEST_MAP_PX = 8
 _FIRST_FILTERS, _MOST_FILTERS = 32, 64
+_LAST = "into_pixels"
+_LEAST = 0.01
+"""What a sigmoid starts from at least: closer to black its gradient vanishes."""
 
 
 def residual(shape: Shape, settings: ModelSettings) -> Autoencoder:
@@ -54,16 +59,42 @@ def residual_decoder(shape: Shape, settings: ModelSettings) -> keras.Model:
         features = layers.Activation("silu")(_block(features))
         features = SubPixelConvolution(count)(features)
     features = layers.Activation("silu")(_block(features))
-    features = SubPixelConvolution(shape[2], kernel_initializer="zeros")(features)
-    # Cross-entropy takes probabilities.
-    into_range = layers.Activation("sigmoid", dtype="float32") if "bce" in settings.loss else Clip(dtype="float32")
+    into_range = Sigmoid(dtype="float32") if "bce" in settings.loss else Clip(dtype="float32")
+    features = SubPixelConvolution(shape[2], kernel_initializer="zeros", name=_LAST)(features)
     crop = layers.Cropping2D(margins_to_multiple(shape, stride), dtype="float32", name="reconstruction")
     pixels = crop(into_range(features))
     return keras.Model(latent, pixels, name="decoder")
 
 
+def start_at(decoder: keras.Model, mean: npt.NDArray[np.float32]) -> None:
+    """Let an untrained decoder give this image [C] everywhere; one of another family stays as it is.
+
+    From black, where clipping had to be overcome first, it learnt the colours of light pictures late or never.
+    """
+    layers = {layer.name: layer for layer in decoder.layers}
+    if _LAST in layers:
+        [into_range] = [layer for layer in decoder.layers if isinstance(layer, Clip | Sigmoid)]
+        layers[_LAST].bias.assign(np.tile(into_range.inverse(mean), 4))
+
+
+class Sigmoid(keras.layers.Layer):
+    """Probabilities, which cross-entropy takes."""
+
+    def call(self, values: tf.Tensor) -> tf.Tensor:
+        return tf.sigmoid(values)
+
+    def inverse(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """What becomes `pixels`."""
+        inside = np.clip(pixels, _LEAST, 1.0 - _LEAST)
+        return np.log(inside / (1.0 - inside))
+
+
 class Clip(keras.layers.Layer):
     """Values into [0, 1]; in training with the identity's gradient, where a sigmoid's would vanish on black images."""
+
+    def inverse(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """What becomes `pixels`."""
+        return pixels
 
     def call(self, values: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         clipped = tf.clip_by_value(values, 0.0, 1.0)
@@ -73,9 +104,14 @@ class Clip(keras.layers.Layer):
 class SubPixelConvolution(keras.layers.Layer):
     """Twice the size: [B, H, W, C] -> [B, 2 H, 2 W, filters]."""
 
-    def __init__(self, filters: int, *, kernel_initializer: str = "glorot_uniform") -> None:
-        super().__init__()
+    def __init__(self, filters: int, *, kernel_initializer: str = "glorot_uniform", name: str | None = None) -> None:
+        super().__init__(name=name)
         self._convolution = keras.layers.Conv2D(4 * filters, 3, padding="same", kernel_initializer=kernel_initializer)
+
+    @property
+    def bias(self) -> tf.Variable:
+        """[4 filters]: of each of the four pixels that one becomes, the filters in turn."""
+        return self._convolution.bias
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
         return tf.nn.depth_to_space(self._convolution(features), 2)
