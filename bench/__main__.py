@@ -7,8 +7,6 @@ import json
 import os
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import click
@@ -18,6 +16,7 @@ from bench.areas import AREAS, measure
 from bench.comparison import Comparison
 from bench.images import MNIST_VARIABLE
 from bench.table import document_of, table_of
+from bench.timing import alone
 
 _REPETITIONS = {"small": 1, "full": 3}
 
@@ -41,8 +40,7 @@ def main(areas: tuple[str, ...], size: str, repetitions: int | None, json_path: 
         started = time.monotonic()
         print(f"measuring {area} ...", file=sys.stderr)
         try:
-            with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
-                comparisons += process.submit(measure, area, size, repetitions).result()
+            comparisons += alone(measure, area, size, repetitions)
         except Exception as error:  # one area that fails must not cost the others' figures
             failures[area] = f"{type(error).__name__}: {error}"
         print(f"  {time.monotonic() - started:.0f} s", file=sys.stderr)

@@ -8,9 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from importlib import resources
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +17,7 @@ from PIL import Image
 
 from bench.comparison import Comparison
 from bench.images import mnist_folder, write_made_images
-from bench.timing import in_turn, peak_memory_mb
+from bench.timing import alone, in_turn, peak_memory_mb
 from components.settings import DataSettings
 from pipeline.metadata_store import METADATA_FILE
 
@@ -84,8 +82,8 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
                 f"the same of {count:,}",
                 4.4,
                 4 * count,
-                lambda: _three_components(four_times, folder),
-                lambda: _three_components(once, folder),
+                lambda: _three_components(four_times, folder)[0],
+                lambda: _three_components(once, folder)[0],
             ),
         ]
         rows = []
@@ -93,7 +91,11 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
             ours_s, reference_s = in_turn(ours, theirs, repetitions)
             rows.append(Comparison(_AREA, what, reference, ours_s, reference_s, max_ratio, items))
         what, reference, *_ = pairs[-1]
-        more_mb, fewer_mb = in_turn(lambda: _peak_mb(four_times), lambda: _peak_mb(once), repetitions)
+        more_mb, fewer_mb = in_turn(  # alone: what others leave in memory would count
+            lambda: alone(_three_components, four_times, folder)[1],
+            lambda: alone(_three_components, once, folder)[1],
+            repetitions,
+        )
         rows.append(Comparison(_AREA, f"{what}: peak memory", reference, more_mb, fewer_mb, _MAX_MEMORY, unit="MB"))
         return rows
 
@@ -210,21 +212,11 @@ def _seconds_after(example_gen: Any, make: Callable[[Any], Any], folder: Path) -
     return _seconds([example_gen, *(made if isinstance(made, list) else [made])], folder)
 
 
-def _three_components(data: Path, folder: Path) -> float:
+def _three_components(data: Path, folder: Path) -> tuple[float, float]:
+    """(seconds, peak resident MB)."""
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
-        return sum(seconds for _, seconds in _run(_first_components(data), Path(fresh)))
-
-
-def _peak_mb(data: Path) -> float:
-    """Peak resident memory of the three, in a process of their own: what others leave there would count."""
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
-        return process.submit(_three_components_alone, data).result()
-
-
-def _three_components_alone(data: Path) -> float:
-    with tempfile.TemporaryDirectory() as name:
-        _run(_first_components(data), Path(name))
-        return peak_memory_mb(Path(name))
+        seconds = sum(seconds for _, seconds in _run(_first_components(data), Path(fresh)))
+        return seconds, peak_memory_mb(Path(fresh))
 
 
 def _first_components(data: Path) -> list[Any]:

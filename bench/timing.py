@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,12 @@ def seconds_of_command(command: Sequence[str], *, exit_code: int = 0) -> float:
     if ran.returncode != exit_code:
         raise BenchmarkError(f"{' '.join(command)} ended with {ran.returncode}: {(ran.stdout + ran.stderr)[-2000:]}")
     return seconds
+
+
+def alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What it returns in a process of its own, which takes nothing over and leaves nothing behind."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
 
 
 def in_turn(

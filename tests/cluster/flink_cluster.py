@@ -7,7 +7,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-from servers import fetch, free_port, started, wait_until
+from ports import free_port
+from servers import fetch, started, wait_until
 
 TASK_MANAGERS = ("one", "two")
 _ENTRY = "org.apache.flink.runtime"

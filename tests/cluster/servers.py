@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 REPOSITORY = Path(__file__).parent.parent.parent
 PATIENCE_S = 300
@@ -62,12 +63,6 @@ def worker_pool(logs):
     with started(command, logs / "pool.log", PATH=path, PYTHONPATH=str(REPOSITORY)) as pool:
         wait_until(lambda: listens(port), pool, logs / "pool.log")
         yield f"localhost:{port}"
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
 
 
 def listens(port):

@@ -5,7 +5,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from servers import fetch, free_port, started, wait_until
+from ports import free_port
+from servers import fetch, started, wait_until
 
 WORKERS = 2
 # What Spark's scripts open of Java 17 for a driver; here that is Beam's job server. Executors open it themselves.

@@ -1,30 +1,32 @@
 """`autoencoder compare`: families in a whole run each, ranked, and the best one pushed."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from command_line import autoencoder
 
-REPOSITORY = Path(__file__).parents[2]
 DONE, BAD_USAGE, REFUSED = 0, 2, 3
 
 
-def compare(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    start = "from pipeline.cli import main; main()"
-    command = [sys.executable, "-c", start, "compare", "configs/digits.yaml", "--json", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+def compare(root: Path, presets: str, *arguments: str) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error)."""
+    where = ("--set", f"root={root}")
+    return autoencoder("compare", "configs/digits.yaml", "--json", "--presets", presets, *where, *arguments)
+
+
+def pushed_best(root: Path, presets: str, epochs: int, thresholds: str, *, code: int) -> Any:
+    """The --json document of a comparison under these bounds that ends with this exit code."""
+    bounds = ("--set", f"evaluation.thresholds={thresholds}")
+    ended, stdout, stderr = compare(root, presets, "--epochs", str(epochs), "--push-best", *bounds)
+    assert ended == code, stderr
+    return json.loads(stdout)
 
 
 @pytest.mark.slow
 def test_the_best_blessed_family_is_pushed_and_the_others_are_not(tmp_path: Path) -> None:
-    settings = ["--set", f"root={tmp_path}", "--set", "evaluation.thresholds=[]"]
-    ran = compare("--presets", "sparse,deep", "--epochs", "25", "--push-best", *settings)
-    assert ran.returncode == DONE, ran.stderr
-    document = json.loads(ran.stdout)
+    document = pushed_best(tmp_path, "sparse,deep", 25, "[]", code=DONE)
     best, other = document["ranking"]
     assert best["mean_error"] < other["mean_error"]
     assert (best["preset"], best["blessed"]) == ("deep", True)  # 64-8-64, penalised, against 64-128-8-128-64
@@ -39,16 +41,13 @@ def test_the_best_blessed_family_is_pushed_and_the_others_are_not(tmp_path: Path
 
 @pytest.mark.slow
 def test_where_no_family_is_blessed_nothing_is_pushed(tmp_path: Path) -> None:
-    settings = ["--set", f"root={tmp_path}", "--set", "evaluation.thresholds=[{metric: mean_error, max: 1.0e-9}]"]
-    ran = compare("--presets", "dense", "--epochs", "1", "--push-best", *settings)
-    assert ran.returncode == REFUSED, ran.stderr
-    document = json.loads(ran.stdout)
+    document = pushed_best(tmp_path, "dense", 1, "[{metric: mean_error, max: 1.0e-9}]", code=REFUSED)
     assert (document["ranking"][0]["blessed"], document["pushed"]) == (False, None)
     assert not (tmp_path / "digits").exists()
 
 
 def test_an_unknown_family_is_told_before_anything_is_trained(tmp_path: Path) -> None:
-    ran = compare("--presets", "deep,dens", "--set", f"root={tmp_path}")
-    assert ran.returncode == BAD_USAGE
-    assert "'dens' is none of dense, deep" in ran.stderr
+    code, _, stderr = compare(tmp_path, "deep,dens")
+    assert code == BAD_USAGE
+    assert "'dens' is none of dense, deep" in stderr
     assert list(tmp_path.iterdir()) == []

@@ -2,34 +2,24 @@
 
 import json
 import os
-import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).parents[2]
+from command_line import REPOSITORY, command
+from ports import free_port
 
 
 def start(arguments: list[str], output: Path, addresses: list[str], index: int) -> "subprocess.Popen[bytes]":
     task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}} if addresses else {}
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CONFIG": json.dumps(task)}
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments]
     with output.open("wb") as file:
-        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=file)
+        return subprocess.Popen(command(*arguments), cwd=REPOSITORY, env=environment, stdout=file)
 
 
 def run_arguments(root: Path) -> list[str]:
     settings = (f"root={root}", "trainer.epochs=3", "trainer.loss=mse", "evaluation.thresholds=[]")
     return ["run", "configs/digits.yaml", "--json", *(part for value in settings for part in ("--set", value))]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.mark.slow

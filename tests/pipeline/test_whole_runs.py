@@ -6,15 +6,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import REPOSITORY, autoencoder, command
 from PIL import Image
 
-REPOSITORY = Path(__file__).parent.parent.parent
 COMPONENTS = [
     "CuratedSchemaGen",
     "ImageExampleGen",
@@ -32,17 +31,6 @@ COMPONENTS = [
 DONE, FAILED, BAD_USAGE, REFUSED = 0, 1, 2, 3
 
 pytestmark = pytest.mark.slow
-
-
-def command(*arguments):
-    return [sys.executable, "-c", "from pipeline.cli import main; main()", *map(str, arguments)]
-
-
-def autoencoder(*arguments, cwd=REPOSITORY):
-    """Run the command line in its own process: (exit code, standard output, standard error)."""
-    environment = {**os.environ, "PYTHONPATH": str(cwd)}
-    ran = subprocess.run(command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
-    return ran.returncode, ran.stdout, ran.stderr
 
 
 def run(config, root, *overrides, cwd=REPOSITORY):

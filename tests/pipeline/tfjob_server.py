@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ports import free_port
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "training"
@@ -40,7 +40,7 @@ class Cluster:
         name, worker = job["metadata"]["name"], job["spec"]["tfReplicaSpecs"]["Worker"]
         self.jobs[name] = job
         self.created.append(job)
-        addresses = [f"localhost:{_free_port()}" for _ in range(worker["replicas"])]
+        addresses = [f"localhost:{free_port()}" for _ in range(worker["replicas"])]
         [container] = worker["template"]["spec"]["containers"]
         assert container["name"] == "tensorflow"
         assert container["command"][0] == "python"
@@ -82,13 +82,6 @@ class Cluster:
         code = self.replicas[name].poll()
         phase = "Running" if code is None else "Failed" if code else "Succeeded"
         return {"metadata": {"name": name, "uid": name}, "status": {"phase": phase}}
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from ports import free_port
 
 from pipeline.score_command import score
 from pipeline.serve_command import serve
@@ -127,7 +127,7 @@ def test_help_imports_no_tensorflow() -> None:
 
 def test_serve_runs_until_told_to_stop(image_model: Path, normal_png: bytes) -> None:
     """A whole process: it answers, logs JSON lines, and ends with status 0 on SIGTERM."""
-    rest_port, grpc_port = _free_port(), _free_port()
+    rest_port, grpc_port = free_port(), free_port()
     arguments = [str(image_model), "--rest_api_port", str(rest_port), "--port", str(grpc_port), "--own"]
     program = "import sys; from pipeline.serve_command import serve; serve(sys.argv[1:])"
     server = subprocess.Popen([sys.executable, "-c", program, *arguments], stderr=subprocess.PIPE, env=_environment())
@@ -166,8 +166,3 @@ def test_real_server_on_path_is_run_instead(image_model: Path, tmp_path: Path) -
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONWARNINGS": "ignore"}
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])

@@ -2,13 +2,13 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ports import free_port
 from training_run import image_set, plain_autoencoder, train
 
 from trainer.dataset import Share
@@ -38,12 +38,6 @@ def largest_difference(ours, theirs):
 @pytest.fixture(scope="module")
 def alone():
     return train(SETTINGS, build=plain_autoencoder)[0]
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.mark.slow
