@@ -24,7 +24,8 @@ Values = npt.NDArray[np.float64]
 Columns = dict[str, Values]
 """Name -> [N], a number of each image."""
 COLUMNS = (ERROR, "ssim", "deviation", SCORE, THRESHOLD, SHUFFLED_ERROR, PIXEL_VARIANCE, *NOISE_ERRORS, KL)
-_PENDING_LATENTS = 256
+_BLOCK = 256
+"""Images whose numbers are kept apart until they become one array: small arrays would cost ten times the memory."""
 
 
 @dataclass
@@ -54,41 +55,43 @@ class LatentMoments:
 class ImageGroup:
     """Images of one kind: their numbers, their pixels and the moments of their latents."""
 
-    rows: list[Values] = field(default_factory=list)
-    """Each [len(COLUMNS)], or [N, len(COLUMNS)]."""
+    blocks: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    """Each [N, len(COLUMNS)]: as precise as the model's answers."""
     pixels: PixelCounts = field(default_factory=PixelCounts)
     latents: LatentMoments = field(default_factory=LatentMoments)
-    _pending: list[Values] = field(default_factory=list)
+    _rows: list[list[float]] = field(default_factory=list)
+    _latents: list[Values] = field(default_factory=list)
 
     def add(self, predictions: dict[str, Any]) -> None:
         """One image's outputs of the `examples` signature; a number that an older model does not give is NaN."""
-        self.rows.append(np.array([float(np.asarray(predictions.get(name, np.nan)).ravel()[0]) for name in COLUMNS]))
+        self._rows.append([float(np.asarray(predictions.get(name, np.nan)).ravel()[0]) for name in COLUMNS])
         if ERROR_LEVELS in predictions:
             levels, mask = (np.squeeze(predictions[name]) for name in (ERROR_LEVELS, MASK_PIXELS))
             self.pixels.add(levels, mask)
         if LATENT in predictions:
-            self._pending.append(np.asarray(predictions[LATENT], np.float64).ravel())
-            if len(self._pending) >= _PENDING_LATENTS:
-                self.settle()
+            self._latents.append(np.asarray(predictions[LATENT], np.float64).ravel())
+        if len(self._rows) >= _BLOCK:
+            self.settle()
 
     def settle(self) -> None:
         """Make what is kept as small as it gets."""
-        if self.rows:
-            self.rows = [np.concatenate([np.atleast_2d(rows) for rows in self.rows])]
-        if self._pending:
-            self.latents = self.latents + LatentMoments.of(np.stack(self._pending))
-            self._pending = []
+        if self._rows:
+            self.blocks.append(np.array(self._rows, np.float32))
+            self._rows = []
+        if self._latents:
+            self.latents = self.latents + LatentMoments.of(np.stack(self._latents))
+            self._latents = []
 
     def __add__(self, other: "ImageGroup") -> "ImageGroup":
         self.settle()
         other.settle()
-        return ImageGroup(self.rows + other.rows, self.pixels + other.pixels, self.latents + other.latents)
+        return ImageGroup(self.blocks + other.blocks, self.pixels + other.pixels, self.latents + other.latents)
 
     @property
     def columns(self) -> Columns:
         """The images' numbers by name."""
         self.settle()
-        table = self.rows[0] if self.rows else np.zeros((0, len(COLUMNS)))
+        table = np.concatenate([np.zeros((0, len(COLUMNS))), *self.blocks])
         return {name: table[:, number] for number, name in enumerate(COLUMNS)}
 
 
