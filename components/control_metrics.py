@@ -9,14 +9,15 @@ import tensorflow as tf
 from components.image_groups import Images
 from components.metrics import METRICS
 from schema.features import IS_ANOMALY, LABEL
-from schema.records import files_of, spread_records
-from schema.signatures import EXAMPLES_SIGNATURE
+from schema.records import files_of, images_per_batch, spread_records
+from schema.signatures import ERROR_LEVELS, EXAMPLES_SIGNATURE
 
 FLOOR_IMAGES: Final = 10_000
 """For the model to beat, whose error is a bound."""
 CONTROL_IMAGES: Final = 1000
 """Enough to refuse a model that has learnt nothing."""
 _BATCH_SIZE: Final = 256
+"""Of records that are not decoded."""
 _UNKNOWN: Final = -1
 
 MetricsByLabel: TypeAlias = dict[str | None, dict[str, float]]
@@ -30,7 +31,8 @@ def metrics_of(model: str, test: str, *, at_most: int) -> MetricsByLabel:
     """
     answers = tf.saved_model.load(model).signatures[EXAMPLES_SIGNATURE]
     slices: defaultdict[str, Images] = defaultdict(Images)
-    for batch in spread_records([f"{test}/*"], at_most).batch(_BATCH_SIZE):
+    at_a_time = images_per_batch(answers.structured_outputs[ERROR_LEVELS].shape[1:])
+    for batch in spread_records([f"{test}/*"], at_most).batch(at_a_time):
         labels = tf.io.parse_example(batch, {LABEL: tf.io.FixedLenFeature([], tf.string, "")})[LABEL].numpy()
         told = {name: values.numpy() for name, values in answers(examples=batch).items()}
         for row, encoded in enumerate(labels):

@@ -1,13 +1,13 @@
 """ImageExampleGen: images of any source -> TFRecords of tf.Examples, split, counted and checked.
 
 A Beam element is a shard, not an image: one worker reads a file range and writes its records directly. Digests of
-all images then meet, in buckets, and test files that hold a duplicate of another split's image are written anew.
+all images then meet, a bucket at a time, and test files that hold a duplicate of another split's are written anew.
 """
 
 import json
 import logging
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,7 +19,7 @@ from tfx.dsl.components.base import base_beam_component, base_beam_executor, exe
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 
-from components.duplicates import Duplicate, WrittenImage, bucket_of, find_duplicates
+from components.duplicates import Duplicate, WrittenImage, find_duplicates, write_segments
 from components.example_bytes import serialize
 from components.image_sources import DataError, Reject, Shard, SourceImage, SourcePlan, plan_source
 from components.settings import DataSettings
@@ -64,8 +64,8 @@ class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         settings = DataSettings.model_validate_json(exec_properties["settings"])
         plan = plan_source(settings)
         examples = artifact_utils.get_single_instance(output_dict[EXAMPLES_KEY])
-        for split in features.SPLITS:
-            fileio.makedirs(_split_uri(examples.uri, split))
+        for folder in (*(_split_uri(examples.uri, split) for split in features.SPLITS), _digests_uri(examples.uri)):
+            fileio.makedirs(folder)
         with self._make_beam_pipeline() as pipeline:
             written = (
                 pipeline
@@ -81,6 +81,7 @@ class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
                 | "CombineResults" >> beam.CombineGlobally(_merge_results)
                 | "WriteCounts" >> beam.Map(_write_result, uri=examples.uri)
             )
+        fileio.rmtree(_digests_uri(examples.uri))
         _check_result(examples.uri, settings)
         examples.split_names = artifact_utils.encode_split_names(list(features.SPLITS))
 
@@ -109,6 +110,10 @@ def _split_uri(uri: str, split: str) -> str:
     return os.path.join(uri, f"Split-{split}")  # noqa: PTH118 - may be remote
 
 
+def _digests_uri(uri: str) -> str:
+    return os.path.join(uri, _DIGESTS)  # noqa: PTH118 - may be remote
+
+
 def _shard_path(uri: str, split: str, index: int, shard_count: int) -> str:
     return os.path.join(_split_uri(uri, split), f"data_tfrecord-{index:05d}-of-{shard_count:05d}")  # noqa: PTH118
 
@@ -132,10 +137,10 @@ class _WriteShard(beam.DoFn):
         self._done = 0
 
     def process(self, element: tuple[int, Shard]) -> Iterator[Any]:
-        """Yields a ShardResult, and under `digests` the shard's images as (bucket, list of WrittenImage)."""
+        """Yields a ShardResult, and under `digests` where the shard's images are listed, as (bucket, Segment)."""
         index, shard = element
         result = ShardResult()
-        buckets: defaultdict[int, list[WrittenImage]] = defaultdict(list)
+        images: list[WrittenImage] = []
         writers: dict[str, tuple[str, Any]] = {}
         for image in shard.read():
             if isinstance(image, Reject):
@@ -157,16 +162,15 @@ class _WriteShard(beam.DoFn):
                 writers[split] = self._open(split, index)
             writers[split][1].write(serialize(image))
             result.counts[split] += 1
-            digest = image.stored.pixel_digest
-            bucket = bucket_of(digest, image_count=self._image_count)
-            buckets[bucket].append((digest, split, image.image_id, index))
+            images.append(WrittenImage(image.stored.pixel_digest.hex(), split, image.image_id, index))
             self._report_one()
         for path, writer in writers.values():
             writer.close()
             fileio.rename(path, path.removesuffix(".part"), overwrite=True)
         yield result
-        for bucket, images in buckets.items():
-            yield beam.pvalue.TaggedOutput(_DIGESTS, (bucket, images))
+        listing = os.path.join(_digests_uri(self._examples_uri), f"{index:05d}")  # noqa: PTH118 - may be remote
+        segments = write_segments(listing, images, image_count=self._image_count)
+        yield from (beam.pvalue.TaggedOutput(_DIGESTS, segment) for segment in segments)
 
     def _open(self, split: str, index: int) -> tuple[str, Any]:
         path = _shard_path(self._examples_uri, split, index, self._shard_count) + ".part"
@@ -185,7 +189,7 @@ class _WriteShard(beam.DoFn):
 
 
 class _RemoveDuplicates(beam.PTransform):
-    """(bucket, list of WrittenImage) of all shards -> a ShardResult for each test file that was written anew."""
+    """(bucket, Segment) of all shards -> a ShardResult for each test file that was written anew."""
 
     def __init__(self, examples_uri: str, shard_count: int) -> None:
         super().__init__()

@@ -1,11 +1,13 @@
 """SmallFeaturesStatisticsGen: TFX's StatisticsGen for examples that are nearly all image bytes.
 
-A Beam element is a file: one worker reads it and sums it up with TensorFlow Data Validation's own generators. Only the
-features that statistics are made of leave the parser. TFDV's Beam graph, of several hundred steps, is not built.
+A Beam element is a file, or several of many: one worker reads them and sums them up with TensorFlow Data Validation's
+own generators. Only the features that statistics are made of leave the parser. TFDV's Beam graph, of several hundred
+steps, is not built.
 """
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, Final
 
 import apache_beam as beam
@@ -28,6 +30,8 @@ from schema.features import STATISTICS_FEATURES
 
 MAX_BATCH_EXAMPLES: Final = 1 << 14
 MAX_BATCH_BYTES: Final = 1 << 25
+MAX_SUMS: Final = 24
+"""Of a split: they are merged in one place, where each takes a megabyte."""
 
 
 class SmallFeaturesStatisticsGenSpec(component_spec.ComponentSpec):
@@ -49,17 +53,18 @@ class SmallFeaturesStatisticsGenExecutor(base_beam_executor.BaseBeamExecutor):
         statistics = artifact_utils.get_single_instance(output_dict[keys.STATISTICS_KEY])
         statistics.split_names = examples.split_names
         serialized_schema = _schema_of_small_features(exec_properties["schema_text"])
-        files = [
-            (artifact_utils.get_split_uri([statistics], split), path)
+        groups = [
+            (artifact_utils.get_split_uri([statistics], split), files[first::MAX_SUMS])
             for split in artifact_utils.decode_split_names(examples.split_names)
-            for path in _files(artifact_utils.get_split_uri([examples], split))
+            for files in [_files(artifact_utils.get_split_uri([examples], split))]
+            for first in range(min(MAX_SUMS, len(files)))
         ]
         with self._make_beam_pipeline() as pipeline:
             (
                 pipeline
-                | "ListFiles" >> beam.Create(files)
+                | "ListFiles" >> beam.Create(groups)
                 | "SpreadFiles" >> beam.Reshuffle()
-                | "SumUpFiles" >> beam.ParDo(_SumUpFile(serialized_schema))
+                | "SumUpFiles" >> beam.ParDo(_SumUpFiles(serialized_schema))
                 | "GatherSums" >> beam.GroupByKey()
                 | "WriteStatistics" >> beam.Map(_write_statistics)
             )
@@ -85,8 +90,8 @@ class SmallFeaturesStatisticsGen(base_beam_component.BaseBeamComponent):
         )
 
 
-class _SumUpFile(beam.DoFn):
-    """(statistics' folder, file of tf.Examples) -> (that folder, (file, an accumulator of each generator))."""
+class _SumUpFiles(beam.DoFn):
+    """(statistics' folder, files of tf.Examples) -> (that folder, (first file, an accumulator of each generator))."""
 
     def __init__(self, serialized_schema: bytes) -> None:
         self._serialized_schema = serialized_schema
@@ -95,13 +100,13 @@ class _SumUpFile(beam.DoFn):
         self._decoder = ExamplesToRecordBatchDecoder(self._serialized_schema)
         self._generators = _generators()
 
-    def process(self, element: tuple[str, str]) -> Iterator[tuple[str, tuple[str, list[Any]]]]:
-        uri, path = element
+    def process(self, element: tuple[str, list[str]]) -> Iterator[tuple[str, tuple[str, list[Any]]]]:
+        uri, paths = element
         sums = [generator.create_accumulator() for generator in self._generators]
-        for records in _batches(path):
+        for records in chain.from_iterable(map(_batches, paths)):
             batch = _without_absent_features(self._decoder.DecodeBatch(records))
             sums = [generator.add_input(one, batch) for generator, one in zip(self._generators, sums, strict=True)]
-        yield uri, (path, [generator.compact(one) for generator, one in zip(self._generators, sums, strict=True)])
+        yield uri, (paths[0], [generator.compact(one) for generator, one in zip(self._generators, sums, strict=True)])
 
 
 def _generators() -> list[Any]:
@@ -118,12 +123,12 @@ def _without_absent_features(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _write_statistics(element: tuple[str, Iterable[tuple[str, list[Any]]]]) -> None:
     """Merges in the order of the files: in another order, sums of floats would differ in their last digits."""
-    uri, by_file = element
-    sums_of_files = [sums for _, sums in sorted(by_file, key=lambda one: one[0])]
+    uri, by_first_file = element
+    all_sums = [sums for _, sums in sorted(by_first_file, key=lambda one: one[0])]
     generators = _generators()
     merged = [
-        generator.merge_accumulators(of_files)
-        for generator, of_files in zip(generators, zip(*sums_of_files, strict=True), strict=True)
+        generator.merge_accumulators(of_one)
+        for generator, of_one in zip(generators, zip(*all_sums, strict=True), strict=True)
     ]
     fileio.makedirs(uri)
     with fileio.open(os.path.join(uri, BINARY_PB_BASENAME), "wb") as file:  # noqa: PTH118 - may be remote

@@ -1,11 +1,14 @@
 """TFRecords of a split, for those that do not need Beam to read them."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 import tensorflow as tf
 
 _AT_A_TIME: Final = 16
+_MOST_IMAGES: Final = 256
+_MOST_BYTES: Final = 2**26
 
 
 def files_of(patterns: Sequence[str]) -> list[str]:
@@ -18,6 +21,11 @@ def each_record(patterns: Sequence[str]) -> Iterator[bytes]:
     # Some at a time: to hand over a single one costs Python ten times as much as to read it.
     for records in tf.data.TFRecordDataset(files_of(patterns)).batch(_AT_A_TIME).as_numpy_iterator():
         yield from records
+
+
+def images_per_batch(shape: Sequence[int]) -> int:
+    """How many decoded images, each `shape` of float32, are worked on at a time: 256, or what 64 MiB hold."""
+    return max(1, min(_MOST_IMAGES, _MOST_BYTES // (4 * math.prod(shape))))
 
 
 def count_records(patterns: Sequence[str]) -> int:

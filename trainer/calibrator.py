@@ -19,7 +19,7 @@ from tfx.utils import path_utils
 from schema import features
 from schema.artifact_types import Artifacts, Calibration
 from schema.artifacts import CALIBRATION_FILE
-from schema.records import count_records, spread_records
+from schema.records import count_records, files_of, images_per_batch, spread_records
 from trainer.calibration import check_image_count, conformal_threshold, thinned
 from trainer.dataset import parse_encoded
 from trainer.scores import FittedScore, ScoreError, Tensors, fit_score
@@ -27,7 +27,6 @@ from trainer.settings import CalibrationSettings, ImageSettings
 from trainer.signatures import ServedModel, export_served
 from trainer.trained_model import read_record, write_record
 
-_BATCH = 256
 _FIT_IMAGES = 4096
 _RECORDED_SCORES = 10_000
 _LOG = logging.getLogger(__name__)
@@ -85,7 +84,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             threshold=threshold,
             held_out_scores=scores,
         )
-        warmup_image = next(iter(_encoded(tf.data.TFRecordDataset(tf.io.gfile.glob(held_out))))).numpy()[0]
+        [warmup_image] = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(1))).numpy()
         export_served(model, folder, warmup_image=warmup_image)
         write_record(folder, {**record, "calibration": calibration})
         _write_calibration(artifact_utils.get_single_instance(output_dict["calibration"]), calibration)
@@ -121,13 +120,10 @@ def _files(examples: list[types.Artifact], split: str) -> str:
     return f"{artifact_utils.get_split_uri(examples, split)}/*"
 
 
-def _encoded(records: tf.data.Dataset) -> tf.data.Dataset:
-    return records.batch(_BATCH).map(parse_encoded).prefetch(2)
-
-
 def _autoencoded(trained: Any, records: tf.data.Dataset) -> Iterator[tuple[tf.Tensor, Tensors]]:
     """Batches of pixels [B, H, W, C] and of what the model makes of them."""
-    for encoded in _encoded(records):
+    at_a_time = images_per_batch(trained.mean_image.shape)
+    for encoded in records.batch(at_a_time).map(parse_encoded).prefetch(2):
         pixels = trained.decode_pixels(encoded)
         yield pixels, trained.autoencode(pixels)
 
@@ -146,7 +142,7 @@ def _scores_of(trained: Any, score: FittedScore, pattern: str, count: int) -> np
     compute = tf.function(score, autograph=False)
     scores = np.empty(count, np.float32)
     done = 0
-    for pixels, outputs in _autoencoded(trained, tf.data.TFRecordDataset(sorted(tf.io.gfile.glob(pattern)))):
+    for pixels, outputs in _autoencoded(trained, tf.data.TFRecordDataset(files_of([pattern]))):
         scores[done : done + len(pixels)] = compute(pixels, outputs).numpy()
         done += len(pixels)
         _LOG.info("images scored", extra={"done": done, "total": count, "unit": "images"})

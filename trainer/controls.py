@@ -17,7 +17,7 @@ from trainer.settings import ImageSettings
 from trainer.trained_model import pixels_decoder
 
 PixelsFn = Callable[[tf.Tensor], tf.Tensor]
-_PCA_BUDGET_BYTES = 3 * 2**26
+_PCA_BUDGET_BYTES = 168 * 2**20
 """Of pixels that the principal components are fitted to: all of MNIST's fit. Fitting takes twice as much again."""
 _IMAGES_PER_COMPONENT = 10
 """At least, however large they are."""

@@ -13,10 +13,10 @@ import tensorflow_transform as tft
 
 from schema import features
 from schema.features import NORMALISED, OFFSET, SCALE
-from schema.records import count_records, files_of
+from schema.records import count_records, files_of, images_per_batch
 
 Images = npt.NDArray[np.float32]
-_DECODE_BATCH = 256
+_LOGGED_BATCHES = 40
 _LOG = logging.getLogger(__name__)
 
 
@@ -52,7 +52,7 @@ def pixel_constants(patterns: Sequence[str], transform: tft.TFTransformOutput) -
 
 
 def decoded_batches(patterns: Sequence[str], transform: tft.TFTransformOutput) -> tf.data.Dataset:
-    """Normalised images in file order: batches of up to 256, [B, H, W, C] float32."""
+    """Normalised images in file order: [B, H, W, C] float32."""
     layer = transform.transform_features_layer()
 
     @tf.autograph.experimental.do_not_convert
@@ -60,7 +60,8 @@ def decoded_batches(patterns: Sequence[str], transform: tft.TFTransformOutput) -
         return layer({features.IMAGE: parse_encoded(serialized)})[NORMALISED]
 
     records = tf.data.TFRecordDataset(files_of(patterns))
-    return records.batch(_DECODE_BATCH).map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+    at_a_time = images_per_batch(transform.transformed_feature_spec()[NORMALISED].shape)
+    return records.batch(at_a_time).map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
 
 @dataclass(frozen=True)
@@ -156,10 +157,11 @@ class ImageSet:
             orders = orders.flat_map(lambda rows: _parts(rows, share)).repeat()
         return orders.map(self._gather()).prefetch(4)
 
-    def iterate(self, batch_size: int = 256) -> Iterator[Images]:
+    def iterate(self) -> Iterator[Images]:
         """The images in file order, as arrays."""
-        for start in range(0, self.count, batch_size):
-            yield self.rows(slice(start, start + batch_size))
+        at_a_time = images_per_batch(self.shape)
+        for start in range(0, self.count, at_a_time):
+            yield self.rows(slice(start, start + at_a_time))
 
     def sample(self, count: int) -> Images:
         """The first `count` images, or all if there are fewer."""
@@ -199,13 +201,13 @@ def load_images(
         )
     images = np.empty((count, *shape), np.float32) if in_memory else None
     row = 0
-    for batch in batches:
+    for number, batch in enumerate(batches, 1):
         if images is not None:
             images[row : row + len(batch)] = batch.numpy()
         else:
             file.write(batch.numpy().tobytes())
         row += len(batch)
-        if row % (40 * _DECODE_BATCH) == 0:
+        if number % _LOGGED_BATCHES == 0:
             _LOG.info("images decoded", extra={"done": row, "total": count, "unit": "images"})
     file.flush()
     return ImageSet(count, shape, images, None if in_memory else file)

@@ -1,24 +1,45 @@
 """An image of test that another split holds too is found, whatever the shards and buckets."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.duplicates import Duplicate, bucket_of, find_duplicates
+from components.duplicates import Duplicate, WrittenImage, bucket_of, find_duplicates, write_segments
 
 
-def test_the_first_original_is_named():
-    shards = [
-        [(b"same", "test", "z", 0), (b"other", "test", "y", 0)],
-        [(b"same", "train", "b", 1), (b"same", "eval", "a", 1)],
-    ]
-    assert list(find_duplicates(shards)) == [Duplicate(0, "z", "a")]
+def _found(folder, *shards, image_count=1):
+    """The duplicates in `shards`, each a list of (digest, split, identifier)."""
+    buckets = {}
+    for index, images in enumerate(shards):
+        written = [WrittenImage(*image, index) for image in images]
+        for bucket, segment in write_segments(str(folder / str(index)), written, image_count=image_count):
+            buckets.setdefault(bucket, []).append(segment)
+    return sorted(itertools.chain.from_iterable(map(find_duplicates, buckets.values())))
 
 
-def test_a_pair_within_a_split_is_left_alone():
+def test_the_first_original_is_named(tmp_path):
+    assert _found(
+        tmp_path,
+        [("00aa00aa", "test", "z"), ("11bb11bb", "test", "y")],
+        [("00aa00aa", "train", "b"), ("00aa00aa", "eval", "a")],
+    ) == [Duplicate(0, "z", "a")]
+
+
+def test_a_pair_within_a_split_is_left_alone(tmp_path):
     for split in ("train", "eval", "test"):
-        assert not list(find_duplicates([[(b"same", split, image_id, 0) for image_id in "ab"]]))
+        assert not _found(tmp_path, [("00aa00aa", split, image_id) for image_id in "ab"])
+
+
+def test_many_buckets_find_what_one_finds(tmp_path):
+    digests = [f"{number * 2654435761 % 2**32:08x}" for number in range(300)]
+    train = [(digest, "train", f"Größe/{digest}.png") for digest in digests[:200]]
+    test = [(digest, "test", f"t\udcff{digest}") for digest in digests[100:]]
+    expected = sorted(Duplicate(1, f"t\udcff{digest}", f"Größe/{digest}.png") for digest in digests[100:200])
+    for image_count in (300, 5_000_000):
+        assert _found(tmp_path, train, test, image_count=image_count) == expected
 
 
 @given(st.binary(min_size=16, max_size=16), st.integers(0, 10**9))
 def test_buckets_hold_a_hundred_thousand_images_each(digest, image_count):
-    assert 0 <= bucket_of(digest, image_count=image_count) <= image_count // 100_000
+    assert 0 <= bucket_of(digest.hex(), image_count=image_count) <= image_count // 100_000

@@ -11,10 +11,12 @@ from tfx.types import artifact_utils, standard_artifacts
 from components.example_bytes import serialize
 from components.image_files import from_pixels
 from components.source_plan import SourceImage
-from components.statistics_gen import SmallFeaturesStatisticsGenExecutor
+from components.statistics_gen import MAX_SUMS, SmallFeaturesStatisticsGenExecutor
 from schema import features
 
 SCHEMA_TEXT = Path(__file__).parents[2].joinpath("schema/schema.pbtxt").read_text()
+FILES = MAX_SUMS + 20
+"""Some are summed up alone, some together."""
 RANDOM = np.random.default_rng(0)
 RECORDS = [
     serialize(
@@ -22,7 +24,7 @@ RECORDS = [
             f"{row}", f"class {row % 3}", None, None, from_pixels(RANDOM.integers(0, 256, (8, 9), dtype=np.uint8))
         )
     )
-    for row in range(60)
+    for row in range(2 * FILES)
 ]
 
 
@@ -36,8 +38,8 @@ def write(path, records):
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("statistics")
-    for number in range(3):
-        write(folder / f"examples/Split-train/{number}", RECORDS[number::3])
+    for number in range(FILES):
+        write(folder / f"examples/Split-train/{number}", RECORDS[number::FILES])
     examples, statistics = standard_artifacts.Examples(), standard_artifacts.ExampleStatistics()
     examples.uri, statistics.uri = str(folder / "examples"), str(folder / "computed")
     examples.split_names = artifact_utils.encode_split_names([features.TRAIN])

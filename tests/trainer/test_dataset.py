@@ -65,7 +65,7 @@ def test_records_of_all_files_are_counted(written):
 
 def test_images_keep_their_order_and_undo_to_pixels(written, images):
     constants = pixel_constants(*written)
-    seen = np.concatenate(list(images.iterate(batch_size=64)))
+    seen = np.concatenate(list(images.iterate()))
     assert seen.shape == (COUNT, 4, 5, 1)
     assert np.asarray(constants.to_pixels(seen))[..., 0] * 255 == pytest.approx(PIXELS.astype(float), abs=1e-3)
     assert np.array_equal(images.sample(7), seen[:7])
