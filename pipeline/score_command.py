@@ -11,6 +11,7 @@ import click
 
 from pipeline.exit_codes import DONE, FAILED
 from pipeline.serve_command import RUNS, quieten_tensorflow
+from schema.imports import imported_for_good
 from schema.signatures import DEFAULT_MODEL_NAME
 
 if TYPE_CHECKING:  # `--help` must not wait for what these import
@@ -88,7 +89,8 @@ def score(
 
 def _score_on_beam(images: tuple[str, ...], model: Path | None, output: str, arguments: list[str]) -> int:
     quieten_tensorflow()
-    from serving.beam_scoring import score_on_beam
+    with imported_for_good():
+        from serving.beam_scoring import score_on_beam
     from serving.versions import newest_base_folder, saved_model_folder
 
     try:

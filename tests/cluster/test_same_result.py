@@ -4,15 +4,13 @@
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import autoencoder
 from flink_cluster import TASK_MANAGERS, flink_cluster
-from servers import REPOSITORY, job_server_jar, worker_pool
+from servers import job_server_jar, worker_pool
 from spark_cluster import WORKERS, spark_cluster
 
 from bench.images import write_made_images
@@ -36,15 +34,11 @@ def run(root, configuration, *beam_options):
         # The names by which a cluster lists the jobs.
         f"beam.components={json.dumps({name: [f'--job_name={name}'] for name in ON_BEAM})}",
     ]
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "run", configuration, "--json"]
     overrides = [argument for setting in settings for argument in ("--set", setting)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    ran = subprocess.run(
-        [*command, *overrides, "--", *beam_options], cwd=REPOSITORY, env=environment, capture_output=True, text=True
-    )
-    assert ran.stdout, ran.stderr
-    document = json.loads(ran.stdout)
-    assert document["error"] is None, (document["error"], ran.stderr[-5000:])
+    _, printed, log = autoencoder("run", configuration, "--json", *overrides, "--", *beam_options)
+    assert printed, log
+    document = json.loads(printed)
+    assert document["error"] is None, (document["error"], log[-5000:])
     return document
 
 
