@@ -4,6 +4,7 @@ What must be known of all images to find them is kept in files: no runner has to
 """
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -13,8 +14,8 @@ from tfx.dsl.io import fileio
 
 from schema.features import TEST
 
-_IMAGES_PER_BUCKET: Final = 100_000
-"""So many are held in memory at a time, at some hundred bytes each."""
+_PER_BUCKET: Final = 1000
+"""Times the number of buckets: so many images are held in memory at a time, at 300 bytes each."""
 
 
 class WrittenImage(NamedTuple):
@@ -39,8 +40,12 @@ class Duplicate(NamedTuple):
 
 
 def bucket_of(digest: str, *, image_count: int) -> int:
-    """Images with the same pixels share a bucket; buckets hold about 100,000 of `image_count` images each."""
-    return int(digest[:8], 16) % (1 + image_count // _IMAGES_PER_BUCKET)
+    """Images with the same pixels share a bucket.
+
+    Of ten million images there are 100 buckets of 100,000, of a billion 1,000 of a million: neither what one holds nor
+    the number of segments grows with all images.
+    """
+    return int(digest[:8], 16) % max(1, math.isqrt(image_count // _PER_BUCKET))
 
 
 def write_segments(path: str, images: Iterable[WrittenImage], *, image_count: int) -> list[tuple[int, Segment]]:

@@ -5,6 +5,7 @@ own generators. Only the features that statistics are made of leave the parser. 
 steps, is not built.
 """
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -30,8 +31,9 @@ from schema.features import STATISTICS_FEATURES
 
 MAX_BATCH_EXAMPLES: Final = 1 << 14
 MAX_BATCH_BYTES: Final = 1 << 25
-MAX_SUMS: Final = 24
-"""Of a split: they are merged in one place, where each takes a megabyte."""
+SUMS: Final = 24
+"""Of a split with more files; of very many files, the square root of their number. They are merged in one place, where
+each takes a megabyte."""
 
 
 class SmallFeaturesStatisticsGenSpec(component_spec.ComponentSpec):
@@ -54,10 +56,9 @@ class SmallFeaturesStatisticsGenExecutor(base_beam_executor.BaseBeamExecutor):
         statistics.split_names = examples.split_names
         serialized_schema = _schema_of_small_features(exec_properties["schema_text"])
         groups = [
-            (artifact_utils.get_split_uri([statistics], split), files[first::MAX_SUMS])
+            (artifact_utils.get_split_uri([statistics], split), group)
             for split in artifact_utils.decode_split_names(examples.split_names)
-            for files in [_files(artifact_utils.get_split_uri([examples], split))]
-            for first in range(min(MAX_SUMS, len(files)))
+            for group in _groups(_files(artifact_utils.get_split_uri([examples], split)))
         ]
         with self._make_beam_pipeline() as pipeline:
             (
@@ -151,6 +152,11 @@ def _batches(path: str) -> Iterator[list[bytes]]:
 
 def _files(split_uri: str) -> list[str]:
     return sorted(os.path.join(split_uri, str(name)) for name in fileio.listdir(split_uri))  # noqa: PTH118
+
+
+def _groups(files: list[str]) -> list[list[str]]:
+    count = max(SUMS, math.isqrt(len(files)))
+    return [files[first::count] for first in range(min(count, len(files)))]
 
 
 def _schema_of_small_features(schema_text: str) -> bytes:

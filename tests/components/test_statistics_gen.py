@@ -11,11 +11,11 @@ from tfx.types import artifact_utils, standard_artifacts
 from components.example_bytes import serialize
 from components.image_files import from_pixels
 from components.source_plan import SourceImage
-from components.statistics_gen import MAX_SUMS, SmallFeaturesStatisticsGenExecutor
+from components.statistics_gen import SUMS, SmallFeaturesStatisticsGenExecutor
 from schema import features
 
 SCHEMA_TEXT = Path(__file__).parents[2].joinpath("schema/schema.pbtxt").read_text()
-FILES = MAX_SUMS + 20
+FILES = SUMS + 20
 """Some are summed up alone, some together."""
 RANDOM = np.random.default_rng(0)
 RECORDS = [
