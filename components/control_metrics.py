@@ -9,7 +9,7 @@ import tensorflow as tf
 from components.image_groups import Images
 from components.metrics import METRICS
 from schema.features import IS_ANOMALY, LABEL
-from schema.records import files_of, images_per_batch, spread_records
+from schema.records import as_many_as_fit, files_of, spread_records
 from schema.signatures import ERROR_LEVELS, EXAMPLES_SIGNATURE
 
 FLOOR_IMAGES: Final = 10_000
@@ -31,7 +31,7 @@ def metrics_of(model: str, test: str, *, at_most: int) -> MetricsByLabel:
     """
     answers = tf.saved_model.load(model).signatures[EXAMPLES_SIGNATURE]
     slices: defaultdict[str, Images] = defaultdict(Images)
-    at_a_time = images_per_batch(answers.structured_outputs[ERROR_LEVELS].shape[1:])
+    at_a_time = as_many_as_fit(answers.structured_outputs[ERROR_LEVELS].shape[1:])
     for batch in spread_records([f"{test}/*"], at_most).batch(at_a_time):
         labels = tf.io.parse_example(batch, {LABEL: tf.io.FixedLenFeature([], tf.string, "")})[LABEL].numpy()
         told = {name: values.numpy() for name, values in answers(examples=batch).items()}

@@ -23,9 +23,9 @@ def each_record(patterns: Sequence[str]) -> Iterator[bytes]:
         yield from records
 
 
-def images_per_batch(shape: Sequence[int]) -> int:
-    """How many decoded images, each `shape` of float32, are worked on at a time: 256, or what 64 MiB hold."""
-    return max(1, min(_MOST_IMAGES, _MOST_BYTES // (4 * math.prod(shape))))
+def as_many_as_fit(shape: Sequence[int], *, at_most: int = _MOST_IMAGES) -> int:
+    """How many decoded images, or batches of them, each `shape` of float32, are held at a time: what 64 MiB hold."""
+    return max(1, min(at_most, _MOST_BYTES // (4 * math.prod(shape))))
 
 
 def count_records(patterns: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ from tfx.utils import path_utils
 from schema import features
 from schema.artifact_types import Artifacts, Calibration
 from schema.artifacts import CALIBRATION_FILE
-from schema.records import count_records, files_of, images_per_batch, spread_records
+from schema.records import as_many_as_fit, count_records, files_of, spread_records
 from trainer.calibration import check_image_count, conformal_threshold, thinned
 from trainer.dataset import parse_encoded
 from trainer.scores import FittedScore, ScoreError, Tensors, fit_score
@@ -122,7 +122,7 @@ def _files(examples: list[types.Artifact], split: str) -> str:
 
 def _autoencoded(trained: Any, records: tf.data.Dataset) -> Iterator[tuple[tf.Tensor, Tensors]]:
     """Batches of pixels [B, H, W, C] and of what the model makes of them."""
-    at_a_time = images_per_batch(trained.mean_image.shape)
+    at_a_time = as_many_as_fit(trained.mean_image.shape)
     for encoded in records.batch(at_a_time).map(parse_encoded).prefetch(2):
         pixels = trained.decode_pixels(encoded)
         yield pixels, trained.autoencode(pixels)

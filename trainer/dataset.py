@@ -13,10 +13,11 @@ import tensorflow_transform as tft
 
 from schema import features
 from schema.features import NORMALISED, OFFSET, SCALE
-from schema.records import count_records, files_of, images_per_batch
+from schema.records import as_many_as_fit, count_records, files_of
 
 Images = npt.NDArray[np.float32]
 _LOGGED_BATCHES = 40
+_BATCHES_AHEAD = 16
 _LOG = logging.getLogger(__name__)
 
 
@@ -60,7 +61,7 @@ def decoded_batches(patterns: Sequence[str], transform: tft.TFTransformOutput) -
         return layer({features.IMAGE: parse_encoded(serialized)})[NORMALISED]
 
     records = tf.data.TFRecordDataset(files_of(patterns))
-    at_a_time = images_per_batch(transform.transformed_feature_spec()[NORMALISED].shape)
+    at_a_time = as_many_as_fit(transform.transformed_feature_spec()[NORMALISED].shape)
     return records.batch(at_a_time).map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
 
@@ -117,8 +118,9 @@ class ImageSet:
         if share.replicas > 1:
             orders = orders.flat_map(lambda step, rows: _parts(rows, share).map(lambda part: (step, part)))
         gather = self._gather()
+        ahead = as_many_as_fit((batch_size, *self.shape), at_most=_BATCHES_AHEAD)
         # One thread that works ahead: handing batches from thread to thread costs more than making them.
-        return orders.map(lambda step, rows: finish(step, gather(rows))).prefetch(16)
+        return orders.map(lambda step, rows: finish(step, gather(rows))).prefetch(ahead)
 
     def rows_of_steps(
         self, batch_size: int, *, seed: int, epochs: int, first_step: int, steps_per_call: int
@@ -155,11 +157,11 @@ class ImageSet:
         orders = starts.map(lambda start: tf.range(start, tf.minimum(start + batch_size, count)) % self.count)
         if share.replicas > 1:
             orders = orders.flat_map(lambda rows: _parts(rows, share)).repeat()
-        return orders.map(self._gather()).prefetch(4)
+        return orders.map(self._gather()).prefetch(1)
 
     def iterate(self) -> Iterator[Images]:
         """The images in file order, as arrays."""
-        at_a_time = images_per_batch(self.shape)
+        at_a_time = as_many_as_fit(self.shape)
         for start in range(0, self.count, at_a_time):
             yield self.rows(slice(start, start + at_a_time))
 
