@@ -162,14 +162,14 @@ class _WriteShard(beam.DoFn):
                 writers[split] = self._open(split, index)
             writers[split][1].write(serialize(image))
             result.counts[split] += 1
-            images.append(WrittenImage(image.stored.pixel_digest.hex(), split, image.image_id, index))
+            images.append((image.stored.pixel_digest.hex(), split, image.image_id))
             self._report_one()
         for path, writer in writers.values():
             writer.close()
             fileio.rename(path, path.removesuffix(".part"), overwrite=True)
         yield result
-        listing = os.path.join(_digests_uri(self._examples_uri), f"{index:05d}")  # noqa: PTH118 - may be remote
-        segments = write_segments(listing, images, image_count=self._image_count)
+        folder = _digests_uri(self._examples_uri)
+        segments = write_segments(folder, index, images, image_count=self._image_count)
         yield from (beam.pvalue.TaggedOutput(_DIGESTS, segment) for segment in segments)
 
     def _open(self, split: str, index: int) -> tuple[str, Any]:

@@ -1,11 +1,14 @@
 """Fixtures: real database servers for ML Metadata, started from the system's packages, and their settings."""
 
+import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ports import free_port
@@ -30,53 +33,60 @@ def wait_for(ready: Callable[[], bool], server: "subprocess.Popen[bytes]") -> No
 
 
 @pytest.fixture(scope="module")
-def mysql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MetadataSettings]:
+def mysql() -> Iterator[MetadataSettings]:
     if not shutil.which("mariadbd"):
         pytest.skip("no MariaDB; on Debian: apt install mariadb-server")
-    folder, port = _server_folder(tmp_path_factory, "mysql"), free_port()
-    data, socket_file = f"{folder}/data", f"{folder}/socket"
     as_user = run_as("mysql")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **as_user}
-    install = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal"]
-    subprocess.run([*install, "--skip-test-db"], check=True, **quiet)
-    options = [f"--datadir={data}", f"--socket={socket_file}", f"--port={port}", "--bind-address=127.0.0.1"]
-    server = subprocess.Popen(["mariadbd", "--no-defaults", *options], **quiet)
-    client = ["mariadb", "--no-defaults", f"--socket={socket_file}", "--user=root"]
-    try:
-        wait_for(lambda: subprocess.run([*client, "-e", "SELECT 1"], check=False, **quiet).returncode == 0, server)
-        grant = f"CREATE DATABASE mlmd; GRANT ALL ON mlmd.* TO 'tfx'@'127.0.0.1' IDENTIFIED BY \"{PASSWORD}\""
-        subprocess.run([*client, "-e", grant], check=True, **as_user)
-        yield MetadataSettings(backend="mysql", host="127.0.0.1", port=port, database="mlmd", user="tfx")
-    finally:
-        server.kill()
-        server.wait()
+    with _server_folder("mysql") as folder:
+        data, socket_file, port = f"{folder}/data", f"{folder}/socket", free_port()
+        install = [
+            "mariadb-install-db",
+            "--no-defaults",
+            f"--datadir={data}",
+            "--auth-root-authentication-method=normal",
+        ]
+        subprocess.run([*install, "--skip-test-db"], check=True, **quiet)
+        options = [f"--datadir={data}", f"--socket={socket_file}", f"--port={port}", "--bind-address=127.0.0.1"]
+        client = ["mariadb", "--no-defaults", f"--socket={socket_file}", "--user=root"]
+        with _running(["mariadbd", "--no-defaults", *options], [*client, "-e", "SELECT 1"], quiet):
+            grant = f"CREATE DATABASE mlmd; GRANT ALL ON mlmd.* TO 'tfx'@'127.0.0.1' IDENTIFIED BY \"{PASSWORD}\""
+            subprocess.run([*client, "-e", grant], check=True, **as_user)
+            yield MetadataSettings(backend="mysql", host="127.0.0.1", port=port, database="mlmd", user="tfx")
 
 
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MetadataSettings]:
+def postgresql() -> Iterator[MetadataSettings]:
     programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
     if programs is None:
         pytest.skip("no PostgreSQL; on Debian: apt install postgresql")
-    folder, port = _server_folder(tmp_path_factory, "postgres"), free_port()
-    as_user = run_as("postgres")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **as_user}
-    subprocess.run([programs / "initdb", "-D", folder / "data", "-A", "trust", "-U", "tfx"], check=True, **quiet)
-    options = ["-p", str(port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1"]
-    server = subprocess.Popen([programs / "postgres", "-D", folder / "data", *options], **quiet)
-    client = ["psql", "-h", "127.0.0.1", "-p", str(port), "-U", "tfx", "-d", "postgres", "-c"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **run_as("postgres")}
+    with _server_folder("postgres") as folder:
+        data, port = f"{folder}/data", free_port()
+        subprocess.run([programs / "initdb", "-D", data, "-A", "trust", "-U", "tfx"], check=True, **quiet)
+        options = ["-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1"]
+        client = ["psql", "-h", "127.0.0.1", "-p", str(port), "-U", "tfx", "-d", "postgres", "-c"]
+        with _running([programs / "postgres", "-D", data, *options], [*client, "SELECT 1"], quiet):
+            subprocess.run([*client, "CREATE DATABASE mlmd"], check=True, **quiet)
+            yield MetadataSettings(backend="postgresql", host="127.0.0.1", port=port, database="mlmd", user="tfx")
+
+
+@contextlib.contextmanager
+def _server_folder(owner: str) -> Iterator[str]:
+    """Not among pytest's own, into which every pytest that starts lets nobody else."""
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid() == 0:
+            shutil.chown(folder, owner)
+        yield folder
+
+
+@contextlib.contextmanager
+def _running(command: list[Any], question: list[str], options: dict[str, Any]) -> Iterator[None]:
+    """Until it answers the question, and then for as long as it is needed."""
+    server = subprocess.Popen(command, **options)
     try:
-        wait_for(lambda: subprocess.run([*client, "SELECT 1"], check=False, **quiet).returncode == 0, server)
-        subprocess.run([*client, "CREATE DATABASE mlmd"], check=True, **quiet)
-        yield MetadataSettings(backend="postgresql", host="127.0.0.1", port=port, database="mlmd", user="tfx")
+        wait_for(lambda: subprocess.run(question, check=False, **options).returncode == 0, server)
+        yield
     finally:
         server.kill()
         server.wait()
-
-
-def _server_folder(tmp_path_factory: pytest.TempPathFactory, owner: str) -> Path:
-    folder = tmp_path_factory.mktemp(owner)
-    if os.geteuid() == 0:
-        shutil.chown(folder, owner)
-        for parent in list(folder.parents)[:3]:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    return folder

@@ -5,15 +5,14 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.duplicates import Duplicate, WrittenImage, bucket_of, find_duplicates, write_segments
+from components.duplicates import Duplicate, bucket_of, find_duplicates, write_segments
 
 
 def _found(folder, *shards, image_count=1):
     """The duplicates in `shards`, each a list of (digest, split, identifier)."""
     buckets = {}
     for index, images in enumerate(shards):
-        written = [WrittenImage(*image, index) for image in images]
-        for bucket, segment in write_segments(str(folder / str(index)), written, image_count=image_count):
+        for bucket, segment in write_segments(str(folder), index, images, image_count=image_count):
             buckets.setdefault(bucket, []).append(segment)
     return sorted(itertools.chain.from_iterable(map(find_duplicates, buckets.values())))
 
