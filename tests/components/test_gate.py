@@ -206,6 +206,13 @@ def test_a_label_s_regression_is_judged_on_that_label(tmp_path):
     }
 
 
+def test_a_label_that_is_harder_than_the_others_is_compared_with_itself(tmp_path):
+    bounds = [Bound("mean_error", "baseline", max=0.1, label="b")]
+    told = {None: {"mean_error": 0.01}, "b": {"mean_error": 0.1}}
+    [row] = judged(evaluated(tmp_path / "alike", bounds, told, told), bounds)
+    assert row["passed"]
+
+
 def test_a_baseline_that_lacks_the_metric_cannot_be_compared_with(tmp_path):
     bounds = [COUNTED, Bound("ssim", "baseline", max=0.1), Bound("mean_error", "baseline", max=0.1, label="b")]
     folder = evaluated(tmp_path / "two", bounds, PASSING, {None: {"example_count": 10.0}})
