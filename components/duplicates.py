@@ -37,8 +37,8 @@ class Duplicate(NamedTuple):
 def bucket_of(digest: str, *, image_count: int) -> int:
     """Images with the same pixels share a bucket.
 
-    Of ten million images there are 100 buckets of 100,000, of a billion 1,000 of a million: neither what one holds nor
-    the number of segments grows with all images.
+    Of ten million images there are 100 buckets of 100,000, of a billion 1,000 of a million: their number and what one
+    holds both grow with the square root of all images.
     """
     return int(digest[:8], 16) % max(1, math.isqrt(image_count // _PER_BUCKET))
 

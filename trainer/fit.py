@@ -19,6 +19,7 @@ import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from schema.artifacts import JOB_FILE
+from schema.records import as_many_as_fit
 from trainer.checkpoint import checkpoint_folder
 from trainer.dataset import Images, ImageSet, PixelConstants, load_images
 from trainer.distribution import local_strategy
@@ -32,7 +33,7 @@ from trainer.warm_start import take_weights
 _LOG = logging.getLogger(__name__)
 _WITHOUT_INFLUENCE = {"cache_mb", "checkpoint_folder", "checkpoint_seconds"}
 _SIGN_OF_LIFE_S = 2.0
-_MEAN_OF, _MEAN_OF_BYTES = 1000, 2**26
+_MEAN_OF = 1000
 """Training images whose mean colour is what a decoder starts from: so many, or fewer if they are large."""
 _JOB_FIELDS = (
     "train_files",
@@ -124,8 +125,8 @@ def fit(
 
 def _mean_colour(train: ImageSet, constants: PixelConstants) -> Images:
     """[C] in [0, 1]."""
-    count = min(_MEAN_OF, max(1, _MEAN_OF_BYTES // train.sample(1).nbytes))
-    mean: Images = np.asarray(constants.to_pixels(train.sample(count))).mean(axis=(0, 1, 2))
+    sample = train.sample(as_many_as_fit(train.shape, at_most=_MEAN_OF))
+    mean: Images = np.asarray(constants.to_pixels(sample)).mean(axis=(0, 1, 2))
     return mean
 
 

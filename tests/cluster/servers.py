@@ -13,9 +13,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from command_line import REPOSITORY
 from ports import free_port
 
-REPOSITORY = Path(__file__).parent.parent.parent
 PATIENCE_S = 300
 
 
