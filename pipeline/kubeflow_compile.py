@@ -11,6 +11,7 @@ import yaml
 from pipeline.configuration import Configuration, ConfigurationError
 from pipeline.kubeflow_names import ENTRYPOINT
 from pipeline.kubeflow_settings import DEFAULT_POD, WORKER_POD
+from schema.imports import imported_for_good
 
 ROOT_SCHEMES = ("s3://", "minio://", "gs://")
 _DIGEST = re.compile(r"^[^\s@]+@sha256:[0-9a-f]{64}$")
@@ -155,8 +156,9 @@ def write_package(documents: list[dict[str, Any]], path: Path) -> None:
 
 
 def _pipeline(configuration: Configuration, root: str) -> Any:
-    from components.pushed_baseline import LatestPushedModel
-    from pipeline.graph import create_pipeline
+    with imported_for_good():
+        from components.pushed_baseline import LatestPushedModel
+        from pipeline.graph import create_pipeline
 
     push_destination = configuration.push.destination or f"{root}/{configuration.name}/serving"
     return create_pipeline(

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -61,12 +62,15 @@ def _run(
         from pipeline import history, kubeflow_object_store
         from pipeline.graph import create_pipeline
         from pipeline.local_runner import run_pipeline
+        from pipeline.ownership import claim
 
     kubeflow_object_store.register(os.environ)  # for `push.destination: s3://...`
     try:
         connection = connection_of(
             configuration.metadata, folder, tell=partial(console.print, highlight=False, soft_wrap=True)
         )
+        if configuration.metadata.backend != "sqlite":
+            claim(connection, configuration.name, folder)
     except MetadataStoreError as error:
         raise ConfigurationError(str(error)) from None
     pipeline = create_pipeline(
@@ -171,7 +175,7 @@ def _locked(folder: Path) -> Iterator[None]:
             Console(stderr=True, soft_wrap=True).print(waiting, highlight=False)
             fcntl.flock(lock, fcntl.LOCK_EX)
         lock.truncate(0)
-        lock.write(f"process {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        lock.write(f"process {os.getpid()} of {socket.gethostname()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}")
         lock.flush()
         yield
 

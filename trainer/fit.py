@@ -23,7 +23,7 @@ from schema.records import as_many_as_fit
 from trainer.checkpoint import checkpoint_folder
 from trainer.dataset import Images, ImageSet, PixelConstants, load_images
 from trainer.distribution import local_strategy
-from trainer.families.residual import start_at
+from trainer.families.residual import ResidualDecoder
 from trainer.models import Autoencoder, build_autoencoder
 from trainer.precision import FLOAT32, computing_in
 from trainer.settings import ImageSettings, TrainerSettings
@@ -102,7 +102,8 @@ def fit(
     keras.utils.set_random_seed(seed)
     with strategy.scope(), computing_in(settings.precision) as policy:
         autoencoder = build_autoencoder(image, settings)
-        start_at(autoencoder.decoder, _mean_colour(train, constants))
+        if isinstance(autoencoder.decoder, ResidualDecoder):
+            autoencoder.decoder.start_at(_mean_colour(train, constants))
         if settings.warm_start:
             take_weights(autoencoder.model, fn_args.base_model)
     history = train_autoencoder(

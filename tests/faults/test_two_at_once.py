@@ -1,17 +1,26 @@
 """Two runs of one pipeline at the same time: the second waits, and says for whom. Two pipelines share a database."""
 
+import socket
 import time
+from pathlib import Path
 
 import faults
 import pytest
 from conftest import Runs, names_that
 from database_servers import PASSWORD
+from forked import Started
 
 from pipeline.metadata_store import MetadataSettings
 
 pytestmark = pytest.mark.faults
 STOP_EARLY = "evaluation.false_alarm_rate=0.0001"
 """Needs more held-out images than there are, which is found after ImageExampleGen."""
+
+
+def start_on(store: MetadataSettings, runs: Runs, *overrides: str) -> Started:
+    given = store.model_dump(include={"backend", "host", "port", "database", "user"})
+    settings = [f"metadata.{field}={value}" for field, value in given.items()]
+    return runs.start(*overrides, *settings, fault=faults.set_variable, details=("MLMD_PASSWORD", PASSWORD))
 
 
 def test_the_second_of_two_runs_waits_and_finds_done_what_the_first_did(fresh: Runs, table):
@@ -21,20 +30,20 @@ def test_the_second_of_two_runs_waits_and_finds_done_what_the_first_did(fresh: R
     second = fresh.start(STOP_EARLY)
     ends = [first.wait(), second.wait()]
     assert all("needs at least 9999 images" in ended.stderr for ended in ends)
-    assert f"waiting for another run in {fresh.folder} (process {first.process.pid}, started" in ends[1].stderr
+    assert (
+        f"waiting for another run in {fresh.folder} (process {first.process.pid} of {socket.gethostname()}, started"
+        in ends[1].stderr
+    )
     assert names_that("ran", ends[0]) == names_that("cached", ends[1]) == ["CuratedSchemaGen"]
     assert len(list((fresh.folder / "artifacts/ImageExampleGen/examples").iterdir())) == 1
     table("two runs at once", "start", ends[1].stderr.splitlines()[0])
 
 
 def test_two_pipelines_run_at_the_same_time_on_one_database(fresh: Runs, table, mysql: MetadataSettings):
-    given = mysql.model_dump(include={"backend", "host", "port", "database", "user"})
-    shared = tuple(f"metadata.{field}={value}" for field, value in given.items())
     names = ("upper", "lower")
 
     def run_both():
-        password = {"fault": faults.set_variable, "details": ("MLMD_PASSWORD", PASSWORD)}
-        return [fresh.start(f"name={name}", *shared, **password) for name in names]
+        return [start_on(mysql, fresh, f"name={name}") for name in names]
 
     ends = [started.wait() for started in run_both()]
     assert [(ended.code, ended.document["error"]) for ended in ends] == [(0, None), (0, None)]
@@ -46,4 +55,20 @@ def test_two_pipelines_run_at_the_same_time_on_one_database(fresh: Runs, table, 
     assert [names_that("ran", ended) for ended in again] == [[], []]
     table(
         "two pipelines at once on one MariaDB", "whole run", "each has its own artifacts and model; again: all cached"
+    )
+
+
+def test_of_two_folders_on_one_database_one_has_the_name(fresh: Runs, table, mysql: MetadataSettings):
+    def run_in(folder: Path) -> Started:
+        return start_on(mysql, fresh, "name=twice", f"root={folder}")
+
+    folders = [fresh.root / "one", fresh.root / "another"]
+    ends = sorted((started.wait() for started in [run_in(folder) for folder in folders]), key=lambda end: end.code)
+    assert [end.code for end in ends] == [0, 2]
+    assert f"twice runs in {socket.gethostname()}:{ends[0].document['run']}; runs there and in" in ends[1].stderr
+    assert "Choose another name (--set name=...)" in ends[1].stderr
+    again = run_in(Path(ends[0].document["run"]).parent).wait()
+    assert names_that("ran", again) == []
+    table(
+        "one name in two folders on one MariaDB", "start", "the second is refused; the first finishes, later all cached"
     )

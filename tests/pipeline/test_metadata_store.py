@@ -1,5 +1,8 @@
 """ML Metadata in a file, in MariaDB and in PostgreSQL: real servers, started from the system's packages."""
 
+import shutil
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from tfx.orchestration import metadata
 from pipeline import history
 from pipeline.local_runner import _abandon_unfinished
 from pipeline.metadata_store import MetadataSettings, MetadataStoreError, connection_of
+from pipeline.ownership import claim
 
 
 @pytest.fixture(params=["sqlite", "mysql", "postgresql"])
@@ -45,6 +49,44 @@ def test_pipelines_that_share_a_store_do_not_touch_each_others_runs(connection: 
         "mine": ["mine-run"],
         "other": ["other-run"],
     }
+
+
+def test_a_name_is_the_folders_that_ran_it_first(connection: Any, tmp_path: Path) -> None:
+    here, there, elsewhere = (tmp_path / name for name in ("here", "there", "elsewhere"))
+    for folder in (here, there):
+        folder.mkdir()
+    claim(connection, "mine", here)
+    with pytest.raises(MetadataStoreError, match=rf"mine runs in \S+:{here}; .* Choose another name .*echo"):
+        claim(connection, "mine", there)
+    claim(connection, "other", there)
+    claim(connection, "mine", here)
+    here.rename(elsewhere)
+    claim(connection, "mine", elsewhere)
+    with pytest.raises(MetadataStoreError, match=str(elsewhere)):
+        claim(connection, "mine", there)
+
+
+def test_a_lost_folders_name_can_be_had_again(connection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("first", "of another host", "last")
+    first, of_another_host, last = (tmp_path / name for name in names)
+    first.mkdir()
+    claim(connection, "lost", first)
+    shutil.rmtree(first)
+    of_another_host.mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "gethostname", lambda: "another")
+        with pytest.raises(MetadataStoreError, match="runs in"):
+            claim(connection, "lost", of_another_host)
+    claim(connection, "lost", of_another_host)
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "gethostname", lambda: "another")
+        claim(connection, "lost", of_another_host)
+    last.mkdir()
+    with pytest.raises(MetadataStoreError, match=r"echo \w+ > ") as refused:
+        claim(connection, "lost", last)
+    remedy = str(refused.value).rpartition(": ")[2]
+    subprocess.run(remedy, shell=True, check=True)
+    claim(connection, "lost", last)
 
 
 def test_a_server_without_password_in_the_environment_is_refused_by_name(

@@ -18,7 +18,6 @@ from trainer.model_settings import ModelSettings
 
 _LARGEST_MAP_PX = 8
 _FIRST_FILTERS, _MOST_FILTERS = 32, 64
-_LAST = "into_pixels"
 _LEAST = 0.01
 """What a sigmoid starts from at least: closer to black its gradient vanishes."""
 
@@ -47,7 +46,7 @@ def residual_encoder(shape: Shape, settings: ModelSettings, outputs: int) -> ker
     return keras.Model(image, layers.Dense(outputs, name="latent")(features), name="encoder")
 
 
-def residual_decoder(shape: Shape, settings: ModelSettings) -> keras.Model:
+def residual_decoder(shape: Shape, settings: ModelSettings) -> "ResidualDecoder":
     """Latent [B, Z] -> [B, H, W, C] in [0, 1]."""
     layers = keras.layers
     filters = settings.filters or filters_for(shape)
@@ -60,21 +59,28 @@ def residual_decoder(shape: Shape, settings: ModelSettings) -> keras.Model:
         features = SubPixelConvolution(count)(features)
     features = layers.Activation("silu")(_block(features))
     into_range = Sigmoid(dtype="float32") if "bce" in settings.loss else Clip(dtype="float32")
-    features = SubPixelConvolution(shape[2], kernel_initializer="zeros", name=_LAST)(features)
+    into_pixels = SubPixelConvolution(shape[2], kernel_initializer="zeros")
     crop = layers.Cropping2D(margins_to_multiple(shape, stride), dtype="float32", name="reconstruction")
-    pixels = crop(into_range(features))
-    return keras.Model(latent, pixels, name="decoder")
+    pixels = crop(into_range(into_pixels(features)))
+    return ResidualDecoder(latent, pixels, into_pixels=into_pixels, into_range=into_range)
 
 
-def start_at(decoder: keras.Model, mean: npt.NDArray[np.float32]) -> None:
-    """Let an untrained decoder give this image [C] everywhere; one of another family stays as it is.
+class ResidualDecoder(keras.Model):
+    """A decoder that can start from a colour."""
 
-    From black, where clipping had to be overcome first, it learnt the colours of light pictures late or never.
-    """
-    layers = {layer.name: layer for layer in decoder.layers}
-    if _LAST in layers:
-        [into_range] = [layer for layer in decoder.layers if isinstance(layer, Clip | Sigmoid)]
-        layers[_LAST].bias.assign(np.tile(into_range.inverse(mean), 4))
+    def __init__(
+        self, latent: tf.Tensor, pixels: tf.Tensor, *, into_pixels: "SubPixelConvolution", into_range: "Clip | Sigmoid"
+    ) -> None:
+        super().__init__(latent, pixels, name="decoder")
+        self._into_pixels = into_pixels
+        self._into_range = into_range
+
+    def start_at(self, colour: npt.NDArray[np.float32]) -> None:
+        """Give, while untrained, this colour [C] in [0, 1] everywhere.
+
+        From black, where clipping had to be overcome first, it learnt the colours of light pictures late or never.
+        """
+        self._into_pixels.bias.assign(np.tile(self._into_range.inverse(colour), 4))
 
 
 class Sigmoid(keras.layers.Layer):
@@ -104,8 +110,8 @@ class Clip(keras.layers.Layer):
 class SubPixelConvolution(keras.layers.Layer):
     """Twice the size: [B, H, W, C] -> [B, 2 H, 2 W, filters]."""
 
-    def __init__(self, filters: int, *, kernel_initializer: str = "glorot_uniform", name: str | None = None) -> None:
-        super().__init__(name=name)
+    def __init__(self, filters: int, *, kernel_initializer: str = "glorot_uniform") -> None:
+        super().__init__()
         self._convolution = keras.layers.Conv2D(4 * filters, 3, padding="same", kernel_initializer=kernel_initializer)
 
     @property
