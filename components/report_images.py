@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from schema import features
-from schema.records import each_record
+from schema.records import as_many_as_fit, each_record
 from schema.signatures import ERROR_MAP, IMAGE_BYTES, LATENT, RECONSTRUCT_SIGNATURE, RECONSTRUCTION, SCORE
 
 _BATCH = 64
@@ -18,8 +18,15 @@ _UNKNOWN = -1
 _LOG = logging.getLogger(__name__)
 
 Values = npt.NDArray[np.float64]
-Model = Callable[[Sequence[bytes]], dict[str, Any]]
-"""Encoded images [B] -> the outputs of the `reconstruct` signature, as arrays."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A SavedModel by its `reconstruct` signature; `at_a_time`: as many images as it should be given at once."""
+
+    reconstruct: Callable[[Sequence[bytes]], dict[str, Any]]
+    """Encoded images [B] -> outputs, as arrays."""
+    at_a_time: int
 
 
 @dataclass(frozen=True)
@@ -62,28 +69,29 @@ class ShownImage:
 
 
 def load_model(folder: str) -> Model:
-    """The `reconstruct` door of a SavedModel."""
+    """Read a SavedModel."""
     loaded = tf.saved_model.load(folder)  # held by the function below: a signature alone does not hold its variables
+    signature = loaded.signatures[RECONSTRUCT_SIGNATURE]
 
     def reconstruct(encoded: Sequence[bytes]) -> dict[str, Any]:
         outputs = loaded.signatures[RECONSTRUCT_SIGNATURE](**{IMAGE_BYTES: tf.constant(list(encoded), tf.string)})
         return {name: value.numpy() for name, value in outputs.items()}
 
-    return reconstruct
+    return Model(reconstruct, as_many_as_fit(signature.structured_outputs[RECONSTRUCTION].shape[1:], at_most=_BATCH))
 
 
 def score_all(model: Model, encoded: Sequence[bytes]) -> Values:
     """Scores [N] of encoded images [N], in batches."""
-    batches = [encoded[start : start + _BATCH] for start in range(0, len(encoded), _BATCH)]
-    return np.concatenate([np.asarray(model(batch)[SCORE], np.float64) for batch in batches])
+    batches = [encoded[start : start + model.at_a_time] for start in range(0, len(encoded), model.at_a_time)]
+    return np.concatenate([np.asarray(model.reconstruct(batch)[SCORE], np.float64) for batch in batches])
 
 
 def score_sample(model: Model, examples_uri: str, *, total: int, limit: int, seed: int) -> Sample:
     """Score at most `limit` of the split's `total` images, chosen at random by `seed`, never more than a batch held."""
     chosen = np.sort(np.random.default_rng(seed).permutation(total)[:limit])
     labels, known, scores, latents = [], [], [], []
-    for batch in _batches(read_test_images(examples_uri, chosen)):
-        outputs = model([image.encoded for image in batch])
+    for batch in _batches(read_test_images(examples_uri, chosen), model.at_a_time):
+        outputs = model.reconstruct([image.encoded for image in batch])
         labels += [image.label for image in batch]
         known += [image.is_anomaly for image in batch]
         scores.append(outputs[SCORE])
@@ -102,8 +110,8 @@ def score_sample(model: Model, examples_uri: str, *, total: int, limit: int, see
 def show(model: Model, examples_uri: str, positions: Iterable[int]) -> dict[int, ShownImage]:
     """The images at these positions, reconstructed."""
     shown = {}
-    for batch in _batches(read_test_images(examples_uri, positions)):
-        outputs = model([image.encoded for image in batch])
+    for batch in _batches(read_test_images(examples_uri, positions), model.at_a_time):
+        outputs = model.reconstruct([image.encoded for image in batch])
         for row, image in enumerate(batch):
             shown[image.position] = ShownImage(
                 source=image,
@@ -136,11 +144,11 @@ def _parse(position: int, record: bytes) -> ExampleImage:
     )
 
 
-def _batches(images: Iterator[ExampleImage]) -> Iterator[list[ExampleImage]]:
+def _batches(images: Iterator[ExampleImage], at_a_time: int) -> Iterator[list[ExampleImage]]:
     batch: list[ExampleImage] = []
     for image in images:
         batch.append(image)
-        if len(batch) == _BATCH:
+        if len(batch) == at_a_time:
             yield batch
             batch = []
     if batch:

@@ -6,7 +6,6 @@ Nothing heavy is imported in this process: it may be missing or broken.
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
 import socket
 import sqlite3
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.metadata_store import METADATA_FILE
+from schema.memory import available_gb
 from schema.signatures import DEFAULT_GRPC_PORT, DEFAULT_REST_PORT
 
 OK, MISSING, BROKEN = "ok", "optional", "broken"
@@ -139,15 +139,13 @@ def _gpu(seen_by_tensorflow: int) -> Finding:
 
 
 def _memory() -> Finding:
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
+    free_gb = available_gb()
+    if free_gb is None:
         return Finding("memory", MISSING, "cannot be read on this system")
-    available_gb = int(dict(re.findall(r"^(\w+):\s+(\d+) kB", text, re.M))["MemAvailable"]) / 2**20
-    if available_gb < _FREE_MEMORY_GB:
+    if free_gb < _FREE_MEMORY_GB:
         remedy = "close other programs; for large images lower trainer.batch_size and trainer.cache_mb"
-        return Finding("memory", BROKEN, f"{available_gb:.1f} GB available, {_FREE_MEMORY_GB} GB needed", remedy)
-    return Finding("memory", OK, f"{available_gb:.1f} GB available")
+        return Finding("memory", BROKEN, f"{free_gb:.1f} GB available, {_FREE_MEMORY_GB} GB needed", remedy)
+    return Finding("memory", OK, f"{free_gb:.1f} GB available")
 
 
 def _writable(root: Path) -> Finding:

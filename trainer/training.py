@@ -15,6 +15,7 @@ from trainer.losses import error_per_image, weighted_loss
 from trainer.models import Autoencoder, pays_to_compile
 from trainer.optimization import make_optimizer
 from trainer.settings import TrainerSettings
+from trainer.step_memory import warn_if_short
 
 _STEPS_PER_CALL = 16
 """Steps between two returns to Python, where the loss is looked at and a checkpoint may be due."""
@@ -52,6 +53,7 @@ def train_autoencoder(
         stopping=stopping,
     )
     if not resumable.position.finished:
+        warn_if_short(model, min(batch_size, train.count))
         span = {"seed": seed, "epochs": settings.epochs, "first_step": resumable.position.step}
         if model.jit_compile and train.images is not None and settings.augmentation.changes_nothing:
             training = train.rows_of_steps(batch_size, **span, steps_per_call=_STEPS_PER_CALL)

@@ -1,0 +1,29 @@
+"""How much memory is to be had: of the machine, and of the container's share of it."""
+
+from pathlib import Path
+
+_GIB = 2**30
+
+
+def available_gb(root: Path = Path("/")) -> float | None:
+    """GiB that a program can take without swapping, as Linux estimates it; None where that cannot be read.
+
+    In a container whose limit its engine has set (control groups, version 2) what is left of that, if it is less.
+    """
+    try:
+        machine = _number_after("MemAvailable:", root / "proc/meminfo") * 1024
+    except (OSError, StopIteration):
+        return None
+    group = root / "sys/fs/cgroup"
+    try:
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        can_be_dropped = _number_after("inactive_file", group / "memory.stat")
+    except (OSError, ValueError, StopIteration):  # no container, or one without a limit: "max"
+        return machine / _GIB
+    return min(machine, limit - used + can_be_dropped) / _GIB
+
+
+def _number_after(name: str, file: Path) -> int:
+    lines = (line.split() for line in file.read_text(encoding="ascii").splitlines())
+    return next(int(words[1]) for words in lines if words[:1] == [name])
