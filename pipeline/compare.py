@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.configuration import Configuration, load_configuration, read_values
 from pipeline.exit_codes import DONE, REFUSED
+from serving.versions import RUN_SUBFOLDER
 from trainer.model_settings import MEANINGFUL
 
 _OF_ONE_FAMILY = ("preset", "loss", "batch_size", *MEANINGFUL)
@@ -76,7 +77,7 @@ def push_best(config: Path, overrides: tuple[str, ...], preset: str) -> dict[str
     """Push one family's model where the configuration's own runs push; everything else is taken from the cache."""
     configuration = load_configuration(config, overrides)
     own = configuration.push.destination
-    destination = own or str((Path(configuration.root).expanduser() / configuration.name / "serving").absolute())
+    destination = own or str((Path(configuration.root).expanduser() / configuration.name / RUN_SUBFOLDER).absolute())
     trainer = trainer_section(config, overrides)
     return run_of(config, (*overrides, *overrides_for(configuration, trainer, preset, push_destination=destination)))
 

@@ -26,6 +26,7 @@ from pipeline.metadata_store import MetadataStoreError, connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, print_summary
 from schema.artifacts import PICTURE_FILE, REPORT_FILE
 from schema.imports import imported_for_good
+from serving.versions import RUN_SUBFOLDER, version_folders
 
 LOG_FILE = "run.log"
 TROUBLESHOOTING = "docs/troubleshooting.md"
@@ -73,11 +74,12 @@ def _run(
             claim(connection, configuration.name, folder)
     except MetadataStoreError as error:
         raise ConfigurationError(str(error)) from None
+    destination = configuration.push.destination or str(folder / RUN_SUBFOLDER)
     pipeline = create_pipeline(
         configuration,
         data_fingerprint=data_fingerprint,
         pipeline_root=str(folder / "artifacts"),
-        push_destination=configuration.push.destination or str(folder / "serving"),
+        push_destination=destination,
     )
     with _reported(ComponentProgress(console, history.last_durations(connection, configuration.name))) as progress:
         outcomes = run_pipeline(
@@ -96,7 +98,7 @@ def _run(
         **verdict,
         "components": [{"name": o.name, "state": o.state, "seconds": round(o.seconds, 2)} for o in outcomes],
         "error": f"{failed.name}: {explain(failed.error, folder)}" if failed else None,
-        "paths": _paths(folder, model_run, report),
+        "paths": _paths(folder, destination, model_run, report),
     }
     return _conclude(document, failed.error if failed else None, console, json_to)
 
@@ -137,12 +139,12 @@ def _conclude(document: dict[str, Any], error: BaseException | None, console: Co
     return DONE if document["blessed"] else REFUSED
 
 
-def _paths(folder: Path, model_run: str | None, report: str | None) -> dict[str, str]:
+def _paths(folder: Path, destination: str, model_run: str | None, report: str | None) -> dict[str, str]:
     paths = {"report": str(folder / REPORT_FILE)} if report else {}
-    paths |= {
-        "serve it": f"{Path(sys.executable).parent / 'autoencoder'} serve {folder}",
-        "artifacts": str(folder / "artifacts"),
-    }
+    if version_folders(Path(destination)):  # of this run or an earlier one
+        served = folder if Path(destination) == folder / RUN_SUBFOLDER else destination
+        paths["serve it"] = f"{Path(sys.executable).parent / 'autoencoder'} serve {served}"
+    paths["artifacts"] = str(folder / "artifacts")
     if model_run:
         paths["pictures"] = f"{model_run}/{PICTURE_FILE}"
         paths["tensorboard"] = f"tensorboard --logdir {model_run}"

@@ -213,6 +213,7 @@ def test_a_refused_model_of_each_kind_re_runs_only_the_gate_and_pushes_nothing(d
     assert refused["auroc"].endswith("could not be computed: there are none, or too little is known of them")
     assert {"error_at_noise_20", "false_alarm_rate", "effective_dimension"} <= set(refused)
     assert [path.name for path in Path(first["pushed"]).parent.iterdir()] == [Path(first["pushed"]).name]
+    assert document["paths"]["serve it"].endswith(f"autoencoder serve {root / 'digits'}")  # what was pushed before
 
 
 def check_the_doors_of_a_calibrated_model(pushed, calibration):
@@ -352,6 +353,7 @@ def test_a_folder_of_colour_jpegs_one_folder_per_class(tmp_path, sample_images):
     overrides = [f"data.path={tmp_path / 'images'}", "trainer.epochs=1", "evaluation.false_alarm_rate=0.1"]
     code, document = run("configs/folder.yaml", tmp_path / "runs", *overrides, "image.normalisation=zscore")
     assert code == REFUSED  # one epoch does not beat PCA
+    assert "serve it" not in document["paths"]
     assert names_that("ran", document) == COMPONENTS
     examples = next((tmp_path / "runs/folder/artifacts/ImageExampleGen/examples").iterdir())
     rejects = [json.loads(line) for line in (examples / "rejects.jsonl").read_text().splitlines()]
