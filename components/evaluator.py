@@ -19,6 +19,8 @@ from schema.artifacts import CONSTANT, CONTROLS_FILE, GATE_FILE, PCA_FLOOR, UNTR
 
 _ANALYSIS_KEY = "analysis"
 _MUST_BE_REFUSED = (UNTRAINED, CONSTANT)
+Row = dict[str, Any]
+"""One of `gate.judge`'s."""
 
 
 class OpenGateError(Exception):
@@ -57,8 +59,8 @@ class ReconstructionEvaluatorExecutor(base_executor.BaseExecutor):
         bounds = gate.bounds_of(settings, pca_error=floor, knows_anomalies=knows_anomalies)
         candidate, baseline = (gate.read_metrics(analysis, name) for name in (gate.CANDIDATE, gate.BASELINE))
         verdict = gate.judge(bounds, candidate, baseline)
-        refused = {name: _is_refused(controls[name], bounds, candidate, baseline) for name in _MUST_BE_REFUSED}
-        _require_closed(refused)
+        judged = {name: _judge(controls[name], bounds, candidate, baseline) for name in _MUST_BE_REFUSED}
+        _require_closed(judged, candidate)
         evaluation = artifact_utils.get_single_instance(output_dict[keys.EVALUATION_KEY])
         by_label = {label: values for label, values in candidate.items() if label is not None}
         report = {
@@ -67,7 +69,7 @@ class ReconstructionEvaluatorExecutor(base_executor.BaseExecutor):
             "metrics_by_label": by_label,
             "baseline_metrics": baseline.get(None, {}),
             "thresholds": verdict.rows,
-            "controls_refused": refused,
+            "controls_refused": dict.fromkeys(judged, True),
         }
         with fileio.open(f"{evaluation.uri}/{GATE_FILE}", "w") as file:
             file.write(json.dumps(report, indent=2))
@@ -115,24 +117,38 @@ def _read_controls(analysis: str) -> tuple[dict[str, MetricsByLabel], bool]:
     return {name: dict(metrics) for name, metrics in document["controls"].items()}, document["knows_anomalies"]
 
 
-def _is_refused(
+def _judge(
     control: MetricsByLabel, bounds: list[gate.Bound], candidate: MetricsByLabel, baseline: MetricsByLabel
-) -> bool:
-    """Whether the gate refuses a control, by bounds that the images tell by which it was measured.
+) -> list[Row]:
+    """A row for each bound, of those that the images tell by which a control was measured.
 
     These may be a sample: then their number tells nothing, nor does a label that none of them has.
     """
     told = [x for x in bounds if x.metric != "example_count" and (x.label in control or x.label not in candidate)]
-    return any(not row["passed"] for row in gate.judge(told, control, baseline).rows)
+    return gate.judge(told, control, baseline).rows
 
 
-def _require_closed(refused: dict[str, bool]) -> None:
-    blessed = [name for name, is_refused in refused.items() if not is_refused]
+def _require_closed(judged: dict[str, list[Row]], candidate: MetricsByLabel) -> None:
+    blessed = {name: rows for name, rows in judged.items() if all(row["passed"] for row in rows)}
     if blessed:
+        numbers = "; ".join(
+            f"{name}: {', '.join(_beside(row, candidate) for row in rows) or 'no bound says anything of it'}"
+            for name, rows in blessed.items()
+        )
         raise OpenGateError(
             f"the gate would bless a model that has learnt nothing ({', '.join(blessed)}), so its verdict on the "
-            "candidate means nothing either; tighten evaluation.thresholds, or set evaluation.max_pca_ratio"
+            "candidate means nothing either; tighten evaluation.thresholds, or set evaluation.max_pca_ratio. "
+            f"Passed by {numbers}"
         )
+
+
+def _beside(row: Row, candidate: MetricsByLabel) -> str:
+    """What a control reached, the bound, and what the candidate reached."""
+    limits = [f"{sign} {row[end]:.5g}" for sign, end in ((">=", "min"), ("<=", "max")) if row[end] is not None]
+    of_label = "" if row["label"] is None else f" of label {row['label']}"
+    own = candidate.get(row["label"], {}).get(row["metric"])
+    ours = "none" if own is None else f"{own:.5g}"
+    return f"{row['metric']}{of_label} {row['value']:.5g} {' and '.join(limits)} (the candidate: {ours})"
 
 
 def _bless(is_blessed: bool, input_dict: Artifacts, blessing: types.Artifact) -> None:

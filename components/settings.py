@@ -88,7 +88,7 @@ class Threshold(BaseModel):
     It must lie in [min, max], and be worse than the latest blessed model's by at most the fraction `max_regression`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     metric: MetricName
     min: float | None = None
@@ -110,7 +110,7 @@ class Threshold(BaseModel):
 class GateSettings(BaseModel):
     """The part of `evaluation:` that the Evaluator reads: the gate that decides whether a model may be pushed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     max_pca_ratio: float | None = Field(1.0, gt=0)
     """Mean error allowed, as a multiple of PCA's with as many components as the latent has numbers; null waives it."""

@@ -73,13 +73,19 @@ def compare(config: Path, overrides: tuple[str, ...], presets: Iterable[str]) ->
         yield _entry(preset, run_of(config, (*overrides, *own)))
 
 
-def push_best(config: Path, overrides: tuple[str, ...], preset: str) -> dict[str, Any]:
-    """Push one family's model where the configuration's own runs push; everything else is taken from the cache."""
+def push_best(config: Path, overrides: tuple[str, ...], preset: str) -> str | None:
+    """Push one family's model where the configuration's own runs push; everything else is taken from the cache.
+
+    The version's folder; None where nothing was pushed.
+    """
     configuration = load_configuration(config, overrides)
-    own = configuration.push.destination
-    destination = own or str((Path(configuration.root).expanduser() / configuration.name / RUN_SUBFOLDER).absolute())
+    destination = configuration.push.destination or str(
+        (Path(configuration.root).expanduser() / configuration.name / RUN_SUBFOLDER).absolute()
+    )
     trainer = trainer_section(config, overrides)
-    return run_of(config, (*overrides, *overrides_for(configuration, trainer, preset, push_destination=destination)))
+    own = overrides_for(configuration, trainer, preset, push_destination=destination)
+    pushed: str | None = run_of(config, (*overrides, *own)).get("pushed")
+    return pushed
 
 
 def trainer_section(config: Path, overrides: tuple[str, ...]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`autoencoder compare`: which family suits these images."""
 
 import dataclasses
+import difflib
 import json
 import sys
 from pathlib import Path
@@ -53,7 +54,7 @@ def compare(
             click.echo(f"{entry.preset}: {told}", err=True)
         ranking = comparison.ranked(entries)
         best = next((entry for entry in ranking if entry.blessed), None)
-        pushed = comparison.push_best(config, overrides, best.preset)["pushed"] if push_best and best else None
+        pushed = comparison.push_best(config, overrides, best.preset) if push_best and best else None
     if as_json:
         click.echo(json.dumps({"ranking": [dataclasses.asdict(e) for e in ranking], "pushed": pushed}, indent=2))
     else:
@@ -70,13 +71,15 @@ def _chosen(presets: str | None) -> list[str]:
     chosen = [preset.strip() for preset in presets.split(",")] if presets else known
     for preset in chosen:
         if preset not in known:
-            raise click.BadParameter(f"{preset!r} is none of {', '.join(known)}", param_hint="--presets")
+            meant = "".join(f"; did you mean {name!r}?" for name in difflib.get_close_matches(preset, known, n=1))
+            raise click.BadParameter(f"{preset!r} is none of {', '.join(known)}{meant}", param_hint="--presets")
     return chosen
 
 
 def _print_table(ranking: list["Entry"], pushed: str | None) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from pipeline.terminal import plain_console
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     columns = ("family", "mean error", "of PCA's", "AUROC", "parameters", "training s", "images/s", "verdict")
@@ -90,7 +93,7 @@ def _print_table(ranking: list["Entry"], pushed: str | None) -> None:
         cells = ["" if value is None else format(value, style) for value, style in numbers]
         verdict = e.error or ("blessed" if e.blessed else "refused")
         table.add_row(e.preset, *cells, verdict, style="red" if e.error else None)
-    console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = plain_console()
     console.print(table)
     if pushed:
         console.print(f"\npushed: {pushed}")

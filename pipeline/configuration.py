@@ -1,6 +1,8 @@
 """YAML -> one frozen, validated value. Imports nothing heavy: a mistake is told within a second."""
 
 import difflib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +14,8 @@ from pipeline.kubeflow_settings import KubeflowSettings
 from pipeline.metadata_store import MetadataSettings
 from trainer.settings import CalibrationSettings, ImageSettings, TrainerSettings
 from trainer.tuner_settings import TunerSettings
+
+_SECRET = re.compile(r"[\w+.-]+://[^/@\s]*:[^/@\s]*@|--\w*(secret|password|passwd|token)\w*(=|$)", re.IGNORECASE)
 
 
 class ConfigurationError(Exception):
@@ -88,6 +92,17 @@ class Configuration(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _check_secrets(self) -> "Configuration":
+        for field, text in _texts("", self.model_dump()):
+            if holds_secret(text):
+                raise ValueError(
+                    f"{field} holds a password or key, which would be written into artifacts and compiled packages: "
+                    "take it out; object stores find theirs in the environment (AWS_ACCESS_KEY_ID, ...), Beam's "
+                    "options may follow `--` on the command line"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_latent(self) -> "Configuration":
         latent_dim, values = self.trainer.latent_dim, self.image.values_per_image
         if latent_dim is not None and latent_dim >= values:
@@ -96,6 +111,23 @@ class Configuration(BaseModel):
                 "nothing would be compressed; lower it or enlarge image.height_px and image.width_px"
             )
         return self
+
+
+def holds_secret(text: str) -> bool:
+    """Whether it is an address with a password in it, or an option whose name says that its value is secret."""
+    return bool(_SECRET.match(text))
+
+
+def _texts(field: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Every text in a value, with the dotted name of the field that holds it."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _texts(f"{field}.{name}" if field else str(name), inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(field, inner)
+    elif isinstance(value, str):
+        yield field, value
 
 
 def load_configuration(path: Path, overrides: tuple[str, ...] = ()) -> Configuration:
@@ -127,7 +159,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: no such configuration file{hint}") from None
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: not UTF-8, or a date that is none
         raise ConfigurationError(f"{path}: is not valid YAML: {error}") from None
     if values is None:
         return {}
@@ -150,7 +182,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         values = inner
     try:
         values[field] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (ValueError, yaml.YAMLError, RecursionError):
         raise ConfigurationError(f"--set {override}: {text!r} is not a valid YAML value") from None
 
 
@@ -162,6 +194,8 @@ def _explain(path: Path, error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{path}: {message}"
+    if error["type"] == "tuple_type":
+        message = f"must be a list, such as [{error['input']}]"
     if error["type"] == "literal_error":
         expected = error["ctx"]["expected"]
         options = [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]

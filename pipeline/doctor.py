@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.metadata_store import METADATA_FILE
+from pipeline.metadata_store import METADATA_FILE, check_file, holders
 from schema.memory import available_gb
 from schema.signatures import DEFAULT_GRPC_PORT, DEFAULT_REST_PORT
 
@@ -28,6 +28,8 @@ _GLIBC_OF_NEWER_TFX = (2, 39)
 _FREE_DISK_GB = 5
 _FREE_MEMORY_GB = 3
 _TIMEOUT_S = 120
+_ENGINE_TIMEOUT_S = 20
+_LOCK_TIMEOUT_S = 1.0
 _PACKAGES = (
     "tensorflow", "tf-keras", "tfx", "tensorflow-transform", "tensorflow-data-validation",
     "tensorflow-model-analysis", "ml-metadata", "apache-beam",
@@ -126,7 +128,7 @@ def _gpu(seen_by_tensorflow: int) -> Finding:
         return Finding("GPU", OK, f"TensorFlow sees {seen_by_tensorflow}")
     if not shutil.which("nvidia-smi"):
         return Finding("GPU", MISSING, "none; training runs on the CPU")
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    listed = _answer_of("nvidia-smi", "-L")
     if listed.returncode:
         detail = f"the driver does not answer: {(listed.stdout or listed.stderr).strip()}"
         return Finding("GPU", MISSING, detail, "install NVIDIA's driver 545 or newer, then start the machine anew")
@@ -171,15 +173,17 @@ def _metadata_stores(root: Path) -> Iterator[Finding]:
     for store in sorted(root.glob(f"*/{METADATA_FILE}")):
         what = f"metadata of {store.parent.name}"
         try:
-            with sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=1) as connection:
-                verdict = connection.execute("PRAGMA quick_check").fetchone()[0]
+            check_file(store, wait_s=_LOCK_TIMEOUT_S)
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                yield Finding(what, BROKEN, f"{store} is locked by {holders(store)}", "end that; a run waits a minute")
+            else:
+                yield Finding(what, BROKEN, f"{store}: {error}", "make the file and its folder writable")
         except sqlite3.DatabaseError as error:
-            verdict = str(error)
-        if verdict == "ok":
-            yield Finding(what, OK, str(store))
-        else:
             remedy = f"move {store} aside: the next run starts a new one, and pushed models stay"
-            yield Finding(what, BROKEN, verdict, remedy)
+            yield Finding(what, BROKEN, str(error), remedy)
+        else:
+            yield Finding(what, OK, str(store))
 
 
 def _port(port: int, use: str) -> Finding:
@@ -206,11 +210,18 @@ def _program(name: str, use: str, remedy: str) -> Finding:
     return Finding(name, MISSING, f"not found; only for {use}", remedy)
 
 
+def _answer_of(*command: str) -> "subprocess.CompletedProcess[str]":
+    """Of a program that may hang, because what it asks does."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_ENGINE_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", f"no answer within {_ENGINE_TIMEOUT_S} s")
+
+
 def _container_engine() -> Finding:
     """The first engine that answers: a client on the path may have none behind it."""
     for engine in filter(shutil.which, ("docker", "podman")):
-        asked = subprocess.run([engine, "info"], capture_output=True, timeout=_TIMEOUT_S, check=False)
-        if asked.returncode == 0:
+        if _answer_of(engine, "info").returncode == 0:
             return Finding("container engine", OK, f"{engine} answers, for deploy/Dockerfile")
     remedy = "install Docker or Podman, and start it"
     return Finding("container engine", MISSING, "none answers; only for building deploy/Dockerfile", remedy)

@@ -18,13 +18,13 @@ def doctor(root: Path, as_json: bool) -> None:
 
     Exit codes: 0 all that is needed is there; 1 something is broken.
     """
-    from rich.console import Console
     from rich.text import Text
 
     from pipeline.doctor import BROKEN, MISSING, OK, examine
+    from pipeline.terminal import plain_console
 
     marks = {OK: ("✓", "green"), MISSING: ("–", "yellow"), BROKEN: ("✗", "red")}
-    console = Console(soft_wrap=True, highlight=False)
+    console = plain_console()
     findings = []
     for finding in examine(root):
         findings.append(finding)

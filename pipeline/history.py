@@ -38,7 +38,10 @@ _NO_VERDICT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class PastRun:
-    """One run; `verdict` is blessed, refused or incomplete, `mean_error` None where no Evaluator finished."""
+    """One run; `verdict` is blessed, refused or incomplete, `mean_error` None where no Evaluator finished.
+
+    `failed_in`: the component that ended an incomplete run, where one did.
+    """
 
     run_id: str
     started_ms: int
@@ -46,6 +49,7 @@ class PastRun:
     verdict: str
     mean_error: float | None
     pushed: str | None
+    failed_in: str | None
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,9 @@ def _statistics_of(store: Any, examples: int) -> str | None:
 def latest_destination(connection: Any, pipeline: str) -> str | None:
     """The folder of versions that the pipeline pushed a model to last; None where it pushed none."""
     with metadata.Metadata(connection) as handle:
-        pushed = [a for a in _artifacts_of(handle.store, pipeline, "PushedModel") if _text(a, _DESTINATION)]
+        pushed = [a for a in _artifacts_of(handle.store, pipeline, "PushedModel") if pushed_to(a)]
         latest = max(pushed, key=lambda artifact: int(artifact.id), default=None)
-        return _text(latest, _DESTINATION).rpartition("/")[0] if latest else None
+        return pushed_to(latest).rpartition("/")[0] if latest else None
 
 
 def last_durations(connection: Any, pipeline: str) -> dict[str, float]:
@@ -174,20 +178,32 @@ def _past_run(store: Any, run: Any) -> PastRun:
         verdict=state,
         mean_error=verdict["metrics"].get("mean_error"),
         pushed=verdict["pushed"],
+        failed_in=None if verdict["metrics"] else _failed_in(store, executions),
     )
+
+
+def _failed_in(store: Any, executions: list[Any]) -> str | None:
+    failed = [e for e in executions if e.last_known_state == mlmd.Execution.FAILED]
+    return node_of(store, max(failed, key=lambda e: int(e.id))) if failed else None
+
+
+def node_of(store: Any, execution: Any) -> str:
+    """The name of the component that an execution is of."""
+    names = [c.name for c in store.get_contexts_by_execution(execution.id) if c.type == _NODE_CONTEXT]
+    return names[0].rpartition(".")[2] if names else str(execution.type)
 
 
 def _verdict(store: Any, run: Any) -> dict[str, Any]:
     evaluation = _output(store, run, "ModelEvaluation")
-    if evaluation is None or not Path(evaluation.uri, GATE_FILE).exists():
+    gate = _read(Path(evaluation.uri, GATE_FILE)) if evaluation else {}
+    if not gate:
         return dict(_NO_VERDICT)
-    gate = json.loads(Path(evaluation.uri, GATE_FILE).read_text())
     pushed = _output(store, run, "PushedModel")
     model_run = _output(store, run, "ModelRun")
     report = _output(store, run, REPORT_TYPE)
     return {
         "blessed": gate["blessed"],
-        "pushed": (_text(pushed, _DESTINATION) or None) if pushed else None,
+        "pushed": (pushed_to(pushed) or None) if pushed else None,
         "not_pushed_because": (_text(pushed, NOT_PUSHED_BECAUSE) or None) if pushed else None,
         "metrics": gate["metrics"],
         "thresholds": gate["thresholds"],
@@ -198,9 +214,14 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
     }
 
 
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON document of an artifact; {} where somebody has removed it since."""
+    return dict(json.loads(file.read_text())) if file.exists() else {}
+
+
 def _image_counts(store: Any, run: Any) -> dict[str, int]:
     examples = _output(store, run, "Examples")
-    counts: dict[str, int] = json.loads(Path(examples.uri, COUNTS_FILE).read_text()) if examples else {}
+    counts: dict[str, int] = _read(Path(examples.uri, COUNTS_FILE)) if examples else {}
     return counts
 
 
@@ -209,14 +230,19 @@ def _model_facts(store: Any, run: Any) -> dict[str, Any]:
     model, model_run = _output(store, run, "Model"), _output(store, run, "ModelRun")
     if model is None or model_run is None:
         return {}
-    record = json.loads(Path(path_utils.serving_model_path(model.uri), RECORD_FILE).read_text())
-    return {
+    record = _read(Path(path_utils.serving_model_path(model.uri), RECORD_FILE))
+    return record and {
         "preset": record["trainer"]["preset"],
         "latent_dim": record["latent_dim"],
         "parameters": record["parameters"],
         "epochs": len(record["history"]["loss"]),
         "training_s": round(model_run.custom_properties[SECONDS_PROPERTY].double_value, 2) or None,
     }
+
+
+def pushed_to(artifact: Any) -> str:
+    """The version's folder or URI, of a PushedModel; empty where nothing was pushed, and of any other artifact."""
+    return _text(artifact, _DESTINATION)
 
 
 def _text(artifact: Any, name: str) -> str:

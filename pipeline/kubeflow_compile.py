@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.configuration import Configuration, ConfigurationError
+from pipeline.configuration import Configuration, ConfigurationError, holds_secret
 from pipeline.kubeflow_names import ENTRYPOINT
 from pipeline.kubeflow_settings import DEFAULT_POD, WORKER_POD
 from schema.imports import imported_for_good
@@ -34,6 +34,8 @@ def check_image(image: str, *, allow_tag: bool) -> None:
 
 def check_root(root: str) -> None:
     """Raises ConfigurationError unless Kubeflow's launcher can stage artifacts from there."""
+    if holds_secret(root):
+        raise ConfigurationError("--root: holds a password or key; pods find theirs in secrets: docs/kubeflow.md")
     if not root.startswith(ROOT_SCHEMES) or len(root.partition("://")[2].strip("/")) == 0:
         raise ConfigurationError(
             f"--root {root}: must be an object store, e.g. s3://bucket/prefix, minio://... or gs://...: pods "

@@ -18,6 +18,7 @@ from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
+from pipeline.history import node_of, pushed_to
 from pipeline.measure import start_measuring
 
 _LOG = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ def _abandon_unfinished(store: Any, pipeline_context: int, pipeline_root: Path) 
         _LOG.warning(
             "an earlier run ended in the middle of %s: interrupted, killed, or out of memory. What it had written is "
             "removed.",
-            _node_of(store, execution),
+            node_of(store, execution),
             extra={"notice": True},
         )
     if running:
@@ -170,13 +171,6 @@ def _set_aside(pipeline_root: Path) -> None:
     )
 
 
-def _node_of(store: Any, execution: Any) -> str:
-    names = [
-        c.name for c in store.get_contexts_by_execution(execution.id) if c.type == constants.NODE_CONTEXT_TYPE_NAME
-    ]
-    return names[0].rpartition(".")[2] if names else execution.type
-
-
 def _forget_missing(store: Any, pipeline_context: int) -> None:
     """Mark artifacts whose files are gone as deleted, so that a component is run again instead of taken as cached.
 
@@ -194,8 +188,7 @@ def _forget_missing(store: Any, pipeline_context: int) -> None:
 
 
 def _places_of(artifact: Any) -> list[str]:
-    pushed = artifact.custom_properties["pushed_destination"].string_value if artifact.custom_properties else ""
-    return [place for place in (artifact.uri, pushed) if place]
+    return [place for place in (artifact.uri, pushed_to(artifact)) if place]
 
 
 def _exists(place: str) -> bool:

@@ -50,8 +50,8 @@ def _to_stderr(text: str) -> None:
 def connection_of(settings: MetadataSettings, folder: Path, *, tell: Callable[[str], None] = _to_stderr) -> Any:
     """ML Metadata's ConnectionConfig; the SQLite file lies in `folder`, and `tell` hears whom we wait for to unlock it.
 
-    Raises MetadataStoreError where that file is damaged or stays locked, and where a server is named whose password
-    is not in the environment.
+    Raises MetadataStoreError where that file is damaged or stays locked, and where a server is named that cannot be
+    used or whose password is not in the environment.
     """
     from ml_metadata.proto import metadata_store_pb2 as mlmd
     from tfx.orchestration import metadata
@@ -69,12 +69,27 @@ def connection_of(settings: MetadataSettings, folder: Path, *, tell: Callable[[s
     server = {"host": settings.host, "user": settings.user}
     if settings.backend == "mysql":
         config = mlmd.MySQLDatabaseConfig(port=port, database=settings.database, password=password, **server)
-        return mlmd.ConnectionConfig(mysql=config)
+        return _answering(mlmd.ConnectionConfig(mysql=config), settings)
     quoted = "'" + password.replace("\\", "\\\\").replace("'", "\\'") + "'"  # ML Metadata pastes it unquoted
     config = mlmd.PostgreSQLDatabaseConfig(
         port=str(port), dbname=settings.database, password=quoted, skip_db_creation=True, **server
     )
-    return mlmd.ConnectionConfig(postgresql=config)
+    return _answering(mlmd.ConnectionConfig(postgresql=config), settings)
+
+
+def _answering(connection: Any, settings: MetadataSettings) -> Any:
+    """The same connection; MetadataStoreError where the server cannot be reached or refuses."""
+    from tfx.orchestration import metadata
+
+    try:
+        with metadata.Metadata(connection):
+            return connection
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise MetadataStoreError(
+            f"metadata: {settings.user} cannot use database {settings.database} of the {settings.backend} server at "
+            f"{settings.host} ({reason}); start the server, or correct the section or {settings.password_variable}"
+        ) from None
 
 
 def _require_usable(file: Path, tell: Callable[[str], None]) -> None:
@@ -85,16 +100,16 @@ def _require_usable(file: Path, tell: Callable[[str], None]) -> None:
     if not file.exists():
         return
     try:
-        _check(file, wait_s=0.0)
+        check_file(file, wait_s=0.0)
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):
             raise MetadataStoreError(f"{file}: {error}; `autoencoder doctor` looks into it") from None
-        tell(f"waiting for {_holders(file)}, which holds {file} locked")
+        tell(f"waiting for {holders(file)}, which holds {file} locked")
         try:
-            _check(file, wait_s=LOCK_TIMEOUT_S)
+            check_file(file, wait_s=LOCK_TIMEOUT_S)
         except sqlite3.OperationalError:
             raise MetadataStoreError(
-                f"{file} was locked by {_holders(file)} for {LOCK_TIMEOUT_S:.0f} s: end it, then run again"
+                f"{file} was locked by {holders(file)} for {LOCK_TIMEOUT_S:.0f} s: end it, then run again"
             ) from None
     except sqlite3.DatabaseError as error:
         raise MetadataStoreError(
@@ -103,9 +118,12 @@ def _require_usable(file: Path, tell: Callable[[str], None]) -> None:
         ) from None
 
 
-def _check(file: Path, *, wait_s: float) -> None:
-    """Raise sqlite3's errors for a file that is locked against writing, or damaged."""
-    connection = sqlite3.connect(f"file:{file}?mode=rw", uri=True, timeout=wait_s, isolation_level=None)
+def check_file(file: Path, *, wait_s: float) -> None:
+    """Raise sqlite3's errors: OperationalError for a file locked against writing or out of reach, others for damage.
+
+    What a killed run left half written is set right first, as by every program that opens the file.
+    """
+    connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=wait_s, isolation_level=None)
     try:
         connection.execute("BEGIN IMMEDIATE")
         [(verdict,), *_] = connection.execute("PRAGMA quick_check").fetchall()
@@ -116,7 +134,7 @@ def _check(file: Path, *, wait_s: float) -> None:
         raise sqlite3.DatabaseError(verdict)
 
 
-def _holders(file: Path) -> str:
+def holders(file: Path) -> str:
     """The processes that hold locks on the file, as Linux lists them."""
     try:
         lines = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
 from tfx.types import Artifact, artifact_utils
@@ -39,7 +40,10 @@ def find_or_build(folder: Path, connection: Any, run_id: str | None, *, rebuild:
     written = Path(artifacts[REPORT_KEY][0].uri, REPORT_FILE) if REPORT_KEY in artifacts else None
     if rebuild or written is None or not written.exists():
         target = folder / "reports" / run.name
-        write_report(report_inputs(artifacts, settings=settings, producers=producers), str(target))
+        try:
+            write_report(report_inputs(artifacts, settings=settings, producers=producers), str(target))
+        except (FileNotFoundError, tf.errors.NotFoundError) as error:
+            raise NoReportError(f"{folder}: a file of run {run.name} is no longer where it was: {error}") from None
         written = target / REPORT_FILE
     if run is evaluated[0]:
         return Path(shutil.copyfile(written, folder / REPORT_FILE))

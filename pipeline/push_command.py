@@ -38,6 +38,8 @@ def push(where: str | None, rollback: bool, is_list: bool, to: str | None, force
 
     with output_to_log(Path(os.devnull)):
         with imported_for_good():
+            import tensorflow as tf
+
             from components.push_destination import PushError
 
         try:
@@ -48,6 +50,8 @@ def push(where: str | None, rollback: bool, is_list: bool, to: str | None, force
                 document, text = _pushed(where, to, force=force)
         except PushError as error:
             raise click.ClickException(str(error)) from None
+        except (OSError, tf.errors.OpError) as error:
+            raise click.ClickException(f"{to or where or RUNS}: cannot be read or written to: {error}") from None
     click.echo(json.dumps(document, indent=2) if as_json else text)
 
 
@@ -123,11 +127,14 @@ def _metadata_file(run: Path) -> Path:
 
 
 def _metadata(run: Path) -> Any:
-    from tfx.orchestration import metadata
+    from pipeline.metadata_store import MetadataSettings, MetadataStoreError, connection_of
 
     if not _metadata_file(run).exists():
         raise click.UsageError(f"{run}: is not a run's folder: it holds no {_metadata_file(run).name}")
-    return metadata.sqlite_metadata_connection_config(str(_metadata_file(run)))
+    try:
+        return connection_of(MetadataSettings(), run)
+    except MetadataStoreError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _reach(base: str) -> None:

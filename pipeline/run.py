@@ -10,7 +10,6 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,7 +22,7 @@ from pipeline.exit_codes import DONE, FAILED, REFUSED
 from pipeline.failure import explain, machines_fault
 from pipeline.keras_flavour import use_keras_2
 from pipeline.metadata_store import MetadataStoreError, connection_of
-from pipeline.terminal import ComponentProgress, output_to_log, print_summary
+from pipeline.terminal import ComponentProgress, output_to_log, plain_console, print_summary
 from schema.artifacts import PICTURE_FILE, REPORT_FILE
 from schema.imports import imported_for_good
 from serving.versions import RUN_SUBFOLDER, version_folders
@@ -42,15 +41,15 @@ def run(configuration: Configuration, *, as_json: bool) -> int:
     folder = _writable_folder(configuration)
     try:
         with _locked(folder), output_to_log(folder / LOG_FILE) as (stdout, stderr):
-            console = Console(file=stderr if as_json else stdout)
+            console = plain_console(stderr if as_json else stdout)
             log = folder / LOG_FILE
-            console.print(f"{configuration.name}: {plan.image_count:,} images, log in {log}", highlight=False)
+            console.print(f"{configuration.name}: {plan.image_count:,} images, log in {log}")
             return _run(configuration, plan.fingerprint, folder, console, stdout if as_json else None)
     except Exception as error:  # outside of any component
         told = machines_fault(error, folder)
         if told is None:
             raise
-        Console(stderr=True, soft_wrap=True).print(f"the run failed: {told}", style="red", highlight=False)
+        plain_console(stderr=True).print(f"the run failed: {told}", style="red")
         return FAILED
 
 
@@ -67,9 +66,7 @@ def _run(
 
     kubeflow_object_store.register(os.environ)  # for `push.destination: s3://...`
     try:
-        connection = connection_of(
-            configuration.metadata, folder, tell=partial(console.print, highlight=False, soft_wrap=True)
-        )
+        connection = connection_of(configuration.metadata, folder, tell=console.print)
         if configuration.metadata.backend != "sqlite":
             claim(connection, configuration.name, folder)
     except MetadataStoreError as error:
@@ -129,10 +126,10 @@ def _conclude(document: dict[str, Any], error: BaseException | None, console: Co
     if error:
         logging.getLogger(__name__).error("the run failed", exc_info=error)
         component, _, message = document["error"].partition(": ")
-        console.print(f"\n{component} failed: {message}", style="red", highlight=False, soft_wrap=True)
+        console.print(f"\n{component} failed: {message}", style="red")
         log = Path(document["run"]) / LOG_FILE
-        console.print(f"details in {log}; the next run continues here", highlight=False, soft_wrap=True)
-        console.print(f"known causes and remedies: {TROUBLESHOOTING}#{component.lower()}", highlight=False)
+        console.print(f"details in {log}; the next run continues here")
+        console.print(f"known causes and remedies: {TROUBLESHOOTING}#{component.lower()}")
         return FAILED
     if not json_to:
         print_summary(console, document)
@@ -152,15 +149,17 @@ def _paths(folder: Path, destination: str, model_run: str | None, report: str | 
 
 
 def _writable_folder(configuration: Configuration) -> Path:
-    folder = Path(configuration.root).expanduser().absolute() / configuration.name
+    folder = Path(configuration.root) / configuration.name
     try:
+        folder = folder.expanduser().absolute()
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".write-test"
         probe.touch()
         probe.unlink()
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:  # the latter two: no such user's home, no name for a file
+        reason = getattr(error, "strerror", None) or error
         raise ConfigurationError(
-            f"root: {folder} cannot be written to ({error.strerror}); choose another folder with --set root=..."
+            f"root: {folder} cannot be written to ({reason}); choose another folder with --set root=..."
         ) from None
     return folder
 
@@ -174,7 +173,7 @@ def _locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             waiting = f"waiting for another run in {folder} ({lock.read().strip()})"
-            Console(stderr=True, soft_wrap=True).print(waiting, highlight=False)
+            plain_console(stderr=True).print(waiting)
             fcntl.flock(lock, fcntl.LOCK_EX)
         lock.truncate(0)
         lock.write(f"process {os.getpid()} of {socket.gethostname()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}")

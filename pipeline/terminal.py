@@ -17,6 +17,15 @@ from rich.text import Text
 
 _MARKS = {"ran": ("✓", "green"), "cached": ("=", "cyan"), "failed": ("✗", "red"), "skipped": ("-", "dim")}
 _PLAIN_INTERVAL_S = 10.0
+_WIDTH_OF_FILES = 1000
+
+
+def plain_console(file: TextIO | None = None, *, stderr: bool = False) -> Console:
+    """What all prints to: brackets and colons in names and labels are text, not Rich's markup; nothing is cut off."""
+    shown = Console(file=file, stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    if not shown.is_terminal:
+        shown.width = _WIDTH_OF_FILES
+    return shown
 
 
 @contextlib.contextmanager
@@ -59,7 +68,7 @@ class ComponentProgress(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if hasattr(record, "notice"):
-            self._console.print(record.getMessage(), highlight=False, soft_wrap=True)
+            self._console.print(record.getMessage())
         if not hasattr(record, "done"):
             return
         if self._first_report is None or record.__dict__["unit"] != self._progress["unit"]:
@@ -67,7 +76,7 @@ class ComponentProgress(logging.Handler):
         self._progress = {name: record.__dict__.get(name) for name in ("done", "total", "unit", "detail")}
         if not self._console.is_terminal and time.monotonic() - self._last_plain > _PLAIN_INTERVAL_S:
             self._last_plain = time.monotonic()
-            self._console.print(self._line().plain, highlight=False, soft_wrap=True)
+            self._console.print(self._line().plain)
 
     def listen(self, name: str, outcome: Any) -> None:
         """The runner's events: None before a component starts, its ComponentOutcome when it has ended."""
@@ -92,7 +101,7 @@ class ComponentProgress(logging.Handler):
         line = Text.assemble(
             (f"{mark} ", style), f"{self._name:<22} ", (f"{state:<7}", style), f"{seconds:7.1f} s  {done}"
         )
-        self._console.print(line, highlight=False)
+        self._console.print(line)
 
     def abort(self) -> None:
         if self._live:
@@ -153,14 +162,14 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
             console.print(Text(f"refused: {row['reason']}", "red"), soft_wrap=True)
     if document["images"]:
         counts = ", ".join(f"{name} {count:,}" for name, count in document["images"].items() if count)
-        console.print(f"images       {counts}", highlight=False)
+        console.print(f"images       {counts}")
     if document["pushed"]:
-        console.print(f"model        {document['pushed']}", highlight=False, soft_wrap=True)
+        console.print(f"model        {document['pushed']}")
     else:
         because = f": {document['not_pushed_because']}" if document["not_pushed_because"] else ""
-        console.print(f"model        nothing was pushed{because}", highlight=False, soft_wrap=True)
+        console.print(f"model        nothing was pushed{because}")
     for name, path in document["paths"].items():
-        console.print(f"{name:<12} {path}", highlight=False, soft_wrap=True)
+        console.print(f"{name:<12} {path}")
 
 
 def _bound(row: dict[str, Any]) -> str:

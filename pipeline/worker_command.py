@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -24,10 +25,11 @@ def worker(run_folder: Path, wait_s: float) -> None:
 
     RUN_FOLDER lies on a disk that all machines share. Ends when training has ended; fails when another machine is lost.
     """
-    task = json.loads(os.environ.get("TF_CONFIG") or "{}").get("task")
-    if not task:
+    task = _own_task(os.environ.get("TF_CONFIG", ""))
+    if task is None:
         click.echo(
-            "TF_CONFIG is not set: it must name the cluster and this worker's task; see docs/training.md", err=True
+            "TF_CONFIG is not set, or no JSON that names the cluster and this worker's task; see docs/training.md",
+            err=True,
         )
         sys.exit(BAD_USAGE)
     job = run_folder.absolute() / "artifacts" / "Trainer" / JOB_FILE
@@ -37,6 +39,15 @@ def worker(run_folder: Path, wait_s: float) -> None:
         sys.exit(1)
     use_keras_2()
     sys.exit(subprocess.run([sys.executable, "-m", "trainer.worker", str(job)], check=False).returncode)
+
+
+def _own_task(text: str) -> dict[str, Any] | None:
+    """{"type": "worker", "index": 1} or the like; None where the text has none."""
+    try:
+        task = json.loads(text)["task"]
+        return {"type": task["type"], "index": int(task["index"])}
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def appears(job: Path, wait_s: float) -> bool:

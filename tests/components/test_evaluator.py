@@ -72,8 +72,9 @@ def test_a_model_out_of_bounds_is_not_blessed_and_tfma_s_record_says_why(tmp_pat
 
 def test_a_gate_that_refuses_no_control_stops_the_run(tmp_path):
     good = [[None, {"example_count": 10_000.0, "mean_error": 0.049, "noise_copied": 0.1}]]
-    with pytest.raises(OpenGateError, match=r"learnt nothing \(constant\)"):
+    with pytest.raises(OpenGateError, match=r"learnt nothing \(constant\)") as told:
         judged(tmp_path, GateSettings(), control=good)
+    assert "constant: mean_error 0.049 <= 0.05 (the candidate: 0.01), noise_copied 0.1 <= 0.2" in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -50,4 +50,5 @@ def test_an_unknown_family_is_told_before_anything_is_trained(tmp_path: Path) ->
     code, _, stderr = compare(tmp_path, "deep,dens")
     assert code == BAD_USAGE
     assert "'dens' is none of dense, deep" in stderr
+    assert "did you mean 'dense'?" in stderr
     assert list(tmp_path.iterdir()) == []

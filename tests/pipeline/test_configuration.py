@@ -61,14 +61,22 @@ def test_overrides_win(tmp_path):
         ("evaluation: {score: local_sim}", r"evaluation\.score: 'local_sim'.*; did you mean 'local_ssim'\?"),
         ("evaluation: {score_members: [ensemble]}", "name one or more scores, not 'ensemble' itself"),
         ("evaluation: {thresholds: [{metric: ssim, min: 1, max: 0}]}", "none can pass"),
+        ("evaluation: {thresholds: [{metric: ssim, min: .nan}]}", r"thresholds\.0\.min: nan: .*finite"),
+        ("evaluation: {max_pca_ratio: .inf}", r"max_pca_ratio: inf: .*finite"),
+        ("data: {normal_labels: good}", r"data\.normal_labels: 'good': must be a list, such as \[good\]"),
+        ("push: {destination: 's3://KEY:s3cr3t@bucket/x'}", "push.destination holds a password or key"),
+        ("beam: {components: {Transform: [--s3_secret_access_key=s3cr3t]}}", "beam.components.Transform holds a pass"),
         ("name: 'Bad Name'", "name: 'Bad Name'"),
         ("- a list", "must be a mapping of sections"),
         ("a: [", "is not valid YAML"),
+        ("a: 2024-13-45", "is not valid YAML: month must be in 1..12"),
+        ("[" * 10_000, "is not valid YAML"),
     ],
 )
 def test_mistakes_are_explained(tmp_path, text, message):
-    with pytest.raises(ConfigurationError, match=message):
+    with pytest.raises(ConfigurationError, match=message) as told:
         load(tmp_path, text)
+    assert "s3cr3t" not in str(told.value)
 
 
 def test_a_missing_file_suggests_a_near_one():
@@ -79,6 +87,8 @@ def test_a_missing_file_suggests_a_near_one():
 def test_a_malformed_override_is_quoted(tmp_path):
     with pytest.raises(ConfigurationError, match="--set epochs: must look like"):
         load(tmp_path, "", "epochs")
+    with pytest.raises(ConfigurationError, match="'2024-13-45' is not a valid YAML value"):
+        load(tmp_path, "", "name=2024-13-45")
 
 
 def test_neither_help_nor_a_mistake_imports_tensorflow(tmp_path):

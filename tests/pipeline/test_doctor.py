@@ -52,6 +52,41 @@ def test_a_damaged_metadata_store_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "damaged" / "metadata.sqlite") in found["metadata of damaged"].remedy
 
 
+def test_a_store_in_use_or_left_by_a_killed_run_is_not_to_be_thrown_away(tmp_path: Path) -> None:
+    for name in ("locked", "killed"):
+        (tmp_path / name).mkdir()
+    locked, killed = (tmp_path / name / "metadata.sqlite" for name in ("locked", "killed"))
+    writer = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("CREATE TABLE t (x)")
+connection.execute("PRAGMA cache_size = 1")  # so that changes are in the file before they are committed
+connection.execute("BEGIN")
+connection.executemany("INSERT INTO t VALUES (?)", [("x" * 1000,)] * 1000)
+os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", writer, str(killed)], check=False)
+    assert Path(f"{killed}-journal").stat().st_size > 0
+    holder = sqlite3.connect(locked, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    found = by_name(list(doctor._metadata_stores(tmp_path)))
+    holder.close()
+    assert found["metadata of killed"].state == OK
+    assert found["metadata of locked"].state == BROKEN
+    assert f"locked by process {os.getpid()} (" in found["metadata of locked"].detail
+    assert "aside" not in found["metadata of locked"].remedy
+
+
+def test_a_program_that_hangs_does_not_end_the_examination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("docker", "nvidia-smi"):
+        (tmp_path / name).write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(doctor, "_ENGINE_TIMEOUT_S", 0.2)
+    assert [doctor._container_engine().state, doctor._gpu(0).state] == [MISSING, MISSING]
+    assert "no answer within 0.2 s" in doctor._gpu(0).detail
+
+
 def test_a_port_in_use_is_told_with_the_flag_that_chooses_another() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

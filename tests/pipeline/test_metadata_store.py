@@ -1,7 +1,9 @@
 """ML Metadata in a file, in MariaDB and in PostgreSQL: real servers, started from the system's packages."""
 
+import contextlib
 import shutil
 import socket
+import sqlite3
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,13 @@ from typing import Any
 import pytest
 from database_servers import PASSWORD
 from ml_metadata.proto import metadata_store_pb2 as mlmd
+from ports import free_port
 from pydantic import ValidationError
 from tfx.orchestration import metadata
 
 from pipeline import history
-from pipeline.local_runner import _abandon_unfinished
-from pipeline.metadata_store import MetadataSettings, MetadataStoreError, connection_of
+from pipeline.local_runner import _abandon_unfinished, _forget_missing
+from pipeline.metadata_store import METADATA_FILE, MetadataSettings, MetadataStoreError, connection_of
 from pipeline.ownership import claim
 
 
@@ -49,6 +52,45 @@ def test_pipelines_that_share_a_store_do_not_touch_each_others_runs(connection: 
         "mine": ["mine-run"],
         "other": ["other-run"],
     }
+
+
+def test_what_somebody_removed_is_forgotten_and_what_is_there_is_not(connection: Any, tmp_path: Path) -> None:
+    with metadata.Metadata(connection) as handle:
+        execution = record_running(handle.store, "cleaned")
+        type_id = handle.store.put_artifact_type(mlmd.ArtifactType(name="Examples"), can_add_fields=True)
+        there, gone = (mlmd.Artifact(type_id=type_id, uri=uri) for uri in (str(tmp_path), f"{tmp_path}/removed"))
+        for artifact in (there, gone):  # as TFX's own have: properties, of which none says where it was pushed to
+            artifact.state = mlmd.Artifact.LIVE
+            artifact.custom_properties["name"].string_value = "examples"
+        there.id, gone.id = handle.store.put_artifacts([there, gone])
+        context = handle.store.get_context_by_type_and_name("pipeline", "cleaned")
+        attributions = [mlmd.Attribution(artifact_id=a.id, context_id=context.id) for a in (there, gone)]
+        handle.store.put_attributions_and_associations(attributions, [])
+        _forget_missing(handle.store, context.id)
+        states = {a.id: a.state for a in handle.store.get_artifacts_by_id([there.id, gone.id])}
+        running = handle.store.get_executions_by_id([execution])[0].last_known_state
+    assert states == {there.id: mlmd.Artifact.LIVE, gone.id: mlmd.Artifact.DELETED}
+    assert running == mlmd.Execution.RUNNING
+
+
+def test_a_server_that_nobody_runs_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLMD_PASSWORD", PASSWORD)
+    settings = MetadataSettings(backend="mysql", host="127.0.0.1", port=free_port(), database="mlmd", user="tfx")
+    with pytest.raises(MetadataStoreError, match=r"tfx cannot use database mlmd .* 127.0.0.1 .*; start the server"):
+        connection_of(settings, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["100%41", "a#b", "what?"])
+def test_a_folder_whose_name_means_something_in_an_address(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    with contextlib.closing(sqlite3.connect(folder / METADATA_FILE)) as file:
+        file.execute("CREATE TABLE t (x)")
+    connection_of(MetadataSettings(), folder)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    (folder / METADATA_FILE).write_bytes(b"no database" * 1000)
+    with pytest.raises(MetadataStoreError, match="is damaged"):
+        connection_of(MetadataSettings(), folder)
 
 
 def test_a_name_is_the_folders_that_ran_it_first(connection: Any, tmp_path: Path) -> None:

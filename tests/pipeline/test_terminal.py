@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.terminal import ComponentProgress, print_summary
+from pipeline.terminal import ComponentProgress, plain_console, print_summary
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
@@ -42,6 +42,22 @@ def test_chatter_of_native_code_goes_to_the_log_and_output_to_the_terminal(tmp_p
     assert ran.stdout == "shown\nafter\n"
     assert ran.stderr == "warned\n"
     assert set((tmp_path / "run.log").read_text().splitlines()) == {"native out", "native err", "printed"}
+
+
+def test_brackets_in_names_and_labels_are_text():
+    out = io.StringIO()
+    row = {"metric": "ssim", "label": "[/b]", "origin": "configured", "min": 0.9, "max": None, "value": 0.5}
+    document = {
+        "thresholds": [{**row, "passed": False, "reason": "ssim of [b]:smile: is 0.5"}],
+        "metrics": {},
+        "pushed": None,
+        "not_pushed_because": "[/red]",
+        "images": {},
+        "paths": {"report": "/runs/[new]/report.html"},
+    }
+    print_summary(plain_console(out), document)
+    for text in ("label [/b]", "ssim of [b]:smile: is 0.5", "nothing was pushed: [/red]", "/runs/[new]/report.html"):
+        assert text in out.getvalue()
 
 
 def test_the_summary_names_each_refused_bound_and_what_was_not_pushed():

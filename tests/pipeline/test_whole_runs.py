@@ -310,6 +310,15 @@ def test_past_runs_are_listed_with_their_verdicts(digits):
     assert listed[-1]["mean_error"] == pytest.approx(first["metrics"]["mean_error"])
     assert listed[-1]["pushed"] == first["pushed"]
     assert listed[-1]["seconds"] > 0
+    [examples] = (root / "digits/artifacts/ImageExampleGen/examples").glob("[0-9]*")
+    aside = examples.rename(examples.with_name("aside"))
+    (root / "other").mkdir()
+    (root / "other" / "metadata.sqlite").write_bytes(b"no database" * 1000)
+    code, stdout, stderr = autoencoder("runs", "--root", root, "--json")
+    aside.rename(examples)
+    shutil.rmtree(root / "other")
+    assert (code, json.loads(stdout)["digits"]) == (DONE, listed)  # without its artifacts
+    assert "other/metadata.sqlite is damaged" in stderr
 
 
 def test_an_edited_model_re_runs_the_trainer_and_what_follows(digits, tmp_path):

@@ -21,8 +21,9 @@ def write_job(run_folder):
     job.write_text("{}")
 
 
-def test_without_tf_config_nothing_is_started(tmp_path):
-    result = CliRunner().invoke(worker, [str(tmp_path)], env={"TF_CONFIG": None})
+@pytest.mark.parametrize("text", [None, "abc", "[1]", "{}", '{"task": {"type": "worker"}}', '{"task": 1}'])
+def test_without_tf_config_nothing_is_started(text, tmp_path):
+    result = CliRunner().invoke(worker, [str(tmp_path)], env={"TF_CONFIG": text})
     assert result.exit_code == BAD_USAGE
     assert "TF_CONFIG is not set" in result.output
 
