@@ -1,30 +1,22 @@
 """One image, as bytes or pixels -> what an example stores: bytes that TensorFlow can decode, and small numbers."""
 
-import contextlib
 import hashlib
-import io
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ImageOps
 
 from components.png import encode_png
+from schema.image_bytes import MAX_PIXELS, UnreadableImageError, is_plain, opened, to_grey_or_rgb
 
-MAX_PIXELS = 100_000_000
-"""Larger images are rejected unread: a small file can claim to be huge (a decompression bomb)."""
+__all__ = ["MAX_PIXELS", "UnreadableImageError"]
 
-_DECODABLE_IN_GRAPH = {("PNG", "L"), ("PNG", "RGB"), ("JPEG", "L"), ("JPEG", "RGB")}
-_EXIF_ORIENTATION = 0x0112
 _BLOCK = 1 << 16
 _BLACK_IS_ZERO = ("1", "L", "I", "I;16", "F", "RGB")
 
 Pixels = npt.NDArray[np.uint8]
-
-
-class UnreadableImageError(Exception):
-    """The bytes are no image that can be used; the message is the reason."""
 
 
 class StoredImage(NamedTuple):
@@ -54,20 +46,17 @@ def from_pixels_of_many(images: Pixels) -> Iterator[StoredImage]:
 
 
 def from_file_bytes(content: bytes) -> StoredImage:
-    """The bytes of an image file -> the same bytes where TensorFlow decodes them to what a viewer shows, else PNG.
-
-    Palettes are resolved, transparency is laid over white, CMYK becomes RGB, 16 bits become 8, EXIF
-    rotation is applied, and of an animation the first frame is taken.
+    """The bytes of an image file, `as_viewed`, with what is measured of them.
 
     Raises UnreadableImageError for empty, truncated, foreign or oversized content.
     """
-    with _opened(content) as image:
-        if _needs_no_conversion(image):
+    with opened(content) as image:
+        if is_plain(image):
             decoded = _decode_as_serving_does(content)
             if decoded is not None:
                 [mean], [contrast] = _means_and_contrasts(decoded[np.newaxis])
                 return _stored(content, decoded, mean, contrast)
-        return from_pixels(_to_grey_or_rgb(image))
+        return from_pixels(to_grey_or_rgb(image))
 
 
 def mask_from_file_bytes(content: bytes, *, height_px: int, width_px: int) -> bytes:
@@ -75,7 +64,7 @@ def mask_from_file_bytes(content: bytes, *, height_px: int, width_px: int) -> by
 
     Transparency is ignored. Raises UnreadableImageError for content that is no image of this size.
     """
-    with _opened(content) as image:
+    with opened(content) as image:
         upright = ImageOps.exif_transpose(image)
         if upright.size != (width_px, height_px):
             raise UnreadableImageError(f"{upright.width}x{upright.height} pixels, the image {width_px}x{height_px}")
@@ -86,42 +75,6 @@ def mask_from_file_bytes(content: bytes, *, height_px: int, width_px: int) -> by
     return mask
 
 
-@contextlib.contextmanager
-def _opened(content: bytes) -> Iterator[Image.Image]:
-    """The image, of whose pixels none is decoded yet; what goes wrong then is raised as UnreadableImageError."""
-    if not content:
-        raise UnreadableImageError("empty file")
-    try:
-        image = Image.open(io.BytesIO(content))
-        if image.width * image.height > MAX_PIXELS:
-            raise UnreadableImageError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
-        yield image
-    except UnreadableImageError:
-        raise
-    except Image.DecompressionBombError:
-        raise UnreadableImageError(f"more than {MAX_PIXELS:,} pixels") from None
-    except UnidentifiedImageError:
-        raise UnreadableImageError("not an image of a known format") from None
-    # Pillow's decoders raise all of these for malformed content.
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        IndexError,
-        KeyError,
-        TypeError,
-        OverflowError,
-    ) as error:
-        raise UnreadableImageError(f"cannot be decoded: {error}") from None
-
-
-def _needs_no_conversion(image: Image.Image) -> bool:
-    if (image.format, image.mode) not in _DECODABLE_IN_GRAPH or "transparency" in image.info:
-        return False
-    return image.getexif().get(_EXIF_ORIENTATION, 1) == 1
-
-
 def _decode_as_serving_does(content: bytes) -> Pixels | None:
     """[H, W, C], or None where TensorFlow refuses what Pillow may still accept."""
     import tensorflow as tf
@@ -130,30 +83,6 @@ def _decode_as_serving_does(content: bytes) -> Pixels | None:
         return np.asarray(tf.io.decode_image(content, expand_animations=False))
     except tf.errors.InvalidArgumentError:
         return None
-
-
-def _to_grey_or_rgb(image: Image.Image) -> Pixels:
-    image.load()
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        return _to_eight_bits(np.asarray(image))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        image = Image.alpha_composite(white, rgba).convert("L" if image.mode == "LA" else "RGB")
-    if image.mode not in ("L", "RGB"):
-        image = image.convert("L" if image.mode == "1" else "RGB")
-    return np.asarray(image)
-
-
-def _to_eight_bits(wide: npt.NDArray[Any]) -> Pixels:
-    """16-bit integers by their high byte, as PNG readers do; 32-bit and floating point by their own range."""
-    if wide.dtype == np.uint16 or (wide.dtype.kind == "i" and wide.min() >= 0 and wide.max() < 2**16):
-        return (wide.astype(np.uint16) >> 8).astype(np.uint8)
-    low, high = float(wide.min()), float(wide.max())
-    if not np.isfinite([low, high]).all():
-        raise UnreadableImageError("holds values that are not finite")
-    return np.round((wide - low) * (255.0 / ((high - low) or 1.0))).astype(np.uint8)
 
 
 def _means_and_contrasts(images: Pixels) -> tuple[list[float], list[float]]:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.image_files import UnreadableImageError, from_file_bytes, from_pixels, mask_from_file_bytes
+from components.image_files import from_file_bytes, from_pixels, mask_from_file_bytes
+from schema.image_bytes import UnreadableImageError, as_viewed
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (5, 7), dtype=np.uint8)
@@ -23,8 +24,13 @@ def encode(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def decoded(content: bytes) -> np.ndarray:
-    """What the serving graph sees."""
-    return tf.io.decode_image(from_file_bytes(content).encoded, expand_animations=False).numpy()
+    """What the graph sees of an ingested image, and of one that is sent to be scored: the same."""
+    ingested, sent = (
+        tf.io.decode_image(encoded, expand_animations=False).numpy()
+        for encoded in (from_file_bytes(content).encoded, as_viewed(content))
+    )
+    assert np.array_equal(ingested, sent)
+    return ingested
 
 
 def test_pixels_survive_as_png():
@@ -43,7 +49,7 @@ def test_statistics_are_numpys():
 @pytest.mark.parametrize("pixels", [GREY, COLOUR])
 def test_bytes_that_tensorflow_decodes_are_kept(kind, pixels):
     content = encode(Image.fromarray(pixels), kind)
-    assert from_file_bytes(content).encoded == content
+    assert from_file_bytes(content).encoded == as_viewed(content) == content
 
 
 @pytest.mark.parametrize("kind", ["BMP", "TIFF", "WEBP", "GIF"])
