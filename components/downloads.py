@@ -1,5 +1,7 @@
 """MNIST and Fashion-MNIST: fetched once, checked, resumed where a download broke off."""
 
+import contextlib
+import fcntl
 import gzip
 import hashlib
 import logging
@@ -7,6 +9,7 @@ import os
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
@@ -56,8 +59,29 @@ def fetch(source: str) -> Path:
 
 
 def fetch_file(url: str, target: Path, *, sha256: str) -> None:
-    """Download a gzip file to `<target>.part`, continuing a broken one; rename it once its content is right."""
+    """Download a gzip file to `<target>.part`, continuing a broken one; rename it once its content is right.
+
+    Where another process is at it, wait and take what that has fetched.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target):
+        if not target.exists():
+            _fetch_locked(url, target, sha256=sha256)
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """One download at a time; the lock's file stays: were it removed, two processes could hold locks of one name."""
+    with target.with_name(target.name + ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _LOG.info("waiting for another process that downloads %s", target)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch_locked(url: str, target: Path, *, sha256: str) -> None:
     part = target.with_name(target.name + ".part")
     done_bytes = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done_bytes}-"} if done_bytes else {})

@@ -50,6 +50,8 @@ def write_segments(
     buckets: defaultdict[int, list[WrittenImage]] = defaultdict(list)
     for image in images:
         buckets[bucket_of(image[0], image_count=image_count)].append(image)
+    if not buckets:
+        return []  # TensorFlow makes no file where nothing is written
     segments: list[tuple[int, Segment]] = []
     path = os.path.join(folder, f"{shard_index:05d}")  # noqa: PTH118 - may be remote
     start = 0

@@ -6,7 +6,7 @@ deterministic serialisation has them, so that one image has one byte form in eve
 """
 
 import functools
-import os
+import re
 import struct
 from typing import Final
 
@@ -17,6 +17,7 @@ _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
 """Fields of tf.train.Feature."""
 _SHORT: Final = 128
 """Lengths and numbers below take one byte."""
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def serialize(image: SourceImage) -> bytes:
@@ -50,7 +51,8 @@ def _bytes_head(name: str, length: int) -> bytes:
 
 @functools.lru_cache(maxsize=1000)
 def _label(value: str) -> bytes:
-    return _bytes(features.LABEL, os.fsencode(value))
+    """What is no Unicode, as of a folder's name that is not UTF-8, is written as U+FFFD: TFMA reads labels as UTF-8."""
+    return _bytes(features.LABEL, _SURROGATE.sub("\ufffd", value).encode())
 
 
 @functools.lru_cache(maxsize=1000)

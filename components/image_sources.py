@@ -31,7 +31,6 @@ def plan_source(settings: DataSettings) -> SourcePlan:
     try:
         if planner := _PLANNERS.get(settings.source):
             return planner(settings)
-        folder = as_path(settings.path) if settings.path else downloads.fetch(settings.source)
-        return plan_idx(folder, settings)
+        return plan_idx(as_path(settings.path or str(downloads.fetch(settings.source))), settings)
     except OSError as error:  # a folder on the way that may not be searched, a disk that fails
         raise DataError(f"{error.filename or settings.path}: cannot be read: {error.strerror or error}") from None

@@ -59,6 +59,8 @@ class DataSettings(BaseModel):
     """Use only the first so many images of each file or folder listing, for trials."""
     max_reject_fraction: float = Field(0.05, ge=0, le=1)
     """More unreadable images than this share stop the run before training."""
+    follow_links: bool = False
+    """Read files that symbolic links find outside of the data folder; without, data cannot name other files."""
     images_per_shard: int = Field(10_000, ge=1)
     """One unit of Beam work, and one TFRecord file per split."""
     drift: DriftSettings = DriftSettings()

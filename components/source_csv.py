@@ -24,7 +24,8 @@ def plan_csv(settings: DataSettings) -> SourcePlan:
     Its header names a column `path` and may name `label`, `split` (train, eval or val, test, or empty),
     `is_anomaly` (0, 1, or empty) and `mask` (a path, or empty); other columns are ignored. UTF-8, RFC 4180.
 
-    Raises DataError, with the line, for a malformed manifest and for a path that it lists twice.
+    Raises DataError, with the line, for a malformed manifest, a path that leads out of its folder, and one that it
+    lists twice.
     """
     manifest = as_path(settings.path or "")
     require_file(manifest, kind="the CSV manifest")
@@ -39,7 +40,7 @@ def plan_csv(settings: DataSettings) -> SourcePlan:
     if not entries:
         raise DataError(f"{manifest}: lists no images below its header")
     kept = tuple(entries[: settings.max_images])
-    return plan_entries(manifest.parent, kept, listed_in=manifest.name, step=settings.images_per_shard)
+    return plan_entries(manifest.parent, kept, settings, listed_in=manifest.name)
 
 
 def _rows(manifest: AnyPath) -> Iterator[tuple[int, dict[str, str]]]:
@@ -105,4 +106,7 @@ def _relative_path(where: str, given: str) -> str:
             f"{where}: {path} is absolute; make it relative to the manifest, so that images keep their identity, "
             "and with it their split, on every machine"
         )
-    return os.path.normpath(path)
+    normalised = os.path.normpath(path)
+    if Path(normalised).parts[:1] == ("..",):
+        raise DataError(f"{where}: {path} leads out of the manifest's folder; move the file there, or the manifest up")
+    return normalised

@@ -1,5 +1,6 @@
 """`folder`: image files below a folder; flat, one folder per class, named splits, or MVTec AD's layout."""
 
+import functools
 import os
 import stat
 import urllib.parse
@@ -12,14 +13,18 @@ from components.image_files import StoredImage, UnreadableImageError, from_file_
 from components.object_store import AnyPath, RemotePath, as_path
 from components.settings import DataSettings
 from components.source_plan import (
+    LINKED_OUTSIDE,
     SPLIT_OF_NAME,
     DataError,
     Reject,
     SourceImage,
     SourcePlan,
     fingerprint_files,
+    folder_of_links,
+    is_linked_outside,
     read_in_threads,
     require_folder,
+    require_inside,
     row_ranges,
 )
 from schema.features import EVAL
@@ -48,35 +53,41 @@ class FilesShard:
 
     folder: str
     entries: tuple[FileEntry, ...]
+    follow_links: bool
 
     def read(self) -> Iterator[SourceImage | Reject]:
-        return read_in_threads(self._read_one, self.entries, as_path(self.folder))
-
-    def _read_one(self, entry: FileEntry) -> SourceImage | Reject:
-        image_id = urllib.parse.quote(os.fsencode(entry.relative_path))
-        try:
-            stored = from_file_bytes(_file_bytes(as_path(self.folder) / entry.relative_path))
-            mask = self._mask(entry.mask_path, stored) if entry.mask_path else None
-        except OSError as error:
-            return Reject(image_id, f"cannot be opened: {error.strerror or error}")
-        except UnreadableImageError as error:
-            return Reject(image_id, str(error))
-        return SourceImage(image_id, entry.label, entry.named_split, entry.is_anomaly, stored, mask)
-
-    def _mask(self, relative_path: str, stored: StoredImage) -> bytes:
-        """A mask that cannot be read costs the image too: without it the image would count as one without a mask."""
-        try:
-            content = _file_bytes(as_path(self.folder) / relative_path)
-            return mask_from_file_bytes(content, height_px=stored.height_px, width_px=stored.width_px)
-        except OSError as error:
-            raise UnreadableImageError(
-                f"its mask {relative_path} cannot be opened: {error.strerror or error}"
-            ) from None
-        except UnreadableImageError as error:
-            raise UnreadableImageError(f"its mask {relative_path}: {error}") from None
+        folder = as_path(self.folder)
+        links_within = folder_of_links(folder, follow_links=self.follow_links)
+        read_one = functools.partial(_read_one, folder=folder, links_within=links_within)
+        return read_in_threads(read_one, self.entries, folder)
 
 
-def _file_bytes(path: AnyPath) -> bytes:
+def _read_one(entry: FileEntry, *, folder: AnyPath, links_within: str | None) -> SourceImage | Reject:
+    image_id = urllib.parse.quote(os.fsencode(entry.relative_path))
+    try:
+        stored = from_file_bytes(_file_bytes(folder / entry.relative_path, links_within))
+        mask = _mask(folder, entry.mask_path, stored, links_within) if entry.mask_path else None
+    except OSError as error:
+        return Reject(image_id, f"cannot be opened: {error.strerror or error}")
+    except UnreadableImageError as error:
+        return Reject(image_id, str(error))
+    return SourceImage(image_id, entry.label, entry.named_split, entry.is_anomaly, stored, mask)
+
+
+def _mask(folder: AnyPath, relative_path: str, stored: StoredImage, links_within: str | None) -> bytes:
+    """A mask that cannot be read costs the image too: without it the image would count as one without a mask."""
+    try:
+        content = _file_bytes(folder / relative_path, links_within)
+        return mask_from_file_bytes(content, height_px=stored.height_px, width_px=stored.width_px)
+    except OSError as error:
+        raise UnreadableImageError(f"its mask {relative_path} cannot be opened: {error.strerror or error}") from None
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"its mask {relative_path}: {error}") from None
+
+
+def _file_bytes(path: AnyPath, links_within: str | None) -> bytes:
+    if is_linked_outside(path, links_within):
+        raise UnreadableImageError(LINKED_OUTSIDE)
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableImageError("not a regular file")  # a named pipe would be waited on for ever
@@ -85,9 +96,12 @@ def _file_bytes(path: AnyPath) -> bytes:
     return path.read_bytes()
 
 
-def plan_entries(folder: AnyPath, entries: tuple[FileEntry, ...], *, listed_in: str | None, step: int) -> SourcePlan:
-    """Shards of `step` files each; the fingerprint covers the files and, if there is one, their list."""
-    shards = tuple(FilesShard(str(folder), entries[start:stop]) for start, stop in row_ranges(len(entries), step))
+def plan_entries(
+    folder: AnyPath, entries: tuple[FileEntry, ...], settings: DataSettings, *, listed_in: str | None
+) -> SourcePlan:
+    """Shards of the files; the fingerprint covers the files and, if there is one, their list."""
+    ranges = row_ranges(len(entries), settings.images_per_shard)
+    shards = tuple(FilesShard(str(folder), entries[start:stop], settings.follow_links) for start, stop in ranges)
     names = [listed_in] if listed_in else []
     names += [entry.relative_path for entry in entries] + [entry.mask_path for entry in entries if entry.mask_path]
     fingerprint = fingerprint_files(folder, names)
@@ -101,12 +115,13 @@ def plan_folder(settings: DataSettings) -> SourcePlan:
     relative_paths, other_suffixes = _list_images(folder)
     masks: frozenset[str] = frozenset()
     if (folder / _MVTEC_MASKS).is_dir():
+        require_inside(folder / _MVTEC_MASKS, folder_of_links(folder, follow_links=settings.follow_links))
         masks = frozenset(_list_images(folder / _MVTEC_MASKS)[0])
     if not relative_paths:
         found = f"only {', '.join(sorted(other_suffixes)[:10])} files" if other_suffixes else "nothing"
         raise DataError(f"{folder}: holds no images; found {found}, looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     entries = _describe_files(relative_paths[: settings.max_images], masks)
-    return plan_entries(folder, entries, listed_in=None, step=settings.images_per_shard)
+    return plan_entries(folder, entries, settings, listed_in=None)
 
 
 def _list_images(folder: AnyPath) -> tuple[list[str], set[str]]:

@@ -2,14 +2,13 @@
 
 import contextlib
 import functools
+import math
 import mmap
 import os
-import shutil
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, Final
 
 import numpy as np
@@ -24,7 +23,9 @@ from components.source_plan import (
     SourceImage,
     SourcePlan,
     fingerprint_files,
+    folder_of_links,
     require_folder,
+    require_inside,
     row_ranges,
     rows_per_batch,
 )
@@ -32,6 +33,7 @@ from schema.features import TEST, TRAIN
 
 _STEMS: Final = {TRAIN: "train", TEST: "t10k"}
 _UNSIGNED_BYTE: Final = 0x08
+_CHUNK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,16 @@ class IdxShard:
 def plan_idx(folder: AnyPath, settings: DataSettings) -> SourcePlan:
     """The pairs that `folder` holds under MNIST's names: `train-*` is split `train`, `t10k-*` is split `test`.
 
-    Raises DataError where there is none, where one is malformed, and where labels and images differ in number.
+    Raises DataError where there is none, where one is malformed or a link to outside of `folder`, and where labels and
+    images differ in number.
     """
     require_folder(folder)
+    links_within = folder_of_links(folder, follow_links=settings.follow_links)
     shards: list[IdxShard] = []
     paths: list[AnyPath] = []
     for split, stem in _STEMS.items():
-        images_path = _find(folder, f"{stem}-images-idx3-ubyte", f"{stem}-images.idx3-ubyte")
-        labels_path = _find(folder, f"{stem}-labels-idx1-ubyte", f"{stem}-labels.idx1-ubyte")
+        images_path = _find(folder, links_within, f"{stem}-images-idx3-ubyte", f"{stem}-images.idx3-ubyte")
+        labels_path = _find(folder, links_within, f"{stem}-labels-idx1-ubyte", f"{stem}-labels.idx1-ubyte")
         if images_path is None:
             continue
         rows = _count_rows(images_path, labels_path)
@@ -95,10 +99,13 @@ def plan_idx(folder: AnyPath, settings: DataSettings) -> SourcePlan:
     return SourcePlan(tuple(shards), count, False, fingerprint_files(folder, (path.name for path in paths)))
 
 
-def _find(folder: AnyPath, *stems: str) -> AnyPath | None:
+def _find(folder: AnyPath, links_within: str | None, *stems: str) -> AnyPath | None:
+    """The first of these files that is there, by its name in `folder`, also where it is a link."""
     candidates = (folder / f"{stem}{suffix}" for stem in stems for suffix in ("", ".gz"))
     found = next((path for path in candidates if path.is_file()), None)
-    return found.resolve() if isinstance(found, Path) else found
+    if found:
+        require_inside(found, links_within)
+    return found
 
 
 def _count_rows(images_path: AnyPath, labels_path: AnyPath | None) -> int:
@@ -133,40 +140,49 @@ def _map_idx(path: str, dimensions: int, version: tuple[int, int]) -> _IdxFile:
     Such a file, or a remote one, is copied to a temporary file, so that memory does not depend on its size.
     """
     with as_path(path).open("rb") as file, contextlib.ExitStack() as stack:
+        is_gzip = file.read(2) == GZIP_MAGIC
+        file.seek(0)
+        read = functools.partial(_unzip, path, stack.enter_context(unzipped(file))) if is_gzip else file.read
+        header = read(4 + 4 * dimensions)
+        shape = _shape(path, header, dimensions)
         plain: BinaryIO = file
-        is_gzip = plain.read(2) == GZIP_MAGIC
-        plain.seek(0)
         if is_gzip or "://" in path:
-            source = stack.enter_context(unzipped(file)) if is_gzip else file
             plain = stack.enter_context(tempfile.TemporaryFile())
-            _copy(path, source, plain)
-        total_bytes = plain.seek(0, os.SEEK_END)
-        plain.seek(0)
-        header_bytes = 4 + 4 * dimensions
-        shape = _shape(path, plain.read(header_bytes), dimensions, total_bytes)
+            plain.write(header)
+            # One byte more than announced tells that it is too long; the rest may fill the disk (a gzip bomb).
+            _copy(read, plain, max_bytes=math.prod(shape) + 1)
+        _check_size(path, shape, following_bytes=plain.seek(0, os.SEEK_END) - len(header))
         mapping = mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ)
-        return _IdxFile(np.frombuffer(mapping, np.uint8, offset=header_bytes).reshape(shape), mapping)
+        return _IdxFile(np.frombuffer(mapping, np.uint8, offset=len(header)).reshape(shape), mapping)
 
 
-def _copy(path: str, source: BinaryIO, target: BinaryIO) -> None:
+def _unzip(path: str, source: BinaryIO, byte_count: int) -> bytes:
     try:
-        shutil.copyfileobj(source, target)
-        target.flush()
+        return source.read(byte_count)
     except (*DAMAGED, ValueError, struct.error) as error:
         raise DataError(f"{path}: is not a whole gzip file ({error}); download it again") from None
 
 
-def _shape(path: str, header: bytes, dimensions: int, total_bytes: int) -> tuple[int, ...]:
+def _copy(read: Callable[[int], bytes], target: BinaryIO, *, max_bytes: int) -> None:
+    while chunk := read(min(_CHUNK_BYTES, max_bytes)):
+        target.write(chunk)
+        max_bytes -= len(chunk)
+    target.flush()
+
+
+def _shape(path: str, header: bytes, dimensions: int) -> tuple[int, ...]:
     if len(header) < 4 + 4 * dimensions or header[:4] != bytes([0, 0, _UNSIGNED_BYTE, dimensions]):
         raise DataError(f"{path}: is not an IDX file of unsigned bytes in {dimensions} dimension(s)")
-    shape = struct.unpack(f">{dimensions}I", header[4:])
-    announced = f"its header announces {'x'.join(map(str, shape))}"
-    expected, actual = int(np.prod(shape, dtype=object)), total_bytes - len(header)
-    if actual != expected:
-        state = "truncated" if actual < expected else "too long"
-        raise DataError(
-            f"{path}: is {state}: {announced} = {expected:,} bytes, {actual:,} follow; download or export it again"
-        )
+    return struct.unpack(f">{dimensions}I", header[4:])
+
+
+def _check_size(path: str, shape: tuple[int, ...], *, following_bytes: int) -> None:
+    """`following_bytes`: how many follow the header, or, of a copy that was cut short, more than announced."""
+    expected = math.prod(shape)
+    announced = f"its header announces {'x'.join(map(str, shape))} = {expected:,} bytes"
+    if following_bytes > expected:
+        raise DataError(f"{path}: is too long: {announced}, more follow; download or export it again")
+    if following_bytes < expected:
+        raise DataError(f"{path}: is truncated: {announced}, {following_bytes:,} follow; download or export it again")
     if not expected:
         raise DataError(f"{path}: is empty: {announced}; download or export it again")
-    return shape

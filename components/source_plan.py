@@ -113,6 +113,25 @@ def _status(path: AnyPath) -> os.stat_result | ObjectStatus | None:
     return None
 
 
+LINKED_OUTSIDE: Final = "is a link to outside of the data folder; copy the file there, or set data.follow_links=true"
+
+
+def folder_of_links(folder: AnyPath, *, follow_links: bool) -> str | None:
+    """Where links may lead: `folder` with its own links resolved; None for anywhere. An object store has no links."""
+    return os.path.realpath(folder) if isinstance(folder, Path) and not follow_links else None
+
+
+def is_linked_outside(path: AnyPath, folder: str | None) -> bool:
+    """Whether `path`, its links resolved, lies outside of what `folder_of_links` gave; a link that loops does not."""
+    return folder is not None and os.path.commonpath([folder, os.path.realpath(str(path))]) != folder
+
+
+def require_inside(path: AnyPath, folder: str | None) -> None:
+    """Raises DataError where links lead `path` outside of what `folder_of_links` gave."""
+    if is_linked_outside(path, folder):
+        raise DataError(f"{path}: {LINKED_OUTSIDE}")
+
+
 def require_folder(folder: AnyPath) -> None:
     """Raises DataError unless `folder` is a folder that can be listed."""
     if not folder.exists():

@@ -26,6 +26,8 @@ from components.source_plan import (
     SourceImage,
     SourcePlan,
     fingerprint_files,
+    folder_of_links,
+    require_inside,
 )
 from schema import features
 from schema.features import EVAL
@@ -84,7 +86,7 @@ def plan_tfrecord(settings: DataSettings) -> SourcePlan:
     Raises DataError where there are none, and for a file that is truncated or no TFRecord file.
     """
     path = as_path(settings.path or "")
-    folder, relative_paths = _list_files(path)
+    folder, relative_paths = _list_files(path, settings)
     image_features = (settings.image_feature,) if settings.image_feature else _IMAGE_FEATURES
     label_features = (settings.label_feature,) if settings.label_feature else _LABEL_FEATURES
     shards: list[TfrecordShard] = []
@@ -101,8 +103,8 @@ def plan_tfrecord(settings: DataSettings) -> SourcePlan:
     return SourcePlan(tuple(shards), count, has_named_eval, fingerprint_files(folder, relative_paths))
 
 
-def _list_files(path: AnyPath) -> tuple[AnyPath, list[str]]:
-    """The folder, and the sorted paths of its TFRecord files relative to it."""
+def _list_files(path: AnyPath, settings: DataSettings) -> tuple[AnyPath, list[str]]:
+    """The folder, and the sorted paths of its TFRecord files relative to it; none is a link to outside of it."""
     if path.is_file():
         return path.parent, [path.name]
     if not path.is_dir():
@@ -114,6 +116,9 @@ def _list_files(path: AnyPath) -> tuple[AnyPath, list[str]]:
     relative_paths = sorted(filter(_is_record_file, found))
     if not relative_paths:
         raise DataError(f"{path}: holds no TFRecord files (names with 'tfrec', or ending in -00000-of-00001)")
+    links_within = folder_of_links(path, follow_links=settings.follow_links)
+    for relative_path in relative_paths:
+        require_inside(path / relative_path, links_within)
     return path, relative_paths
 
 

@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import http.server
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -15,9 +17,10 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves PACKED with ranges; `/short` ends half-way."""
+    """Serves PACKED with ranges; `/short` ends half-way, `/slow` waits there until `go_on` is set."""
 
     ranges: list[str] = []
+    go_on = threading.Event()
 
     def do_GET(self):  # noqa: N802 - the library's name
         asked = self.headers.get("Range")
@@ -27,7 +30,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = PACKED[start:]
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if self.path == "/short" else body)
+        half = len(body) // 2
+        self.wfile.write(body[:half])
+        if self.path == "/slow":
+            self.go_on.wait(30)
+        if self.path != "/short":
+            self.wfile.write(body[half:])
 
     def log_message(self, *_):
         pass
@@ -42,10 +50,14 @@ def server():
         running.shutdown()
 
 
+def names_in(folder):
+    return [path.name for path in folder.iterdir() if path.suffix != ".lock"]
+
+
 def test_a_whole_file_is_kept(server, tmp_path):
     fetch_file(f"{server}/file", tmp_path / "sub" / "file.gz", sha256=SHA256)
     assert (tmp_path / "sub" / "file.gz").read_bytes() == PACKED
-    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["file.gz"]
+    assert names_in(tmp_path / "sub") == ["file.gz"]
 
 
 def test_a_broken_download_continues(server, tmp_path):
@@ -58,9 +70,31 @@ def test_a_broken_download_continues(server, tmp_path):
 def test_wrong_content_is_discarded(server, tmp_path):
     with pytest.raises(DownloadError, match="does not match"):
         fetch_file(f"{server}/file", tmp_path / "file.gz", sha256="0" * 64)
-    assert not list(tmp_path.iterdir())
+    assert not names_in(tmp_path)
 
 
 def test_no_server_names_the_way_out(tmp_path):
     with pytest.raises(DownloadError, match=r"set data\.path"):
         fetch_file("http://127.0.0.1:9/file", tmp_path / "file.gz", sha256=SHA256)
+
+
+def test_a_second_download_of_a_file_waits_for_the_first(server, tmp_path, caplog):
+    caplog.set_level("INFO")
+    Handler.go_on.clear()
+    with ThreadPoolExecutor() as pool:
+        downloads = [pool.submit(fetch_file, f"{server}/slow", tmp_path / "file.gz", sha256=SHA256) for _ in range(2)]
+        try:
+            wait_until(lambda: Handler.ranges and "waiting for another process" in caplog.text)
+        finally:
+            Handler.go_on.set()
+    for download in downloads:
+        download.result()
+    assert Handler.ranges == [None]
+    assert (tmp_path / "file.gz").read_bytes() == PACKED
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

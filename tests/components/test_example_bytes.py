@@ -1,6 +1,7 @@
 """An example's bytes are those that protobuf itself writes."""
 
 import os
+import unicodedata
 
 import tensorflow as tf
 from hypothesis import given, settings
@@ -24,7 +25,7 @@ STORED = st.builds(
 IMAGES = st.builds(
     SourceImage,
     image_id=st.text(st.characters(codec="ascii"), max_size=300),
-    label=st.text(st.characters(codec="utf-8"), max_size=50) | st.just(os.fsdecode(b"not UTF-8: \xff")),
+    label=st.text(max_size=50) | st.just(os.fsdecode(b"not UTF-8: \xff")) | st.just("not Unicode: \ud800"),
     named_split=st.none(),
     is_anomaly=st.sampled_from([None, 0, 1]),
     stored=STORED,
@@ -36,7 +37,7 @@ def built_by_protobuf(image):
     values = {
         features.IMAGE: image.stored.encoded,
         features.IMAGE_ID: image.image_id.encode(),
-        features.LABEL: os.fsencode(image.label),
+        features.LABEL: "".join("\ufffd" if unicodedata.category(c) == "Cs" else c for c in image.label).encode(),
         features.MASK: image.mask,
         features.HEIGHT_PX: image.stored.height_px,
         features.WIDTH_PX: image.stored.width_px,

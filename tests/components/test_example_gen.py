@@ -1,6 +1,7 @@
 """ImageExampleGen as TFX runs it: images of every source become examples, and `test` holds nothing from elsewhere."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from tfx.types import standard_artifacts
 
 from components.example_gen import EXAMPLES_KEY, ImageExampleGenExecutor, read_counts
+from components.image_sources import DataError
 from components.settings import DataSettings
 
 RANDOM = np.random.default_rng(0)
@@ -26,9 +28,13 @@ def generate(folder, settings):
 
 
 def ids_of(folder):
+    return [image_id.decode() for image_id in values_of(folder, "image_id")]
+
+
+def values_of(folder, feature):
     paths = sorted(map(str, folder.glob("*")))
     examples = map(tf.train.Example.FromString, tf.data.TFRecordDataset(paths).as_numpy_iterator())
-    return [example.features.feature["image_id"].bytes_list.value[0].decode() for example in examples]
+    return [example.features.feature[feature].bytes_list.value[0] for example in examples]
 
 
 def numpy_source(folder):
@@ -114,3 +120,34 @@ def test_an_example_has_one_byte_form_whatever_the_worker(tmp_path):
     names = sorted(tf.train.Example.FromString(record).features.feature)
     positions = [record.index(bytes([len(name)]) + name.encode() + b"\x12") for name in names]
     assert positions == sorted(positions)
+
+
+def test_a_shard_in_which_no_image_is_accepted_leaves_the_others_alone(tmp_path):
+    for row in range(40):
+        write(tmp_path / "data" / f"{row:02d}.png", IMAGES[row])
+    (tmp_path / "data/zzz.png").write_bytes(b"not a picture")
+    settings = DataSettings(source="folder", path=str(tmp_path / "data"), images_per_shard=20)
+    splits, rejects = generate(tmp_path / "examples", settings)
+    assert sum(map(len, splits.values())) == 40
+    assert rejects == [{"image_id": "zzz.png", "reason": "not an image of a known format"}]
+
+
+def test_a_folder_in_which_no_image_can_be_read_is_told_so(tmp_path):
+    (tmp_path / "data").mkdir()
+    for row in range(6):
+        (tmp_path / "data" / f"{row}.png").touch()
+    with pytest.raises(DataError, match=r"6 of 6 images cannot be read, more than data\.max_reject_fraction"):
+        generate(tmp_path / "examples", DataSettings(source="folder", path=str(tmp_path / "data")))
+
+
+def test_labels_are_utf8_whatever_the_folders_are_called(tmp_path):
+    """TFMA accepts no others, and says so only after the training."""
+    for row in range(40):
+        write(tmp_path / "data" / os.fsdecode((b"\xff\xfe bad", "gut ü".encode())[row % 2]) / f"{row}.png", IMAGES[row])
+    generate(tmp_path / "examples", DataSettings(source="folder", path=str(tmp_path / "data")))
+    labels = {
+        label
+        for split in ("train", "eval", "test")
+        for label in values_of(tmp_path / f"examples/Split-{split}", "label")
+    }
+    assert {label.decode("utf-8") for label in labels} == {"\ufffd\ufffd bad", "gut ü"}

@@ -1,6 +1,7 @@
 """Whatever a file holds: its images, rejects, or a DataError, each of which names the file; never another exception."""
 
 import gzip
+import resource
 import struct
 
 import numpy as np
@@ -155,3 +156,25 @@ def test_an_array_of_any_shape_and_type_is_named(descr, shape, fortran_order, ve
     length = struct.pack("<H" if version == b"\1\0" else "<I", len(header))
     path.write_bytes(b"\x93NUMPY" + version + length + header + PIXELS.tobytes())
     check(path, given_settings)
+
+
+def test_a_gzip_bomb_is_unzipped_no_further_than_announced(tmp_path):
+    """It holds 32 MiB; the disk has room for 1 MiB."""
+    path, given_settings = gzipped_idx_file(tmp_path)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(2**25)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))  # Python ignores the signal: writing more is an error
+    try:
+        with pytest.raises(DataError, match=r"ubyte.gz: is too long: .* 3x4x5 = 60 bytes, more follow"):
+            plan_source(given_settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_gzip_file_of_the_right_length_with_a_wrong_checksum_is_named(tmp_path):
+    path, given_settings = gzipped_idx_file(tmp_path)
+    packed = bytearray(path.read_bytes())
+    packed[-8] ^= 1
+    path.write_bytes(packed)
+    with pytest.raises(DataError, match=r"ubyte.gz: is not a whole gzip file \(CRC"):
+        plan_source(given_settings)
