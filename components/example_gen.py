@@ -245,7 +245,11 @@ def _check_result(uri: str, settings: DataSettings) -> None:
     counts = read_counts(uri)
     rejected, duplicates = counts.pop("rejected"), counts.pop("duplicates")
     if duplicates:
-        _LOG.warning("%d images kept out of test: their pixels are in train or eval; see %s", duplicates, REJECTS_FILE)
+        _LOG.warning(
+            "%d images kept out of test: their pixels are in train or eval; see %s/%s",
+            *(duplicates, uri, REJECTS_FILE),
+            extra={"notice": True},
+        )
     total = rejected + sum(counts.values())
     if left_out := counts.pop(_LEFT_OUT):
         _LOG.info("%d anomalies named as training images left out, as data.training_anomalies says", left_out)
@@ -257,6 +261,10 @@ def _check_result(uri: str, settings: DataSettings) -> None:
         raise DataError(
             f"{rejected:,} of {total:,} images cannot be read, more than data.max_reject_fraction "
             f"{settings.max_reject_fraction:.0%}; mend or remove them, or raise the limit:\n{named}"
+        )
+    if rejected:
+        _LOG.warning(
+            "%d of %d images cannot be read; see %s/%s", *(rejected, total, uri, REJECTS_FILE), extra={"notice": True}
         )
     empty = [split for split in features.SPLITS if not counts[split]]
     if empty:

@@ -9,9 +9,7 @@ import numpy.typing as npt
 from PIL import ImageOps
 
 from components.png import encode_png
-from schema.image_bytes import MAX_PIXELS, UnreadableImageError, is_plain, opened, to_grey_or_rgb
-
-__all__ = ["MAX_PIXELS", "UnreadableImageError"]
+from schema.image_bytes import UnreadableImageError, is_plain, opened, to_grey_or_rgb
 
 _BLOCK = 1 << 16
 _BLACK_IS_ZERO = ("1", "L", "I", "I;16", "F", "RGB")

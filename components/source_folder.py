@@ -4,12 +4,13 @@ import functools
 import os
 import stat
 import urllib.parse
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NoReturn
 
-from components.image_files import StoredImage, UnreadableImageError, from_file_bytes, mask_from_file_bytes
+from components.image_files import StoredImage, from_file_bytes, mask_from_file_bytes
 from components.object_store import AnyPath, RemotePath, as_path
 from components.settings import DataSettings
 from components.source_plan import (
@@ -28,10 +29,12 @@ from components.source_plan import (
     row_ranges,
 )
 from schema.features import EVAL
+from schema.image_bytes import UnreadableImageError
 from schema.image_files import IMAGE_SUFFIXES
 
 MAX_FILE_BYTES: Final = 1 << 30
 """Larger files are rejected unread: 100 million pixels of 16-bit RGB need no more than 600 MB."""
+_SUFFIXES_NAMED: Final = 10
 _MVTEC_NORMAL: Final = "good"
 _MVTEC_MASKS: Final = "ground_truth"
 
@@ -112,28 +115,29 @@ def plan_folder(settings: DataSettings) -> SourcePlan:
     """The image files below data.path, by suffix. Raises DataError for a folder that is missing or without images."""
     folder = as_path(settings.path or "")
     require_folder(folder)
-    relative_paths, other_suffixes = _list_images(folder)
+    relative_paths, others = _list_images(folder)
+    passed_over = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(_SUFFIXES_NAMED))
     masks: frozenset[str] = frozenset()
     if (folder / _MVTEC_MASKS).is_dir():
         require_inside(folder / _MVTEC_MASKS, folder_of_links(folder, follow_links=settings.follow_links))
         masks = frozenset(_list_images(folder / _MVTEC_MASKS)[0])
     if not relative_paths:
-        found = f"only {', '.join(sorted(other_suffixes)[:10])} files" if other_suffixes else "nothing"
-        raise DataError(f"{folder}: holds no images; found {found}, looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError(f"{folder}: holds no images; found {passed_over or 'nothing'}, looked for {suffixes}")
     entries = _describe_files(relative_paths[: settings.max_images], masks)
-    return plan_entries(folder, entries, settings, listed_in=None)
+    return replace(plan_entries(folder, entries, settings, listed_in=None), passed_over=passed_over)
 
 
-def _list_images(folder: AnyPath) -> tuple[list[str], set[str]]:
-    """Sorted relative paths of the image files, and the suffixes of all others; linked folders are not entered."""
-    relative_paths, other_suffixes = [], set()
+def _list_images(folder: AnyPath) -> tuple[list[str], Counter[str]]:
+    """Sorted relative paths of the image files; how many others by suffix. Linked folders are not entered."""
+    relative_paths, others = [], Counter[str]()
     for path in _list_files(folder) if isinstance(folder, Path) else _list_objects(folder):
         suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - a million names
         if suffix in IMAGE_SUFFIXES:
             relative_paths.append(path)
         else:
-            other_suffixes.add(suffix or "extensionless")
-    return sorted(relative_paths), other_suffixes
+            others[suffix or "without suffix"] += 1
+    return sorted(relative_paths), others
 
 
 def _list_files(folder: Path) -> Iterator[str]:

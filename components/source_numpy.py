@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from components.image_files import MAX_PIXELS, StoredImage, from_pixels_of_many
+from components.image_files import StoredImage, from_pixels_of_many
 from components.object_store import AnyPath, as_path
 from components.settings import DataSettings
 from components.source_plan import (
@@ -34,6 +34,7 @@ from components.source_plan import (
     rows_per_batch,
 )
 from schema.features import EVAL, TEST, TRAIN
+from schema.image_bytes import MAX_PIXELS
 
 
 class _Names(NamedTuple):

@@ -56,6 +56,8 @@ class SourcePlan:
     has_named_eval: bool
     fingerprint: str
     """Changes when a file is added, removed or changed (name, size, modification time)."""
+    passed_over: str = ""
+    """Files that are no images by their suffix, such as `50 .heic, 1 .txt`."""
 
 
 BATCH_BYTES: Final = 1 << 20

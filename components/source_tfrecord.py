@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 import google_crc32c
 
 from components.gzip_streams import DAMAGED, GZIP_MAGIC, unzipped
-from components.image_files import StoredImage, UnreadableImageError, from_file_bytes, mask_from_file_bytes
+from components.image_files import StoredImage, from_file_bytes, mask_from_file_bytes
 from components.object_store import AnyPath, as_path
 from components.settings import DataSettings
 from components.source_plan import (
@@ -31,6 +31,7 @@ from components.source_plan import (
 )
 from schema import features
 from schema.features import EVAL
+from schema.image_bytes import UnreadableImageError
 
 _IMAGE_FEATURES: Final = ("image", "image/encoded")
 _LABEL_FEATURES: Final = ("label", "image/class/label")

@@ -44,6 +44,8 @@ def run(configuration: Configuration, *, as_json: bool) -> int:
             console = plain_console(stderr if as_json else stdout)
             log = folder / LOG_FILE
             console.print(f"{configuration.name}: {plan.image_count:,} images, log in {log}")
+            if plan.passed_over:
+                console.print(f"no images by their names, passed over: {plan.passed_over}")
             return _run(configuration, plan.fingerprint, folder, console, stdout if as_json else None)
     except Exception as error:  # outside of any component
         told = machines_fault(error, folder)

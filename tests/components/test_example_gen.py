@@ -122,7 +122,7 @@ def test_an_example_has_one_byte_form_whatever_the_worker(tmp_path):
     assert positions == sorted(positions)
 
 
-def test_a_shard_in_which_no_image_is_accepted_leaves_the_others_alone(tmp_path):
+def test_a_shard_in_which_no_image_is_accepted_leaves_the_others_alone(tmp_path, caplog):
     for row in range(40):
         write(tmp_path / "data" / f"{row:02d}.png", IMAGES[row])
     (tmp_path / "data/zzz.png").write_bytes(b"not a picture")
@@ -130,6 +130,8 @@ def test_a_shard_in_which_no_image_is_accepted_leaves_the_others_alone(tmp_path)
     splits, rejects = generate(tmp_path / "examples", settings)
     assert sum(map(len, splits.values())) == 40
     assert rejects == [{"image_id": "zzz.png", "reason": "not an image of a known format"}]
+    [told] = [record.getMessage() for record in caplog.records if hasattr(record, "notice")]
+    assert told == f"1 of 41 images cannot be read; see {tmp_path}/examples/rejects.jsonl"
 
 
 def test_a_folder_in_which_no_image_can_be_read_is_told_so(tmp_path):

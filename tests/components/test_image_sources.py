@@ -177,13 +177,22 @@ def test_features_have_a_meaning_only_in_tfrecords(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [([], "holds no images; found nothing"), (["notes.txt"], "holds no images; found only .txt files")],
+    [([], "holds no images; found nothing"), (["notes.txt"], "holds no images; found 1 .txt")],
 )
 def test_a_folder_without_images_says_what_it_holds(tmp_path, content, message):
     for name in content:
         (tmp_path / name).touch()
     with pytest.raises(DataError, match=message):
         plan_source(folder_settings(tmp_path))
+
+
+def test_files_that_are_passed_over_are_counted_by_suffix(tmp_path):
+    write_image(tmp_path / "a.png")
+    for name in ("b.HEIC", "deeper/c.heic", "notes.txt", "LICENSE", ".hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    plan = plan_source(folder_settings(tmp_path))
+    assert (plan.image_count, plan.passed_over) == (1, "2 .heic, 1 .txt, 1 without suffix")
 
 
 def test_a_missing_folder_is_named(tmp_path):
