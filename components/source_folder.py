@@ -116,7 +116,8 @@ def plan_folder(settings: DataSettings) -> SourcePlan:
     folder = as_path(settings.path or "")
     require_folder(folder)
     relative_paths, others = _list_images(folder)
-    passed_over = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(_SUFFIXES_NAMED))
+    most_frequent = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:_SUFFIXES_NAMED]
+    passed_over = ", ".join(f"{count:,} {suffix}" for suffix, count in most_frequent)
     masks: frozenset[str] = frozenset()
     if (folder / _MVTEC_MASKS).is_dir():
         require_inside(folder / _MVTEC_MASKS, folder_of_links(folder, follow_links=settings.follow_links))
