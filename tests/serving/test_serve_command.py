@@ -65,6 +65,41 @@ def test_score_asks_a_server_and_writes_overlays(images: Path, image_server: Ser
     assert sorted(path.name for path in overlays.iterdir()) == ["000000-a.png", "000001-b.png"]
 
 
+@pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
+def test_file_whose_name_is_no_text_is_scored_like_the_others(
+    image_server: ServerAddress, tmp_path: Path, normal_png: bytes, form: str
+) -> None:
+    """Its bytes are escaped, also where standard output is as strict as Python makes it."""
+    for name in (b"a.png", b"b\xff.png", b"c.png"):
+        (tmp_path / os.fsdecode(name)).write_bytes(normal_png)
+    program = "import sys; from pipeline.score_command import score; score(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path), "--server", image_server.rest_url, "--format", form],
+        env={**_environment(), "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [f"{name}.png" in done.stdout for name in ("a", "b\\udcff", "c")] == [True] * 3
+
+
+def test_overlays_of_files_with_long_names_are_written(
+    image_server: ServerAddress, tmp_path: Path, normal_png: bytes
+) -> None:
+    """Shortened to what a disk takes, counted in bytes, and still one each."""
+    folder, overlays = tmp_path / "images", tmp_path / "overlays"
+    folder.mkdir()
+    for name in ("x" * 249 + "1", "x" * 249 + "2", "ö" * 125):
+        (folder / f"{name}.png").write_bytes(normal_png)
+    arguments = [str(folder), "--server", image_server.rest_url, "--overlays", str(overlays)]
+    result = CliRunner().invoke(score, arguments)
+    assert (result.exit_code, result.exception) == (0, None)
+    names = sorted(path.name for path in overlays.iterdir())
+    assert names == [f"000000-{'x' * 200}.png", f"000001-{'x' * 200}.png", f"000002-{'ö' * 100}.png"]
+
+
 def test_scores_on_beam_are_those_of_this_process(images: Path, image_model: Path, tmp_path: Path) -> None:
     """Sharded JSON Lines hold the same lines, in any order."""
     output = tmp_path / "scores"
