@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.errors import ServingError, Status
+from serving.errors import ServingError, Status, sendable
 from serving.logs import log_event
 from serving.prediction import Predictor
 from serving.score_log import ScoreLog, read_calibration
@@ -168,7 +168,7 @@ class ModelHost:
                 raise FileNotFoundError(f"{folder.path} holds no SavedModel")
             served, replayed = self._load(folder)
         except Exception as error:  # TensorFlow's loader raises many kinds; none of them may stop the server
-            state = VersionState(folder.number, "END", 2, f"{type(error).__name__}: {error}")
+            state = VersionState(folder.number, "END", 2, sendable(f"{type(error).__name__}: {error}"))
             with self._lock:
                 self._broken[folder.number] = (seen, state)
             log_event("version_refused", version=folder.number, error=state.error_message)

@@ -1,11 +1,10 @@
 """Versions come, go and break while requests run; whoever asks gets a whole and right answer."""
 
 import itertools
-import json
+import os
 import shutil
 import threading
 import time
-import urllib.request
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from schema.artifacts import RECORD_FILE
+from serving.client import model_status
 from serving.errors import ServingError, Status
 from serving.model_host import ModelHost
 from serving.prediction import Request
@@ -144,14 +144,25 @@ def test_version_with_a_broken_record_is_refused_once_and_its_model_closed(
         _write_record(write_half_plus(base / ".2.partial", 2.0), '{"calibration": null}').rename(base / "2")
         _wait_for(lambda: "version_refused" in caplog.messages)
         time.sleep(0.5)  # ten polls
-        url = f"{address.rest_url}/v1/models/{NAME}"
-        states = json.loads(urllib.request.urlopen(url, timeout=10).read())["model_version_status"]
-    assert [(state["version"], state["state"]) for state in states] == [("2", "END"), ("1", "AVAILABLE")]
-    assert RECORD_FILE in states[0]["status"]["error_message"]
+        states = model_status(address.rest_url)
+    assert [(state.version, state.state) for state in states] == [(2, "END"), (1, "AVAILABLE")]
+    assert RECORD_FILE in states[0].error
     assert (caplog.messages.count("version_refused"), caplog.messages.count("poll_failed")) == (1, 0)
     (refused,) = sessions["2"]
     with pytest.raises(RuntimeError, match="closed Session"):
         refused.run([])
+
+
+def test_state_of_a_version_in_a_folder_whose_name_is_no_text_is_told(
+    tmp_path: Path, settings_for: Callable[..., ServerSettings]
+) -> None:
+    """By both protocols; the folder's bytes are escaped."""
+    base = tmp_path / os.fsdecode(b"models\xff")
+    (base / "1").mkdir(parents=True)
+    with running_server(settings_for(base)) as address:
+        for server in (address.rest_url, address.grpc_url):
+            (state,) = model_status(server)
+            assert "models\\udcff" in state.error
 
 
 def test_removing_the_newest_version_goes_back_to_the_one_before(
