@@ -72,7 +72,7 @@ class Rollback:
 
 
 def push(model: str, base: str, *, check: Check, keep: int | None = None) -> PushedVersion:
-    """Copy the SavedModel folder `model` below `base` as its newest version; keep `keep` of them (None: all).
+    """Copy the SavedModel folder `model` below `base` as its newest version; keep `keep` whole ones (None: all).
 
     `check` sees the model before any server can; whatever it raises is raised here, and nothing is left.
     Local folders are renamed into place, which is atomic. Object stores (`gs://`, `s3://`) have no such
@@ -83,8 +83,8 @@ def push(model: str, base: str, *, check: Check, keep: int | None = None) -> Pus
         raise ValueError(f"keep {keep}: at least the version that is pushed must stay")
     fileio.makedirs(base)
     pushed = _upload(model, base, check) if _is_remote(base) else _rename_into_place(model, Path(base), check)
-    for old in sorted(_versions(base), key=int, reverse=True)[keep:] if keep else []:
-        _remove_version(base, old)
+    if keep:
+        _remove_all_but_newest(base, keep)
     return pushed
 
 
@@ -166,12 +166,29 @@ def _taken(lock: int) -> bool:
     return True
 
 
+def _remove_all_but_newest(base: str, keep: int) -> None:
+    """Remove what is older than the newest `keep` whole versions, remnants of interrupted uploads included.
+
+    One without its saved_model.pb counts for nothing, and stays where it is newer: its upload may be at work.
+    """
+    names = sorted(_versions(base), key=int, reverse=True)
+    whole = [name for name in names if _is_whole(f"{base.rstrip('/')}/{name}")]
+    if len(whole) >= keep:
+        for old in names[names.index(whole[keep - 1]) + 1 :]:
+            _remove_version(base, old)
+
+
 def _remove_version(base: str, name: str) -> None:
-    """Remove an old version: out of the servers' sight first, then from the disk."""
+    """Remove an old version: out of the servers' sight first, then from the disk.
+
+    What is missing already is no error: an upload that was interrupted left it out, or another push removes it, too.
+    """
     logging.info("Removing version %s: newer ones are kept.", name)
     if _is_remote(base):
-        fileio.remove(f"{base.rstrip('/')}/{name}/{SAVED_MODEL_FILE}")
-        fileio.rmtree(f"{base.rstrip('/')}/{name}")
+        with contextlib.suppress(FileNotFoundError, fileio.NotFoundError):
+            fileio.remove(f"{base.rstrip('/')}/{name}/{SAVED_MODEL_FILE}")
+        with contextlib.suppress(FileNotFoundError, fileio.NotFoundError):
+            fileio.rmtree(f"{base.rstrip('/')}/{name}")
         return
     with _partial_folder(Path(base)) as out_of_sight, contextlib.suppress(FileNotFoundError):
         (Path(base) / name).rename(out_of_sight / name)
@@ -188,7 +205,7 @@ def versions(base: str) -> list[Version]:
     found = []
     for name in sorted(_versions(base), key=int, reverse=True) if fileio.exists(base) else []:
         path = f"{base.rstrip('/')}/{name}"
-        if fileio.exists(f"{path}/{SAVED_MODEL_FILE}"):
+        if _is_whole(path):
             digest = digest_of(path)
             found.append(Version(int(name), path, digest, digest in withdrawn_models))
     return found
@@ -257,6 +274,10 @@ def _withdraw(base: str, version: Version) -> None:
     at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     with fileio.open(f"{folder}/{version.digest}.json", "w") as file:
         file.write(json.dumps({"version": version.number, "at": at}))
+
+
+def _is_whole(version: str) -> bool:
+    return bool(fileio.exists(f"{version}/{SAVED_MODEL_FILE}"))
 
 
 def _versions(base: str) -> list[str]:

@@ -1,7 +1,9 @@
 """`autoencoder score`: is each of these images like those the model was trained on?"""
 
 import csv
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,6 +18,9 @@ from schema.signatures import DEFAULT_MODEL_NAME
 
 if TYPE_CHECKING:  # `--help` must not wait for what these import
     from serving.scoring import FileScore, Scorer
+
+MAX_STEM_BYTES = 200
+"""A file's name has at most 255 bytes on most disks, and an overlay's has a number and a suffix besides."""
 
 
 @click.command()
@@ -69,6 +74,8 @@ def score(
         sys.exit(_score_on_beam(images, model, output, [f"--runner={runner}", *beam_args]))
     if output is not None or beam_args:
         raise click.UsageError("--output and --beam-arg have a meaning only with --runner")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     from serving.errors import ServingError
     from serving.scoring import image_files, score_files
 
@@ -133,8 +140,15 @@ def _with_overlays(results: Iterable["FileScore"], folder: Path | None) -> Itera
     folder.mkdir(parents=True, exist_ok=True)
     for number, result in enumerate(results):
         if result.score is not None:
-            write_overlay(result.path, result.score, folder / f"{number:06d}-{result.path.stem}.png")
+            write_overlay(result.path, result.score, folder / f"{number:06d}-{_shortened(result.path.stem)}.png")
         yield result
+
+
+def _shortened(stem: str) -> str:
+    """Its beginning, as far as it leaves room in a file's name."""
+    while len(os.fsencode(stem)) > MAX_STEM_BYTES:
+        stem = stem[:-1]
+    return stem
 
 
 def _write_results(results: Iterable["FileScore"], form: str) -> int:

@@ -18,6 +18,8 @@ RUNS = Path("runs")
 REAL_SERVER = "tensorflow_model_server"
 MIB = 1024 * 1024
 LOOPBACK = "127.0.0.1"
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (the only one that TensorFlow Serving listens on)
+MAX_BODY_MB = 64
 
 
 @click.command()
@@ -39,7 +41,9 @@ LOOPBACK = "127.0.0.1"
     show_default=True,
     help="REST, metrics and the web page; 0: off.",
 )
-@click.option("--host", default=LOOPBACK, show_default=True, help="Address to listen on; 0.0.0.0 is every one.")
+@click.option(
+    "--host", default=LOOPBACK, show_default=True, help=f"Address to listen on; {EVERY_ADDRESS} is every one."
+)
 @click.option(
     "--rest_api_timeout_in_ms",
     type=click.IntRange(1),
@@ -66,7 +70,7 @@ LOOPBACK = "127.0.0.1"
     show_default=True,
     help="Replay the model's warm-up requests before it is served.",
 )
-@click.option("--max-body-mb", type=click.IntRange(1), default=64, show_default=True, help="Largest request.")
+@click.option("--max-body-mb", type=click.IntRange(1), default=MAX_BODY_MB, show_default=True, help="Largest request.")
 @click.option(
     "--record_scores",
     "--record-scores",
@@ -87,10 +91,16 @@ def serve(
 
     FOLDER is a run's folder or the folder that holds its versions; by default, that of the run below runs/
     that was pushed last. A new version is picked up while the server runs.
+
+    With --host 0.0.0.0, tensorflow_model_server is run instead where it is on PATH: it listens on every address,
+    and knows neither --record-scores nor --max-body-mb.
     """
     base = _base(folder, model_base_path)
     if not own and (program := shutil.which(REAL_SERVER)):
-        _become_real_server(program, base, host, flags)
+        obstacle = _obstacle_to_real_server(host, max_body_mb, record_scores)
+        if not obstacle:
+            _become_real_server(program, base, flags)
+        click.echo(f"{REAL_SERVER} is on PATH but {obstacle}", err=True)
     from serving.settings import ServerSettings
 
     try:
@@ -144,13 +154,22 @@ def _base(folder: Path | None, model_base_path: Path | None) -> Path:
         raise click.UsageError(str(error)) from None
 
 
-def _become_real_server(program: str, base: Path, host: str, flags: dict[str, Any]) -> None:
+def _obstacle_to_real_server(host: str, max_body_mb: int, record_scores: Path | None) -> str:
+    """What was asked for that TensorFlow Serving cannot do, and how to ask for it; empty where it can do it all."""
+    if host != EVERY_ADDRESS:
+        return f"listens on every address; to use it: --host {EVERY_ADDRESS}"
+    if record_scores is not None:
+        return "records no scores; to use it: leave --record-scores out"
+    if max_body_mb != MAX_BODY_MB:
+        return "limits no request's size; to use it: leave --max-body-mb out"
+    return ""
+
+
+def _become_real_server(program: str, base: Path, flags: dict[str, Any]) -> None:
     """Replace this process by TensorFlow Serving, whose flags ours are named after.
 
-    It has none for the address it listens on, and waits whole seconds between two looks for a version.
+    It waits whole seconds between two looks for a version.
     """
-    if host == LOOPBACK:
-        click.echo(f"{program} listens on every address of this machine; --own listens on {host} only", err=True)
     poll_wait_s = max(1, round(flags["file_system_poll_wait_seconds"]))
     given = {**flags, "model_base_path": base.resolve(), "file_system_poll_wait_seconds": poll_wait_s}
     values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}

@@ -17,17 +17,15 @@ from typing import Final
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-from serving.score_log import Calibration, ScoreCounts, count_scores
+from serving.score_log import Calibration, ScoreCounts, ScoresError, count_scores
+
+__all__ = ["ScoresError", "drift_of", "read_scores"]
 
 CONFIDENCE: Final = 0.99
 MIN_DISTANCE: Final = 0.1
 """Distributions this far apart: at some score, the shares of images below it differ by ten points."""
 MIN_EXCESS: Final = 2.0
 """Alarms this many times as often as the false-alarm rate."""
-
-
-class ScoresError(Exception):
-    """The recorded scores cannot be used; the message names the file and says why."""
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,20 @@ MAX_MESSAGE_CHARS = 1000
 """gRPC carries the message in a header of limited size, and part of it may quote what a stranger sent."""
 
 
+def sendable(text: str) -> str:
+    """The same text; halves of characters in it, which no protocol carries, are escaped as `\\ud800`.
+
+    They come from JSON that says them, and from names of files that are no text.
+    """
+    return text.encode(errors="backslashreplace").decode()
+
+
 class ServingError(Exception):
     """A request that is answered with `status` and `message` in place of a result."""
 
     def __init__(self, status: Status, message: str) -> None:
         self.status = status
+        message = sendable(message)
         self.message = message if len(message) <= MAX_MESSAGE_CHARS else f"{message[:MAX_MESSAGE_CHARS]}..."
         super().__init__(self.message)
 

@@ -224,8 +224,8 @@ def _base64_decoded(text: str) -> bytes:
 
 
 def _type_error(value: object, dtype: np.dtype[Any]) -> ServingError:
-    kinds = {bool: str(value), str: "String", dict: "Object", list: "Array", type(None): "Null"}
-    kind = kinds.get(type(value), "Number")
+    kinds = {str: "String", dict: "Object", list: "Array", type(None): "Null"}
+    kind = str(value) if isinstance(value, bool) else kinds.get(type(value), "Number")
     return invalid_argument(f"JSON Value: {_quoted(value)} Type: {kind} is not of expected type: {_name(dtype)}")
 
 
@@ -235,7 +235,10 @@ def _name(dtype: np.dtype[Any]) -> str:
 
 
 def _quoted(value: object) -> str:
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except RecursionError:  # orjson has read it: it goes deeper than Python's own writer
+        return "(nested too deeply to be shown)"
     return text if len(text) <= MAX_QUOTED_CHARS else f"{text[:MAX_QUOTED_CHARS]}..."
 
 

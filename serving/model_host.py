@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.errors import ServingError, Status
+from serving.errors import ServingError, Status, sendable
 from serving.logs import log_event
 from serving.prediction import Predictor
 from serving.score_log import ScoreLog, read_calibration
@@ -34,6 +34,7 @@ class ServedVersion:
     """A loaded version and how many requests are using it."""
 
     def __init__(self, folder: VersionFolder, predictor: Predictor) -> None:
+        """Raises ScoresError where the record of the model's calibration cannot be read."""
         self.number = folder.number
         self.folder = folder
         self.predictor = predictor
@@ -71,8 +72,9 @@ class ServedVersion:
 class ModelHost:
     """Serves the newest loadable version below `settings.model_base_path`.
 
-    A version that is empty, broken or fails its warm-up is remembered and left alone until its files change;
-    the one before it goes on serving. If every version folder disappears the loaded one goes on serving, too.
+    A version that is empty, broken, has a broken record or fails its warm-up is remembered and left alone
+    until its files change; the one before it goes on serving. If every version folder disappears the loaded
+    one goes on serving, too.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -164,21 +166,22 @@ class ModelHost:
         try:
             if not holds_saved_model(folder.path):
                 raise FileNotFoundError(f"{folder.path} holds no SavedModel")
-            predictor, replayed = self._load(folder)
+            served, replayed = self._load(folder)
         except Exception as error:  # TensorFlow's loader raises many kinds; none of them may stop the server
-            state = VersionState(folder.number, "END", 2, f"{type(error).__name__}: {error}")
+            state = VersionState(folder.number, "END", 2, sendable(f"{type(error).__name__}: {error}"))
             with self._lock:
                 self._broken[folder.number] = (seen, state)
             log_event("version_refused", version=folder.number, error=state.error_message)
             return False
-        self._swap_in(ServedVersion(folder, predictor))
+        self._swap_in(served)
         log_event("version_available", version=folder.number, warmup_requests=replayed)
         return True
 
-    def _load(self, folder: VersionFolder) -> tuple[Predictor, int]:
+    def _load(self, folder: VersionFolder) -> tuple[ServedVersion, int]:
         predictor = Predictor(folder.path, self.settings)
         try:
-            return predictor, replay_warmup(predictor, folder.path) if self.settings.enable_model_warmup else 0
+            served = ServedVersion(folder, predictor)
+            return served, replay_warmup(predictor, folder.path) if self.settings.enable_model_warmup else 0
         except BaseException:
             predictor.close()
             raise

@@ -11,6 +11,12 @@ import numpy as np
 from schema.artifacts import RECORD_FILE
 
 Array = np.ndarray[Any, Any]
+
+
+class ScoresError(Exception):
+    """Recorded scores, or the model's record of its own, cannot be used; the message names the file and says why."""
+
+
 EDGES: Final = 200
 """A difference between two distributions is seen to within half a percent."""
 
@@ -50,13 +56,20 @@ class ScoreCounts:
 
 
 def read_calibration(model: Path) -> Calibration | None:
-    """The calibration recorded in the SavedModel folder `model`; None where there is none, or none of its scores."""
+    """The calibration recorded in the SavedModel folder `model`; None where there is none, or none of its scores.
+
+    Raises ScoresError where the record is not one that this project writes.
+    """
     try:
         found = json.loads((model / RECORD_FILE).read_text(encoding="utf-8"))["calibration"]
         scores = tuple(float(score) for score in found["scores"])
-        return Calibration(scores, found["images"], found["threshold"], found["false_alarm_rate"]) if scores else None
+        rates = float(found["threshold"]), float(found["false_alarm_rate"])
+        return Calibration(scores, int(found["images"]), *rates) if scores else None
     except (FileNotFoundError, NotADirectoryError, KeyError):
         return None
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        told = f"{model / RECORD_FILE} is no record of a calibration; push the model anew ({error})"
+        raise ScoresError(told) from None
 
 
 def count_scores(scores: Array, calibration: Calibration) -> ScoreCounts:

@@ -85,7 +85,7 @@ def image_files(arguments: Iterable[str]) -> Iterator[Path]:
         if path.is_file():
             yield path
             continue
-        pattern = str(path / "**" / "*") if path.is_dir() else argument
+        pattern = str(Path(glob.escape(argument)) / "**" / "*") if path.is_dir() else argument
         found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 (Path.glob takes no absolute one)
         images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
         if not images:

@@ -144,9 +144,23 @@ def test_keep_leaves_the_newest_versions_and_what_is_no_version(exported: Path, 
     """Oldest first by number, not by name."""
     base = tmp_path / "serving"
     for name in ("9", "10", "00000011", "notes"):
-        (base / name).mkdir(parents=True)
+        _model(base / name, name)
     pushed = push(str(exported), str(base), check=_allow, keep=3)
     assert _names(base) == sorted(["notes", "10", "00000011", str(pushed.number)])
+
+
+def test_version_without_its_marker_file_does_not_count_as_kept(tmp_path: Path) -> None:
+    """A newer one may still be written and stays; one older than the versions that are kept is a remnant."""
+    for name in ("3", "7", "9", "11"):
+        (tmp_path / name).mkdir()
+    for name in ("6", "8", "10"):
+        _model(tmp_path / name, name)
+    push_destination._remove_all_but_newest(str(tmp_path), keep=4)
+    assert len(_names(tmp_path)) == 7
+    push_destination._remove_all_but_newest(str(tmp_path), keep=2)
+    assert _names(tmp_path) == ["10", "11", "8", "9"]
+    push_destination._remove_all_but_newest(str(tmp_path), keep=1)
+    assert _names(tmp_path) == ["10", "11"]
 
 
 def test_object_store_gets_the_marker_file_last(exported: Path, tmp_path: Path) -> None:

@@ -39,6 +39,16 @@ def test_an_artifact_travels_without_its_empty_folders(s3: arrow.S3FileSystem, t
     assert found == {"saved_model.pb", "variables", "variables/variables.index"}
 
 
+def test_what_an_interrupted_upload_left_is_removed_by_a_later_push(s3: arrow.S3FileSystem, tmp_path: Path) -> None:
+    destination = "s3://bucket/interrupted"
+    model = str(_model(tmp_path / "model"))
+    io_utils.copy_dir(model, f"{destination}/1")
+    fileio.remove(f"{destination}/1/saved_model.pb")
+    io_utils.copy_dir(model, f"{destination}/2")
+    kept = push(model, destination, check=lambda folder: None, keep=1)
+    assert fileio.listdir(destination) == [str(kept.number)]
+
+
 def test_a_push_is_rolled_back_listed_and_kept_from_coming_back(s3: arrow.S3FileSystem, tmp_path: Path) -> None:
     destination = "s3://bucket/rolled/back"
     for name in ("earlier", "later"):

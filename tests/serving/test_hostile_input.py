@@ -111,19 +111,42 @@ def test_any_bytes_are_refused(image_server: ServerAddress, body: bytes) -> None
     _assert_answered_or_refused(*_post(image_server, body))
 
 
+DEEP = b"[" * 1000 + b"]" * 1000
+"""As deep as the parser goes, and deeper than Python's own writer."""
+
+
 @pytest.mark.parametrize(
     "body",
     [
         b'{"instances":' + b"[" * 200_000,
         b'{"instances":' + b"[" * 500 + b"]" * 500 + b"}",
+        DEEP,
+        b'{"instances": [], "signature_name":' + DEEP + b"}",
+        b'{"instances": [{"x":' + DEEP + b"}]}",
+        b'{"signature_name": "pixels", "inputs": {"image": [{"x": 1, "y":' + DEEP + b"}]}}",
         b'{"inputs": {"image": ' + b"[" * 40 + b"1" + b"]" * 40 + b'}, "signature_name": "pixels"}',
         b'{"instances": [' + b"9" * 10_000 + b"]}",
         b'{"signature_name": "pixels", "instances": [1e999]}',
         b'{"signature_name": "decode", "instances": [[-1e308]]}',
         b'{"instances": ["\\ud800"]}',
+        b'{"signature_name": "\\ud800", "instances": []}',
         b"\xff\xfe{\x00}\x00",
     ],
-    ids=["unclosed", "deep", "rank 40", "digits", "huge", "lossy", "surrogate", "utf-16"],
+    ids=[
+        "unclosed",
+        "deep",
+        "deeper",
+        "deep name",
+        "deep element",
+        "deep value",
+        "rank 40",
+        "digits",
+        "huge",
+        "lossy",
+        "surrogate",
+        "surrogate as a name",
+        "utf-16",
+    ],
 )
 def test_known_tricks_are_refused(image_server: ServerAddress, body: bytes) -> None:
     """Depth, size, and encodings that trip parsers."""

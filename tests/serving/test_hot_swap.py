@@ -1,6 +1,7 @@
 """Versions come, go and break while requests run; whoever asks gets a whole and right answer."""
 
 import itertools
+import os
 import shutil
 import threading
 import time
@@ -11,10 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from schema.artifacts import RECORD_FILE
+from serving.client import model_status
 from serving.errors import ServingError, Status
 from serving.model_host import ModelHost
 from serving.prediction import Request
+from serving.server import running_server
 from serving.settings import ServerSettings
 
 NAME = "autoencoder"
@@ -76,7 +81,17 @@ def test_names_that_are_no_numbers_are_not_versions(
         assert _ask(host)[0] == 1
 
 
-@pytest.mark.parametrize("damage", ["empty", "corrupt", "truncated variables", "bad warm-up"])
+BAD_RECORDS = {"no calibration in the record": '{"calibration": null}', "truncated record": '{"calibration": {"sco'}
+
+
+def _write_record(version: Path, text: str) -> Path:
+    record = version / RECORD_FILE
+    record.parent.mkdir(exist_ok=True)
+    record.write_text(text)
+    return version
+
+
+@pytest.mark.parametrize("damage", ["empty", "corrupt", "truncated variables", "bad warm-up", *BAD_RECORDS])
 def test_broken_newer_version_leaves_the_older_serving(
     base: Path,
     write_half_plus: Write,
@@ -97,6 +112,8 @@ def test_broken_newer_version_leaves_the_older_serving(
             path.write_bytes(b"")
     if damage == "bad warm-up":
         write_warmup(broken, [b"x"], signature_name="none")
+    if damage in BAD_RECORDS:
+        _write_record(broken, BAD_RECORDS[damage])
     with _started(settings_for(base)) as host:
         assert _ask(host) == (1, 2.0)
         refused, available = host.states(NAME, None)
@@ -105,6 +122,47 @@ def test_broken_newer_version_leaves_the_older_serving(
         shutil.rmtree(broken)
         _push(write_half_plus, base, "2", 2.0)
         _wait_for(lambda: _ask(host) == (2, 3.0))
+
+
+def test_version_with_a_broken_record_is_refused_once_and_its_model_closed(
+    base: Path,
+    write_half_plus: Write,
+    settings_for: Callable[..., ServerSettings],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A server that runs goes on with the version before, and does not load the other again at every poll."""
+    loader, sessions = tf.compat.v1.saved_model.loader, {}
+    load = loader.load
+
+    def watched_load(session: tf.compat.v1.Session, tags: list[str], folder: str) -> object:
+        sessions.setdefault(Path(folder).name, []).append(session)
+        return load(session, tags, folder)
+
+    monkeypatch.setattr(loader, "load", watched_load)
+    with caplog.at_level("INFO", logger="serving"), running_server(settings_for(base)) as address:
+        _write_record(write_half_plus(base / ".2.partial", 2.0), '{"calibration": null}').rename(base / "2")
+        _wait_for(lambda: "version_refused" in caplog.messages)
+        time.sleep(0.5)  # ten polls
+        states = model_status(address.rest_url)
+    assert [(state.version, state.state) for state in states] == [(2, "END"), (1, "AVAILABLE")]
+    assert RECORD_FILE in states[0].error
+    assert (caplog.messages.count("version_refused"), caplog.messages.count("poll_failed")) == (1, 0)
+    (refused,) = sessions["2"]
+    with pytest.raises(RuntimeError, match="closed Session"):
+        refused.run([])
+
+
+def test_state_of_a_version_in_a_folder_whose_name_is_no_text_is_told(
+    tmp_path: Path, settings_for: Callable[..., ServerSettings]
+) -> None:
+    """By both protocols; the folder's bytes are escaped."""
+    base = tmp_path / os.fsdecode(b"models\xff")
+    (base / "1").mkdir(parents=True)
+    with running_server(settings_for(base)) as address:
+        for server in (address.rest_url, address.grpc_url):
+            (state,) = model_status(server)
+            assert "models\\udcff" in state.error
 
 
 def test_removing_the_newest_version_goes_back_to_the_one_before(

@@ -126,6 +126,15 @@ def test_command_says_it_in_a_sentence_and_by_its_exit_status(model: Path, tmp_p
     assert (code, "another model's" in text) == (FAILED, True)
 
 
+def test_command_refuses_a_model_whose_record_is_broken(model: Path, tmp_path: Path) -> None:
+    """By the record's name, without a traceback."""
+    scores = _jsonl(tmp_path / "same.jsonl", 1.0, _calibration().threshold)
+    for text in ("null", '{"calibration": null}', '{"calibration": {"scores": ["x"]}}', '{"calibration": {"sco'):
+        (model / RECORD_FILE).write_text(text)
+        result = CliRunner().invoke(drift, [str(scores), "--model", str(model.parent)])
+        assert (result.exit_code, str(model / RECORD_FILE) in result.output) == (FAILED, True)
+
+
 def test_server_records_scores_that_drift_reads(
     image_model: Path,
     settings_for: Callable[..., ServerSettings],

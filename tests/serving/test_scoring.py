@@ -89,6 +89,18 @@ def test_images_are_found_by_file_folder_and_pattern(files: list[Path], tmp_path
         list(image_files([str(tmp_path / "nowhere")]))
 
 
+def test_folder_is_not_taken_for_a_pattern(normal_png: bytes, tmp_path: Path) -> None:
+    """`lot[1]` is the folder of that name, not `lot1` beside it, whatever follows the name."""
+    for name in ("lot[1]", "lot1", "lot*"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / "a.png").write_bytes(normal_png)
+    for name in ("lot[1]", "lot[1]/", "lot*"):
+        assert list(image_files([f"{tmp_path}/{name}"])) == [tmp_path / name / "deep" / "a.png"]
+    (tmp_path / "lot[1]" / "deep" / "a.png").unlink()
+    with pytest.raises(FileNotFoundError, match="no image is found by it"):
+        list(image_files([f"{tmp_path}/lot[1]"]))
+
+
 def test_heat_runs_from_black_to_white() -> None:
     """Relative to the largest error of the image."""
     colours = heat_colours(np.array([[0.0, 0.25], [1.0, 4.0]]))

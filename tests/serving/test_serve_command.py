@@ -65,6 +65,41 @@ def test_score_asks_a_server_and_writes_overlays(images: Path, image_server: Ser
     assert sorted(path.name for path in overlays.iterdir()) == ["000000-a.png", "000001-b.png"]
 
 
+@pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
+def test_file_whose_name_is_no_text_is_scored_like_the_others(
+    image_server: ServerAddress, tmp_path: Path, normal_png: bytes, form: str
+) -> None:
+    """Its bytes are escaped, also where standard output is as strict as Python makes it."""
+    for name in (b"a.png", b"b\xff.png", b"c.png"):
+        (tmp_path / os.fsdecode(name)).write_bytes(normal_png)
+    program = "import sys; from pipeline.score_command import score; score(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path), "--server", image_server.rest_url, "--format", form],
+        env={**_environment(), "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [f"{name}.png" in done.stdout for name in ("a", "b\\udcff", "c")] == [True] * 3
+
+
+def test_overlays_of_files_with_long_names_are_written(
+    image_server: ServerAddress, tmp_path: Path, normal_png: bytes
+) -> None:
+    """Shortened to what a disk takes, counted in bytes, and still one each."""
+    folder, overlays = tmp_path / "images", tmp_path / "overlays"
+    folder.mkdir()
+    for name in ("x" * 249 + "1", "x" * 249 + "2", "ö" * 125):
+        (folder / f"{name}.png").write_bytes(normal_png)
+    arguments = [str(folder), "--server", image_server.rest_url, "--overlays", str(overlays)]
+    result = CliRunner().invoke(score, arguments)
+    assert (result.exit_code, result.exception) == (0, None)
+    names = sorted(path.name for path in overlays.iterdir())
+    assert names == [f"000000-{'x' * 200}.png", f"000001-{'x' * 200}.png", f"000002-{'ö' * 100}.png"]
+
+
 def test_scores_on_beam_are_those_of_this_process(images: Path, image_model: Path, tmp_path: Path) -> None:
     """Sharded JSON Lines hold the same lines, in any order."""
     output = tmp_path / "scores"
@@ -145,23 +180,51 @@ def test_serve_runs_until_told_to_stop(image_model: Path, normal_png: bytes) -> 
         model_status(url)
 
 
-def test_real_server_on_path_is_run_instead(image_model: Path, tmp_path: Path) -> None:
-    """With TensorFlow Serving's own flags, and a word about the addresses it listens on."""
-    program = tmp_path / "tensorflow_model_server"
+def _serve_beside_real_server(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`autoencoder serve` where a program that prints its arguments is TensorFlow Serving."""
+    program = folder / "tensorflow_model_server"
     program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     program.chmod(0o755)
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys; from pipeline.serve_command import serve; serve(sys.argv[1:])"]
-        + [str(image_model), "--port", "9000"],
-        env={**_environment(), "PATH": f"{tmp_path}:/usr/bin:/bin"},
+    return subprocess.run(
+        [sys.executable, "-c", "import sys; from pipeline.serve_command import serve; serve(sys.argv[1:])", *arguments],
+        env={**_environment(), "PATH": f"{folder}:/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
+        timeout=60,
     )
-    assert "--port=9000" in done.stdout.splitlines()
-    assert f"--model_base_path={image_model}" in done.stdout.splitlines()
-    assert "--enable_batching=true" in done.stdout.splitlines()
-    assert "every address" in done.stderr
+
+
+def test_real_server_on_path_is_run_where_every_address_is_asked_for(image_model: Path, tmp_path: Path) -> None:
+    """With TensorFlow Serving's own flags."""
+    ran = _serve_beside_real_server(tmp_path, str(image_model), "--port", "9000", "--host", "0.0.0.0")
+    given = set(ran.stdout.splitlines())
+    assert {"--port=9000", f"--model_base_path={image_model}", "--enable_batching=true"} <= given
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "listens on every address; to use it: --host 0.0.0.0"),
+        (["--host", "127.0.0.1"], "listens on every address"),
+        (["--host", "::1"], "listens on every address"),
+        (["--host", "0.0.0.0", "--record-scores", "scores"], "leave --record-scores out"),
+        (["--host", "0.0.0.0", "--max-body-mb", "1"], "leave --max-body-mb out"),
+        (["--host", "0.0.0.0", "--own"], ""),
+    ],
+    ids=["default", "127.0.0.1", "::1", "record-scores", "max-body-mb", "own"],
+)
+def test_real_server_is_not_run_where_it_cannot_do_what_is_asked(
+    tmp_path: Path, arguments: list[str], told: str
+) -> None:
+    """Ours is, after a line that says why; here it ends at once, as it takes no name with a slash."""
+    (tmp_path / "1").mkdir()
+    ran = _serve_beside_real_server(tmp_path, str(tmp_path), "--model_name", "a/b", *arguments)
+    assert ran.stdout == ""
+    assert "must not be empty or hold '/'" in ran.stderr
+    assert told in ran.stderr
+    assert ("is on PATH but" in ran.stderr) == bool(told)
 
 
 def _environment() -> dict[str, str]:
