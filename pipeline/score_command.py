@@ -113,9 +113,9 @@ def _scorer(model: Path | None, server: str | None, model_name: str, *, with_map
     from serving.scoring import local_scorer, server_scorer
     from serving.versions import newest_base_folder, saved_model_folder
 
+    quieten_tensorflow()
     if server is not None:
         return server_scorer(server, model_name=model_name, with_maps=with_maps)
-    quieten_tensorflow()
     return local_scorer(saved_model_folder(model or newest_base_folder(RUNS)), with_maps=with_maps)
 
 

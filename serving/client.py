@@ -8,12 +8,13 @@
 
 A server's address is `http://host:8501` or `https://…` for REST, `grpc://host:8500` or `grpcs://…` for gRPC.
 Every failure is a `serving.errors.ServingError`: UNAVAILABLE where the server cannot be reached. REST needs
-nothing but the standard library; gRPC imports TensorFlow for its protocol buffers.
+no TensorFlow; gRPC imports TensorFlow for its protocol buffers.
 """
 
 import base64
 import http.client
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -25,6 +26,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from schema import signatures
+from schema.image_bytes import UnreadableImageError, as_viewed
 from schema.signatures import DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
 from serving.errors import ServingError, Status
 
@@ -44,6 +46,8 @@ class Score:
     score: float
     threshold: float
     is_anomaly: bool
+    p_value: float = math.nan
+    """Of a normal image's scoring as high; NaN of a model that gives none."""
     reconstruction: Array | None = field(default=None, compare=False, repr=False)
     error_map: Array | None = field(default=None, compare=False, repr=False)
 
@@ -65,10 +69,13 @@ def score_images(
     with_maps: bool = False,
     timeout_s: float = 30.0,
 ) -> list[Score]:
-    """The scores of encoded images, as bytes or as paths of files to read, in one request, in order."""
+    """The scores of encoded images, as bytes or as paths of files to read, in one request, in order.
+
+    Files of every kind that ingestion takes are sent as it would store them, which any server's model can decode.
+    """
     if not images:
         return []
-    files = [image.read_bytes() if isinstance(image, Path) else image for image in images]
+    files = [_as_stored(image.read_bytes() if isinstance(image, Path) else image) for image in images]
     door = signatures.RECONSTRUCT_SIGNATURE if with_maps else signatures.SCORE_SIGNATURE
     ask = _ask_by_grpc if _is_grpc(server) else _ask_by_rest
     return scores_from_columns(ask(server, model_name, door, files, timeout_s))
@@ -108,6 +115,7 @@ def wait_until_ready(
 
 def scores_from_columns(columns: Mapping[str, Any]) -> list[Score]:
     """One Score per image from a door's outputs by name, each with the images along its first dimension."""
+    p_values = columns.get(signatures.P_VALUE, [math.nan] * len(columns[signatures.ERROR]))
     maps = [columns.get(name) for name in (signatures.RECONSTRUCTION, signatures.ERROR_MAP)]
     reconstructions, error_maps = ([None] * len(columns[signatures.ERROR]) if m is None else m for m in maps)
     return [
@@ -116,11 +124,20 @@ def scores_from_columns(columns: Mapping[str, Any]) -> list[Score]:
             score=float(columns[signatures.SCORE][i]),
             threshold=float(columns[signatures.THRESHOLD][i]),
             is_anomaly=bool(columns[signatures.IS_ANOMALY][i]),
+            p_value=float(p_values[i]),
             reconstruction=None if reconstructions[i] is None else np.asarray(reconstructions[i], np.float32),
             error_map=None if error_maps[i] is None else np.asarray(error_maps[i], np.float32),
         )
         for i in range(len(columns[signatures.ERROR]))
     ]
+
+
+def _as_stored(content: bytes) -> bytes:
+    """As ingestion stores it; what is no image as it is, for the server to refuse."""
+    try:
+        return as_viewed(content)
+    except UnreadableImageError:
+        return content
 
 
 def _is_grpc(server: str) -> bool:

@@ -1,4 +1,4 @@
-"""A look at encoded images before they are decoded: how many pixels does each claim to be?"""
+"""Encoded images before the model's graph decodes them: how many pixels does each claim, and what does it show?"""
 
 import io
 import struct
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image, UnidentifiedImageError
 
+from schema.image_bytes import UnreadableImageError, as_viewed
 from serving.errors import invalid_argument
 
 Image.init()
@@ -34,6 +35,17 @@ def refuse_unfit_images(name: str, images: Sequence[bytes], *, max_image_pixels:
             f"{name}: the images claim {total_px} pixels together; "
             f"at most {max_request_pixels} are accepted in one request"
         )
+
+
+def all_as_viewed(name: str, images: Sequence[bytes]) -> list[bytes]:
+    """Each as ingestion stored those that the model learnt from; INVALID_ARGUMENT naming the first that is no image."""
+    converted = []
+    for index, data in enumerate(images):
+        try:
+            converted.append(as_viewed(data))
+        except UnreadableImageError as error:
+            raise invalid_argument(f"{name}[{index}]: {error}") from None
+    return converted
 
 
 def _claimed_pixels(name: str, index: int, data: bytes) -> int:

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from schema.signatures import IMAGE_BYTES, SCORE_SIGNATURE
 from serving.batching import Batcher
 from serving.errors import ServingError, Status
-from serving.images import refuse_unfit_images
+from serving.images import all_as_viewed, refuse_unfit_images
 from serving.loaded_model import (
     Arrays,
     LoadedModel,
@@ -53,12 +55,15 @@ class Predictor:
         outputs = checked_outputs(signature, request.output_filter)
         inputs = checked_inputs(signature, request.inputs)
         if IMAGE_BYTES in inputs:
+            images = inputs[IMAGE_BYTES].ravel().tolist()
             refuse_unfit_images(
                 IMAGE_BYTES,
-                inputs[IMAGE_BYTES].ravel().tolist(),
+                images,
                 max_image_pixels=self._settings.max_image_pixels,
                 max_request_pixels=self._settings.max_request_pixels,
             )
+            viewed = np.array(all_as_viewed(IMAGE_BYTES, images), dtype=object)
+            inputs = {**inputs, IMAGE_BYTES: viewed.reshape(inputs[IMAGE_BYTES].shape)}
         try:
             return self._run(signature, inputs, outputs)
         except ServingError as error:

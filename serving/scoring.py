@@ -30,16 +30,17 @@ class FileScore:
     problem: str = ""
 
 
-ROW_COLUMNS: Final = ("path", "verdict", "score", "threshold", "error", "problem")
+ROW_COLUMNS: Final = ("path", "verdict", "score", "threshold", "p_value", "error", "problem")
 
 
 def row_of(result: FileScore) -> dict[str, str | float | None]:
     """A file's result by ROW_COLUMNS; the verdict is normal, anomaly or failed, and what is no number is None."""
     if result.score is None:
-        values: list[str | float | None] = ["failed", None, None, None]
+        values: list[str | float | None] = ["failed", None, None, None, None]
     else:
-        numbers = (result.score.score, result.score.threshold, result.score.error)
-        verdict = "anomaly" if result.score.is_anomaly else "normal"
+        score = result.score
+        numbers = (score.score, score.threshold, score.p_value, score.error)
+        verdict = "anomaly" if score.is_anomaly else "normal"
         values = [verdict, *(value if math.isfinite(value) else None for value in numbers)]
     return dict(zip(ROW_COLUMNS, (str(result.path), *values, result.problem), strict=True))
 

@@ -3,15 +3,19 @@
 import base64
 import contextlib
 import http.client
+import io
 import json
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from serving.client import Score, VersionStatus, model_status, score_images, wait_until_ready
 from serving.errors import ServingError, Status
@@ -34,6 +38,30 @@ def test_bytes_and_paths_are_scored_in_order(
     assert anomalous == Score(0.25, 0.25, pytest.approx(0.05), True)
     assert (normal.error, normal.is_anomaly) == (pytest.approx(0, abs=1e-9), False)
     assert score_images([], server=server) == []
+
+
+def _stored_as(kind: str, image: Image.Image, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_what_an_image_shows_is_scored_however_it_is_stored(server: str, image_server: ServerAddress) -> None:
+    """Half black, half white to a viewer: an error of a quarter. What lies below one's transparency is all black."""
+    halves = Image.new("RGB", (16, 16), "white")
+    halves.paste("black", (0, 0, 8, 16))
+    alpha = halves.convert("L").point(lambda value: 255 - value)
+    see_through = _stored_as("PNG", Image.merge("LA", [Image.new("L", (16, 16)), alpha]))
+    others = [_stored_as(kind, halves) for kind in ("TIFF", "WEBP", "GIF")]
+    printed = _stored_as("JPEG", halves.convert("CMYK"))
+    images = [see_through, *others, printed]
+    assert [score.error for score in score_images(images, server=server)] == [pytest.approx(0.25, abs=0.01)] * 5
+    encoded = [{"b64": base64.b64encode(image).decode()} for image in images]
+    with urllib.request.urlopen(  # as from a browser or by curl, without our client
+        f"{image_server.rest_url}/v1/models/autoencoder:predict", json.dumps({"instances": encoded}).encode()
+    ) as response:
+        predictions = json.load(response)["predictions"]
+    assert [each["error"] for each in predictions] == [pytest.approx(0.25, abs=0.01)] * 5
 
 
 def test_maps_come_when_asked_for(server: str, anomalous_png: bytes) -> None:

@@ -39,6 +39,7 @@ def test_score_writes_one_json_object_a_line(images: Path, image_model: Path) ->
         "verdict": "anomaly",
         "score": 0.25,
         "threshold": pytest.approx(0.05),
+        "p_value": None,  # which this model does not give
         "error": 0.25,
         "problem": "",
     }
@@ -60,7 +61,7 @@ def test_score_asks_a_server_and_writes_overlays(images: Path, image_server: Ser
     result = CliRunner().invoke(score, arguments)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0] == "path,verdict,score,threshold,error,problem"
+    assert lines[0] == "path,verdict,score,threshold,p_value,error,problem"
     assert lines[2].startswith(f"{images / 'b.png'},anomaly,0.25,0.05")
     assert sorted(path.name for path in overlays.iterdir()) == ["000000-a.png", "000001-b.png"]
 
