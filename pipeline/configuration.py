@@ -15,6 +15,7 @@ from pipeline.metadata_store import MetadataSettings
 from trainer.settings import CalibrationSettings, ImageSettings, TrainerSettings
 from trainer.tuner_settings import TunerSettings
 
+_WHERE_CONFIGURATIONS_ARE = "; name your own (autoencoder run my.yaml): ready ones are in configs/ of the sources"
 _SECRET = re.compile(r"[\w+.-]+://[^/@\s]*:[^/@\s]*@|--\w*(secret|password|passwd|token)\w*(=|$)", re.IGNORECASE)
 
 
@@ -155,7 +156,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        hint = f"; did you mean {path.parent / near[0]}?" if near else _WHERE_CONFIGURATIONS_ARE
         raise ConfigurationError(f"{path}: no such configuration file{hint}") from None
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None

@@ -52,6 +52,8 @@ def _claimed_pixels(name: str, index: int, data: bytes) -> int:
     if data.startswith(_PNG_START):  # the most frequent kind, and the easiest: no need of Pillow
         width, height = struct.unpack_from(">II", data.ljust(24, b"\0"), len(_PNG_START))
         return int(width * height)
+    if data.startswith(b"GIF8") and not gif_pixels(data):  # Pillow would look for one byte by byte
+        raise invalid_argument(f"{name}[{index}]: the image's header cannot be read (a GIF without an image)")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
@@ -83,7 +85,7 @@ def gif_pixels(data: bytes) -> int:
             position = _after_blocks(data, position + 9 + _colour_table_bytes(descriptor[8:9]) + 1)
         elif kind == 0x21:  # an extension: label, blocks
             position = _after_blocks(data, position + 1)
-        elif kind == 0x3B:
+        else:  # the trailer, or what no decoder reads on from
             break
     return pixels
 

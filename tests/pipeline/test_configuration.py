@@ -84,6 +84,11 @@ def test_a_missing_file_suggests_a_near_one():
         load_configuration(REPOSITORY / "configs" / "mnist-dens.yaml")
 
 
+def test_a_missing_file_that_resembles_none_is_told_where_there_are_some(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"digits\.yaml: no such configuration file; name your own .*configs/"):
+        load_configuration(tmp_path / "configs" / "digits.yaml")
+
+
 def test_a_malformed_override_is_quoted(tmp_path):
     with pytest.raises(ConfigurationError, match="--set epochs: must look like"):
         load(tmp_path, "", "epochs")

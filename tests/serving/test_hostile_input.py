@@ -214,6 +214,13 @@ def _gif(sizes: list[tuple[int, int]]) -> bytes:
     return bytes(data)
 
 
+def test_a_gif_of_zeros_is_refused_without_reading_on() -> None:
+    """Pillow looks for an image in it byte by byte: what follows the header is never looked at."""
+    zeros = b"GIF89a" + struct.pack("<HH", 8, 8) + bytes(2**20)
+    with pytest.raises(ServingError, match=r"image_bytes\[0\]: .*a GIF without an image"):
+        refuse_unfit_images("image_bytes", [zeros], max_image_pixels=10**6, max_request_pixels=10**9)
+
+
 def test_every_frame_of_a_gif_counts() -> None:
     """Also one that is larger than the canvas, and only as far as there is data."""
     data = _gif([(8, 8), (60_000, 60_000), (10, 20)])
