@@ -11,6 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS: Final = 100_000_000
 """Larger images are rejected unread: a small file can claim to be huge (a decompression bomb)."""
+FORMATS: Final = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
+"""Those that are read: Pillow knows dozens of others, some of which it hands to other programs."""
 _DECODABLE_IN_GRAPH = {("PNG", "L"), ("PNG", "RGB"), ("JPEG", "L"), ("JPEG", "RGB")}
 _EXIF_ORIENTATION = 0x0112
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -55,7 +57,7 @@ def opened(content: bytes) -> Iterator[Image.Image]:
     if not content:
         raise UnreadableImageError("empty file")
     try:
-        image = Image.open(io.BytesIO(content))
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise UnreadableImageError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
         yield image

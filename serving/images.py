@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 from PIL import Image, UnidentifiedImageError
 
-from schema.image_bytes import UnreadableImageError, as_viewed
+from schema.image_bytes import FORMATS, UnreadableImageError, as_viewed
 from serving.errors import invalid_argument
 
 Image.init()
 _PNG_START = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR"
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 # Pillow warns of sizes that are still within our own limits.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 

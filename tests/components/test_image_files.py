@@ -81,6 +81,12 @@ def test_cmyk_becomes_rgb():
     assert decoded(encode(Image.new("CMYK", (3, 2), (0, 255, 255, 0)), "TIFF")).tolist() == [[[255, 0, 0]] * 3] * 2
 
 
+def test_of_a_phones_two_pictures_in_one_file_the_first_is_taken():
+    first, second = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
+    seen = decoded(encode(first, "MPO", save_all=True, append_images=[second]))
+    assert np.abs(seen.astype(int) - [255, 0, 0]).max() <= 2
+
+
 def test_exif_rotation_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned clockwise by a quarter
@@ -120,6 +126,8 @@ def test_a_mask_of_another_size_is_refused():
     [
         (b"", "empty file"),
         (b"hello, world", "not an image"),
+        (encode(Image.fromarray(COLOUR), "PPM"), "not an image of a known format"),
+        (encode(Image.fromarray(COLOUR), "EPS"), "not an image of a known format"),  # Pillow would run Ghostscript
         (encode(Image.fromarray(COLOUR), "PNG")[:60], "cannot be decoded"),
         (encode(Image.new("RGB", (64, 64)), "JPEG")[:-200], "cannot be decoded"),
         (encode(Image.new("L", (20_000, 20_000)), "PNG"), "pixels"),
