@@ -20,16 +20,22 @@ Group = tuple[str, list[int]]
 def choose(sample: Sample) -> list[Group]:
     """Best, typical and worst images; the anomalies that are hardest and easiest to find; a look at every class."""
     normal, anomalous = (np.flatnonzero(which) for which in (sample.normal, ~sample.normal))
+    third, half = _share_of(normal, 3), _share_of(anomalous, 2)
     kind = "" if (sample.is_anomaly == -1).all() else " among normal images"
     groups = [
-        (f"Best{kind}: the lowest scores", _ordered(sample, normal)[:_IMAGES_PER_GROUP]),
-        (f"Typical{kind}: around the median", _typical(sample, normal, _IMAGES_PER_GROUP)),
-        (f"Worst{kind}: the highest scores", _ordered(sample, normal)[::-1][:_IMAGES_PER_GROUP]),
-        ("Anomalies hardest to find: the lowest scores", _ordered(sample, anomalous)[:_IMAGES_PER_GROUP]),
-        ("Anomalies easiest to find: the highest scores", _ordered(sample, anomalous)[::-1][:_IMAGES_PER_GROUP]),
+        (f"Best{kind}: the lowest scores", _ordered(sample, normal)[:third]),
+        (f"Typical{kind}: around the median", _typical(sample, normal, third)),
+        (f"Worst{kind}: the highest scores", _ordered(sample, normal)[::-1][:third]),
+        ("Anomalies hardest to find: the lowest scores", _ordered(sample, anomalous)[:half]),
+        ("Anomalies easiest to find: the highest scores", _ordered(sample, anomalous)[::-1][:half]),
     ]
     groups.append(_of_each_class(sample))
     return [group for group in groups if group[1]]
+
+
+def _share_of(rows: npt.NDArray[np.int64], groups: int) -> int:
+    """As many of few images as one of so many groups can show of its own."""
+    return min(_IMAGES_PER_GROUP, -(-len(rows) // groups))
 
 
 def gallery(model: Model, examples_uri: str, sample: Sample, *, threshold: float) -> list[dict[str, Any]]:
