@@ -28,8 +28,8 @@ def drift(scores: tuple[Path, ...], model: Path | None, as_json: bool) -> None:
     SCORES are files written by `autoencoder score --format jsonl` (or csv) or by `autoencoder serve
     --record_scores`, or folders of them. No labels are needed. Exit status 3 where it is time to re-train.
     """
-    from serving.drift import ScoresError, drift_of, read_scores
-    from serving.score_log import read_calibration
+    from serving.drift import drift_of, read_scores
+    from serving.score_log import ScoresError, read_calibration
     from serving.versions import newest_base_folder, saved_model_folder
 
     try:

@@ -12,6 +12,7 @@ from pipeline.configuration import Configuration, ConfigurationError, holds_secr
 from pipeline.kubeflow_names import ENTRYPOINT
 from pipeline.kubeflow_settings import DEFAULT_POD, WORKER_POD
 from schema.imports import imported_for_good
+from serving.versions import RUN_SUBFOLDER
 
 ROOT_SCHEMES = ("s3://", "minio://", "gs://")
 _DIGEST = re.compile(r"^[^\s@]+@sha256:[0-9a-f]{64}$")
@@ -162,7 +163,7 @@ def _pipeline(configuration: Configuration, root: str) -> Any:
         from components.pushed_baseline import LatestPushedModel
         from pipeline.graph import create_pipeline
 
-    push_destination = configuration.push.destination or f"{root}/{configuration.name}/serving"
+    push_destination = configuration.push.destination or f"{root}/{configuration.name}/{RUN_SUBFOLDER}"
     return create_pipeline(
         configuration,
         data_fingerprint="",  # the data-version task finds it in every run

@@ -13,10 +13,8 @@ from tfx.types import Artifact, artifact_utils
 
 from components.report import REPORT_KEY, Report, ReportSpec, report_inputs
 from components.report_page import write_report
-from pipeline.history import runs_of
+from pipeline.history import node_of, runs_of
 from schema.artifacts import REPORT_FILE
-
-_NODE_CONTEXT = "node"
 
 
 class NoReportError(Exception):
@@ -56,8 +54,7 @@ def _outputs(store: Any, run: Any) -> tuple[dict[str, list[Artifact]], dict[str,
     producers: dict[str, str] = {}
     settings: dict[str, Any] = {}
     for execution in sorted(store.get_executions_by_context(run.id), key=lambda e: int(e.id)):
-        contexts = store.get_contexts_by_execution(execution.id)
-        [component] = [c.name.rpartition(".")[2] for c in contexts if c.type == _NODE_CONTEXT]
+        component = node_of(store, execution)
         if component == Report.__name__:
             settings = json.loads(execution.custom_properties["settings"].string_value)
         for key, event_type, artifact in _written(store, execution):

@@ -19,8 +19,6 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from serving.score_log import Calibration, ScoreCounts, ScoresError, count_scores
 
-__all__ = ["ScoresError", "drift_of", "read_scores"]
-
 CONFIDENCE: Final = 0.99
 MIN_DISTANCE: Final = 0.1
 """Distributions this far apart: at some score, the shares of images below it differ by ten points."""

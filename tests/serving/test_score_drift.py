@@ -13,8 +13,8 @@ from pipeline.drift_command import drift
 from pipeline.exit_codes import DONE, FAILED, REFUSED
 from schema.artifacts import RECORD_FILE
 from serving.client import score_images
-from serving.drift import ScoresError, drift_of, read_scores
-from serving.score_log import Calibration, ScoreCounts, ScoreLog, count_scores
+from serving.drift import drift_of, read_scores
+from serving.score_log import Calibration, ScoreCounts, ScoreLog, ScoresError, count_scores
 from serving.server import running_server
 from serving.settings import ServerSettings
 
