@@ -8,7 +8,7 @@ ARGS ?=
 SIZE ?= full
 # A process for each core, up to four: a whole run takes 2 GB. `make test SIDE_BY_SIDE=` runs one test after another.
 SIDE_BY_SIDE ?= -n logical --maxprocesses 4 --dist loadfile
-PY_FILES := schema components trainer pipeline serving bench tests setup.py
+PY_FILES := schema runtime images components trainer pipeline serving bench tests setup.py
 # Any Python 3.10: pyenv's own shim answers only for versions it was told about, so ask for the version file's.
 PYTHON ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python3.10 \
 	"$$(uv python find 3.10 2>/dev/null)"; do "$$p" -c 'import sys,venv,ensurepip; assert sys.version_info[:2]==(3,10)' \
@@ -48,7 +48,7 @@ test-cluster: $(STAMP) ## the whole pipeline on a Flink and a Spark cluster of i
 	@$(VENV)/bin/python -m pytest -m cluster tests/cluster $(ARGS)
 
 test-image: $(STAMP) ## the Dockerfile's steps and the pipeline in what they make, without an engine (as root)
-	@$(VENV)/bin/python -m pytest -m image tests/pipeline/test_image_walk.py $(ARGS)
+	@$(VENV)/bin/python -m pytest -m image tests/image/test_image_walk.py $(ARGS)
 
 test-faults: $(STAMP) ## runs that are killed, starved, locked out and fed bad models: fault x component x outcome (minutes)
 	@$(VENV)/bin/python -m pytest -m faults tests/faults $(ARGS)

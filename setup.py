@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-PACKAGES = ["schema", "components", "trainer", "trainer.families", "pipeline", "serving"]
+PACKAGES = ("schema", "runtime", "images", "components", "trainer", "serving", "pipeline")
 
 setup(
     name="tfx-image-autoencoder",
@@ -14,8 +14,12 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=PACKAGES,
-    package_data={"schema": ["schema.pbtxt"], "components": ["report_page.html.jinja"], "serving": ["page.html"]},
+    packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
+    package_data={
+        "schema": ["schema.pbtxt"],
+        "components.report": ["page.html.jinja"],
+        "serving.server": ["page.html"],
+    },
     python_requires=">=3.10,<3.14",
     # Ranges, because a library must not pin; the tested versions, with hashes, are in requirements.lock.
     install_requires=[

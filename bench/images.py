@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from components import downloads
-from components.image_files import Pixels
+from components.sources import downloads
+from images.stored import Pixels
 
 MNIST_VARIABLE = "MNIST_FOLDER"
 """Names the folder of MNIST's four files; without it they are downloaded once, as the source `mnist` does."""

@@ -19,7 +19,7 @@ from bench.comparison import Comparison
 from bench.images import mnist_folder, write_made_images
 from bench.timing import alone, in_turn, peak_memory_mb
 from components.settings import DataSettings
-from pipeline.metadata_store import METADATA_FILE
+from pipeline.metadata.store import METADATA_FILE
 
 _AREA: Final = "ingestion"
 _IMAGES: Final = {"small": 7_000, "full": 70_000}
@@ -116,7 +116,7 @@ def write_image_files(folder: Path, count: int) -> Path:
 
 def _read_all(folder: Path) -> float:
     """Our reader: opens, decodes, describes, and digests each file."""
-    from components.image_sources import plan_source
+    from components.sources.planning import plan_source
 
     started = time.perf_counter()
     for shard in plan_source(DataSettings(source="folder", path=str(folder))).shards:
@@ -134,7 +134,7 @@ def _open_and_decode(folder: Path) -> float:
 
 
 def _image_example_gen(data: Path) -> Any:
-    from components.example_gen import ImageExampleGen
+    from components.example_gen.component import ImageExampleGen
 
     settings = DataSettings(source="idx", path=str(data))
     return ImageExampleGen(settings=settings, data_fingerprint="", source_fingerprint="")
@@ -229,7 +229,7 @@ def _run(nodes: list[Any], folder: Path) -> list[tuple[str, float]]:
     from tfx.orchestration import metadata
     from tfx.orchestration import pipeline as tfx_pipeline
 
-    from pipeline.local_runner import run_pipeline
+    from pipeline.local.runner import run_pipeline
 
     outcomes = run_pipeline(
         tfx_pipeline.Pipeline(
@@ -260,7 +260,7 @@ def _lines_of_one_pass(count: int) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    from pipeline.keras_flavour import use_keras_2
+    from runtime.keras_flavour import use_keras_2
 
     use_keras_2()
     for line in _lines_of_one_pass(int(sys.argv[1])):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
-from components.source_idx import read_idx
+from components.sources.idx import read_idx
 
 Images = npt.NDArray[np.float32]
 LATENT_DIM, BATCH_SIZE, SEED = 32, 128, 42

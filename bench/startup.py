@@ -4,7 +4,7 @@ import sys
 
 from bench.comparison import Comparison
 from bench.timing import COMMAND_LINE, in_turn, seconds_of_command
-from pipeline.exit_codes import BAD_USAGE
+from runtime.errors import BAD_USAGE
 
 _MAX_RATIO = 10.0
 _PAIRS_PER_REPETITION = 5

@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from pipeline.metadata_store import METADATA_FILE
+from pipeline.metadata.store import METADATA_FILE
 from schema.artifacts import PEAK_MEMORY_PROPERTY
 
 REPOSITORY = Path(__file__).parent.parent
@@ -49,9 +49,9 @@ def in_turn(
 
 def run_here(settings: dict[str, Any]) -> tuple[float, float]:
     """Run a whole pipeline in this process, so that imports weigh once: (wall seconds, peak resident MB)."""
-    from pipeline.configuration import Configuration
-    from pipeline.exit_codes import DONE, REFUSED
-    from pipeline.run import run
+    from pipeline.configuration.configuration import Configuration
+    from pipeline.local.run import run
+    from runtime.errors import DONE, REFUSED
 
     configuration = Configuration.model_validate(settings)
     started = time.perf_counter()

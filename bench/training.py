@@ -10,11 +10,11 @@ import numpy as np
 import tf_keras as keras
 
 from bench.comparison import Comparison
-from trainer.dataset import Images, ImageSet, PixelConstants
-from trainer.models import build_autoencoder
-from trainer.settings import ImageSettings, TrainerSettings
-from trainer.tracing import keep_autograph_out_of_keras
-from trainer.training import train_autoencoder
+from trainer.data.dataset import Images, ImageSet, PixelConstants
+from trainer.families.presets import build_autoencoder
+from trainer.fitting.tracing import keep_autograph_out_of_keras
+from trainer.fitting.training import train_autoencoder
+from trainer.settings.trainer import ImageSettings, TrainerSettings
 
 # The claims: how many times as many images a second as the plain loop.
 CLAIMS = {"dense": 1.8, "conv": 1.0}
@@ -61,7 +61,7 @@ def _ours(settings: TrainerSettings, train: Images, held_out: Images) -> tuple[f
     """(seconds, last validation loss), checkpoints and TensorBoard included, as in a pipeline."""
     unit = PixelConstants(np.zeros(1, np.float32), np.ones(1, np.float32))
     ends = _EpochEnds()
-    logger = logging.getLogger("trainer.callbacks")
+    logger = logging.getLogger("trainer.fitting.callbacks")
     logger.addHandler(ends)
     logger.setLevel(logging.INFO)
     keras.utils.set_random_seed(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.comparison import Comparison
 from bench.images import mnist_folder, write_made_images
 from bench.timing import COMMAND_LINE, seconds_of_command
-from pipeline.exit_codes import DONE
+from runtime.errors import DONE
 
 _AREA = "whole pipeline"
 _MAX_OF_PLAIN = 1.5

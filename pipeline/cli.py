@@ -5,18 +5,19 @@ from pathlib import Path
 
 import click
 
-from pipeline.calibrate_command import calibrate
-from pipeline.compare_command import compare
-from pipeline.doctor_command import doctor
-from pipeline.drift_command import drift
-from pipeline.exit_codes import BAD_USAGE, exit_with_message
-from pipeline.kubeflow_commands import compile_, rehearse, schedule, submit
-from pipeline.options import set_option
-from pipeline.push_command import push
-from pipeline.report_command import report
-from pipeline.score_command import score
-from pipeline.serve_command import serve
-from pipeline.worker_command import worker
+from pipeline.commands.calibrate import calibrate
+from pipeline.commands.compare import compare
+from pipeline.commands.doctor import doctor
+from pipeline.commands.drift import drift
+from pipeline.commands.exit_codes import exit_with_message
+from pipeline.commands.kubeflow import compile_, rehearse, schedule, submit
+from pipeline.commands.options import set_option
+from pipeline.commands.push import push
+from pipeline.commands.report import report
+from pipeline.commands.score import score
+from pipeline.commands.serve import serve
+from pipeline.commands.worker import worker
+from runtime.errors import BAD_USAGE
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -48,11 +49,11 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool, beam_options: t
             f"unexpected argument '{beam_options[0]}': after CONFIG only `-- BEAM_OPTIONS` may follow"
         )
     with exit_with_message():
-        from pipeline.configuration import load_configuration
+        from pipeline.configuration.loading import load_configuration
 
         configuration = load_configuration(config, overrides)
         configuration = configuration.model_copy(update={"beam": configuration.beam.with_args(beam_options)})
-        from pipeline.run import run as run_locally
+        from pipeline.local.run import run as run_locally
 
         sys.exit(run_locally(configuration, as_json=as_json))
 
@@ -63,9 +64,10 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool, beam_options: t
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 def runs(root: Path, config: Path | None, as_json: bool) -> None:
     """List past runs with verdict, error and duration, newest first."""
-    from pipeline.configuration import ConfigurationError, load_configuration
-    from pipeline.metadata_store import MetadataStoreError
-    from pipeline.past_runs import print_runs
+    from pipeline.commands.runs import print_runs
+    from pipeline.configuration.configuration import ConfigurationError
+    from pipeline.configuration.loading import load_configuration
+    from pipeline.metadata.store import MetadataStoreError
 
     try:
         print_runs(root, load_configuration(config) if config else None, as_json=as_json)

@@ -10,22 +10,22 @@ from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
 from tfx.types import Channel
 
-from components.baseline import latest_blessed_model, model_to_start_from
-from components.evaluator import ReconstructionEvaluator
-from components.example_gen import ImageExampleGen
-from components.example_validator import StrictExampleValidator
-from components.model_analysis import ModelAnalysis
-from components.pusher import AtomicPusher
-from components.report import Report
+from components.evaluation.evaluator import ReconstructionEvaluator
+from components.evaluation.model_analysis import ModelAnalysis
+from components.example_gen.component import ImageExampleGen
+from components.example_validator.component import StrictExampleValidator
+from components.pusher.component import AtomicPusher
+from components.report.component import Report
+from components.resolvers.blessed_models import latest_blessed_model, model_to_start_from
 from components.schema_gen import CuratedSchemaGen
 from components.statistics_gen import SmallFeaturesStatisticsGen
-from pipeline.beam_options import give_beam_options
-from pipeline.configuration import Configuration
+from pipeline.configuration.beam_options import give_beam_options
+from pipeline.configuration.configuration import Configuration
+from runtime.fingerprint import source_fingerprint
 from schema import features
-from schema.fingerprint import source_fingerprint
-from trainer.calibrator import Calibrator
 from trainer.module import run_fn
 from trainer.preprocessing import preprocessing_fn
+from trainer.scoring.calibrator import Calibrator
 from trainer.tuning import tuner_fn
 
 
@@ -49,7 +49,7 @@ def create_pipeline(
     example_gen = ImageExampleGen(
         settings=configuration.data,
         data_fingerprint=data_fingerprint,
-        source_fingerprint=source_fingerprint("components.example_gen"),
+        source_fingerprint=source_fingerprint("components.example_gen.component"),
     )
     schema_text = resources.files("schema").joinpath("schema.pbtxt").read_text()
     statistics_gen = SmallFeaturesStatisticsGen(
@@ -63,7 +63,7 @@ def create_pipeline(
         schema=schema_gen.outputs["schema"],
         drift=configuration.data.drift,
         push_destination=push_destination,
-        source_fingerprint=source_fingerprint("components.example_validator"),
+        source_fingerprint=source_fingerprint("components.example_validator.component"),
     ).with_id("ExampleValidator")
     transform = Transform(
         examples=example_gen.outputs["examples"],
@@ -113,7 +113,7 @@ def create_pipeline(
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
         settings=configuration.evaluation.calibration,
-        source_fingerprint=source_fingerprint("trainer.calibrator"),
+        source_fingerprint=source_fingerprint("trainer.scoring.calibrator"),
     )
     baseline = find_baseline(calibrator.outputs["model"]).with_id("latest_blessed_model")
     analysis = ModelAnalysis(
@@ -123,14 +123,14 @@ def create_pipeline(
         model_run=trainer.outputs["model_run"],
         baseline_model=baseline.outputs["model"],
         schema=schema_gen.outputs["schema"],
-        source_fingerprint=source_fingerprint("components.model_analysis"),
+        source_fingerprint=source_fingerprint("components.evaluation.model_analysis"),
     )
     evaluator = ReconstructionEvaluator(
         analysis=analysis.outputs["analysis"],
         model=calibrator.outputs["model"],
         baseline_model=baseline.outputs["model"],
         settings=configuration.evaluation.gate,
-        source_fingerprint=source_fingerprint("components.evaluator"),
+        source_fingerprint=source_fingerprint("components.evaluation.evaluator"),
     ).with_id("Evaluator")
     report = Report(
         examples=example_gen.outputs["examples"],
@@ -143,7 +143,7 @@ def create_pipeline(
         analysis=analysis.outputs["analysis"],
         evaluation=evaluator.outputs["evaluation"],
         settings=configuration.model_dump(mode="json", include={"data", "evaluation"}),
-        source_fingerprint=source_fingerprint("components.report"),
+        source_fingerprint=source_fingerprint("components.report.component"),
     )
     pusher = AtomicPusher(
         model=calibrator.outputs["model"],

@@ -25,8 +25,8 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
+from images.viewed import UnreadableImageError, as_viewed
 from schema import signatures
-from schema.image_bytes import UnreadableImageError, as_viewed
 from schema.signatures import DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
 from serving.errors import ServingError, Status
 

@@ -3,6 +3,8 @@
 from enum import Enum
 from http import HTTPStatus
 
+from runtime.errors import UserError
+
 
 class Status(Enum):
     """The gRPC statuses this server uses: (gRPC number, HTTP status)."""
@@ -39,7 +41,7 @@ def sendable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-class ServingError(Exception):
+class ServingError(UserError):
     """A request that is answered with `status` and `message` in place of a result."""
 
     def __init__(self, status: Status, message: str) -> None:

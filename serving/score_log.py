@@ -8,12 +8,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from runtime.errors import UserError
 from schema.artifacts import RECORD_FILE
 
 Array = np.ndarray[Any, Any]
 
 
-class ScoresError(Exception):
+class ScoresError(UserError):
     """Recorded scores, or the model's record of its own, cannot be used; the message names the file and says why."""
 
 

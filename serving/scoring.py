@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from schema.image_files import IMAGE_SUFFIXES
-from schema.imports import imported_for_good
+from images.suffixes import IMAGE_SUFFIXES
+from runtime.imports import imported_for_good
 from schema.signatures import DEFAULT_MODEL_NAME, IMAGE_BYTES, RECONSTRUCT_SIGNATURE, SCORE_SIGNATURE
 from serving.client import Score, score_images, scores_from_columns
 from serving.errors import ServingError, Status
@@ -54,8 +54,8 @@ def local_scorer(model: Path, *, with_maps: bool = False) -> Scorer:
         import numpy as np
         import tensorflow as tf
 
-        from serving.prediction import Predictor, Request
-        from serving.settings import ServerSettings
+        from serving.model.prediction import Predictor, Request
+        from serving.server.settings import ServerSettings
 
     tf.get_logger().setLevel("ERROR")
     try:

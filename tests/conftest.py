@@ -3,13 +3,14 @@
 import os
 from pathlib import Path
 
+from repository import REPOSITORY
+
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
 
-pytest_plugins = ["database_servers"]
-REPOSITORY = Path(__file__).parent.parent
+pytest_plugins = ["database_servers", "s3_server"]
 
 ON_REQUEST = {
     "cluster": "starts servers of its own: make test-cluster",

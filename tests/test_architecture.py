@@ -3,17 +3,18 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from repository import REPOSITORY
 
-REPOSITORY = Path(__file__).parent.parent
 ALLOWED = {
     "schema": {"schema"},
-    "components": {"schema", "components"},
-    "trainer": {"schema", "trainer"},
-    "serving": {"schema", "serving"},
-    "pipeline": {"schema", "components", "trainer", "serving", "pipeline"},
+    "runtime": {"schema", "runtime"},
+    "images": {"schema", "runtime", "images"},
+    "components": {"schema", "runtime", "images", "components"},
+    "trainer": {"schema", "runtime", "images", "trainer"},
+    "serving": {"schema", "runtime", "images", "serving"},
+    "pipeline": {"schema", "runtime", "images", "components", "trainer", "serving", "pipeline"},
 }
 
 

@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from repository import REPOSITORY
 
-from pipeline.configuration import load_configuration
+from pipeline.configuration.loading import load_configuration
 from pipeline.graph import create_pipeline
-from pipeline.run import TROUBLESHOOTING
+from pipeline.local.run import TROUBLESHOOTING
 
-REPOSITORY = Path(__file__).parent.parent
 PAGES = [
     path
     for path in sorted(REPOSITORY.rglob("*.md"))

@@ -9,8 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from repository import REPOSITORY
 
-REPOSITORY = Path(__file__).parent.parent
 GIT = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.com"]
 
 
@@ -59,7 +59,7 @@ def test_two_builds_of_one_commit_are_identical(repository: Path, tmp_path: Path
 def test_the_wheel_holds_every_module_and_data_file(repository: Path, tmp_path: Path) -> None:
     wheel = build(repository, tmp_path, umask=0o022)
     held = set(zipfile.ZipFile(wheel).namelist())
-    packages = ("schema", "components", "trainer", "pipeline", "serving")
+    packages = ("schema", "runtime", "images", "components", "trainer", "pipeline", "serving")
     ours = {
         str(path.relative_to(repository))
         for package in packages

@@ -9,17 +9,17 @@ import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from schema.artifacts import PICTURE_FILE
-from trainer.callbacks import PICTURES, originals_over_reconstructions, write_picture
-from trainer.checkpoint import remove_checkpoint
-from trainer.controls import export_controls
-from trainer.dataset import Images, ImageSet, PixelConstants, pixel_constants
-from trainer.distribution import on_several_machines
-from trainer.fit import fit, fit_on_several_machines, loaded_splits, settings_of, training_folder
-from trainer.models import build_autoencoder
-from trainer.projector import write_projector
-from trainer.settings import ImageSettings
-from trainer.tracing import keep_autograph_out_of_keras
-from trainer.trained_model import TrainedModel, export_trained
+from trainer.data.dataset import Images, ImageSet, PixelConstants, pixel_constants
+from trainer.export.controls import export_controls
+from trainer.export.projector import write_projector
+from trainer.export.trained_model import TrainedModel, export_trained
+from trainer.families.presets import build_autoencoder
+from trainer.fitting.callbacks import PICTURES, originals_over_reconstructions, write_picture
+from trainer.fitting.checkpoint import remove_checkpoint
+from trainer.fitting.distribution import on_several_machines
+from trainer.fitting.fit import fit, fit_on_several_machines, loaded_splits, settings_of, training_folder
+from trainer.fitting.tracing import keep_autograph_out_of_keras
+from trainer.settings.trainer import ImageSettings
 
 
 def run_fn(fn_args: FnArgs) -> None:

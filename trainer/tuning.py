@@ -10,13 +10,13 @@ import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
-from trainer.dataset import ImageSet, PixelConstants, pixel_constants
-from trainer.fit import loaded_splits, settings_of
-from trainer.models import build_autoencoder
-from trainer.settings import ImageSettings
-from trainer.tracing import keep_autograph_out_of_keras
-from trainer.training import train_autoencoder
-from trainer.tuner_settings import Range, TunerSettings
+from trainer.data.dataset import ImageSet, PixelConstants, pixel_constants
+from trainer.families.presets import build_autoencoder
+from trainer.fitting.fit import loaded_splits, settings_of
+from trainer.fitting.tracing import keep_autograph_out_of_keras
+from trainer.fitting.training import train_autoencoder
+from trainer.settings.trainer import ImageSettings
+from trainer.settings.tuner import Range, TunerSettings
 
 _OBJECTIVE = "val_error"
 """Mean squared error on held-out images: unlike the losses, it can be compared between trials."""

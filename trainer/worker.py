@@ -3,16 +3,16 @@
 import json
 import sys
 
-from schema.imports import imported_for_good
+from runtime.imports import imported_for_good
 
 with imported_for_good():
     import tensorflow as tf
     import tensorflow_transform as tft
     from tfx.components.trainer.fn_args_utils import FnArgs
 
-    from trainer.dataset import pixel_constants
-    from trainer.fit import fit, loaded_splits
-    from trainer.tracing import keep_autograph_out_of_keras
+    from trainer.data.dataset import pixel_constants
+    from trainer.fitting.fit import fit, loaded_splits
+    from trainer.fitting.tracing import keep_autograph_out_of_keras
 
 
 def main(job: str) -> None:

@@ -3,7 +3,7 @@
 from bench.comparison import Comparison
 from bench.images import write_made_images
 from bench.table import document_of, row_of
-from components.source_idx import read_idx
+from components.sources.idx import read_idx
 
 
 def test_a_ratio_is_of_medians_and_a_claim_holds_up_to_its_bound():

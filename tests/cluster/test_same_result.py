@@ -157,7 +157,7 @@ def test_statistics_agree(here, there):
 def test_transform_finds_the_same_constants(here, there):
     import tensorflow_transform as tft
 
-    from trainer.dataset import pixel_constants
+    from trainer.data.dataset import pixel_constants
 
     def constants(document):
         root = Path(document["paths"]["artifacts"])

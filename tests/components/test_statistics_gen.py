@@ -1,20 +1,19 @@
 """Statistics summed up file by file are those that TensorFlow Data Validation gives for all examples at once."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
+from repository import REPOSITORY
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.example_bytes import serialize
-from components.image_files import from_pixels
-from components.source_plan import SourceImage
+from components.example_gen.example_bytes import serialize
+from components.sources.plan import SourceImage
 from components.statistics_gen import SUMS, SmallFeaturesStatisticsGenExecutor
+from images.stored import from_pixels
 from schema import features
 
-SCHEMA_TEXT = Path(__file__).parents[2].joinpath("schema/schema.pbtxt").read_text()
+SCHEMA_TEXT = REPOSITORY.joinpath("schema/schema.pbtxt").read_text()
 FILES = SUMS + 20
 """Some are summed up alone, some together."""
 RANDOM = np.random.default_rng(0)

@@ -2,7 +2,7 @@
 
 import faults
 import pytest
-from conftest import Runs, weights_digest
+from fault_runs import Runs, weights_digest
 
 pytestmark = pytest.mark.faults
 FAILED, REFUSED = 1, 3

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import Runs, weights_digest
+from fault_runs import Runs, weights_digest
 
 pytestmark = pytest.mark.faults
 DONE, FAILED, BAD_USAGE = 0, 1, 2

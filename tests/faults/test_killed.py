@@ -5,11 +5,11 @@ import signal
 
 import faults
 import pytest
-from conftest import Runs, names_that, weights_digest
+from fault_runs import Runs, names_that, weights_digest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
 
-from pipeline.metadata_store import METADATA_FILE
+from pipeline.metadata.store import METADATA_FILE
 
 pytestmark = pytest.mark.faults
 RESOLVER = "latest_blessed_model"

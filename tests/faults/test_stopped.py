@@ -5,7 +5,7 @@ import time
 
 import faults
 import pytest
-from conftest import Runs, names_that
+from fault_runs import Runs, names_that
 
 pytestmark = pytest.mark.faults
 DONE, FAILED = 0, 1

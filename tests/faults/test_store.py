@@ -8,9 +8,9 @@ import sys
 
 import faults
 import pytest
-from conftest import Runs, names_that, weights_digest
+from fault_runs import Runs, names_that, weights_digest
 
-from pipeline.metadata_store import METADATA_FILE
+from pipeline.metadata.store import METADATA_FILE
 
 pytestmark = pytest.mark.faults
 DONE, BAD_USAGE = 0, 2

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import faults
 import pytest
-from conftest import Runs, names_that
 from database_servers import PASSWORD
+from fault_runs import Runs, names_that
 from forked import Started
 
-from pipeline.metadata_store import MetadataSettings
+from pipeline.metadata.store import MetadataSettings
 
 pytestmark = pytest.mark.faults
 STOP_EARLY = "evaluation.false_alarm_rate=0.0001"

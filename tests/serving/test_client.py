@@ -19,8 +19,8 @@ from PIL import Image
 
 from serving.client import Score, VersionStatus, model_status, score_images, wait_until_ready
 from serving.errors import ServingError, Status
-from serving.server import ServerAddress, running_server
-from serving.settings import ServerSettings
+from serving.server.server import ServerAddress, running_server
+from serving.server.settings import ServerSettings
 
 
 @pytest.fixture(params=["rest", "grpc"])
@@ -147,7 +147,7 @@ def test_silent_connection_is_closed(
     image_model: Path, settings_for: Callable[..., ServerSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that never finishes its headers does not keep its connection."""
-    from serving.http_protocol import ImpatientProtocol
+    from serving.server.http_protocol import ImpatientProtocol
 
     monkeypatch.setattr(ImpatientProtocol, "header_timeout_s", 0.3)
     with (

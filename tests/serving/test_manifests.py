@@ -2,18 +2,18 @@
 
 import re
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from repository import REPOSITORY
 
 from schema.signatures import DEFAULT_GRPC_PORT, DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
-from serving.server import ServerAddress
+from serving.server.server import ServerAddress
 
 models = pytest.importorskip("kubernetes.client.models")
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = REPOSITORY / "deploy"
 TF_SERVING = "2.16.1"
 FLAGS = {
     f"--port={DEFAULT_GRPC_PORT}",

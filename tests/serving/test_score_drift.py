@@ -9,14 +9,14 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
-from pipeline.drift_command import drift
-from pipeline.exit_codes import DONE, FAILED, REFUSED
+from pipeline.commands.drift import drift
+from runtime.errors import DONE, FAILED, REFUSED
 from schema.artifacts import RECORD_FILE
 from serving.client import score_images
 from serving.drift import drift_of, read_scores
 from serving.score_log import Calibration, ScoreCounts, ScoreLog, ScoresError, count_scores
-from serving.server import running_server
-from serving.settings import ServerSettings
+from serving.server.server import running_server
+from serving.server.settings import ServerSettings
 
 
 def _calibration(images: int = 1000, rate: float = 0.01, seed: int = 0) -> Calibration:

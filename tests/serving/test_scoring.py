@@ -9,10 +9,10 @@ from PIL import Image
 
 from serving.client import Score
 from serving.errors import ServingError, Status
+from serving.model.versions import base_folder, newest_base_folder, saved_model_folder
 from serving.overlays import heat_colours, write_overlay
 from serving.scoring import image_files, local_scorer, score_files, server_scorer
-from serving.server import ServerAddress
-from serving.versions import base_folder, newest_base_folder, saved_model_folder
+from serving.server.server import ServerAddress
 
 
 @pytest.fixture

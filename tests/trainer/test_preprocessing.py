@@ -7,10 +7,10 @@ import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
-from components.image_files import from_pixels
+from images.stored import from_pixels
 from schema.features import NORMALISED, OFFSET, SCALE
 from trainer.preprocessing import decode_images, preprocessing_fn
-from trainer.settings import ImageSettings
+from trainer.settings.trainer import ImageSettings
 
 PIXELS = np.array([[[0, 51], [102, 153]] * 2, [[10, 20], [30, 40]] * 2, [[255, 0], [0, 255]] * 2], np.uint8)
 IMAGES = np.repeat(PIXELS, 2, axis=2)[..., np.newaxis]  # [3, 4, 4, 1]

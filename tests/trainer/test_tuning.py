@@ -3,8 +3,8 @@
 import pytest
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer.fit import settings_of
-from trainer.tuner_settings import TunerSettings
+from trainer.fitting.fit import settings_of
+from trainer.settings.tuner import TunerSettings
 from trainer.tuning import hyperparameters
 
 SPACE = {

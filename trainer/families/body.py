@@ -2,10 +2,10 @@
 
 import tf_keras as keras
 
-from trainer.autoencoder import Shape
+from trainer.families.autoencoder import Shape
 from trainer.families.dense import dense_decoder, dense_encoder
 from trainer.families.residual import residual_decoder, residual_encoder
-from trainer.model_settings import ModelSettings
+from trainer.settings.model import ModelSettings
 
 
 def body_encoder(shape: Shape, settings: ModelSettings, outputs: int) -> keras.Model:

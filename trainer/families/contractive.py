@@ -10,10 +10,10 @@ from collections.abc import Callable
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer.autoencoder import Autoencoder, Shape, weight_per_value
+from trainer.families.autoencoder import Autoencoder, Shape, weight_per_value
 from trainer.families.dense import dense_encoder
 from trainer.families.noise import Noise
-from trainer.model_settings import ModelSettings
+from trainer.settings.model import ModelSettings
 
 
 def contractive(shape: Shape, settings: ModelSettings) -> Autoencoder:

@@ -7,8 +7,8 @@ import math
 
 import tf_keras as keras
 
-from trainer.autoencoder import Autoencoder, Shape, join
-from trainer.model_settings import ModelSettings
+from trainer.families.autoencoder import Autoencoder, Shape, join
+from trainer.settings.model import ModelSettings
 
 Margins = tuple[tuple[int, int], tuple[int, int]]
 """Pixels ((top, bottom), (left, right))."""

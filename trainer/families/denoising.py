@@ -9,10 +9,10 @@ import math
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer.autoencoder import Autoencoder, Shape
+from trainer.families.autoencoder import Autoencoder, Shape
 from trainer.families.body import body_decoder, body_encoder
 from trainer.families.noise import Noise
-from trainer.model_settings import CorruptionSettings, ModelSettings
+from trainer.settings.model import CorruptionSettings, ModelSettings
 
 _BLOCK_SHARES = (1 / 7, 1 / 4, 1 / 2)
 """Of the image's shorter side; one of them for each image at random."""

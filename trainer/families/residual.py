@@ -12,9 +12,9 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer.autoencoder import Autoencoder, Shape, join
+from trainer.families.autoencoder import Autoencoder, Shape, join
 from trainer.families.convolutional import margins_to_multiple, smallest_map
-from trainer.model_settings import ModelSettings
+from trainer.settings.model import ModelSettings
 
 _LARGEST_MAP_PX = 8
 _FIRST_FILTERS, _MOST_FILTERS = 32, 64

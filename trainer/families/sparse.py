@@ -7,9 +7,9 @@ natural images", doi:10.1038/381607a0. KL activity: Ng 2011, "Sparse autoencoder
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer.autoencoder import Autoencoder, Shape, join, weight_per_value
+from trainer.families.autoencoder import Autoencoder, Shape, join, weight_per_value
 from trainer.families.dense import dense_decoder, dense_encoder
-from trainer.model_settings import ModelSettings, SparsitySettings
+from trainer.settings.model import ModelSettings, SparsitySettings
 
 _EPSILON = 1e-6
 

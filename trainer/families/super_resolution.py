@@ -6,9 +6,9 @@ sub-pixel convolutions is that of the residual family.
 
 import tf_keras as keras
 
-from trainer.autoencoder import Autoencoder, Shape, join
+from trainer.families.autoencoder import Autoencoder, Shape, join
 from trainer.families.body import body_decoder, body_encoder
-from trainer.model_settings import ModelSettings
+from trainer.settings.model import ModelSettings
 
 
 def super_resolution(shape: Shape, settings: ModelSettings) -> Autoencoder:

@@ -7,10 +7,10 @@ Learning Basic Visual Concepts with a Constrained Variational Framework", ICLR.
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer.autoencoder import Autoencoder, Shape, weight_per_value
+from trainer.families.autoencoder import Autoencoder, Shape, weight_per_value
 from trainer.families.body import body_decoder, body_encoder
 from trainer.families.noise import Noise
-from trainer.model_settings import ModelSettings
+from trainer.settings.model import ModelSettings
 
 
 def variational(shape: Shape, settings: ModelSettings) -> Autoencoder:

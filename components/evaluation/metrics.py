@@ -1,0 +1,173 @@
+"""The metrics for TFMA, over the outputs of the model's `examples` signature; no label is needed for most.
+
+Those of a reconstruction describe, overall and per label, the normal images (`is_anomaly` 0 or unknown); a label that
+only anomalous images have is described by these. Those of a detection set normal images against anomalous ones: for a
+label, *all* normal images against the anomalous ones with that label.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
+
+from components.evaluation.image_groups import Columns, ImageGroup, Images, Values
+from components.evaluation.pixel_metrics import PixelCounts, pixel_auroc, region_overlap
+from schema.signatures import ERROR, KL, NOISE_ERRORS, PIXEL_VARIANCE, SCORE, SHUFFLED_ERROR, THRESHOLD
+
+LOWER, HIGHER = "lower", "higher"
+OF_LABEL: Final = "@"
+"""`auroc@scratch`: a detection's metric for one label, which TFMA computes in the slice of all images."""
+_SMALLEST_ERROR = 1e-12
+_NAN = float("nan")
+_DEAD_BELOW = 1e-4
+
+
+def psnr(columns: Columns) -> float:
+    """Mean over images of the peak signal-to-noise ratio in dB, for a peak of 1; at most 120."""
+    return float(np.mean(-10.0 * np.log10(np.maximum(columns[ERROR], _SMALLEST_ERROR))))
+
+
+def explained_variance(columns: Columns) -> float:
+    """1 - error / deviation from the training mean image: 1 perfect, 0 no better than the mean image."""
+    return float(1.0 - columns[ERROR].sum() / max(columns["deviation"].sum(), _SMALLEST_ERROR))
+
+
+def false_alarm_rate(columns: Columns) -> float:
+    """Share of normal images whose score exceeds the threshold; NaN for a model that has none."""
+    return float(np.mean(columns[SCORE] > columns[THRESHOLD])) if np.isfinite(columns[THRESHOLD]).all() else _NAN
+
+
+def noise_ratio(columns: Columns) -> float:
+    """Error on images whose pixels were shuffled, as a multiple of the error on the images themselves."""
+    probed = np.isfinite(columns[SHUFFLED_ERROR])
+    if not probed.any():
+        return _NAN
+    return float(columns[SHUFFLED_ERROR][probed].mean() / max(columns[ERROR][probed].mean(), _SMALLEST_ERROR))
+
+
+def noise_copied(columns: Columns) -> float:
+    """Share of the variance of shuffled pixels that the model reproduces: 1 for a mere copier, else 0 or less."""
+    probed = np.isfinite(columns[SHUFFLED_ERROR])
+    if not probed.any():
+        return _NAN
+    variance = columns[PIXEL_VARIANCE][probed].mean()
+    return float(1.0 - columns[SHUFFLED_ERROR][probed].mean() / max(variance, _SMALLEST_ERROR))
+
+
+def dead_units(group: ImageGroup) -> float:
+    """Share of the latent's numbers whose variance over the images is less than 1e-4 of the largest."""
+    variances = np.diag(group.latents.covariance())
+    return float(np.mean(variances < _DEAD_BELOW * max(variances.max(), _SMALLEST_ERROR)))
+
+
+def effective_dimension(group: ImageGroup) -> float:
+    """How many directions the latents really use: (sum of the covariance's eigenvalues)^2 / sum of their squares."""
+    covariance = group.latents.covariance()
+    return float(np.trace(covariance) ** 2 / max(np.sum(covariance**2), _SMALLEST_ERROR**2))
+
+
+def f1(normal: Columns, anomalous: Columns) -> float:
+    """F1 of the anomalies at the calibrated threshold."""
+    is_anomaly, columns = _joined(normal, anomalous)
+    if not np.isfinite(columns[THRESHOLD]).all():
+        return _NAN
+    return float(f1_score(is_anomaly, columns[SCORE] > columns[THRESHOLD]))
+
+
+def recall_at(rate: float, normal: Columns, anomalous: Columns) -> float:
+    """Largest share of anomalies found by any threshold that at most `rate` of these normal images exceed."""
+    is_anomaly, columns = _joined(normal, anomalous)
+    false_alarms, recall, _ = roc_curve(is_anomaly, columns[SCORE], drop_intermediate=False)
+    return float(recall[false_alarms <= rate].max())
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric by what it is computed from, and which of its values are better (None: neither)."""
+
+    better: str | None
+    of_columns: Callable[[Columns], float] | None = None
+    of_group: Callable[[ImageGroup], float] | None = None
+    of_detection: Callable[[Columns, Columns], float] | None = None
+    of_pixels: Callable[[PixelCounts], float] | None = None
+    of_normal_alone: bool = False
+    """Whether it says nothing of anomalous images, even where there are no others."""
+
+    @property
+    def sets_apart(self) -> bool:
+        """Whether it needs normal and anomalous images."""
+        return self.of_detection is not None or self.of_pixels is not None
+
+    def value(self, images: Images, label: str | None = None) -> float:
+        """NaN, which no bound accepts, where the images or what the model says of them do not suffice."""
+        if self.sets_apart:
+            return self._of_both(images, label)
+        is_normal = self.of_normal_alone or len(images.normal.columns[ERROR])
+        group = images.normal if is_normal else images.anomalous_with(None)
+        if self.of_group is not None:
+            return self.of_group(group) if group.latents.count else _NAN
+        assert self.of_columns is not None
+        return self.of_columns(group.columns) if len(group.columns[ERROR]) else _NAN
+
+    def _of_both(self, images: Images, label: str | None) -> float:
+        anomalous = images.anomalous_with(label)
+        if self.of_pixels is not None:
+            return self.of_pixels(images.normal.pixels + anomalous.pixels)
+        assert self.of_detection is not None
+        if not images.known_normal or not len(anomalous.columns[ERROR]):
+            return _NAN
+        scores = np.concatenate([images.normal.columns[SCORE], anomalous.columns[SCORE]])
+        return self.of_detection(images.normal.columns, anomalous.columns) if np.isfinite(scores).all() else _NAN
+
+
+def _joined(normal: Columns, anomalous: Columns) -> tuple[Values, Columns]:
+    """(is_anomaly [N], columns) of both."""
+    is_anomaly = np.repeat([0, 1], [len(normal[ERROR]), len(anomalous[ERROR])])
+    return is_anomaly, {name: np.concatenate([normal[name], anomalous[name]]) for name in normal}
+
+
+def _quantile(quantile: float, columns: Columns) -> float:
+    """Linear-interpolation quantile of the errors (NumPy's default)."""
+    return float(np.quantile(columns[ERROR], quantile))
+
+
+def _mean(name: str, columns: Columns) -> float:
+    """Mean over the images that have that number."""
+    known = columns[name][np.isfinite(columns[name])]
+    return float(known.mean()) if len(known) else _NAN
+
+
+METRICS: dict[str, Metric] = {
+    "mean_error": Metric(LOWER, lambda columns: float(columns[ERROR].mean())),
+    "median_error": Metric(LOWER, partial(_quantile, 0.5)),
+    "p95_error": Metric(LOWER, partial(_quantile, 0.95)),
+    "p99_error": Metric(LOWER, partial(_quantile, 0.99)),
+    "max_error": Metric(LOWER, lambda columns: float(columns[ERROR].max())),
+    "rmse": Metric(LOWER, lambda columns: float(np.sqrt(columns[ERROR].mean()))),
+    "psnr": Metric(HIGHER, psnr),
+    "ssim": Metric(HIGHER, partial(_mean, "ssim")),
+    "explained_variance": Metric(HIGHER, explained_variance),
+    "example_count": Metric(None, lambda columns: float(len(columns[ERROR]))),
+    "false_alarm_rate": Metric(LOWER, false_alarm_rate, of_normal_alone=True),
+    "noise_ratio": Metric(HIGHER, noise_ratio),
+    "noise_copied": Metric(LOWER, noise_copied),
+    **{name: Metric(LOWER, partial(_mean, name)) for name in NOISE_ERRORS},
+    "dead_units": Metric(LOWER, of_group=dead_units),
+    "effective_dimension": Metric(HIGHER, of_group=effective_dimension),
+    KL: Metric(None, partial(_mean, KL)),
+    "auroc": Metric(HIGHER, of_detection=lambda *both: _of_scores(roc_auc_score, *both)),
+    "aupr": Metric(HIGHER, of_detection=lambda *both: _of_scores(average_precision_score, *both)),
+    "f1": Metric(HIGHER, of_detection=f1),
+    "recall_at_1pct": Metric(HIGHER, of_detection=partial(recall_at, 0.01)),
+    "recall_at_5pct": Metric(HIGHER, of_detection=partial(recall_at, 0.05)),
+    "pixel_auroc": Metric(HIGHER, of_pixels=pixel_auroc),
+    "region_overlap": Metric(HIGHER, of_pixels=region_overlap),
+}
+
+
+def _of_scores(function: Any, normal: Columns, anomalous: Columns) -> float:
+    is_anomaly, columns = _joined(normal, anomalous)
+    return float(function(is_anomaly, columns[SCORE]))

@@ -1,0 +1,48 @@
+"""A few test images and the errors that the Evaluator finds for them: what a pushed model must reproduce."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import tensorflow as tf
+
+from runtime.tfrecords import files_of
+from schema import features
+from schema.signatures import ERROR, EXAMPLES_SIGNATURE
+
+MAX_IMAGES: Final = 100
+MAX_BYTES: Final = 64 * 1024 * 1024
+_BATCH_SIZE = 10
+
+
+def record_parity(model: str, examples: str, target: str) -> int:
+    """Write the first images of the split in the folder `examples`, with their errors by `model`, to `target`.
+
+    One tf.Example an image, with its bytes, its identifier and its error by the SavedModel's `examples` signature,
+    the one that the Evaluator's metrics are computed from. Returns how many: 100, or fewer where they are large.
+    """
+    errors_of = tf.saved_model.load(model).signatures[EXAMPLES_SIGNATURE]
+    count = 0
+    with tf.io.TFRecordWriter(target) as writer:
+        for batch in _batches(examples):
+            errors = errors_of(examples=tf.constant(batch))[ERROR].numpy()
+            for serialized, error in zip(batch, errors, strict=True):
+                writer.write(_with_error(serialized, float(error)).SerializeToString())
+                count += 1
+    return count
+
+
+def _batches(folder: str) -> Iterator[list[bytes]]:
+    left_bytes = MAX_BYTES
+    records = tf.data.TFRecordDataset(files_of([f"{folder}/*"])).take(MAX_IMAGES)
+    for batch in records.batch(_BATCH_SIZE).as_numpy_iterator():
+        yield list(batch)
+        left_bytes -= sum(map(len, batch))
+        if left_bytes <= 0:
+            return
+
+
+def _with_error(serialized: bytes, error: float) -> Any:
+    known = tf.train.Example.FromString(serialized).features.feature
+    kept = {name: known[name] for name in (features.IMAGE, features.IMAGE_ID)}
+    kept[ERROR] = tf.train.Feature(float_list=tf.train.FloatList(value=[error]))
+    return tf.train.Example(features=tf.train.Features(feature=kept))

@@ -1,0 +1,274 @@
+"""ImageExampleGen: images of any source -> TFRecords of tf.Examples, split, counted and checked.
+
+A Beam element is a shard, not an image: one worker reads a file range and writes its records directly. Digests of
+all images then meet, a bucket at a time, and test files that hold a duplicate of another split's are written anew.
+"""
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import apache_beam as beam
+import tensorflow as tf
+from tfx import types
+from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, component_spec, standard_artifacts
+
+from components.example_gen.duplicates import Duplicate, WrittenImage, find_duplicates, write_segments
+from components.example_gen.example_bytes import serialize
+from components.example_gen.splits import split_of
+from components.settings import DataSettings
+from components.sources.planning import DataError, Reject, Shard, SourceImage, SourcePlan, plan_source
+from schema import features
+from schema.artifact_types import Artifacts
+from schema.artifacts import COUNTS_FILE, REJECTS_FILE
+
+EXAMPLES_KEY = "examples"
+_LOG = logging.getLogger(__name__)
+_REJECTS_NAMED_IN_ERROR = 10
+_DUPLICATE_OF = "duplicate of "
+_DIGESTS = "digests"
+_LEFT_OUT = "left_out"
+
+
+@dataclass
+class ShardResult:
+    """What one shard held."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    rejects: list[Reject] = field(default_factory=list)
+    duplicates: list[Reject] = field(default_factory=list)
+
+
+class ImageExampleGenSpec(component_spec.ComponentSpec):
+    PARAMETERS = {
+        "settings": component_spec.ExecutionParameter(type=str),
+        "data_fingerprint": component_spec.ExecutionParameter(type=str),
+        "source_fingerprint": component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS: dict[str, Any] = {}
+    OUTPUTS = {EXAMPLES_KEY: component_spec.ChannelParameter(type=standard_artifacts.Examples)}
+
+
+class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
+    """Writes `Split-<name>/data_tfrecord-*`, the counts, and the list of rejected files."""
+
+    def Do(  # noqa: N802 - TFX's name
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
+    ) -> None:
+        settings = DataSettings.model_validate_json(exec_properties["settings"])
+        plan = plan_source(settings)
+        examples = artifact_utils.get_single_instance(output_dict[EXAMPLES_KEY])
+        for folder in (*(_split_uri(examples.uri, split) for split in features.SPLITS), _digests_uri(examples.uri)):
+            fileio.makedirs(folder)
+        with self._make_beam_pipeline() as pipeline:
+            written = (
+                pipeline
+                | "ListShards" >> beam.Create(list(enumerate(plan.shards)))
+                | "SpreadShards" >> beam.Reshuffle()
+                | "WriteShards"
+                >> beam.ParDo(_WriteShard(examples.uri, plan, settings)).with_outputs(_DIGESTS, main="results")
+            )
+            removed = written[_DIGESTS] | "RemoveDuplicates" >> _RemoveDuplicates(examples.uri, len(plan.shards))
+            (
+                (written["results"], removed)
+                | "JoinResults" >> beam.Flatten()
+                | "CombineResults" >> beam.CombineGlobally(_merge_results)
+                | "WriteCounts" >> beam.Map(_write_result, uri=examples.uri)
+            )
+        fileio.rmtree(_digests_uri(examples.uri))
+        _check_result(examples.uri, settings)
+        examples.split_names = artifact_utils.encode_split_names(list(features.SPLITS))
+
+
+class ImageExampleGen(base_beam_component.BaseBeamComponent):
+    """Reads the images that `settings` names; see `components.sources.planning` for the sources.
+
+    Output `examples`: splits `train`, `eval` and `test` of tf.Examples with the features of `schema.features`.
+    """
+
+    SPEC_CLASS = ImageExampleGenSpec
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(ImageExampleGenExecutor)
+
+    def __init__(self, *, settings: DataSettings, data_fingerprint: str, source_fingerprint: str) -> None:
+        super().__init__(
+            spec=ImageExampleGenSpec(
+                settings=settings.model_dump_json(exclude={"drift"}),  # judged later, by ExampleValidator
+                data_fingerprint=data_fingerprint,
+                source_fingerprint=source_fingerprint,
+                examples=types.Channel(type=standard_artifacts.Examples),
+            )
+        )
+
+
+def _split_uri(uri: str, split: str) -> str:
+    return os.path.join(uri, f"Split-{split}")  # noqa: PTH118 - may be remote
+
+
+def _digests_uri(uri: str) -> str:
+    return os.path.join(uri, _DIGESTS)  # noqa: PTH118 - may be remote
+
+
+def _shard_path(uri: str, split: str, index: int, shard_count: int) -> str:
+    return os.path.join(_split_uri(uri, split), f"data_tfrecord-{index:05d}-of-{shard_count:05d}")  # noqa: PTH118
+
+
+def read_counts(examples_uri: str) -> dict[str, int]:
+    """Images per split, `left_out` for being anomalies of a training split, `rejected` and `duplicates` of `test`."""
+    with fileio.open(os.path.join(examples_uri, COUNTS_FILE)) as file:  # noqa: PTH118
+        counts: dict[str, int] = json.loads(file.read())
+    return counts
+
+
+class _WriteShard(beam.DoFn):
+    """Writes the images of one shard, a file per split; the file takes its name only when it is whole."""
+
+    def __init__(self, examples_uri: str, plan: SourcePlan, settings: DataSettings) -> None:
+        self._examples_uri = examples_uri
+        self._shard_count = len(plan.shards)
+        self._image_count = plan.image_count
+        self._has_named_eval = plan.has_named_eval
+        self._settings = settings
+        self._done = 0
+
+    def process(self, element: tuple[int, Shard]) -> Iterator[Any]:
+        """Yields a ShardResult, and under `digests` where the shard's images are listed, as (bucket, Segment)."""
+        index, shard = element
+        result = ShardResult()
+        images: list[WrittenImage] = []
+        writers: dict[str, tuple[str, Any]] = {}
+        for image in shard.read():
+            if isinstance(image, Reject):
+                _LOG.warning("rejected %s: %s", image.image_id, image.reason)
+                result.rejects.append(image)
+                continue
+            image = self._with_normality(image)
+            split = split_of(
+                image.image_id,
+                named_split=image.named_split,
+                has_named_eval=self._has_named_eval,
+                is_anomaly=image.is_anomaly,
+                settings=self._settings,
+            )
+            if split is None:
+                result.counts[_LEFT_OUT] += 1
+                continue
+            if split not in writers:
+                writers[split] = self._open(split, index)
+            writers[split][1].write(serialize(image))
+            result.counts[split] += 1
+            images.append((image.stored.pixel_digest.hex(), split, image.image_id))
+            self._report_one()
+        for path, writer in writers.values():
+            writer.close()
+            fileio.rename(path, path.removesuffix(".part"), overwrite=True)
+        yield result
+        folder = _digests_uri(self._examples_uri)
+        segments = write_segments(folder, index, images, image_count=self._image_count)
+        yield from (beam.pvalue.TaggedOutput(_DIGESTS, segment) for segment in segments)
+
+    def _open(self, split: str, index: int) -> tuple[str, Any]:
+        path = _shard_path(self._examples_uri, split, index, self._shard_count) + ".part"
+        return path, tf.io.TFRecordWriter(path)
+
+    def _with_normality(self, image: SourceImage) -> SourceImage:
+        normal = self._settings.normal_labels
+        if not normal:
+            return image
+        return image._replace(is_anomaly=int(image.label not in normal))
+
+    def _report_one(self) -> None:
+        self._done += 1
+        if self._done % 1000 == 0:
+            _LOG.info("images written", extra={"done": self._done, "total": self._image_count, "unit": "images"})
+
+
+class _RemoveDuplicates(beam.PTransform):
+    """(bucket, Segment) of all shards -> a ShardResult for each test file that was written anew."""
+
+    def __init__(self, examples_uri: str, shard_count: int) -> None:
+        super().__init__()
+        self._examples_uri = examples_uri
+        self._shard_count = shard_count
+
+    def expand(self, digests: beam.PCollection) -> beam.PCollection:
+        return (
+            digests
+            | "GatherDigests" >> beam.GroupByKey()
+            | "FindDuplicates" >> beam.FlatMap(lambda bucket: find_duplicates(bucket[1]))
+            | "KeyByShard" >> beam.Map(lambda duplicate: (duplicate.shard_index, duplicate))
+            | "GatherDuplicates" >> beam.GroupByKey()
+            | "RewriteTestFiles" >> beam.Map(_rewrite_test_file, uri=self._examples_uri, shard_count=self._shard_count)
+        )
+
+
+def _rewrite_test_file(element: tuple[int, Iterable[Duplicate]], *, uri: str, shard_count: int) -> ShardResult:
+    """Write one shard's test file anew without its duplicates; to do so twice changes nothing."""
+    index, duplicates = element
+    original_ids = {duplicate.image_id: duplicate.original_id for duplicate in duplicates}
+    path = _shard_path(uri, features.TEST, index, shard_count)
+    with tf.io.TFRecordWriter(path + ".part") as writer:
+        for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+            feature = tf.train.Example.FromString(record).features.feature
+            if feature[features.IMAGE_ID].bytes_list.value[0].decode() not in original_ids:
+                writer.write(record)
+    fileio.rename(path + ".part", path, overwrite=True)
+    removed = [Reject(image_id, _DUPLICATE_OF + original_id) for image_id, original_id in original_ids.items()]
+    return ShardResult(counts=Counter({features.TEST: -len(removed)}), duplicates=removed)
+
+
+def _merge_results(results: Iterable[ShardResult]) -> ShardResult:
+    merged = ShardResult()
+    for result in results:
+        merged.counts.update(result.counts)  # unlike +=, keeps a shard's negative counts
+        merged.rejects += result.rejects
+        merged.duplicates += result.duplicates
+    return merged
+
+
+def _write_result(result: ShardResult, uri: str) -> None:
+    counts = {split: result.counts[split] for split in (*features.SPLITS, _LEFT_OUT)}
+    with fileio.open(os.path.join(uri, REJECTS_FILE), "w") as file:  # noqa: PTH118
+        rejects = sorted(result.rejects + result.duplicates, key=lambda r: r.image_id)
+        # Written even if empty: then too it exists.
+        file.write("".join(json.dumps(asdict(reject)) + "\n" for reject in rejects))
+    with fileio.open(os.path.join(uri, COUNTS_FILE), "w") as file:  # noqa: PTH118
+        file.write(json.dumps({**counts, "rejected": len(result.rejects), "duplicates": len(result.duplicates)}))
+
+
+def _check_result(uri: str, settings: DataSettings) -> None:
+    counts = read_counts(uri)
+    rejected, duplicates = counts.pop("rejected"), counts.pop("duplicates")
+    if duplicates:
+        _LOG.warning(
+            "%d images kept out of test: their pixels are in train or eval; see %s/%s",
+            *(duplicates, uri, REJECTS_FILE),
+            extra={"notice": True},
+        )
+    total = rejected + sum(counts.values())
+    if left_out := counts.pop(_LEFT_OUT):
+        _LOG.info("%d anomalies named as training images left out, as data.training_anomalies says", left_out)
+    if rejected > settings.max_reject_fraction * total:
+        with fileio.open(os.path.join(uri, REJECTS_FILE)) as file:  # noqa: PTH118
+            rejects = [json.loads(line) for line in file.read().splitlines()]
+        rejects = [reject for reject in rejects if not reject["reason"].startswith(_DUPLICATE_OF)]
+        named = "\n".join(f"  {r['image_id']}: {r['reason']}" for r in rejects[:_REJECTS_NAMED_IN_ERROR])
+        raise DataError(
+            f"{rejected:,} of {total:,} images cannot be read, more than data.max_reject_fraction "
+            f"{settings.max_reject_fraction:.0%}; mend or remove them, or raise the limit:\n{named}"
+        )
+    if rejected:
+        _LOG.warning(
+            "%d of %d images cannot be read; see %s/%s", *(rejected, total, uri, REJECTS_FILE), extra={"notice": True}
+        )
+    empty = [split for split in features.SPLITS if not counts[split]]
+    if empty:
+        raise DataError(
+            f"no images in split {', '.join(map(repr, empty))} ({counts}): add images, or raise data.eval_fraction "
+            "or data.test_fraction; with data.normal_labels, check that these labels exist"
+        )

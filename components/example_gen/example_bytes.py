@@ -1,0 +1,91 @@
+"""One image -> the bytes of the tf.Example that `schema/schema.pbtxt` describes.
+
+Written directly (https://protobuf.dev/programming-guides/encoding), because building tf.train.Example in Python takes
+longer than everything else that is done to a small image. Features are in the order of their names, as protobuf's
+deterministic serialisation has them, so that one image has one byte form in every process.
+"""
+
+import functools
+import re
+import struct
+from typing import Final
+
+from components.sources.plan import SourceImage
+from schema import features
+
+_BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
+"""Fields of tf.train.Feature."""
+_SHORT: Final = 128
+"""Lengths and numbers below take one byte."""
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def serialize(image: SourceImage) -> bytes:
+    """What `tf.train.Example.SerializeToString(deterministic=True)` gives for the same features."""
+    stored = image.stored
+    entries = [
+        _int(features.CHANNELS, stored.channels),
+        _float(features.CONTRAST, stored.contrast),
+        _int(features.HEIGHT_PX, stored.height_px),
+        _bytes(features.IMAGE, stored.encoded),
+        _bytes(features.IMAGE_ID, image.image_id.encode()),
+        b"" if image.is_anomaly is None else _int(features.IS_ANOMALY, image.is_anomaly),
+        _label(image.label),
+        b"" if image.mask is None else _bytes(features.MASK, image.mask),
+        _float(features.MEAN_INTENSITY, stored.mean_intensity),
+        _int(features.WIDTH_PX, stored.width_px),
+    ]
+    return _field(1, b"".join(entries))
+
+
+def _bytes(name: str, value: bytes) -> bytes:
+    return _bytes_head(name, len(value)) + value
+
+
+@functools.lru_cache(maxsize=10_000)
+def _bytes_head(name: str, length: int) -> bytes:
+    """What an entry has before its value of `length` bytes, which nothing follows."""
+    entry = _entry(name, _field(_BYTES_LIST, _field(1, bytes(length))))
+    return entry[: len(entry) - length]
+
+
+@functools.lru_cache(maxsize=1000)
+def _label(value: str) -> bytes:
+    """What is no Unicode, as of a folder's name that is not UTF-8, is written as U+FFFD: TFMA reads labels as UTF-8."""
+    return _bytes(features.LABEL, _SURROGATE.sub("\ufffd", value).encode())
+
+
+@functools.lru_cache(maxsize=1000)
+def _int(name: str, value: int) -> bytes:
+    return _entry(name, _field(_INT64_LIST, _field(1, _varint(value))))
+
+
+def _float(name: str, value: float) -> bytes:
+    return _float_prefix(name) + struct.pack("<f", value)
+
+
+@functools.cache
+def _float_prefix(name: str) -> bytes:
+    return _entry(name, _field(_FLOAT_LIST, _field(1, bytes(4))))[:-4]
+
+
+def _entry(name: str, feature: bytes) -> bytes:
+    """An entry of the map from names to features."""
+    return _field(1, _field(1, name.encode()) + _field(2, feature))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field whose content has a length (wire type 2)."""
+    return bytes((number << 3 | 2,)) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    """Base 128, the low end first; for numbers from 0."""
+    if value < _SHORT:
+        return bytes((value,))
+    low = bytearray()
+    while value >= _SHORT:
+        low.append(value & 0x7F | 0x80)
+        value >>= 7
+    low.append(value)
+    return bytes(low)

@@ -1,0 +1,141 @@
+"""StrictExampleValidator: TFX's ExampleValidator, except that an anomaly stops the run with its explanation.
+
+Beside the schema, the training images are held against those that the newest pushed model was trained on (drift), and
+the held-out images against the training images (skew).
+"""
+
+import logging
+from typing import Any
+
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+from tfx import types
+from tfx.components.example_validator import executor as stock
+from tfx.components.statistics_gen.stats_artifact_utils import BINARY_PB_BASENAME
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types import standard_component_specs as keys
+from tfx.utils import io_utils
+
+from components.example_validator.drift import Change, find_drift, find_skew
+from components.resolvers.pushed_model import newest_version
+from components.settings import DriftSettings
+from components.sources.planning import DataError
+from schema import features
+from schema.artifact_types import Artifacts
+from schema.artifacts import PUSHED_STATISTICS_FOLDER
+
+_LOG = logging.getLogger(__name__)
+
+
+class StrictExampleValidatorSpec(component_spec.ComponentSpec):
+    PARAMETERS = {
+        "drift": component_spec.ExecutionParameter(type=str),
+        "push_destination": component_spec.ExecutionParameter(type=str),
+        "source_fingerprint": component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        keys.STATISTICS_KEY: component_spec.ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        keys.SCHEMA_KEY: component_spec.ChannelParameter(type=standard_artifacts.Schema),
+    }
+    OUTPUTS = {keys.ANOMALIES_KEY: component_spec.ChannelParameter(type=standard_artifacts.ExampleAnomalies)}
+
+
+class StrictExampleValidatorExecutor(stock.Executor):
+    def Do(  # noqa: N802 - TFX's name
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
+    ) -> None:
+        """Validate every split; raises DataError that lists each anomaly, and each drift unless told to tolerate it."""
+        super().Do(input_dict, output_dict, {})
+        artifact = artifact_utils.get_single_instance(output_dict[keys.ANOMALIES_KEY])
+        problems = []
+        for split in artifact_utils.decode_split_names(artifact.split_names):
+            problems += _explain(split, artifact_utils.get_split_uri([artifact], split))
+        if problems:
+            raise DataError("the images do not fit schema/schema.pbtxt:\n" + "\n".join(problems))
+        settings = DriftSettings.model_validate_json(exec_properties["drift"])
+        if settings.action != "ignore":
+            _check_drift(input_dict, settings, exec_properties["push_destination"])
+
+
+class StrictExampleValidator(base_component.BaseComponent):
+    """Same inputs and output as ExampleValidator.
+
+    `push_destination` is where the newest pushed model is looked for: only when the statistics are new, so that a
+    repeated run is not compared with itself.
+    """
+
+    SPEC_CLASS = StrictExampleValidatorSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(StrictExampleValidatorExecutor)
+
+    def __init__(
+        self,
+        *,
+        statistics: types.BaseChannel,
+        schema: types.BaseChannel,
+        drift: DriftSettings,
+        push_destination: str,
+        source_fingerprint: str,
+    ) -> None:
+        super().__init__(
+            spec=StrictExampleValidatorSpec(
+                statistics=statistics,
+                schema=schema,
+                drift=drift.model_dump_json(),
+                push_destination=push_destination,
+                source_fingerprint=source_fingerprint,
+                anomalies=types.Channel(type=standard_artifacts.ExampleAnomalies),
+            )
+        )
+
+
+def _explain(split: str, split_uri: str) -> list[str]:
+    anomalies = anomalies_pb2.Anomalies()
+    with fileio.open(f"{split_uri}/{stock.DEFAULT_FILE_NAME}", "rb") as file:
+        anomalies.ParseFromString(file.read())
+    named = [f"  {split}: {name}: {info.description}" for name, info in sorted(anomalies.anomaly_info.items())]
+    if anomalies.HasField("dataset_anomaly_info"):
+        named.append(f"  {split}: {anomalies.dataset_anomaly_info.description}")
+    return named
+
+
+def _check_drift(input_dict: Artifacts, settings: DriftSettings, push_destination: str) -> None:
+    """Raises DataError that says what changed, or logs it where `settings` say so."""
+    uri = artifact_utils.get_single_uri(input_dict[keys.STATISTICS_KEY])
+    schema_file = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict[keys.SCHEMA_KEY]))
+    schema: schema_pb2.Schema = io_utils.SchemaReader().read(schema_file)
+    train = _read_statistics(uri, features.TRAIN)
+    message = _told(
+        "the held-out images (eval) are not like those of train, so early stopping and the anomaly threshold would "
+        "go by other images than the model learns from:",
+        find_skew(train, _read_statistics(uri, features.EVAL), schema, settings.limits),
+        "differs",
+    )
+    pushed = newest_version(push_destination)
+    if pushed and fileio.exists(f"{pushed}/{PUSHED_STATISTICS_FOLDER}"):
+        before = _read_statistics(f"{pushed}/{PUSHED_STATISTICS_FOLDER}", features.TRAIN)
+        message += _told(
+            f"the training images are no longer like those of the newest pushed model, {pushed}:",
+            find_drift(before, train, schema, settings.limits),
+            "drifted",
+        )
+    if not message:
+        return
+    if settings.action == "warn":
+        _LOG.warning(message)
+        return
+    raise DataError(
+        f"{message}if this change is wanted, run once with data.drift.action=warn: the model that is pushed then "
+        "becomes the reference; data.drift.limits sets other limits"
+    )
+
+
+def _told(heading: str, changes: list[Change], verb: str) -> str:
+    if not changes:
+        return ""
+    return heading + "\n" + "".join(f"  {change.feature} {verb}: {change.in_words}\n" for change in changes)
+
+
+def _read_statistics(uri: str, split: str) -> statistics_pb2.DatasetFeatureStatisticsList:
+    with fileio.open(f"{uri}/Split-{split}/{BINARY_PB_BASENAME}", "rb") as file:
+        return statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read())

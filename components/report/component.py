@@ -1,0 +1,100 @@
+"""Report: a TFX component that writes a run's artifacts up as one page for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.utils import json_utils
+
+from components.report.inputs import ReportInputs
+from components.report.page import write_report
+from schema.artifact_types import Analysis, Artifacts, HtmlReport
+from schema.artifacts import PEAK_MEMORY_PROPERTY, SECONDS_PROPERTY
+
+REPORT_KEY = "report"
+_MEASURED = ("examples", "statistics", "anomalies", "transform_graph", "model_run", "model", "analysis", "evaluation")
+"""Inputs in data order; each tells what the component that wrote it took."""
+
+
+class ReportSpec(component_spec.ComponentSpec):
+    PARAMETERS = {
+        "settings": component_spec.ExecutionParameter(type=str),
+        "producers": component_spec.ExecutionParameter(type=str),
+        "source_fingerprint": component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "statistics": component_spec.ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        "anomalies": component_spec.ChannelParameter(type=standard_artifacts.ExampleAnomalies),
+        "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph),
+        "model_run": component_spec.ChannelParameter(type=standard_artifacts.ModelRun),
+        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "analysis": component_spec.ChannelParameter(type=Analysis),
+        "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
+        "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
+    }
+    OUTPUTS = {REPORT_KEY: component_spec.ChannelParameter(type=HtmlReport)}
+
+
+class ReportExecutor(base_executor.BaseExecutor):
+    def Do(  # noqa: N802 - TFX's name
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
+    ) -> None:
+        """Write the page for a blessed model and a refused one alike."""
+        inputs = report_inputs(
+            input_dict,
+            settings=json_utils.loads(exec_properties["settings"]),
+            producers=json_utils.loads(exec_properties["producers"]),
+        )
+        write_report(inputs, artifact_utils.get_single_uri(output_dict[REPORT_KEY]))
+
+
+class Report(base_component.BaseComponent):
+    """Writes `report.html` from artifacts alone.
+
+    `settings` are the sections of the configuration that the model does not record. Output `report`: an HtmlReport.
+    """
+
+    SPEC_CLASS = ReportSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ReportExecutor)
+
+    def __init__(self, *, settings: Mapping[str, Any], source_fingerprint: str, **channels: types.BaseChannel) -> None:
+        """`channels`: one for each key of ReportSpec.INPUTS."""
+        producers = {key: channels[key].producer_component_id for key in _MEASURED}
+        super().__init__(
+            spec=ReportSpec(
+                settings=json_utils.dumps(settings),
+                producers=json_utils.dumps(producers),
+                source_fingerprint=source_fingerprint,
+                report=types.Channel(type=HtmlReport),
+                **channels,
+            )
+        )
+
+
+def report_inputs(
+    artifacts: Mapping[str, list[types.Artifact]], *, settings: Mapping[str, Any], producers: Mapping[str, str]
+) -> ReportInputs:
+    """The report's inputs from artifacts by ReportSpec's keys; `producers`: key -> the component's name."""
+    single = {key: artifacts_of_key[0] for key, artifacts_of_key in artifacts.items() if artifacts_of_key}
+    baseline = single.get("baseline_model")
+    return ReportInputs(
+        **{key: single[key].uri for key in ("examples", "statistics", "anomalies", "model", "evaluation")},
+        baseline_model=baseline.uri if baseline else None,
+        settings=settings,
+        costs=tuple(
+            (
+                key,
+                producers[key],
+                _number(single[key], SECONDS_PROPERTY),
+                _number(single[key], PEAK_MEMORY_PROPERTY),
+            )
+            for key in _MEASURED
+        ),
+    )
+
+
+def _number(artifact: types.Artifact, name: str) -> float | None:
+    return artifact.get_float_custom_property(name) if artifact.has_custom_property(name) else None

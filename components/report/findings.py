@@ -1,0 +1,186 @@
+"""The report's charts: scores against the threshold, ROC and precision-recall, the latent space, the loss."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+from components.report import charts as svg_charts
+from components.report.images import Sample
+from components.report.tables import number
+
+_CURVE_POINTS = 400
+_PROJECTED = 600
+_FEWEST_PROJECTED = 10
+_PERPLEXITY = 30.0
+_TSNE_STEPS = 500
+_TSNE_DIMENSIONS = 50
+_OTHERS = "others"
+
+Chart = dict[str, Any]
+"""`title`, `svg`, `legend` (names in the order of the series' colours), `note`."""
+Values = npt.NDArray[np.float64]
+
+
+def score_groups(sample: Sample) -> dict[str, Values]:
+    """Scores by what is known of the images."""
+    groups = {
+        "normal": sample.scores[sample.is_anomaly == 0],
+        "anomalous": sample.scores[sample.is_anomaly == 1],
+        "not known": sample.scores[sample.is_anomaly == -1],
+    }
+    return {name: scores for name, scores in groups.items() if len(scores)}
+
+
+def at_threshold(sample: Sample, threshold: float) -> dict[str, tuple[int, int]]:
+    """Group -> (flagged images, images)."""
+    return {name: (int((scores > threshold).sum()), len(scores)) for name, scores in score_groups(sample).items()}
+
+
+def score_chart(sample: Sample, threshold: float) -> Chart:
+    """How the scores lie about the threshold."""
+    groups = score_groups(sample)
+    medians = ", ".join(f"{name} {number(float(np.median(scores)))}" for name, scores in groups.items())
+    alt = f"Histogram of scores. Medians: {medians}. The threshold is {number(threshold)}."
+    svg = svg_charts.histogram(groups, alt=alt, x_label="score", threshold=threshold)
+    note = f"The dashed line is the threshold, {number(threshold)}."
+    return {"title": "Scores of test images", "svg": svg, "legend": list(groups), "note": note}
+
+
+def detection_charts(sample: Sample) -> list[Chart]:
+    """ROC and precision-recall, where both normal and anomalous images are known; else none."""
+    known = sample.is_anomaly != -1
+    truth, scores = sample.is_anomaly[known], sample.scores[known]
+    if len(set(truth)) < 2:
+        return []
+    false_alarms, found, _ = roc_curve(truth, scores)
+    precision, recall, _ = precision_recall_curve(truth, scores)
+    auroc, aupr = roc_auc_score(truth, scores), average_precision_score(truth, scores)
+    return [
+        {
+            "title": f"ROC: area {auroc:.3f}",
+            "svg": svg_charts.line_chart(
+                {"roc": _thinned(false_alarms, found)},
+                unit_square=True,
+                diagonal=True,
+                x_label="false alarms",
+                y_label="anomalies found",
+                alt=f"ROC curve, area {auroc:.3f}",
+            ),
+            "note": "Share of anomalies found against share of false alarms, for every threshold; dashed is chance.",
+        },
+        {
+            "title": f"Precision-recall: area {aupr:.3f}",
+            "svg": svg_charts.line_chart(
+                {"precision": _thinned(recall, precision)},
+                unit_square=True,
+                x_label="anomalies found (recall)",
+                y_label="precision",
+                alt=f"Precision-recall curve, average precision {aupr:.3f}",
+            ),
+            "note": f"{percent_of(truth)} of these images are anomalous, which is the precision of chance.",
+        },
+    ]  # fmt: skip
+
+
+def percent_of(truth: npt.NDArray[np.int64]) -> str:
+    """The share of ones."""
+    return f"{100 * truth.mean():.3g} %"
+
+
+def latent_charts(sample: Sample, seed: int) -> list[Chart]:
+    """PCA and t-SNE (van der Maaten & Hinton 2008) of at most 600 latents, coloured by label."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(sample.scores))[:_PROJECTED])
+    latents = sample.latents[rows]
+    if len(rows) < _FEWEST_PROJECTED or latents.shape[1] < 2 or not np.isfinite(latents).all():
+        return []
+    names, groups = _label_groups([sample.labels[row] for row in rows])
+    crosses = sample.is_anomaly[rows] == 1
+    pca = PCA(min(_TSNE_DIMENSIONS, *latents.shape), random_state=seed)
+    reduced = pca.fit_transform(latents)
+    perplexity = min(_PERPLEXITY, (len(rows) - 1) / 3)
+    neighbours = TSNE(2, perplexity=perplexity, init="pca", max_iter=_TSNE_STEPS, random_state=seed).fit_transform(
+        reduced
+    )
+    held = pca.explained_variance_ratio_[:2].sum()
+    note = "Crosses are anomalies. " if crosses.any() else ""
+    charts = {
+        "Latent space by PCA": (
+            reduced[:, :2],
+            f"{note}The two axes hold {100 * held:.0f} % of the latents' variance.",
+        ),
+        "Latent space by t-SNE": (
+            neighbours,
+            f"{note}Neighbours stay neighbours; distances between groups mean little.",
+        ),
+    }
+    return [
+        {
+            "title": title,
+            "svg": svg_charts.scatter(points, groups, crosses, alt=f"{title}: {len(rows)} images coloured by label"),
+            "legend": names if len(names) > 1 else [],
+            "note": text,
+        }
+        for title, (points, text) in charts.items()
+    ]
+
+
+def loss_charts(history: Mapping[str, Sequence[float]]) -> list[Chart]:
+    """One chart per training quantity, with its curve on held-out images where there is one."""
+    charts: list[Chart] = []
+    drawn: list[Sequence[float]] = []
+    for name in sorted(history, key=lambda name: (name != "loss", name)):
+        values = history[name]
+        if name.startswith("val_") or values in drawn:  # the loss may itself be the error
+            continue
+        drawn.append(values)
+        curves = {"training": values, "held out": history.get(f"val_{name}", [])}
+        curves = {split: curve for split, curve in curves.items() if curve}
+        last = ", ".join(f"{split} {number(float(curve[-1]))}" for split, curve in curves.items())
+        charts.append(
+            {
+                "title": name.replace("_", " ").capitalize(),
+                "svg": svg_charts.line_chart(
+                    {split: (range(1, len(curve) + 1), curve) for split, curve in curves.items()},
+                    alt=f"{name} over {len(values)} epochs; at the end: {last}", x_label="epoch", y_label=name,
+                ),
+                "legend": list(curves),
+                "note": f"After {len(values)} epochs: {last}.",
+            }
+        )  # fmt: skip
+    return charts
+
+
+def distribution_chart(title: str, curves: Mapping[str, tuple[list[float], list[float]]]) -> Chart:
+    """A feature's distribution in every split."""
+    alt = f"Distribution of {title} in {', '.join(curves)}"
+    svg = svg_charts.line_chart(curves, alt=alt, x_label=title, y_label="share of images")
+    return {"title": title.capitalize(), "svg": svg, "legend": list(curves), "note": ""}
+
+
+def defect_chart(kind: str, sizes: Sequence[float], found: Sequence[float]) -> Markup:
+    """Share of images in which a defect was found, against its size."""
+    pairs = ", ".join(f"{100 * f:.0f} % at {100 * s:.3g} %" for s, f in zip(sizes, found, strict=True))
+    return svg_charts.rate_chart(sizes, found, alt=f"{kind} found in {pairs}")
+
+
+def _label_groups(labels: Sequence[str]) -> tuple[list[str], list[int]]:
+    """(names, the name's number of each label): the most frequent labels by name, the rest together."""
+    counts = {label: labels.count(label) for label in set(labels)}
+    by_frequency = sorted(counts, key=lambda label: (-counts[label], label))
+    many = len(by_frequency) > svg_charts.SERIES
+    named = sorted(by_frequency[: svg_charts.SERIES - 1] if many else by_frequency)
+    numbers = {label: number_ for number_, label in enumerate(named)}
+    names = [label or "(no label)" for label in named] + ([_OTHERS] if many else [])
+    return names, [numbers.get(label, len(named)) for label in labels]
+
+
+def _thinned(x: Values, y: Values) -> tuple[list[float], list[float]]:
+    """At most some hundred points, first and last among them."""
+    kept = np.unique(np.linspace(0, len(x) - 1, min(len(x), _CURVE_POINTS)).round().astype(int))
+    return x[kept].tolist(), y[kept].tolist()

@@ -1,0 +1,155 @@
+"""What the report shows of the test split: a sample's scores and latents, and single images with their error maps."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from runtime.tfrecords import as_many_as_fit, each_record
+from schema import features
+from schema.signatures import ERROR_MAP, IMAGE_BYTES, LATENT, RECONSTRUCT_SIGNATURE, RECONSTRUCTION, SCORE
+
+_BATCH = 64
+_UNKNOWN = -1
+_LOG = logging.getLogger(__name__)
+
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A SavedModel by its `reconstruct` signature; `at_a_time`: as many images as it should be given at once."""
+
+    reconstruct: Callable[[Sequence[bytes]], dict[str, Any]]
+    """Encoded images [B] -> outputs, as arrays."""
+    at_a_time: int
+
+
+@dataclass(frozen=True)
+class ExampleImage:
+    """One record of the test split; `position` is its place in file order, `is_anomaly` -1 where unknown."""
+
+    position: int
+    image_id: str
+    label: str
+    is_anomaly: int
+    encoded: bytes
+    mask: bytes | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """N test images in file order: scores [N], latents [N, Z], is_anomaly [N]; `total` is the split's size."""
+
+    total: int
+    positions: tuple[int, ...]
+    labels: tuple[str, ...]
+    is_anomaly: npt.NDArray[np.int64]
+    scores: Values
+    latents: Values
+
+    @property
+    def normal(self) -> npt.NDArray[np.bool_]:
+        """Which are normal, or not known to be otherwise."""
+        return self.is_anomaly != 1
+
+
+@dataclass(frozen=True)
+class ShownImage:
+    """A test image with the model's answer: reconstruction [H, W, C] and error_map [H, W]."""
+
+    source: ExampleImage
+    score: float
+    reconstruction: Values
+    error_map: Values
+
+
+def load_model(folder: str) -> Model:
+    """Read a SavedModel."""
+    loaded = tf.saved_model.load(folder)  # held by the function below: a signature alone does not hold its variables
+    signature = loaded.signatures[RECONSTRUCT_SIGNATURE]
+
+    def reconstruct(encoded: Sequence[bytes]) -> dict[str, Any]:
+        outputs = loaded.signatures[RECONSTRUCT_SIGNATURE](**{IMAGE_BYTES: tf.constant(list(encoded), tf.string)})
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    return Model(reconstruct, as_many_as_fit(signature.structured_outputs[RECONSTRUCTION].shape[1:], at_most=_BATCH))
+
+
+def score_all(model: Model, encoded: Sequence[bytes]) -> Values:
+    """Scores [N] of encoded images [N], in batches."""
+    batches = [encoded[start : start + model.at_a_time] for start in range(0, len(encoded), model.at_a_time)]
+    return np.concatenate([np.asarray(model.reconstruct(batch)[SCORE], np.float64) for batch in batches])
+
+
+def score_sample(model: Model, examples_uri: str, *, total: int, limit: int, seed: int) -> Sample:
+    """Score at most `limit` of the split's `total` images, chosen at random by `seed`, never more than a batch held."""
+    chosen = np.sort(np.random.default_rng(seed).permutation(total)[:limit])
+    labels, known, scores, latents = [], [], [], []
+    for batch in _batches(read_test_images(examples_uri, chosen), model.at_a_time):
+        outputs = model.reconstruct([image.encoded for image in batch])
+        labels += [image.label for image in batch]
+        known += [image.is_anomaly for image in batch]
+        scores.append(outputs[SCORE])
+        latents.append(outputs[LATENT])
+        _LOG.info("images scored", extra={"done": len(labels), "total": len(chosen), "unit": "images"})
+    return Sample(
+        total=total,
+        positions=tuple(int(position) for position in chosen),
+        labels=tuple(labels),
+        is_anomaly=np.asarray(known),
+        scores=np.concatenate(scores).astype(np.float64),
+        latents=np.concatenate(latents).astype(np.float64),
+    )
+
+
+def show(model: Model, examples_uri: str, positions: Iterable[int]) -> dict[int, ShownImage]:
+    """The images at these positions, reconstructed."""
+    shown = {}
+    for batch in _batches(read_test_images(examples_uri, positions), model.at_a_time):
+        outputs = model.reconstruct([image.encoded for image in batch])
+        for row, image in enumerate(batch):
+            shown[image.position] = ShownImage(
+                source=image,
+                score=float(outputs[SCORE][row]),
+                reconstruction=outputs[RECONSTRUCTION][row],
+                error_map=outputs[ERROR_MAP][row],
+            )
+    return shown
+
+
+def read_test_images(examples_uri: str, positions: Iterable[int]) -> Iterator[ExampleImage]:
+    """The test split's images at these positions, in file order; other records are passed over unparsed."""
+    wanted = frozenset(int(position) for position in positions)
+    for position, record in enumerate(each_record([f"{examples_uri}/Split-{features.TEST}/*"])):
+        if position in wanted:
+            yield _parse(position, record)
+
+
+def _parse(position: int, record: bytes) -> ExampleImage:
+    feature = tf.train.Example.FromString(record).features.feature
+    known = feature[features.IS_ANOMALY].int64_list.value if features.IS_ANOMALY in feature else ()
+    mask = feature[features.MASK].bytes_list.value if features.MASK in feature else ()
+    return ExampleImage(
+        position=position,
+        image_id=feature[features.IMAGE_ID].bytes_list.value[0].decode("utf-8", "replace"),
+        label=feature[features.LABEL].bytes_list.value[0].decode("utf-8", "replace"),
+        is_anomaly=int(known[0]) if known else _UNKNOWN,
+        encoded=feature[features.IMAGE].bytes_list.value[0],
+        mask=mask[0] if mask else None,
+    )
+
+
+def _batches(images: Iterator[ExampleImage], at_a_time: int) -> Iterator[list[ExampleImage]]:
+    batch: list[ExampleImage] = []
+    for image in images:
+        batch.append(image)
+        if len(batch) == at_a_time:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

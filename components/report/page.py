@@ -1,0 +1,100 @@
+"""A run's artifacts -> report.html: one file that needs no network, and what programs read beside it."""
+
+import json
+import os
+from importlib import resources
+from typing import Any
+
+import jinja2
+from tfx.dsl.io import fileio
+
+from components.report import findings, tables
+from components.report.defects import defects_document, pictures_of, study_defects
+from components.report.gallery import gallery
+from components.report.images import Sample, load_model, score_sample
+from components.report.inputs import Facts, ReportInputs, model_folder, read_facts
+from components.report.synthetic_defects import Detection
+from schema import features
+from schema.artifacts import DEFECTS_FILE, REPORT_FILE
+
+_SCORED_IMAGES = 5_000
+_TEMPLATE = "page.html.jinja"
+
+
+def write_report(inputs: ReportInputs, folder: str) -> None:
+    """Write `report.html` and `synthetic_defects.json`; the same artifacts give the same page."""
+    facts = read_facts(inputs)
+    seed, threshold = facts.record["seed"], facts.record["calibration"]["threshold"]
+    model = load_model(model_folder(inputs.model))
+    total = facts.counts[features.TEST]
+    sample = score_sample(model, inputs.examples, total=total, limit=_SCORED_IMAGES, seed=seed)
+    images, detections = study_defects(
+        model, inputs.examples, sample, image=facts.record["image"], threshold=threshold, seed=seed
+    )
+    page = render(
+        **_facts_of(facts),
+        sample={"images": len(sample.scores), "total": total, "seed": seed},
+        groups=gallery(model, inputs.examples, sample, threshold=threshold),
+        charts=_charts(facts, sample, threshold, seed),
+        flagged=findings.at_threshold(sample, threshold),
+        defects={"images": images, "kinds": [_defect(detection, threshold) for detection in detections]},
+    )
+    fileio.makedirs(folder)
+    document = defects_document(images, detections, threshold=threshold, seed=seed)
+    for name, content in ((REPORT_FILE, page), (DEFECTS_FILE, json.dumps(document, indent=2))):
+        with fileio.open(os.path.join(folder, name), "wb") as file:  # noqa: PTH118 - may be remote
+            file.write(content.encode("utf-8", "replace"))
+
+
+def render(**context: Any) -> str:
+    """Fill the template; every text is escaped, as names of files and labels may be anyone's."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(number=tables.number, percent=tables.percent, bound=tables.bound)
+    template = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    return environment.from_string(template).render(context)
+
+
+def _facts_of(facts: Facts) -> dict[str, Any]:
+    return {
+        "name": facts.record["name"],
+        "gate": facts.gate,
+        "image": facts.record["image"],
+        "calibration": facts.record["calibration"],
+        "verdict": tables.verdict_sentence(facts.gate),
+        "pca": tables.pca_comparison(facts.gate["metrics"]),
+        "metrics": tables.metrics_table(facts.gate),
+        "comparison": tables.comparison(facts),
+        "data": tables.data_tables(facts),
+        "costs": facts.costs,
+        "settings": tables.settings_table(facts),
+        "versions": tables.versions(),
+    }
+
+
+def _charts(facts: Facts, sample: Sample, threshold: float, seed: int) -> dict[str, Any]:
+    distributions = {name: tables.distribution(facts, name) for name in (features.MEAN_INTENSITY, features.CONTRAST)}
+    return {
+        "scores": [findings.score_chart(sample, threshold), *findings.detection_charts(sample)],
+        "latent": findings.latent_charts(sample, seed),
+        "training": findings.loss_charts(facts.record["history"]),
+        "data": [
+            findings.distribution_chart(name.replace("_", " "), curves)
+            for name, curves in distributions.items()
+            if curves
+        ],
+    }
+
+
+def _defect(detection: Detection, threshold: float) -> dict[str, Any]:
+    return {
+        "kind": detection.kind,
+        "size_of": detection.size_of,
+        "smallest": detection.smallest_found(0.9),
+        "smallest_in_half": detection.smallest_found(0.5),
+        "chart": findings.defect_chart(detection.kind, detection.sizes, detection.found),
+        "pictures": pictures_of(detection, threshold),
+        "largest": detection.sizes[-1],
+        "found_largest": detection.found[-1],
+    }

@@ -1,0 +1,193 @@
+"""`folder`: image files below a folder; flat, one folder per class, named splits, or MVTec AD's layout."""
+
+import functools
+import os
+import stat
+import urllib.parse
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, NoReturn
+
+from components.settings import DataSettings
+from components.sources.plan import (
+    LINKED_OUTSIDE,
+    SPLIT_OF_NAME,
+    DataError,
+    Reject,
+    SourceImage,
+    SourcePlan,
+    fingerprint_files,
+    folder_of_links,
+    is_linked_outside,
+    read_in_threads,
+    require_folder,
+    require_inside,
+    row_ranges,
+)
+from images.stored import StoredImage, from_file_bytes, mask_from_file_bytes
+from images.suffixes import IMAGE_SUFFIXES
+from images.viewed import UnreadableImageError
+from runtime.object_store import AnyPath, RemotePath, as_path
+from schema.features import EVAL
+
+MAX_FILE_BYTES: Final = 1 << 30
+"""Larger files are rejected unread: 100 million pixels of 16-bit RGB need no more than 600 MB."""
+_SUFFIXES_NAMED: Final = 10
+_MVTEC_NORMAL: Final = "good"
+_MVTEC_MASKS: Final = "ground_truth"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One image file, its path and that of its mask relative to the folder that is read."""
+
+    relative_path: str
+    label: str
+    named_split: str | None
+    is_anomaly: int | None
+    mask_path: str | None = None
+
+
+@dataclass(frozen=True)
+class FilesShard:
+    """Some of the image files below a folder."""
+
+    folder: str
+    entries: tuple[FileEntry, ...]
+    follow_links: bool
+
+    def read(self) -> Iterator[SourceImage | Reject]:
+        folder = as_path(self.folder)
+        links_within = folder_of_links(folder, follow_links=self.follow_links)
+        read_one = functools.partial(_read_one, folder=folder, links_within=links_within)
+        return read_in_threads(read_one, self.entries, folder)
+
+
+def _read_one(entry: FileEntry, *, folder: AnyPath, links_within: str | None) -> SourceImage | Reject:
+    image_id = urllib.parse.quote(os.fsencode(entry.relative_path))
+    try:
+        stored = from_file_bytes(_file_bytes(folder / entry.relative_path, links_within))
+        mask = _mask(folder, entry.mask_path, stored, links_within) if entry.mask_path else None
+    except OSError as error:
+        return Reject(image_id, f"cannot be opened: {error.strerror or error}")
+    except UnreadableImageError as error:
+        return Reject(image_id, str(error))
+    return SourceImage(image_id, entry.label, entry.named_split, entry.is_anomaly, stored, mask)
+
+
+def _mask(folder: AnyPath, relative_path: str, stored: StoredImage, links_within: str | None) -> bytes:
+    """A mask that cannot be read costs the image too: without it the image would count as one without a mask."""
+    try:
+        content = _file_bytes(folder / relative_path, links_within)
+        return mask_from_file_bytes(content, height_px=stored.height_px, width_px=stored.width_px)
+    except OSError as error:
+        raise UnreadableImageError(f"its mask {relative_path} cannot be opened: {error.strerror or error}") from None
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"its mask {relative_path}: {error}") from None
+
+
+def _file_bytes(path: AnyPath, links_within: str | None) -> bytes:
+    if is_linked_outside(path, links_within):
+        raise UnreadableImageError(LINKED_OUTSIDE)
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableImageError("not a regular file")  # a named pipe would be waited on for ever
+    if status.st_size > MAX_FILE_BYTES:
+        raise UnreadableImageError(f"{status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}")
+    return path.read_bytes()
+
+
+def plan_entries(
+    folder: AnyPath, entries: tuple[FileEntry, ...], settings: DataSettings, *, listed_in: str | None
+) -> SourcePlan:
+    """Shards of the files; the fingerprint covers the files and, if there is one, their list."""
+    ranges = row_ranges(len(entries), settings.images_per_shard)
+    shards = tuple(FilesShard(str(folder), entries[start:stop], settings.follow_links) for start, stop in ranges)
+    names = [listed_in] if listed_in else []
+    names += [entry.relative_path for entry in entries] + [entry.mask_path for entry in entries if entry.mask_path]
+    fingerprint = fingerprint_files(folder, names)
+    return SourcePlan(shards, len(entries), any(entry.named_split == EVAL for entry in entries), fingerprint)
+
+
+def plan_folder(settings: DataSettings) -> SourcePlan:
+    """The image files below data.path, by suffix. Raises DataError for a folder that is missing or without images."""
+    folder = as_path(settings.path or "")
+    require_folder(folder)
+    relative_paths, others = _list_images(folder)
+    most_frequent = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:_SUFFIXES_NAMED]
+    passed_over = ", ".join(f"{count:,} {suffix}" for suffix, count in most_frequent)
+    masks: frozenset[str] = frozenset()
+    if (folder / _MVTEC_MASKS).is_dir():
+        require_inside(folder / _MVTEC_MASKS, folder_of_links(folder, follow_links=settings.follow_links))
+        masks = frozenset(_list_images(folder / _MVTEC_MASKS)[0])
+    if not relative_paths:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError(f"{folder}: holds no images; found {passed_over or 'nothing'}, looked for {suffixes}")
+    entries = _describe_files(relative_paths[: settings.max_images], masks)
+    return replace(plan_entries(folder, entries, settings, listed_in=None), passed_over=passed_over)
+
+
+def _list_images(folder: AnyPath) -> tuple[list[str], Counter[str]]:
+    """Sorted relative paths of the image files; how many others by suffix. Linked folders are not entered."""
+    relative_paths, others = [], Counter[str]()
+    for path in _list_files(folder) if isinstance(folder, Path) else _list_objects(folder):
+        suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - a million names
+        if suffix in IMAGE_SUFFIXES:
+            relative_paths.append(path)
+        else:
+            others[suffix or "without suffix"] += 1
+    return sorted(relative_paths), others
+
+
+def _list_files(folder: Path) -> Iterator[str]:
+    """Relative paths of all files that are neither hidden nor masks."""
+    for parent, folders, names in os.walk(folder, onerror=_cannot_be_listed):
+        folders[:] = sorted(name for name in folders if not _is_skipped(name))
+        for name in names:
+            if not name.startswith("."):
+                yield os.path.relpath(os.path.join(parent, name), folder)  # noqa: PTH118
+
+
+def _list_objects(folder: RemotePath) -> Iterator[str]:
+    for path, _ in folder.files_below():
+        *folders, name = path.split("/")
+        if not name.startswith(".") and not any(map(_is_skipped, folders)):
+            yield path
+
+
+def _is_skipped(folder_name: str) -> bool:
+    return folder_name.startswith(".") or folder_name == _MVTEC_MASKS
+
+
+def _cannot_be_listed(error: OSError) -> NoReturn:
+    """Or a folder without permission would be missing from the data without a word."""
+    raise DataError(f"{error.filename}: cannot be listed: {error.strerror}; make it readable or move it away")
+
+
+def _describe_files(relative_paths: list[str], masks: frozenset[str]) -> tuple[FileEntry, ...]:
+    """Label, split and normality from the folder names: flat, one folder per class, named splits, or MVTec.
+
+    `masks` are relative to the folder of masks.
+    """
+    parts_of = [Path(path).parts for path in relative_paths]
+    names_splits = any(len(parts) > 1 and parts[0].lower() in ("train", "test") for parts in parts_of)
+    is_mvtec = names_splits and any(parts[:2] == ("train", _MVTEC_NORMAL) for parts in parts_of)
+    entries = []
+    for path, parts in zip(relative_paths, parts_of, strict=True):
+        named_split = SPLIT_OF_NAME.get(parts[0].lower()) if names_splits and len(parts) > 1 else None
+        folders = parts[1:-1] if named_split else parts[:-1]
+        label = folders[0] if folders else ""
+        is_anomaly = int(label != _MVTEC_NORMAL) if is_mvtec and named_split else None
+        mask_path = _mask_of(parts, masks) if is_anomaly else None
+        entries.append(FileEntry(path, label, named_split, is_anomaly, mask_path))
+    return tuple(entries)
+
+
+def _mask_of(parts: tuple[str, ...], masks: frozenset[str]) -> str | None:
+    """`test/crack/000.jpg` -> `ground_truth/crack/000_mask.png`, or without `_mask`, of those that there are."""
+    stem = str(Path(*parts[1:]).with_suffix(""))
+    names = (f"{stem}{ending}{suffix}" for ending in ("_mask", "") for suffix in (".png", *sorted(IMAGE_SUFFIXES)))
+    found = next((name for name in names if name in masks), None)
+    return found and f"{_MVTEC_MASKS}/{found}"

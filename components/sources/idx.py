@@ -1,0 +1,188 @@
+"""`idx`, `mnist`, `fashion_mnist`: pairs of IDX files (Yann LeCun's format), gzipped or not."""
+
+import contextlib
+import functools
+import math
+import mmap
+import os
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+import numpy as np
+
+from components.settings import DataSettings
+from components.sources.plan import (
+    DataError,
+    Reject,
+    SourceImage,
+    SourcePlan,
+    fingerprint_files,
+    folder_of_links,
+    require_folder,
+    require_inside,
+    row_ranges,
+    rows_per_batch,
+)
+from images.stored import Pixels, from_pixels_of_many
+from runtime.gzip_streams import DAMAGED, GZIP_MAGIC, unzipped
+from runtime.object_store import AnyPath, as_path
+from schema.features import TEST, TRAIN
+
+_STEMS: Final = {TRAIN: "train", TEST: "t10k"}
+_UNSIGNED_BYTE: Final = 0x08
+_CHUNK_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class _IdxFile:
+    """The array of an IDX file, and the mapping that it lies in."""
+
+    array: Pixels
+    mapping: mmap.mmap
+
+    def rows(self, start: int, stop: int) -> Pixels:
+        """A copy; the pages that were read for it do not add up to the process's memory."""
+        copy = self.array[start:stop].copy()
+        self.mapping.madvise(mmap.MADV_DONTNEED)
+        return copy
+
+
+@dataclass(frozen=True)
+class IdxShard:
+    """Rows [start, stop) of a pair of IDX files."""
+
+    images_path: str
+    labels_path: str | None
+    named_split: str
+    start: int
+    stop: int
+
+    def read(self) -> Iterator[SourceImage | Reject]:
+        images = _open_idx(self.images_path, dimensions=3)
+        labels = read_idx(self.labels_path, dimensions=1) if self.labels_path else None
+        stem = as_path(self.images_path).name.removesuffix(".gz")
+        step = rows_per_batch(images.array[0].nbytes)
+        for start in range(self.start, self.stop, step):
+            rows = range(start, min(start + step, self.stop))
+            images_of_rows = from_pixels_of_many(images.rows(rows.start, rows.stop))
+            labels_of_rows = [""] * len(rows) if labels is None else map(str, labels[rows.start : rows.stop].tolist())
+            for row, label, stored in zip(rows, labels_of_rows, images_of_rows, strict=True):
+                yield SourceImage(f"{stem}/{row:07d}", label, self.named_split, None, stored)
+
+
+def plan_idx(folder: AnyPath, settings: DataSettings) -> SourcePlan:
+    """The pairs that `folder` holds under MNIST's names: `train-*` is split `train`, `t10k-*` is split `test`.
+
+    Raises DataError where there is none, where one is malformed or a link to outside of `folder`, and where labels and
+    images differ in number.
+    """
+    require_folder(folder)
+    links_within = folder_of_links(folder, follow_links=settings.follow_links)
+    shards: list[IdxShard] = []
+    paths: list[AnyPath] = []
+    for split, stem in _STEMS.items():
+        images_path = _find(folder, links_within, f"{stem}-images-idx3-ubyte", f"{stem}-images.idx3-ubyte")
+        labels_path = _find(folder, links_within, f"{stem}-labels-idx1-ubyte", f"{stem}-labels.idx1-ubyte")
+        if images_path is None:
+            continue
+        rows = _count_rows(images_path, labels_path)
+        labels = str(labels_path) if labels_path else None
+        ranges = row_ranges(min(rows, settings.max_images or rows), settings.images_per_shard)
+        shards += [IdxShard(str(images_path), labels, split, start, stop) for start, stop in ranges]
+        paths += [path for path in (images_path, labels_path) if path]
+    if not shards:
+        raise DataError(f"{folder}: holds no IDX images (train-images-idx3-ubyte or t10k-images-idx3-ubyte, maybe .gz)")
+    count = sum(shard.stop - shard.start for shard in shards)
+    return SourcePlan(tuple(shards), count, False, fingerprint_files(folder, (path.name for path in paths)))
+
+
+def _find(folder: AnyPath, links_within: str | None, *stems: str) -> AnyPath | None:
+    """The first of these files that is there, by its name in `folder`, also where it is a link."""
+    candidates = (folder / f"{stem}{suffix}" for stem in stems for suffix in ("", ".gz"))
+    found = next((path for path in candidates if path.is_file()), None)
+    if found:
+        require_inside(found, links_within)
+    return found
+
+
+def _count_rows(images_path: AnyPath, labels_path: AnyPath | None) -> int:
+    rows: int = read_idx(str(images_path), dimensions=3).shape[0]
+    if labels_path:
+        label_count = read_idx(str(labels_path), dimensions=1).shape[0]
+        if label_count != rows:
+            raise DataError(f"{labels_path}: holds {label_count:,} labels for the {rows:,} images of {images_path}")
+    return rows
+
+
+def read_idx(path: str, *, dimensions: int) -> Pixels:
+    """The array in an IDX file of unsigned bytes: [N] labels or [N, H, W] images; mapped, not read.
+
+    Raises DataError for a wrong magic number, a truncated file, trailing bytes, or a dimension of zero.
+    """
+    return _open_idx(path, dimensions=dimensions).array
+
+
+def _open_idx(path: str, *, dimensions: int) -> _IdxFile:
+    try:
+        status = as_path(path).stat()
+        return _map_idx(path, dimensions, (status.st_size, status.st_mtime_ns))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+@functools.lru_cache(maxsize=4)
+def _map_idx(path: str, dimensions: int, version: tuple[int, int]) -> _IdxFile:
+    """Cached, because a gzip file cannot be entered in the middle and every shard of it needs all of it.
+
+    Such a file, or a remote one, is copied to a temporary file, so that memory does not depend on its size.
+    """
+    with as_path(path).open("rb") as file, contextlib.ExitStack() as stack:
+        is_gzip = file.read(2) == GZIP_MAGIC
+        file.seek(0)
+        read = functools.partial(_unzip, path, stack.enter_context(unzipped(file))) if is_gzip else file.read
+        header = read(4 + 4 * dimensions)
+        shape = _shape(path, header, dimensions)
+        plain: BinaryIO = file
+        if is_gzip or "://" in path:
+            plain = stack.enter_context(tempfile.TemporaryFile())
+            plain.write(header)
+            # One byte more than announced tells that it is too long; the rest may fill the disk (a gzip bomb).
+            _copy(read, plain, max_bytes=math.prod(shape) + 1)
+        _check_size(path, shape, following_bytes=plain.seek(0, os.SEEK_END) - len(header))
+        mapping = mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ)
+        return _IdxFile(np.frombuffer(mapping, np.uint8, offset=len(header)).reshape(shape), mapping)
+
+
+def _unzip(path: str, source: BinaryIO, byte_count: int) -> bytes:
+    try:
+        return source.read(byte_count)
+    except (*DAMAGED, ValueError, struct.error) as error:
+        raise DataError(f"{path}: is not a whole gzip file ({error}); download it again") from None
+
+
+def _copy(read: Callable[[int], bytes], target: BinaryIO, *, max_bytes: int) -> None:
+    while chunk := read(min(_CHUNK_BYTES, max_bytes)):
+        target.write(chunk)
+        max_bytes -= len(chunk)
+    target.flush()
+
+
+def _shape(path: str, header: bytes, dimensions: int) -> tuple[int, ...]:
+    if len(header) < 4 + 4 * dimensions or header[:4] != bytes([0, 0, _UNSIGNED_BYTE, dimensions]):
+        raise DataError(f"{path}: is not an IDX file of unsigned bytes in {dimensions} dimension(s)")
+    return struct.unpack(f">{dimensions}I", header[4:])
+
+
+def _check_size(path: str, shape: tuple[int, ...], *, following_bytes: int) -> None:
+    """`following_bytes`: how many follow the header, or, of a copy that was cut short, more than announced."""
+    expected = math.prod(shape)
+    announced = f"its header announces {'x'.join(map(str, shape))} = {expected:,} bytes"
+    if following_bytes > expected:
+        raise DataError(f"{path}: is too long: {announced}, more follow; download or export it again")
+    if following_bytes < expected:
+        raise DataError(f"{path}: is truncated: {announced}, {following_bytes:,} follow; download or export it again")
+    if not expected:
+        raise DataError(f"{path}: is empty: {announced}; download or export it again")

@@ -1,0 +1,258 @@
+"""`numpy`: an array of images in a .npy file, or one or more, with labels, in an .npz file.
+
+Rows are read as a stream at their offset (NEP 1 fixes the layout), so that memory holds about a
+megabyte, whatever the array's size and whether or not the .npz is compressed. Pickled objects are never loaded.
+"""
+
+import contextlib
+import io
+import math
+import struct
+import tokenize
+import urllib.parse
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from components.settings import DataSettings
+from components.sources.plan import (
+    DataError,
+    Reject,
+    SourceImage,
+    SourcePlan,
+    fingerprint_files,
+    require_file,
+    row_ranges,
+    rows_per_batch,
+)
+from images.stored import StoredImage, from_pixels_of_many
+from images.viewed import MAX_PIXELS
+from runtime.object_store import AnyPath, as_path
+from schema.features import EVAL, TEST, TRAIN
+
+
+class _Names(NamedTuple):
+    """Images, their labels if they have any, and the split that they are."""
+
+    images: str
+    labels: str
+    named_split: str | None
+
+
+_KNOWN_NAMES: Final = (
+    _Names("images", "labels", None),
+    _Names("x", "y", None),
+    # As Keras ships its data sets,
+    _Names("x_train", "y_train", TRAIN),
+    _Names("x_val", "y_val", EVAL),
+    _Names("x_test", "y_test", TEST),
+    # and as MedMNIST does.
+    _Names("train_images", "train_labels", TRAIN),
+    _Names("val_images", "val_labels", EVAL),
+    _Names("test_images", "test_labels", TEST),
+)
+_MAX_HEADER_BYTES: Final = 1 << 16
+_npy: Any = np.lib.format  # publishes no types
+# NumPy evaluates the header as a Python literal, and lets through what that raises.
+_MALFORMED: Final = (
+    ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, RecursionError, MemoryError, tokenize.TokenError,
+)  # fmt: skip
+_ZIP_MAGIC: Final = b"PK"
+# What zipfile lets through for malformed archives, beside its own BadZipFile.
+_DAMAGED: Final = (
+    OSError, EOFError, zlib.error, struct.error, zipfile.BadZipFile, RuntimeError, ValueError, LookupError,
+    ArithmeticError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array in C order: a .npy file, or a member of an .npz file, whose data start at `offset`."""
+
+    path: str
+    member: str | None
+    shape: tuple[int, ...]
+    dtype: str
+    offset: int
+
+    def batches(self, start: int, stop: int) -> Iterator[npt.NDArray[Any]]:
+        """Rows [start, stop) along the first axis, some at a time. Raises DataError where the file breaks off."""
+        dtype, row_shape = np.dtype(self.dtype), self.shape[1:]
+        row_bytes = dtype.itemsize * math.prod(row_shape)
+        with _opened(self.path, self.member) as stream:
+            stream.seek(self.offset + start * row_bytes)
+            for row in range(start, stop, rows_per_batch(row_bytes)):
+                wanted_bytes = row_bytes * min(rows_per_batch(row_bytes), stop - row)
+                content = stream.read(wanted_bytes)
+                if len(content) < wanted_bytes:
+                    raise DataError(f"{self.path}: ended at row {row + len(content) // row_bytes} while it was read")
+                yield np.frombuffer(content, dtype).reshape(-1, *row_shape)
+
+
+@dataclass(frozen=True)
+class NumpyShard:
+    """Rows [start, stop) of an array of images and its labels."""
+
+    images: StoredArray
+    labels: StoredArray | None
+    named_split: str | None
+    start: int
+    stop: int
+
+    def read(self) -> Iterator[SourceImage | Reject]:
+        name = urllib.parse.quote(as_path(self.images.path).name)
+        stem = f"{name}/{self.images.member.removesuffix('.npy')}" if self.images.member else name
+        for row, image, label in zip(range(self.start, self.stop), self._images(), self._labels(), strict=True):
+            image_id = f"{stem}/{row:07d}"
+            if isinstance(image, StoredImage):
+                yield SourceImage(image_id, label, self.named_split, None, image)
+            else:
+                yield Reject(image_id, image)
+
+    def _images(self) -> Iterator[StoredImage | str]:
+        """Each row's image, or the reason why it is none."""
+        for batch in self.images.batches(self.start, self.stop):
+            if batch.dtype == np.uint8:
+                yield from from_pixels_of_many(batch)
+                continue
+            values = batch.reshape(len(batch), -1)
+            lows, highs = values.min(axis=1), values.max(axis=1)
+            is_usable = (lows >= 0.0) & (highs <= 1.0)  # not so where one is not a number
+            usable = np.round(batch[is_usable].astype(np.float32) * 255.0).astype(np.uint8)
+            images = from_pixels_of_many(usable)
+            for row, low, high in zip(is_usable, lows, highs, strict=True):
+                yield next(images) if row else f"values from {low:g} to {high:g}; floats must lie in [0, 1]"
+
+    def _labels(self) -> Iterator[str]:
+        if self.labels is None:
+            yield from [""] * (self.stop - self.start)
+            return
+        for batch in self.labels.batches(self.start, self.stop):
+            for label in batch.reshape(-1):
+                yield label.decode("utf-8", "surrogateescape") if isinstance(label, bytes) else str(label)
+
+
+def plan_numpy(settings: DataSettings) -> SourcePlan:
+    """The arrays of data.path, from their headers alone.
+
+    Images are [N, H, W], [N, H, W, 1] or [N, H, W, 3], of uint8 or of floats in [0, 1]; labels are [N] or [N, 1],
+    of integers or strings. Raises DataError for anything else.
+    """
+    path = as_path(settings.path or "")
+    require_file(path, kind="the .npy or .npz file")
+    shards: list[NumpyShard] = []
+    for images, labels, named_split in _arrays(path):
+        rows = min(images.shape[0], settings.max_images or images.shape[0])
+        ranges = row_ranges(rows, settings.images_per_shard)
+        shards += [NumpyShard(images, labels, named_split, start, stop) for start, stop in ranges]
+    count = sum(shard.stop - shard.start for shard in shards)
+    has_named_eval = any(shard.named_split == EVAL for shard in shards)
+    return SourcePlan(tuple(shards), count, has_named_eval, fingerprint_files(path.parent, [path.name]))
+
+
+def _arrays(path: AnyPath) -> Iterator[tuple[StoredArray, StoredArray | None, str | None]]:
+    with path.open("rb") as file:
+        is_archive = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+    if not is_archive:
+        yield _checked_images(_read_header(path, None)), None, None
+        return
+    with _naming(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        members = set(archive.namelist())
+    known = [names for names in _KNOWN_NAMES if f"{names.images}.npy" in members]
+    if not known:
+        held = ", ".join(sorted(name.removesuffix(".npy") for name in members)) or "nothing"
+        raise DataError(
+            f"{path}: holds no array of a known name; found {held}; looked for "
+            f"{', '.join(names.images for names in _KNOWN_NAMES)}"
+        )
+    for names in known:
+        images = _checked_images(_read_header(path, f"{names.images}.npy"))
+        labels = None
+        if f"{names.labels}.npy" in members:
+            labels = _checked_labels(_read_header(path, f"{names.labels}.npy"), images)
+        yield images, labels, names.named_split
+
+
+def _read_header(path: AnyPath, member: str | None) -> StoredArray:
+    """Shape, type and offset, checked against the number of bytes that the file or the archive says it holds."""
+    with _opened(str(path), member) as stream:
+        head = io.BytesIO(stream.read(_MAX_HEADER_BYTES))
+    name = f"{path}: {member}" if member else str(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers as Python 2 wrote them
+            version = _npy.read_magic(head)
+            read_header = _npy.read_array_header_1_0 if version == (1, 0) else _npy.read_array_header_2_0
+            shape, fortran_order, dtype = read_header(head)
+    except _MALFORMED as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{name}: is not a .npy array: {reason}") from None
+    if dtype.hasobject:
+        raise DataError(f"{name}: holds Python objects, which are never loaded; save an array of numbers")
+    if fortran_order:
+        raise DataError(f"{name}: is stored column by column; save it with numpy.ascontiguousarray")
+    if not shape or min(shape) < 1 or not dtype.itemsize:
+        raise DataError(f"{name}: is empty: its shape is {shape}")
+    _check_size(name, path, member, expected_bytes=head.tell() + dtype.itemsize * math.prod(shape))
+    return StoredArray(str(path), member, shape, dtype.str, head.tell())
+
+
+def _check_size(name: str, path: AnyPath, member: str | None, *, expected_bytes: int) -> None:
+    with _naming(path):
+        if member:
+            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+                actual_bytes = archive.getinfo(member).file_size
+        else:
+            actual_bytes = path.stat().st_size
+    if actual_bytes != expected_bytes:
+        state = "truncated" if actual_bytes < expected_bytes else "too long"
+        raise DataError(f"{name}: is {state}: {actual_bytes:,} of {expected_bytes:,} bytes; save or fetch it again")
+
+
+def _checked_images(array: StoredArray) -> StoredArray:
+    name, dtype, shape = f"{array.path}: {array.member}" if array.member else array.path, array.dtype, array.shape
+    if np.dtype(dtype) != np.uint8 and np.dtype(dtype).kind != "f":
+        raise DataError(f"{name}: holds {np.dtype(dtype)}; save uint8, or floats in [0, 1]")
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
+        raise DataError(f"{name}: has the shape {shape}; images are [N, H, W], [N, H, W, 1] or [N, H, W, 3]")
+    if shape[1] * shape[2] > MAX_PIXELS:
+        raise DataError(f"{name}: images of {shape[1]}x{shape[2]} pixels, more than {MAX_PIXELS:,}")
+    return array
+
+
+def _checked_labels(labels: StoredArray, images: StoredArray) -> StoredArray:
+    name = f"{labels.path}: {labels.member}"
+    if np.dtype(labels.dtype).kind not in "buiSU" or math.prod(labels.shape) != labels.shape[0]:
+        raise DataError(
+            f"{name}: holds {np.dtype(labels.dtype)} in the shape {labels.shape}; "
+            "labels are [N] or [N, 1], of integers or strings"
+        )
+    if labels.shape[0] != images.shape[0]:
+        raise DataError(f"{name}: holds {labels.shape[0]:,} labels for the {images.shape[0]:,} of {images.member}")
+    return labels
+
+
+@contextlib.contextmanager
+def _opened(path: str, member: str | None) -> Iterator[BinaryIO]:
+    with _naming(as_path(path)), contextlib.ExitStack() as stack:
+        if member is None:
+            yield stack.enter_context(as_path(path).open("rb"))
+        else:
+            stream = stack.enter_context(as_path(path).open("rb"))
+            archive = stack.enter_context(zipfile.ZipFile(stream))
+            yield cast(BinaryIO, stack.enter_context(archive.open(member)))
+
+
+@contextlib.contextmanager
+def _naming(path: AnyPath) -> Iterator[None]:
+    """What a damaged file or archive raises, as a DataError that names it."""
+    try:
+        yield
+    except _DAMAGED as error:
+        raise DataError(f"{path}: is damaged: {error}; save or fetch it again") from None

@@ -1,0 +1,259 @@
+"""`tfrecord`: TFRecord files, gzipped or not, of tf.Examples that hold encoded images.
+
+A record is its length (8 bytes, little endian), the length's checksum, the data, the data's checksum; a checksum is
+a masked CRC-32C (tensorflow/core/lib/io/record_writer.h).
+"""
+
+import contextlib
+import os
+import re
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import google_crc32c
+
+from components.settings import DataSettings
+from components.sources.plan import (
+    SPLIT_OF_NAME,
+    DataError,
+    Reject,
+    SourceImage,
+    SourcePlan,
+    fingerprint_files,
+    folder_of_links,
+    require_inside,
+)
+from images.stored import StoredImage, from_file_bytes, mask_from_file_bytes
+from images.viewed import UnreadableImageError
+from runtime.gzip_streams import DAMAGED, GZIP_MAGIC, unzipped
+from runtime.object_store import AnyPath, as_path
+from schema import features
+from schema.features import EVAL
+
+_IMAGE_FEATURES: Final = ("image", "image/encoded")
+_LABEL_FEATURES: Final = ("label", "image/class/label")
+_FILE_NAME: Final = re.compile(r"tfrec|-\d{5}-of-\d{5}")
+_LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4
+MAX_RECORD_BYTES: Final = 1 << 30
+"""Longer records are rejected unread."""
+
+
+class _BrokenFramingError(Exception):
+    """From here on the records of a file cannot be told apart; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class TfrecordShard:
+    """Records [start, stop) of one file; the first of them begins at byte `offset` of the uncompressed file."""
+
+    folder: str
+    relative_path: str
+    named_split: str | None
+    start: int
+    stop: int
+    offset: int
+    image_features: tuple[str, ...]
+    label_features: tuple[str, ...]
+
+    def read(self) -> Iterator[SourceImage | Reject]:
+        path = as_path(self.folder) / self.relative_path
+        stem = urllib.parse.quote(os.fsencode(self.relative_path))
+        try:
+            with _opened(path) as stream:
+                stream.seek(self.offset)
+                for row in range(self.start, self.stop):
+                    yield self._image(f"{stem}/{row:07d}", stream)
+        except (_BrokenFramingError, *DAMAGED) as error:
+            raise DataError(f"{path}: changed while it was read: {error}") from None
+
+    def _image(self, image_id: str, stream: BinaryIO) -> SourceImage | Reject:
+        try:
+            example = _parse(_read_record(stream))
+            stored = from_file_bytes(_image_bytes(example, self.image_features))
+            mask = _mask(example, stored)
+        except UnreadableImageError as error:
+            return Reject(image_id, str(error))
+        return SourceImage(
+            image_id, _label(example, self.label_features), self.named_split, _is_anomaly(example), stored, mask
+        )
+
+
+def plan_tfrecord(settings: DataSettings) -> SourcePlan:
+    """The records of data.path, a file or a folder of files, counted from their lengths alone.
+
+    Raises DataError where there are none, and for a file that is truncated or no TFRecord file.
+    """
+    path = as_path(settings.path or "")
+    folder, relative_paths = _list_files(path, settings)
+    image_features = (settings.image_feature,) if settings.image_feature else _IMAGE_FEATURES
+    label_features = (settings.label_feature,) if settings.label_feature else _LABEL_FEATURES
+    shards: list[TfrecordShard] = []
+    for relative_path in relative_paths:
+        split = _named_split(relative_path)
+        for start, stop, offset in _record_ranges(folder / relative_path, settings):
+            shards.append(
+                TfrecordShard(str(folder), relative_path, split, start, stop, offset, image_features, label_features)
+            )
+    if not shards:
+        raise DataError(f"{path}: holds no records")
+    count = sum(shard.stop - shard.start for shard in shards)
+    has_named_eval = any(shard.named_split == EVAL for shard in shards)
+    return SourcePlan(tuple(shards), count, has_named_eval, fingerprint_files(folder, relative_paths))
+
+
+def _list_files(path: AnyPath, settings: DataSettings) -> tuple[AnyPath, list[str]]:
+    """The folder, and the sorted paths of its TFRecord files relative to it; none is a link to outside of it."""
+    if path.is_file():
+        return path.parent, [path.name]
+    if not path.is_dir():
+        raise DataError(f"{path}: no such file or folder; set data.path to a TFRecord file or a folder of them")
+    if isinstance(path, Path):
+        found = (str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+    else:
+        found = (relative_path for relative_path, _ in path.files_below())
+    relative_paths = sorted(filter(_is_record_file, found))
+    if not relative_paths:
+        raise DataError(f"{path}: holds no TFRecord files (names with 'tfrec', or ending in -00000-of-00001)")
+    links_within = folder_of_links(path, follow_links=settings.follow_links)
+    for relative_path in relative_paths:
+        require_inside(path / relative_path, links_within)
+    return path, relative_paths
+
+
+def _is_record_file(relative_path: str) -> bool:
+    name = Path(relative_path).name
+    return bool(_FILE_NAME.search(name)) and not name.startswith(".")
+
+
+def _named_split(relative_path: str) -> str | None:
+    """From the first folder, where it is called `train` or, as TFX calls it, `Split-train`."""
+    first, *rest = Path(relative_path).parts
+    return SPLIT_OF_NAME.get(first.lower().removeprefix("split-")) if rest else None
+
+
+def _record_ranges(path: AnyPath, settings: DataSettings) -> Iterator[tuple[int, int, int]]:
+    """(start, stop, offset of start) of each shard of a file; raises DataError where its framing is broken."""
+    start, start_offset, row, offset = 0, 0, 0, 0
+    try:
+        with _opened(path) as stream:
+            while row != settings.max_images and (record_bytes := _skip_record(stream, offset)):
+                row, offset = row + 1, offset + record_bytes
+                if row - start == settings.images_per_shard:
+                    yield start, row, start_offset
+                    start, start_offset = row, offset
+    except (_BrokenFramingError, *DAMAGED) as error:
+        raise DataError(f"{path}: record {row} at byte {offset:,}: {error}; write or fetch the file again") from None
+    if row > start:
+        yield start, row, start_offset
+
+
+@contextlib.contextmanager
+def _opened(path: AnyPath) -> Iterator[BinaryIO]:
+    """The file, unzipped where it is gzip; a plain file may begin with gzip's magic number, as a length."""
+    with path.open("rb") as stream:
+        head = stream.read(_LENGTH_BYTES + _CHECKSUM_BYTES)
+        stream.seek(0)
+        if head[:2] != GZIP_MAGIC or (len(head) == 12 and _checksum(head[:8]) == head[8:]):
+            yield stream
+            return
+        with unzipped(stream) as content:
+            yield content
+
+
+def _skip_record(stream: BinaryIO, offset: int) -> int:
+    """Size in bytes of the record that begins at `offset`, where the stream stands; 0 at the end of the file."""
+    length = _read_length(stream)
+    if length is None:
+        return 0
+    record_bytes = _LENGTH_BYTES + _CHECKSUM_BYTES + length + _CHECKSUM_BYTES
+    if offset + record_bytes >= 1 << 63:
+        raise _BrokenFramingError(f"claims {length:,} bytes")
+    stream.seek(offset + record_bytes - _CHECKSUM_BYTES)
+    if len(stream.read(_CHECKSUM_BYTES)) < _CHECKSUM_BYTES:
+        raise _BrokenFramingError(f"is truncated: {length:,} bytes were announced")
+    return record_bytes
+
+
+def _read_length(stream: BinaryIO) -> int | None:
+    head = stream.read(_LENGTH_BYTES + _CHECKSUM_BYTES)
+    if not head:
+        return None
+    if len(head) < _LENGTH_BYTES + _CHECKSUM_BYTES:
+        raise _BrokenFramingError("is truncated within its length")
+    if _checksum(head[:_LENGTH_BYTES]) != head[_LENGTH_BYTES:]:
+        raise _BrokenFramingError("the checksum of its length is wrong: damaged, or no TFRecord file")
+    return int.from_bytes(head[:_LENGTH_BYTES], "little")
+
+
+def _read_record(stream: BinaryIO) -> bytes:
+    """The next record's data; raises UnreadableImageError, having passed it by, where it is too long or damaged."""
+    length = _read_length(stream)
+    if length is None:
+        raise _BrokenFramingError("it ended early")
+    if length > MAX_RECORD_BYTES:
+        stream.seek(length + _CHECKSUM_BYTES, os.SEEK_CUR)
+        raise UnreadableImageError(f"a record of {length:,} bytes, more than {MAX_RECORD_BYTES:,}")
+    data, checksum = stream.read(length), stream.read(_CHECKSUM_BYTES)
+    if len(checksum) < _CHECKSUM_BYTES:
+        raise _BrokenFramingError("it ended early")
+    if _checksum(data) != checksum:
+        raise UnreadableImageError("damaged record: its checksum is wrong")
+    return data
+
+
+def _checksum(data: bytes) -> bytes:
+    crc = int(google_crc32c.value(data))
+    masked = (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+    return masked.to_bytes(_CHECKSUM_BYTES, "little")
+
+
+def _parse(record: bytes) -> Any:
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    try:
+        return tf.train.Example.FromString(record).features.feature
+    except DecodeError:
+        raise UnreadableImageError("the record is no tf.Example") from None
+
+
+def _image_bytes(feature: Any, names: tuple[str, ...]) -> bytes:
+    for name in names:
+        if name in feature and len(feature[name].bytes_list.value) == 1:
+            return bytes(feature[name].bytes_list.value[0])
+    held = ", ".join(sorted(feature)[:10]) or "nothing"
+    raise UnreadableImageError(
+        f"the record holds no encoded image named {' or '.join(names)}; it holds {held}; set data.image_feature"
+    )
+
+
+def _label(feature: Any, names: tuple[str, ...]) -> str:
+    """The first number or string of the first of these features that is there; empty if none is."""
+    for name in names:
+        if name not in feature:
+            continue
+        for value in feature[name].bytes_list.value:
+            return value.decode("utf-8", "surrogateescape")
+        for value in feature[name].int64_list.value:
+            return str(value)
+    return ""
+
+
+def _is_anomaly(feature: Any) -> int | None:
+    """The feature of the same name as in our own examples, where it says 0 or 1."""
+    values = list(feature[features.IS_ANOMALY].int64_list.value) if features.IS_ANOMALY in feature else []
+    return values[0] if values in ([0], [1]) else None
+
+
+def _mask(feature: Any, stored: StoredImage) -> bytes | None:
+    """The feature of the same name as in our own examples."""
+    values = feature[features.MASK].bytes_list.value if features.MASK in feature else []
+    if len(values) != 1:
+        return None
+    try:
+        return mask_from_file_bytes(values[0], height_px=stored.height_px, width_px=stored.width_px)
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"its mask: {error}") from None

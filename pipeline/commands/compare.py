@@ -1,0 +1,100 @@
+"""`autoencoder compare`: which family suits these images."""
+
+import dataclasses
+import difflib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import click
+
+from pipeline.commands.exit_codes import exit_with_message
+from pipeline.commands.options import set_option
+from runtime.errors import DONE, FAILED, REFUSED
+
+if TYPE_CHECKING:
+    from pipeline.local.compare import Entry
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path), default=Path("configs/digits.yaml"))
+@click.option("--presets", help="Comma-separated; default: all families.", metavar="dense,residual,...")
+@click.option("--latent-dim", type=click.IntRange(min=1), help="Numbers in the latent of every family.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of every family.")
+@click.option("--push-best", is_flag=True, help="Push the best blessed model where runs of CONFIG push theirs.")
+@set_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+def compare(
+    config: Path,
+    presets: str | None,
+    latent_dim: int | None,
+    epochs: int | None,
+    push_best: bool,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Train several families on CONFIG's images, at one latent size and as many epochs, and rank them.
+
+    Each takes its loss, batch size and layers from its preset, and everything else from CONFIG. The runs are kept in
+    `<root>/<name>-compare`; the same comparison again is taken from there. Ranked by AUROC where anomalies are
+    labelled, otherwise by mean error.
+
+    Example: autoencoder compare configs/mnist-deep.yaml --presets deep,residual,variational --epochs 5
+    """
+    for field, value in (("latent_dim", latent_dim), ("epochs", epochs)):
+        if value is not None:
+            overrides = (*overrides, f"trainer.{field}={value}")
+    with exit_with_message():
+        from pipeline.local import compare as comparison
+
+        entries = []
+        for entry in comparison.compare(config, overrides, _chosen(presets)):
+            entries.append(entry)
+            told = entry.error or f"mean error {entry.mean_error:.5f}"
+            click.echo(f"{entry.preset}: {told}", err=True)
+        ranking = comparison.ranked(entries)
+        best = next((entry for entry in ranking if entry.blessed), None)
+        pushed = comparison.push_best(config, overrides, best.preset) if push_best and best else None
+    if as_json:
+        click.echo(json.dumps({"ranking": [dataclasses.asdict(e) for e in ranking], "pushed": pushed}, indent=2))
+    else:
+        _print_table(ranking, pushed)
+    if push_best and not pushed:
+        sys.exit(REFUSED)
+    sys.exit(FAILED if all(entry.error for entry in ranking) else DONE)
+
+
+def _chosen(presets: str | None) -> list[str]:
+    from trainer.settings.model import Preset
+
+    known = list(get_args(Preset))
+    chosen = [preset.strip() for preset in presets.split(",")] if presets else known
+    for preset in chosen:
+        if preset not in known:
+            meant = "".join(f"; did you mean {name!r}?" for name in difflib.get_close_matches(preset, known, n=1))
+            raise click.BadParameter(f"{preset!r} is none of {', '.join(known)}{meant}", param_hint="--presets")
+    return chosen
+
+
+def _print_table(ranking: list["Entry"], pushed: str | None) -> None:
+    from rich.table import Table
+
+    from pipeline.commands.terminal import plain_console
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = ("family", "mean error", "of PCA's", "AUROC", "parameters", "training s", "images/s", "verdict")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("family", "verdict") else "right", no_wrap=True)
+    for e in ranking:
+        numbers = (
+            (e.mean_error, ".5f"), (e.pca_ratio, ".2f"), (e.auroc, ".3f"), (e.parameters, ",d"), (e.training_s, ".1f"),
+            (e.images_per_s, ",.0f"),
+        )  # fmt: skip
+        cells = ["" if value is None else format(value, style) for value, style in numbers]
+        verdict = e.error or ("blessed" if e.blessed else "refused")
+        table.add_row(e.preset, *cells, verdict, style="red" if e.error else None)
+    console = plain_console()
+    console.print(table)
+    if pushed:
+        console.print(f"\npushed: {pushed}")

@@ -1,0 +1,145 @@
+"""`autoencoder push`: what is in a destination, back to the version before, and a run's model once more."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runtime.imports import imported_for_good
+
+if TYPE_CHECKING:  # `--help` must not wait for what these import
+    from components.pusher.destination import Version
+
+RUNS = Path("runs")
+Outcome = tuple[Any, str]
+"""For machines, and for people."""
+
+
+@click.command()
+@click.argument("where", required=False)
+@click.option("--rollback", is_flag=True, help="Return to the model before the newest, and withdraw the newest.")
+@click.option("--list", "is_list", is_flag=True, help="List the versions, newest first.")
+@click.option("--to", help="Push to this folder, s3:// or gs:// prefix instead of where the run pushes to.")
+@click.option("--force", is_flag=True, help="Push although a rollback has withdrawn this model.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def push(where: str | None, rollback: bool, is_list: bool, to: str | None, force: bool, as_json: bool) -> None:
+    """Push a run's latest blessed model again, list what was pushed, or return to the version before.
+
+    WHERE is a run's folder (by default the run below runs/ that was pushed last) or, for --list and --rollback,
+    also a folder of versions: local, s3:// or gs://. A rollback pushes the earlier version once more under a new
+    number, so servers pick it up like any other; no later run pushes the withdrawn model again by itself.
+    """
+    if rollback + is_list + bool(to or force) > 1:
+        raise click.UsageError("--rollback, --list and pushing (--to, --force) exclude each other")
+    from pipeline.commands.terminal import output_to_log
+
+    with output_to_log(Path(os.devnull)):
+        with imported_for_good():
+            import tensorflow as tf
+
+            from components.pusher.destination import PushError
+
+        try:
+            if rollback or is_list:
+                base = _destination(where)
+                document, text = _rolled_back(base) if rollback else _listed(base)
+            else:
+                document, text = _pushed(where, to, force=force)
+        except PushError as error:
+            raise click.ClickException(str(error)) from None
+        except (OSError, tf.errors.OpError) as error:
+            raise click.ClickException(f"{to or where or RUNS}: cannot be read or written to: {error}") from None
+    click.echo(json.dumps(document, indent=2) if as_json else text)
+
+
+def _listed(base: str) -> Outcome:
+    from components.pusher.destination import versions
+
+    found = versions(base)
+    lines = [
+        f"{version.number:<17} model {version.digest[:12]}  {_state(version, found)}".rstrip() for version in found
+    ]
+    return [dataclasses.asdict(version) for version in found], "\n".join([f"versions in {base}:", *lines])
+
+
+def _state(version: "Version", found: list["Version"]) -> str:
+    return ", ".join(["served"] * (version == found[0]) + ["withdrawn"] * version.is_withdrawn)
+
+
+def _rolled_back(base: str) -> Outcome:
+    from components.pusher.component import load_in_fresh_process
+    from components.pusher.destination import rollback
+
+    done = rollback(base, check=load_in_fresh_process)
+    text = (
+        f"version {done.left.number} is withdrawn; version {done.returned_to.number} was pushed again "
+        f"as {done.pushed.path}"
+    )
+    return dataclasses.asdict(done), text
+
+
+def _pushed(where: str | None, to: str | None, *, force: bool) -> Outcome:
+    from components.pusher.component import push_checked
+    from components.pusher.destination import PushError, digest_of, reinstate, withdrawn
+    from pipeline.metadata.history import latest_blessed
+
+    run = Path(where) if where else Path(_destination(None)).parent
+    model = latest_blessed(_metadata(run), run.absolute().name)
+    if model is None:
+        raise PushError(f"{run}: no run here has a blessed model")
+    base = to or _destination(str(run))
+    _reach(base)
+    digest = digest_of(model.path)
+    if (withdrawal := withdrawn(base).get(digest)) and not force:
+        raise PushError(
+            f"{run}: a rollback withdrew its latest blessed model on {withdrawal['at']}; --force pushes it all the same"
+        )
+    pushed = push_checked(model.path, base, analysis=model.analysis, statistics=model.statistics)
+    reinstate(base, digest)
+    return dataclasses.asdict(pushed), f"{model.path} was pushed as {pushed.path}"
+
+
+def _destination(where: str | None) -> str:
+    """The folder of versions meant by `where`: itself, the one in a run's folder, or where the run pushes to."""
+    from pipeline.metadata.history import latest_destination
+    from serving.model.versions import RUN_SUBFOLDER, base_folder, newest_base_folder
+
+    if where and "://" in where:
+        _reach(where)
+        return where
+    try:
+        return str(base_folder(Path(where)) if where else newest_base_folder(RUNS))
+    except FileNotFoundError as error:
+        if where is None or not _metadata_file(Path(where)).exists():
+            raise click.UsageError(str(error)) from None
+    base = latest_destination(_metadata(Path(where)), Path(where).absolute().name) or str(Path(where, RUN_SUBFOLDER))
+    _reach(base)
+    return base
+
+
+def _metadata_file(run: Path) -> Path:
+    from pipeline.metadata.store import METADATA_FILE
+
+    return run / METADATA_FILE
+
+
+def _metadata(run: Path) -> Any:
+    from pipeline.metadata.store import MetadataSettings, MetadataStoreError, connection_of
+
+    if not _metadata_file(run).exists():
+        raise click.UsageError(f"{run}: is not a run's folder: it holds no {_metadata_file(run).name}")
+    try:
+        return connection_of(MetadataSettings(), run)
+    except MetadataStoreError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _reach(base: str) -> None:
+    """Make TFX's file functions understand `base`; Google's they know already."""
+    from runtime import tfx_filesystem
+
+    if base.startswith(tfx_filesystem.SCHEMES):
+        tfx_filesystem.register(os.environ)

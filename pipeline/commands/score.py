@@ -1,0 +1,191 @@
+"""`autoencoder score`: is each of these images like those the model was trained on?"""
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.commands.serve import RUNS, quieten_tensorflow
+from runtime.errors import DONE, FAILED
+from runtime.imports import imported_for_good
+from schema.signatures import DEFAULT_MODEL_NAME
+
+if TYPE_CHECKING:  # `--help` must not wait for what these import
+    from serving.scoring import FileScore, Scorer
+
+MAX_STEM_BYTES = 200
+"""A file's name has at most 255 bytes on most disks, and an overlay's has a number and a suffix besides."""
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True)
+@click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A run's folder, a serving folder or a SavedModel; by default the last one pushed below runs/.",
+)
+@click.option("--server", help="Ask a server instead: http://host:8501 or grpc://host:8500.")
+@click.option(
+    "--model_name",
+    "--model-name",
+    default=DEFAULT_MODEL_NAME,
+    show_default=True,
+    help="The model's name on the server.",
+)
+@click.option("--format", "form", type=click.Choice(["table", "csv", "jsonl"]), default="table", show_default=True)
+@click.option(
+    "--overlays",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write image, reconstruction and heat map side by side into this folder.",
+)
+@click.option("--runner", help="Score on Beam, for what one machine cannot hold: DirectRunner, FlinkRunner, ...")
+@click.option(
+    "--output", metavar="PREFIX", help="With --runner: JSON Lines are written to PREFIX-00000-of-00001.jsonl ..."
+)
+@click.option("--beam-arg", "beam_args", multiple=True, metavar="--NAME=VALUE", help="An option for Beam (repeatable).")
+def score(
+    images: tuple[str, ...],
+    model: Path | None,
+    server: str | None,
+    model_name: str,
+    form: str,
+    overlays: Path | None,
+    runner: str | None,
+    output: str | None,
+    beam_args: tuple[str, ...],
+) -> None:
+    """Score image files: is each one like those the model was trained on?
+
+    IMAGES are files, folders (searched below) or patterns such as 'parts/*.png'. Results go to standard
+    output, one line a file; a file that cannot be scored is reported and skipped. Exit status 1 only where
+    every file failed, or the server.
+    """
+    if model is not None and server is not None:
+        raise click.UsageError("--model and --server exclude each other")
+    if runner is not None:
+        if output is None or server is not None or overlays is not None or form != "table":
+            raise click.UsageError("--runner needs --output, and excludes --server, --overlays and --format")
+        sys.exit(_score_on_beam(images, model, output, [f"--runner={runner}", *beam_args]))
+    if output is not None or beam_args:
+        raise click.UsageError("--output and --beam-arg have a meaning only with --runner")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
+    from serving.errors import ServingError
+    from serving.scoring import image_files, score_files
+
+    try:
+        paths = list(image_files(images))
+        scorer = _scorer(model, server, model_name, with_maps=overlays is not None)
+        results = score_files(paths, scorer)
+        failed = _write_results(_with_overlays(_with_progress(results, len(paths)), overlays), form)
+    except (FileNotFoundError, ValueError) as error:
+        raise click.UsageError(str(error)) from None
+    except ServingError as error:
+        raise click.ClickException(f"{error.status.name}: {error.message}") from None
+    if failed:
+        click.echo(f"{failed} of {len(paths)} files could not be scored", err=True)
+    if failed == len(paths):
+        sys.exit(1)
+
+
+def _score_on_beam(images: tuple[str, ...], model: Path | None, output: str, arguments: list[str]) -> int:
+    quieten_tensorflow()
+    with imported_for_good():
+        from serving.beam_scoring import score_on_beam
+    from serving.model.versions import newest_base_folder, saved_model_folder
+
+    try:
+        folder = saved_model_folder(model or newest_base_folder(RUNS)).absolute()
+        scored, failed = score_on_beam(images, folder, output, arguments)
+    except FileNotFoundError as error:
+        raise click.UsageError(str(error)) from None
+    click.echo(f"{scored:,} files scored, {failed:,} could not be: {output}-*.jsonl", err=True)
+    return DONE if scored else FAILED
+
+
+def _scorer(model: Path | None, server: str | None, model_name: str, *, with_maps: bool) -> "Scorer":
+    from serving.model.versions import newest_base_folder, saved_model_folder
+    from serving.scoring import local_scorer, server_scorer
+
+    quieten_tensorflow()
+    if server is not None:
+        return server_scorer(server, model_name=model_name, with_maps=with_maps)
+    return local_scorer(saved_model_folder(model or newest_base_folder(RUNS)), with_maps=with_maps)
+
+
+def _with_progress(results: Iterable["FileScore"], total: int) -> Iterator["FileScore"]:
+    """The same results; a bar on standard error while they come, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield from results
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(results, "Scoring", total=total, console=Console(stderr=True), transient=True)
+
+
+def _with_overlays(results: Iterable["FileScore"], folder: Path | None) -> Iterator["FileScore"]:
+    """The same results; a picture of each scored one is written into `folder`, where one is given."""
+    if folder is None:
+        yield from results
+        return
+    from serving.overlays import write_overlay
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, result in enumerate(results):
+        if result.score is not None:
+            write_overlay(result.path, result.score, folder / f"{number:06d}-{_shortened(result.path.stem)}.png")
+        yield result
+
+
+def _shortened(stem: str) -> str:
+    """Its beginning, as far as it leaves room in a file's name."""
+    while len(os.fsencode(stem)) > MAX_STEM_BYTES:
+        stem = stem[:-1]
+    return stem
+
+
+def _write_results(results: Iterable["FileScore"], form: str) -> int:
+    """Write every result as it comes; returns how many could not be scored."""
+    write = {"table": _table_writer, "csv": _csv_writer, "jsonl": _jsonl_writer}[form]()
+    failed = 0
+    for result in results:
+        failed += result.score is None
+        write(result)
+    return failed
+
+
+def _table_writer() -> Callable[["FileScore"], None]:
+    click.echo(f"{'verdict':8} {'score':>10} {'threshold':>10}  path")
+
+    from serving.scoring import row_of
+
+    def write(result: "FileScore") -> None:
+        row = row_of(result)
+        score_text, threshold_text = (
+            "-" if row[name] is None else f"{row[name]:.6f}" for name in ("score", "threshold")
+        )
+        problem = f"  ({result.problem})" if result.problem else ""
+        click.echo(f"{row['verdict']:8} {score_text:>10} {threshold_text:>10}  {result.path}{problem}")
+
+    return write
+
+
+def _csv_writer() -> Callable[["FileScore"], None]:
+    from serving.scoring import ROW_COLUMNS, row_of
+
+    writer = csv.DictWriter(sys.stdout, ROW_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    return lambda result: writer.writerow(row_of(result))
+
+
+def _jsonl_writer() -> Callable[["FileScore"], None]:
+    from serving.scoring import row_of
+
+    return lambda result: click.echo(json.dumps(row_of(result)))

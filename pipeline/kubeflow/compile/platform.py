@@ -1,0 +1,61 @@
+"""The package's second document: what only Kubernetes knows (node selectors, volumes, secrets).
+
+Field names are those of kfp-kubernetes' kubernetes_executor_config.proto. Names of claims and secrets go into
+the older of its two fields for them, which every Kubeflow Pipelines 2 release reads.
+"""
+
+from typing import Any
+
+from pipeline.configuration.configuration import Configuration
+from pipeline.configuration.kubeflow import PodSettings, TrainingJobSettings, Volume
+from pipeline.kubeflow.compile.finish import TRAINER, Specification
+from pipeline.kubeflow.names import SCRATCH_FOLDER
+
+
+def platform_spec(spec: Specification, configuration: Configuration) -> Specification:
+    """One Kubernetes section for each executor of `spec`; {} if the configuration asks for nothing."""
+    sections = {
+        component["executorLabel"]: {
+            **_for_every_pod(configuration, name),
+            **_for_pod(configuration.kubeflow.pod(name)),
+        }
+        for name, component in spec["components"].items()
+    }
+    sections = {label: section for label, section in sections.items() if section}
+    if not sections:
+        return {}
+    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": sections}}}}
+
+
+def _for_every_pod(configuration: Configuration, name: str) -> dict[str, Any]:
+    settings = configuration.kubeflow
+    volumes: list[Volume | TrainingJobSettings] = [*settings.volumes]
+    if settings.tfjob and name == TRAINER:
+        volumes.append(settings.tfjob)
+    section: dict[str, Any] = {
+        "pvcMount": [{"constant": v.claim, "mountPath": v.mount_path} for v in volumes],
+        "secretAsEnv": [
+            {"secretName": s.secret, "keyToEnv": [{"secretKey": s.key, "envVar": s.variable}]}
+            for s in settings.secret_variables
+        ],
+        "secretAsVolume": [{"secretName": s.secret, "mountPath": s.mount_path} for s in settings.secret_folders],
+    }
+    return {field: value for field, value in section.items() if value}
+
+
+def _for_pod(pod: PodSettings) -> dict[str, Any]:
+    section: dict[str, Any] = {}
+    if pod.node_selector:
+        section["nodeSelector"] = {"labels": dict(pod.node_selector)}
+    if pod.tolerations:
+        section["tolerations"] = [
+            {field: value for field, value in toleration.model_dump().items() if value}
+            for toleration in pod.tolerations
+        ]
+    if pod.shared_memory:
+        section["enabledSharedMemory"] = {"volumeName": "shared-memory", "size": pod.shared_memory}
+    if pod.scratch:
+        # Kubernetes makes such a volume writable for everybody; one of a storage class would be root's alone.
+        mount = {"volumeName": "scratch", "mountPath": SCRATCH_FOLDER, "sizeLimit": pod.scratch}
+        section["emptyDirMounts"] = [mount]
+    return section

@@ -1,0 +1,46 @@
+"""What the first task of every scheduled run executes: has the data changed since the last run?
+
+It is never cached; its answer is part of ImageExampleGen's cache key, so that unchanged data are not read
+again and changed data re-run everything.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import click
+
+from components.settings import DataSettings
+from components.sources.downloads import SHA256_UNCOMPRESSED
+from components.sources.planning import plan_source
+
+
+def data_version(settings: DataSettings, named_version: str) -> str:
+    """The version that the run was given, or else a fingerprint of the files as they are now."""
+    if named_version:
+        return f"named: {named_version}"
+    if settings.path is None and settings.source in SHA256_UNCOMPRESSED:
+        # A fresh pod would download the files anew, with new modification times; their content is fixed.
+        checksums = json.dumps(SHA256_UNCOMPRESSED[settings.source], sort_keys=True)
+        return hashlib.blake2b(checksums.encode(), digest_size=16).hexdigest()
+    return plan_source(settings).fingerprint
+
+
+@click.command()
+@click.option("--settings", required=True, help="The configuration's data section as JSON.")
+@click.option("--data-root", default="", help="Takes the place of data.path.")
+@click.option("--data-version", "named_version", default="", help="Takes the place of a fingerprint.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="File that gets the answer.")
+def main(settings: str, data_root: str, named_version: str, output: Path) -> None:
+    """Write the version of the data to a file, for Kubeflow to read."""
+    values = json.loads(settings)
+    if data_root:
+        values["path"] = data_root
+    version = data_version(DataSettings.model_validate(values), named_version)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(version, encoding="utf-8")
+    click.echo(f"data version: {version}")
+
+
+if __name__ == "__main__":
+    main()

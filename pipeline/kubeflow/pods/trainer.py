@@ -1,0 +1,87 @@
+"""The Trainer's function where several nodes train: a TFJob trains, this pod prepares it, waits and exports."""
+
+import copy
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attr
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from pipeline.kubeflow.names import STAGING_ROOT_VARIABLE, TRAINING_JOB
+from pipeline.kubeflow.pods.training_job import run_training_job
+from pipeline.kubeflow.tfjob import CONTAINER, Manifest
+from schema.artifacts import JOB_FILE
+from trainer import module
+from trainer.fitting.checkpoint import load_checkpoint
+from trainer.fitting.fit import training_folder, write_job
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """Train as `trainer.module.run_fn`, by the job in `custom_config`; in a rehearsal, which has no cluster, here."""
+    custom_config = dict(fn_args.custom_config)
+    job = custom_config.pop(TRAINING_JOB)
+    if STAGING_ROOT_VARIABLE not in os.environ:
+        elsewhere = {"distribution": "auto", "checkpoint_folder": f"{job['folder']}/checkpoints"}
+        custom_config["trainer"] = {**custom_config["trainer"], **elsewhere}
+    fn_args = attr.evolve(fn_args, custom_config=custom_config)
+    if STAGING_ROOT_VARIABLE not in os.environ:
+        _train_in_a_job(fn_args, job["manifest"])
+    module.run_fn(fn_args)  # finds a finished checkpoint, and exports it
+
+
+def _train_in_a_job(fn_args: FnArgs, manifest: Manifest) -> None:
+    """Leaves a finished checkpoint in the shared folder, and the curves in `model_run_dir`."""
+    checkpoint = Path(training_folder(fn_args))
+    stored = load_checkpoint(str(checkpoint))
+    if stored and stored[0].finished:
+        return
+    name = job_name(fn_args.custom_config["name"], checkpoint.name)
+    shared = checkpoint.parent.parent
+    with _staged(fn_args, shared, name) as job_file:
+        run_training_job(named(manifest, name, job_file), os.environ)
+        shutil.copytree(job_file.parent / "model_run", fn_args.model_run_dir, dirs_exist_ok=True)
+    for left_behind in shared.glob(f"{name}.*"):  # by pods that were killed
+        shutil.rmtree(left_behind)
+
+
+def job_name(pipeline: str, identity: str) -> str:
+    """The same for the same training, so that no two of them write one checkpoint; short enough for its services."""
+    return f"train-{pipeline[:30].rstrip('-')}-{identity[:12]}"
+
+
+def named(manifest: Manifest, name: str, job_file: Path) -> Manifest:
+    """The job of that name that trains what the file says."""
+    manifest = copy.deepcopy(manifest)
+    manifest["metadata"]["name"] = name
+    for replicas in manifest["spec"]["tfReplicaSpecs"].values():
+        for container in replicas["template"]["spec"]["containers"]:
+            if container["name"] == CONTAINER:
+                container["args"] = [str(job_file)]
+    return manifest
+
+
+@contextmanager
+def _staged(fn_args: FnArgs, shared: Path, name: str) -> Iterator[Path]:
+    """The Trainer's inputs and the file that names them in the shared folder, while training lasts."""
+    shared.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=shared))
+    try:
+        patterns = {}
+        for split, given in (("train", fn_args.train_files), ("eval", fn_args.eval_files)):
+            (folder / split).mkdir(parents=True)
+            for pattern in map(Path, given):
+                for file in pattern.parent.glob(pattern.name):
+                    shutil.copyfile(file, folder / split / file.name)
+            patterns[f"{split}_files"] = [f"{folder}/{split}/*"]
+        shutil.copytree(fn_args.transform_output, folder / "transform")
+        staged = attr.evolve(
+            fn_args, **patterns, transform_output=f"{folder}/transform", model_run_dir=f"{folder}/model_run"
+        )
+        write_job(staged, f"{folder}/{JOB_FILE}")
+        yield folder / JOB_FILE
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

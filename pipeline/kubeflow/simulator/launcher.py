@@ -1,0 +1,179 @@
+"""The rehearsal's launcher: what Kubeflow Pipelines 2 does in a pod around the component's own command.
+
+Follows the launcher's source (backend/src/v2/component/launcher_v2.go).
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2  # type: ignore[import-untyped]
+from pyarrow import fs as arrow  # type: ignore[import-untyped]
+
+from pipeline.kubeflow.names import STAGING_ROOT_VARIABLE
+from pipeline.kubeflow.pods.entrypoint import staged_path
+from pipeline.kubeflow.simulator.driver import Message, RefusedError
+from runtime.errors import UserError
+
+_PASSED_ON = ("PYTHONPATH", "LANG")
+
+
+class PodFailedError(UserError):
+    """The component's command ended with a status other than 0."""
+
+
+@dataclass(frozen=True)
+class Pod:
+    """An empty folder that stands for a container's file system."""
+
+    folder: Path
+
+    @property
+    def staging_root(self) -> Path:
+        return self.folder / "root"
+
+    def staged(self, uri: str) -> Path:
+        return Path(staged_path(uri, str(self.staging_root)))
+
+
+def launch(
+    container: Message,
+    executor_input: Message,
+    *,
+    pod: Pod,
+    store: Any,
+    variables: Mapping[str, str],
+    log: Path,
+) -> Message:
+    """Download, run, upload; returns the ExecutorOutput with the artifacts' final URIs and all parameters.
+
+    Raises PodFailedError if the command fails, RefusedError if its output is none that Kubeflow can read.
+    """
+    outputs = executor_input["outputs"]
+    for artifact in _artifacts(executor_input["inputs"]):
+        download(store, artifact["uri"], pod.staged(artifact["uri"]))
+    for artifact in _artifacts(outputs):
+        pod.staged(artifact["uri"]).parent.mkdir(parents=True, exist_ok=True)
+    for parameter in outputs["parameters"].values():
+        Path(parameter["outputFile"]).parent.mkdir(parents=True, exist_ok=True)
+    _run(substitute(container, executor_input), _environment(container, pod, variables), pod, log)
+    written = _read_output(Path(outputs["outputFile"]))
+    for key, parameter in outputs["parameters"].items():
+        if key not in written["parameterValues"]:
+            written["parameterValues"][key] = _read_parameter(key, Path(parameter["outputFile"]))
+    artifacts = {}
+    for key, artifact_list in outputs["artifacts"].items():
+        artifact = _merge(artifact_list["artifacts"][0], written["artifacts"].get(key))
+        upload(store, pod.staged(artifact["uri"]), artifact["uri"])
+        artifacts[key] = artifact
+    return {"parameterValues": written["parameterValues"], "artifacts": artifacts}
+
+
+def substitute(container: Message, executor_input: Message) -> list[str]:
+    """The command line with its placeholders replaced, `{{$}}` by the whole ExecutorInput."""
+    replacements = {"{{$}}": json.dumps(executor_input)}
+    for key, value in executor_input["inputs"]["parameterValues"].items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        replacements[f"{{{{$.inputs.parameters['{key}']}}}}"] = text
+    for key, parameter in executor_input["outputs"]["parameters"].items():
+        replacements[f"{{{{$.outputs.parameters['{key}'].output_file}}}}"] = parameter["outputFile"]
+    words = [*container.get("command", []), *container.get("args", [])]
+    for placeholder, replacement in replacements.items():
+        words = [word.replace(placeholder, replacement) for word in words]
+    return words
+
+
+def _run(command: list[str], environment: dict[str, str], pod: Pod, log: Path) -> None:
+    with log.open("w", encoding="utf-8") as file:
+        status = subprocess.run(
+            command, cwd=pod.folder, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False
+        ).returncode
+    if status:
+        raise PodFailedError(f"exit status {status}; last lines of {log}:\n{_tail(log)}")
+
+
+def _environment(container: Message, pod: Pod, variables: Mapping[str, str]) -> dict[str, str]:
+    """A pod's environment: the package's variables, those given, and little of this process's own."""
+    inherited = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    declared = {variable["name"]: variable["value"] for variable in container.get("env", [])}
+    # No scratch volume is mounted here: temporary files stay below the pod's folder.
+    temporary = pod.folder / "tmp"
+    temporary.mkdir(exist_ok=True)
+    return {
+        **inherited,
+        **declared,
+        **variables,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "HOME": str(pod.folder),
+        "TMPDIR": str(temporary),
+        STAGING_ROOT_VARIABLE: str(pod.staging_root),
+    }
+
+
+def _tail(log: Path, lines: int = 15) -> str:
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+def _read_output(path: Path) -> Message:
+    if not path.exists():
+        return {"parameterValues": {}, "artifacts": {}}
+    message = pipeline_spec_pb2.ExecutorOutput()
+    try:
+        json_format.Parse(path.read_text(encoding="utf-8"), message)
+    except json_format.ParseError as error:
+        raise RefusedError(f"{path.name} is no ExecutorOutput: {error}") from None
+    read = json_format.MessageToDict(message)
+    return {"parameterValues": read.get("parameterValues", {}), "artifacts": read.get("artifacts", {})}
+
+
+def _read_parameter(key: str, path: Path) -> str:
+    if not path.exists():
+        raise RefusedError(f"output parameter {key!r}: the component wrote no {path.name}")
+    return path.read_text(encoding="utf-8")
+
+
+def _merge(provisioned: Message, written: Message | None) -> Message:
+    """What the component reports (a URI, properties) takes the place of what was provisioned."""
+    if not written or not written.get("artifacts"):
+        return {**provisioned, "metadata": provisioned.get("metadata", {})}
+    reported = written["artifacts"][0]
+    metadata = {**provisioned.get("metadata", {}), **reported.get("metadata", {})}
+    return {**provisioned, "uri": reported.get("uri") or provisioned["uri"], "metadata": metadata}
+
+
+def _artifacts(side: Message) -> list[Message]:
+    return [artifact for artifacts in side["artifacts"].values() for artifact in artifacts["artifacts"]]
+
+
+def _key(uri: str) -> str:
+    return uri.partition("://")[2]
+
+
+def upload(store: Any, folder: Path, uri: str) -> None:
+    """Files only, as in any object store: an empty folder leaves no trace."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            key = f"{_key(uri)}/{path.relative_to(folder).as_posix()}"
+            if isinstance(store, arrow.SubTreeFileSystem):
+                store.create_dir(key.rpartition("/")[0], recursive=True)
+            with path.open("rb") as source, store.open_output_stream(key) as target:
+                shutil.copyfileobj(source, target)
+
+
+def download(store: Any, uri: str, folder: Path) -> None:
+    """All files below a URI; where there are none, no folder either."""
+    selector = arrow.FileSelector(_key(uri), allow_not_found=True, recursive=True)
+    for info in store.get_file_info(selector):
+        if info.type != arrow.FileType.File:
+            continue
+        path = folder / info.path.removeprefix(_key(uri)).lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with store.open_input_stream(info.path) as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target)

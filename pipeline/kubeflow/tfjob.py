@@ -1,0 +1,81 @@
+"""The manifest of a TFJob: pods that train together, as Kubeflow's Training Operator (kubeflow.org/v1) takes it."""
+
+from typing import Any
+
+from pipeline.configuration.configuration import Configuration
+from pipeline.configuration.kubeflow import WORKER_POD, PodSettings
+from pipeline.kubeflow.names import SCRATCH_FOLDER
+
+GROUP, VERSION, PLURAL, KIND = "kubeflow.org", "v1", "tfjobs", "TFJob"
+CONTAINER = "tensorflow"
+"""The operator gives TF_CONFIG to the container of this name alone."""
+WORKER_MODULE = "trainer.worker"
+_KEPT_S = 3600
+"""How long the operator keeps a finished job that nobody deleted."""
+
+Manifest = dict[str, Any]
+
+
+def training_job(configuration: Configuration, image: str) -> Manifest:
+    """The job of `configuration.kubeflow.tfjob`, without a name and without the file that says what to train."""
+    job, pod = configuration.kubeflow.tfjob, configuration.kubeflow.pod(WORKER_POD)
+    assert job is not None
+    variables = dict(configuration.kubeflow.variables)
+    volumes: list[Manifest] = [{"name": "training", "persistentVolumeClaim": {"claimName": job.claim}}]
+    mounts = [{"name": "training", "mountPath": job.mount_path}]
+    if pod.shared_memory:
+        volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": pod.shared_memory}})
+        mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})
+    if pod.scratch:
+        volumes.append({"name": "scratch", "emptyDir": {"sizeLimit": pod.scratch}})
+        mounts.append({"name": "scratch", "mountPath": SCRATCH_FOLDER})
+        variables["TMPDIR"] = SCRATCH_FOLDER
+    container = {
+        "name": CONTAINER,
+        "image": image,
+        "command": ["python", "-m", WORKER_MODULE],
+        "env": [{"name": name, "value": value} for name, value in variables.items()],
+        "resources": _resources(pod, {configuration.kubeflow.gpu_resource: job.gpus_per_worker}),
+        "volumeMounts": mounts,
+    }
+    template = {
+        # A mesh's proxy would stand between the workers, and never end.
+        "metadata": {"annotations": {"sidecar.istio.io/inject": "false"}},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "containers": [container],
+            "volumes": volumes,
+            "nodeSelector": dict(pod.node_selector or {}),
+            "tolerations": [
+                {field: value for field, value in toleration.model_dump().items() if value}
+                for toleration in pod.tolerations or ()
+            ],
+        },
+    }
+    # A lost worker ends the job: the others cannot go on without it. The pipeline's step starts it again, from the
+    # checkpoint. Pods stay until the job is deleted, so that their logs can be read to the end.
+    worker = {"replicas": job.workers, "restartPolicy": "Never", "template": template}
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "metadata": {"labels": {"app.kubernetes.io/name": configuration.name}},
+        "spec": {
+            "runPolicy": {"cleanPodPolicy": "None", "ttlSecondsAfterFinished": _KEPT_S},
+            "tfReplicaSpecs": {"Worker": worker},
+        },
+    }
+
+
+def _resources(pod: PodSettings, extended: dict[str, int]) -> Manifest:
+    """Requests and limits; of extended resources such as GPUs, Kubernetes takes the limit for both."""
+    requests = {"cpu": _number(pod.cpu), "memory": _number(pod.memory_gb, "G")}
+    limits = {"cpu": _number(pod.cpu_limit), "memory": _number(pod.memory_limit_gb, "G")}
+    limits |= {name: str(count) if count else None for name, count in extended.items()}
+    return {
+        kind: {name: value for name, value in asked.items() if value}
+        for kind, asked in (("requests", requests), ("limits", limits))
+    }
+
+
+def _number(value: float | None, unit: str = "") -> str | None:
+    return None if value is None else f"{value:g}{unit}"

@@ -1,0 +1,227 @@
+"""What `autoencoder doctor` looks at: one function a check, each with the remedy for what it finds wrong.
+
+Nothing heavy is imported in this process: it may be missing or broken.
+"""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.metadata.store import METADATA_FILE, check_file, holders
+from runtime.memory import available_gb
+from schema.signatures import DEFAULT_GRPC_PORT, DEFAULT_REST_PORT
+
+OK, MISSING, BROKEN = "ok", "optional", "broken"
+"""`optional`: something that only some uses need is absent; `broken`: the pipeline cannot run as it is."""
+
+SET_UP = "make setup"
+_PYTHON = (3, 10)
+_GLIBC_OF_NEWER_TFX = (2, 39)
+_FREE_DISK_GB = 5
+_FREE_MEMORY_GB = 3
+_TIMEOUT_S = 120
+_ENGINE_TIMEOUT_S = 20
+_LOCK_TIMEOUT_S = 1.0
+_PACKAGES = (
+    "tensorflow", "tf-keras", "tfx", "tensorflow-transform", "tensorflow-data-validation",
+    "tensorflow-model-analysis", "ml-metadata", "apache-beam",
+)  # fmt: skip
+_PROBE = """
+import os
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import tensorflow as tf
+print("keras", tf.keras.Model.__module__)
+print("gpus", len(tf.config.list_physical_devices("GPU")))
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check; `remedy` is empty where nothing needs to be done."""
+
+    what: str
+    state: str
+    detail: str
+    remedy: str = ""
+
+
+def examine(root: Path) -> Iterator[Finding]:
+    """Check this machine and the runs below `root`, in the order in which problems matter."""
+    yield _python()
+    yield _glibc()
+    yield from _packages()
+    yield from _tensorflow()
+    yield _memory()
+    yield _writable(root)
+    yield _disk(root)
+    yield from _metadata_stores(root)
+    yield from (_port(port, use) for port, use in ((DEFAULT_GRPC_PORT, "gRPC"), (DEFAULT_REST_PORT, "REST")))
+    yield _package_for("kfp", "autoencoder compile, submit, schedule", "install the extra: pip install '.[kubeflow]'")
+    yield _program("java", "Beam's Flink and Spark job servers", "install Java 17 (Debian: openjdk-17-jre-headless)")
+    yield _container_engine()
+    yield _program(
+        "tensorflow_model_server",
+        "serving with TensorFlow Serving instead of this project's local server",
+        "nothing to do: autoencoder serve works without it",
+    )
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    if sys.version_info[:2] == _PYTHON:
+        return Finding("Python", OK, f"{version} at {sys.executable}")
+    return Finding(
+        "Python", BROKEN, f"{version}; TFX 1.16 installs on 3.10 only", f"{SET_UP} PYTHON=/path/to/python3.10"
+    )
+
+
+def _glibc() -> Finding:
+    library, version = platform.libc_ver()
+    if library != "glibc":
+        remedy = "use a glibc system such as Debian or Ubuntu, or deploy/Dockerfile"
+        return Finding("C library", BROKEN, f"{library or 'unknown'}: TensorFlow's wheels are for glibc", remedy)
+    newer = tuple(map(int, version.split(".")[:2])) >= _GLIBC_OF_NEWER_TFX
+    return Finding("C library", OK, f"glibc {version}" + (" (new enough for TFX 1.21 too)" if newer else ""))
+
+
+def _packages() -> Iterator[Finding]:
+    for name in _PACKAGES:
+        try:
+            yield Finding(name, OK, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, BROKEN, "is not installed", SET_UP)
+
+
+def _tensorflow() -> Iterator[Finding]:
+    """Import TensorFlow in a process of its own: a broken native library kills only that."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        yield Finding("TensorFlow starts", BROKEN, f"not within {_TIMEOUT_S} s", "look at the load of this machine")
+        return
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"signal {-done.returncode}"])[-1]
+        yield Finding("TensorFlow starts", BROKEN, last, f"make clean && {SET_UP}; a CPU without AVX cannot run it")
+        return
+    told = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+    keras = told.get("keras", "unknown")
+    if keras.startswith("tf_keras."):
+        yield Finding("TensorFlow starts", OK, "with Keras 2 (tf_keras)")
+    else:
+        yield Finding("TensorFlow starts", BROKEN, f"with {keras}; tf_keras is needed", f"make clean && {SET_UP}")
+    yield _gpu(int(told.get("gpus", "0")))
+
+
+def _gpu(seen_by_tensorflow: int) -> Finding:
+    if seen_by_tensorflow:
+        return Finding("GPU", OK, f"TensorFlow sees {seen_by_tensorflow}")
+    if not shutil.which("nvidia-smi"):
+        return Finding("GPU", MISSING, "none; training runs on the CPU")
+    listed = _answer_of("nvidia-smi", "-L")
+    if listed.returncode:
+        detail = f"the driver does not answer: {(listed.stdout or listed.stderr).strip()}"
+        return Finding("GPU", MISSING, detail, "install NVIDIA's driver 545 or newer, then start the machine anew")
+    return Finding(
+        "GPU",
+        MISSING,
+        f"{listed.stdout.splitlines()[0]}: unseen by TensorFlow",
+        "install the CUDA libraries: uv pip install --require-hashes -r deploy/requirements-gpu.lock",
+    )
+
+
+def _memory() -> Finding:
+    free_gb = available_gb()
+    if free_gb is None:
+        return Finding("memory", MISSING, "cannot be read on this system")
+    if free_gb < _FREE_MEMORY_GB:
+        remedy = "close other programs; for large images lower trainer.batch_size and trainer.cache_mb"
+        return Finding("memory", BROKEN, f"{free_gb:.1f} GB available, {_FREE_MEMORY_GB} GB needed", remedy)
+    return Finding("memory", OK, f"{free_gb:.1f} GB available")
+
+
+def _writable(root: Path) -> Finding:
+    nearest = _nearest_folder(root)
+    if os.access(nearest, os.W_OK | os.X_OK):
+        return Finding("runs folder", OK, f"{root.absolute()} can be written to")
+    return Finding("runs folder", BROKEN, f"{nearest} cannot be written to", "choose another: --set root=FOLDER")
+
+
+def _disk(root: Path) -> Finding:
+    free_gb = shutil.disk_usage(_nearest_folder(root)).free / 2**30
+    if free_gb < _FREE_DISK_GB:
+        remedy = f"delete old runs in {root}, or set push.keep and root"
+        return Finding("disk", BROKEN, f"{free_gb:.1f} GB free, {_FREE_DISK_GB} GB advised", remedy)
+    return Finding("disk", OK, f"{free_gb:.1f} GB free")
+
+
+def _nearest_folder(root: Path) -> Path:
+    return next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
+
+
+def _metadata_stores(root: Path) -> Iterator[Finding]:
+    for store in sorted(root.glob(f"*/{METADATA_FILE}")):
+        what = f"metadata of {store.parent.name}"
+        try:
+            check_file(store, wait_s=_LOCK_TIMEOUT_S)
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                yield Finding(what, BROKEN, f"{store} is locked by {holders(store)}", "end that; a run waits a minute")
+            else:
+                yield Finding(what, BROKEN, f"{store}: {error}", "make the file and its folder writable")
+        except sqlite3.DatabaseError as error:
+            remedy = f"move {store} aside: the next run starts a new one, and pushed models stay"
+            yield Finding(what, BROKEN, str(error), remedy)
+        else:
+            yield Finding(what, OK, str(store))
+
+
+def _port(port: int, use: str) -> Finding:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            flag = "--rest_api_port" if use == "REST" else "--port"
+            return Finding(f"port {port}", MISSING, f"{use}: {error.strerror}", f"autoencoder serve {flag}=ANOTHER")
+    return Finding(f"port {port}", OK, f"free for {use}")
+
+
+def _package_for(name: str, use: str, remedy: str) -> Finding:
+    try:
+        return Finding(name, OK, f"{importlib.metadata.version(name)}, for {use}")
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, MISSING, f"not installed; needed for {use}", remedy)
+
+
+def _program(name: str, use: str, remedy: str) -> Finding:
+    if found := shutil.which(name):
+        return Finding(name, OK, f"{found}, for {use}")
+    return Finding(name, MISSING, f"not found; only for {use}", remedy)
+
+
+def _answer_of(*command: str) -> "subprocess.CompletedProcess[str]":
+    """Of a program that may hang, because what it asks does."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_ENGINE_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", f"no answer within {_ENGINE_TIMEOUT_S} s")
+
+
+def _container_engine() -> Finding:
+    """The first engine that answers: a client on the path may have none behind it."""
+    for engine in filter(shutil.which, ("docker", "podman")):
+        if _answer_of(engine, "info").returncode == 0:
+            return Finding("container engine", OK, f"{engine} answers, for deploy/Dockerfile")
+    remedy = "install Docker or Podman, and start it"
+    return Finding("container engine", MISSING, "none answers; only for building deploy/Dockerfile", remedy)

@@ -1,0 +1,80 @@
+"""The report of a past run: found among its artifacts, or written from them."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tfx.orchestration import metadata
+from tfx.types import Artifact, artifact_utils
+
+from components.report.component import REPORT_KEY, Report, ReportSpec, report_inputs
+from components.report.page import write_report
+from pipeline.metadata.history import node_of, runs_of
+from runtime.errors import UserError
+from schema.artifacts import REPORT_FILE
+
+
+class NoReportError(UserError):
+    """There is no such run, or nothing to report of it; the message says which."""
+
+
+def find_or_build(folder: Path, connection: Any, run_id: str | None, *, rebuild: bool) -> Path:
+    """The page of the run with this id, or of the newest that was evaluated.
+
+    One that must be written goes to `reports/<run id>/`; the newest run's also becomes `report.html` in `folder`.
+    """
+    with metadata.Metadata(connection) as handle:
+        store = handle.store
+        runs = runs_of(store, folder.absolute().name)
+        evaluated = [run for run in runs if "evaluation" in _outputs(store, run)[0]]
+        chosen = [run for run in evaluated if run_id in (None, run.name)]
+        if not chosen:
+            raise NoReportError(_explain(folder, run_id, [run.name for run in runs], [run.name for run in evaluated]))
+        run = chosen[0]
+        artifacts, producers, settings = _outputs(store, run)
+    written = Path(artifacts[REPORT_KEY][0].uri, REPORT_FILE) if REPORT_KEY in artifacts else None
+    if rebuild or written is None or not written.exists():
+        target = folder / "reports" / run.name
+        try:
+            write_report(report_inputs(artifacts, settings=settings, producers=producers), str(target))
+        except (FileNotFoundError, tf.errors.NotFoundError) as error:
+            raise NoReportError(f"{folder}: a file of run {run.name} is no longer where it was: {error}") from None
+        written = target / REPORT_FILE
+    if run is evaluated[0]:
+        return Path(shutil.copyfile(written, folder / REPORT_FILE))
+    return written
+
+
+def _outputs(store: Any, run: Any) -> tuple[dict[str, list[Artifact]], dict[str, str], dict[str, Any]]:
+    """(artifacts by the Report's input keys, the component that wrote each, the Report's `settings`)."""
+    artifacts: dict[str, list[Artifact]] = {}
+    producers: dict[str, str] = {}
+    settings: dict[str, Any] = {}
+    for execution in sorted(store.get_executions_by_context(run.id), key=lambda e: int(e.id)):
+        component = node_of(store, execution)
+        if component == Report.__name__:
+            settings = json.loads(execution.custom_properties["settings"].string_value)
+        for key, event_type, artifact in _written(store, execution):
+            if event_type == mlmd.Event.INTERNAL_OUTPUT:
+                key = {"model": "baseline_model"}.get(key, "")
+            if key in ReportSpec.INPUTS or key == REPORT_KEY:
+                artifacts[key], producers[key] = [artifact], component
+    return artifacts, producers, settings
+
+
+def _written(store: Any, execution: Any) -> Iterator[tuple[str, int, Artifact]]:
+    for event in store.get_events_by_execution_ids([execution.id]):
+        if event.type in (mlmd.Event.OUTPUT, mlmd.Event.INTERNAL_OUTPUT):
+            [artifact] = store.get_artifacts_by_id([event.artifact_id])
+            [artifact_type] = store.get_artifact_types_by_id([artifact.type_id])
+            yield event.path.steps[0].key, event.type, artifact_utils.deserialize_artifact(artifact_type, artifact)
+
+
+def _explain(folder: Path, run_id: str | None, runs: list[str], evaluated: list[str]) -> str:
+    if run_id is None or run_id in runs:
+        return f"{folder}: the run has no evaluation to report of; it continues with: autoencoder run"
+    return f"--run-id {run_id}: {folder} has no such run, but {', '.join(evaluated) or 'none that was evaluated'}"

@@ -1,0 +1,201 @@
+"""`autoencoder run`: one local run from configuration to verdict."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+
+from components.sources.downloads import DownloadError
+from components.sources.planning import DataError, plan_source
+from pipeline.commands.terminal import ComponentProgress, output_to_log, plain_console, print_summary
+from pipeline.configuration.configuration import Configuration, ConfigurationError
+from pipeline.local.failure import explain, machines_fault
+from pipeline.metadata.store import MetadataStoreError, connection_of
+from runtime.errors import DONE, FAILED, REFUSED
+from runtime.imports import imported_for_good
+from runtime.keras_flavour import use_keras_2
+from schema.artifacts import PICTURE_FILE, REPORT_FILE
+from serving.model.versions import RUN_SUBFOLDER, version_folders
+
+LOG_FILE = "run.log"
+TROUBLESHOOTING = "docs/troubleshooting.md"
+
+
+def run(configuration: Configuration, *, as_json: bool) -> int:
+    """Run the pipeline and return the exit code; raises ConfigurationError where nothing was started."""
+    _require_reach(configuration)
+    try:
+        plan = plan_source(configuration.data)
+    except (DataError, DownloadError) as error:
+        raise ConfigurationError(str(error)) from None
+    folder = _writable_folder(configuration)
+    try:
+        with _locked(folder), output_to_log(folder / LOG_FILE) as (stdout, stderr):
+            console = plain_console(stderr if as_json else stdout)
+            log = folder / LOG_FILE
+            console.print(f"{configuration.name}: {plan.image_count:,} images, log in {log}")
+            if plan.passed_over:
+                console.print(f"no images by their names, passed over: {plan.passed_over}")
+            return _run(configuration, plan.fingerprint, folder, console, stdout if as_json else None)
+    except Exception as error:  # outside of any component
+        told = machines_fault(error, folder)
+        if told is None:
+            raise
+        plain_console(stderr=True).print(f"the run failed: {told}", style="red")
+        return FAILED
+
+
+def _run(
+    configuration: Configuration, data_fingerprint: str, folder: Path, console: Console, json_to: TextIO | None
+) -> int:
+    use_keras_2()
+    waiting = console.status("loading TensorFlow Extended") if console.is_terminal else contextlib.nullcontext()
+    with waiting, imported_for_good():
+        from pipeline.graph import create_pipeline
+        from pipeline.local.runner import run_pipeline
+        from pipeline.metadata import history
+        from pipeline.metadata.ownership import claim
+        from runtime import tfx_filesystem
+
+    tfx_filesystem.register(os.environ)  # for `push.destination: s3://...`
+    try:
+        connection = connection_of(configuration.metadata, folder, tell=console.print)
+        if configuration.metadata.backend != "sqlite":
+            claim(connection, configuration.name, folder)
+    except MetadataStoreError as error:
+        raise ConfigurationError(str(error)) from None
+    destination = configuration.push.destination or str(folder / RUN_SUBFOLDER)
+    pipeline = create_pipeline(
+        configuration,
+        data_fingerprint=data_fingerprint,
+        pipeline_root=str(folder / "artifacts"),
+        push_destination=destination,
+    )
+    with _reported(ComponentProgress(console, history.last_durations(connection, configuration.name))) as progress:
+        outcomes = run_pipeline(
+            pipeline,
+            connection,
+            progress.listen,
+            check_after={"ImageExampleGen": lambda: _check_held_out(configuration, connection)},
+        )
+    failed = next((outcome for outcome in outcomes if outcome.error), None)
+    verdict = history.verdict_of_latest(connection, configuration.name) if failed is None else history.no_verdict()
+    model_run, report = verdict.pop("model_run"), verdict.pop("report")
+    if report:
+        shutil.copyfile(report, folder / REPORT_FILE)
+    document = {
+        "run": str(folder),
+        **verdict,
+        "components": [{"name": o.name, "state": o.state, "seconds": round(o.seconds, 2)} for o in outcomes],
+        "error": f"{failed.name}: {explain(failed.error, folder)}" if failed else None,
+        "paths": _paths(folder, destination, model_run, report),
+    }
+    return _conclude(document, failed.error if failed else None, console, json_to)
+
+
+def _require_reach(configuration: Configuration) -> None:
+    beam = configuration.beam
+    if any("DataflowRunner" in argument for given in (beam.args, *beam.components.values()) for argument in given):
+        raise ConfigurationError(
+            f"beam: Dataflow's workers cannot reach the folder {configuration.root!r}: compile the pipeline for "
+            "Kubeflow (autoencoder compile --root gs://...), or run it on Flink or Spark"
+        )
+
+
+def _check_held_out(configuration: Configuration, connection: Any) -> None:
+    """Tell before the training what the Calibrator would tell after it: too few images for the false-alarm rate."""
+    from pipeline.metadata import history
+    from schema.features import EVAL
+    from trainer.scoring.calibration import check_image_count
+
+    counts = history.image_counts_of_latest(connection, configuration.name)
+    check_image_count(counts[EVAL], configuration.evaluation.false_alarm_rate)
+
+
+def _conclude(document: dict[str, Any], error: BaseException | None, console: Console, json_to: TextIO | None) -> int:
+    """Tell the outcome, to a person or as JSON; the exit code."""
+    if json_to:
+        json_to.write(json.dumps(document, indent=2) + "\n")
+    if error:
+        logging.getLogger(__name__).error("the run failed", exc_info=error)
+        component, _, message = document["error"].partition(": ")
+        console.print(f"\n{component} failed: {message}", style="red")
+        log = Path(document["run"]) / LOG_FILE
+        console.print(f"details in {log}; the next run continues here")
+        console.print(f"known causes and remedies: {TROUBLESHOOTING}#{component.lower()}")
+        return FAILED
+    if not json_to:
+        print_summary(console, document)
+    return DONE if document["blessed"] else REFUSED
+
+
+def _paths(folder: Path, destination: str, model_run: str | None, report: str | None) -> dict[str, str]:
+    paths = {"report": str(folder / REPORT_FILE)} if report else {}
+    if version_folders(Path(destination)):  # of this run or an earlier one
+        served = folder if Path(destination) == folder / RUN_SUBFOLDER else destination
+        paths["serve it"] = f"{Path(sys.executable).parent / 'autoencoder'} serve {served}"
+    paths["artifacts"] = str(folder / "artifacts")
+    if model_run:
+        paths["pictures"] = f"{model_run}/{PICTURE_FILE}"
+        paths["tensorboard"] = f"tensorboard --logdir {model_run}"
+    return paths
+
+
+def _writable_folder(configuration: Configuration) -> Path:
+    folder = Path(configuration.root) / configuration.name
+    try:
+        folder = folder.expanduser().absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".write-test"
+        probe.touch()
+        probe.unlink()
+    except (OSError, RuntimeError, ValueError) as error:  # the latter two: no such user's home, no name for a file
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(
+            f"root: {folder} cannot be written to ({reason}); choose another folder with --set root=..."
+        ) from None
+    return folder
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One run at a time in a folder; a second waits and says for whom."""
+    with (folder / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            waiting = f"waiting for another run in {folder} ({lock.read().strip()})"
+            plain_console(stderr=True).print(waiting)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} of {socket.gethostname()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        lock.flush()
+        yield
+
+
+@contextlib.contextmanager
+def _reported(progress: ComponentProgress) -> Iterator[ComponentProgress]:
+    """Send log records to the log file, and those that carry progress to the terminal too."""
+    from absl import logging as absl_logging
+
+    absl_logging.use_absl_handler()
+    absl_logging.set_verbosity(absl_logging.INFO)
+    logger = logging.getLogger()
+    logger.addHandler(progress)
+    logger.setLevel(logging.INFO)
+    try:
+        yield progress
+    finally:
+        progress.abort()
+        logger.removeHandler(progress)

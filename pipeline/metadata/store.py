@@ -1,0 +1,150 @@
+"""The `metadata:` section of the configuration: where ML Metadata keeps what every run did."""
+
+import os
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from runtime.errors import UserError
+
+METADATA_FILE = "metadata.sqlite"
+_WORD = r"^[\w.@-]+$"
+LOCK_TIMEOUT_S = 60.0
+_DEFAULT_PORT = {"mysql": 3306, "postgresql": 5432}
+
+
+class MetadataStoreError(UserError):
+    """The store cannot be used; the message says which one, why, and what to do."""
+
+
+class MetadataSettings(BaseModel):
+    """A file beside the runs, or a database that several pipelines and machines share."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: Literal["sqlite", "mysql", "postgresql"] = "sqlite"
+    """`sqlite` is `metadata.sqlite` in the run's folder; `mysql` is MariaDB too."""
+    host: str | None = Field(None, pattern=_WORD)
+    port: int | None = Field(None, ge=1, le=65535)
+    database: str | None = Field(None, pattern=_WORD)
+    user: str | None = Field(None, pattern=_WORD)
+    password_variable: str = "MLMD_PASSWORD"
+    """The environment variable that holds the password, which no configuration may hold."""
+
+    @model_validator(mode="after")
+    def _check_server(self) -> "MetadataSettings":
+        for name in ("host", "database", "user"):
+            if self.backend == "sqlite" and getattr(self, name):
+                raise ValueError(f"metadata.{name} has no meaning for backend 'sqlite'; use 'mysql' or 'postgresql'")
+            if self.backend != "sqlite" and not getattr(self, name):
+                raise ValueError(f"metadata.{name} is required for backend '{self.backend}'")
+        return self
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def connection_of(settings: MetadataSettings, folder: Path, *, tell: Callable[[str], None] = _to_stderr) -> Any:
+    """ML Metadata's ConnectionConfig; the SQLite file lies in `folder`, and `tell` hears whom we wait for to unlock it.
+
+    Raises MetadataStoreError where that file is damaged or stays locked, and where a server is named that cannot be
+    used or whose password is not in the environment.
+    """
+    from ml_metadata.proto import metadata_store_pb2 as mlmd
+    from tfx.orchestration import metadata
+
+    if settings.backend == "sqlite":
+        _require_usable(folder / METADATA_FILE, tell)
+        return metadata.sqlite_metadata_connection_config(str(folder / METADATA_FILE))
+    password = os.environ.get(settings.password_variable)
+    if password is None:
+        raise MetadataStoreError(
+            f"metadata.password_variable: the environment has no {settings.password_variable}; "
+            f"export it with the password of {settings.user} at {settings.host}"
+        )
+    port = settings.port or _DEFAULT_PORT[settings.backend]
+    server = {"host": settings.host, "user": settings.user}
+    if settings.backend == "mysql":
+        config = mlmd.MySQLDatabaseConfig(port=port, database=settings.database, password=password, **server)
+        return _answering(mlmd.ConnectionConfig(mysql=config), settings)
+    quoted = "'" + password.replace("\\", "\\\\").replace("'", "\\'") + "'"  # ML Metadata pastes it unquoted
+    config = mlmd.PostgreSQLDatabaseConfig(
+        port=str(port), dbname=settings.database, password=quoted, skip_db_creation=True, **server
+    )
+    return _answering(mlmd.ConnectionConfig(postgresql=config), settings)
+
+
+def _answering(connection: Any, settings: MetadataSettings) -> Any:
+    """The same connection; MetadataStoreError where the server cannot be reached or refuses."""
+    from tfx.orchestration import metadata
+
+    try:
+        with metadata.Metadata(connection):
+            return connection
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise MetadataStoreError(
+            f"metadata: {settings.user} cannot use database {settings.database} of the {settings.backend} server at "
+            f"{settings.host} ({reason}); start the server, or correct the section or {settings.password_variable}"
+        ) from None
+
+
+def _require_usable(file: Path, tell: Callable[[str], None]) -> None:
+    """Wait until nobody holds the SQLite file locked, and say for whom; MetadataStoreError if that does not end.
+
+    So for a damaged file too: ML Metadata itself reads it until it meets the damage.
+    """
+    if not file.exists():
+        return
+    try:
+        check_file(file, wait_s=0.0)
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise MetadataStoreError(f"{file}: {error}; `autoencoder doctor` looks into it") from None
+        tell(f"waiting for {holders(file)}, which holds {file} locked")
+        try:
+            check_file(file, wait_s=LOCK_TIMEOUT_S)
+        except sqlite3.OperationalError:
+            raise MetadataStoreError(
+                f"{file} was locked by {holders(file)} for {LOCK_TIMEOUT_S:.0f} s: end it, then run again"
+            ) from None
+    except sqlite3.DatabaseError as error:
+        raise MetadataStoreError(
+            f"{file} is damaged ({error}): move it aside, and the next run starts a new one and runs every component; "
+            "pushed models stay"
+        ) from None
+
+
+def check_file(file: Path, *, wait_s: float) -> None:
+    """Raise sqlite3's errors: OperationalError for a file locked against writing or out of reach, others for damage.
+
+    What a killed run left half written is set right first, as by every program that opens the file.
+    """
+    connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=wait_s, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        [(verdict,), *_] = connection.execute("PRAGMA quick_check").fetchall()
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+
+
+def holders(file: Path) -> str:
+    """The processes that hold locks on the file, as Linux lists them."""
+    try:
+        lines = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+        inode = str(file.stat().st_ino)
+        numbers = dict.fromkeys(
+            fields[4] for fields in lines if "->" not in fields and fields[5].split(":")[-1] == inode
+        )
+        own = [f"process {n} ({Path('/proc', n, 'comm').read_text().strip()})" for n in numbers if int(n) > 0]
+    except OSError:
+        own = []
+    return " and ".join(own) or "another process"

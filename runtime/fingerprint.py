@@ -1,0 +1,55 @@
+"""A fingerprint of the code that a component depends on, so that an edit re-runs it and what follows it."""
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+
+_OUR_PACKAGES = ("schema", "runtime", "images", "components", "trainer")
+
+
+def source_fingerprint(*modules: str) -> str:
+    """BLAKE2b over the modules' source and that of every module of ours that they import, directly or not.
+
+    A template that has a module's name (`page.html.jinja` beside `page.py`) is part of its source.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(_reachable_sources(modules), key=lambda p: p.parts[-2:]):
+        digest.update("/".join(path.parts[-2:]).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _reachable_sources(modules: Iterable[str]) -> set[Path]:
+    seen: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module in seen or module.split(".")[0] not in _OUR_PACKAGES:
+            continue
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            continue
+        seen[module] = Path(spec.origin)
+        waiting += _imports(seen[module])
+    templates = {template for path in seen.values() for template in path.parent.glob(f"{path.stem}.*.jinja")}
+    return {*seen.values(), *templates}
+
+
+def _is_package(module: str) -> bool:
+    if module.split(".")[0] not in _OUR_PACKAGES:
+        return False
+    spec = importlib.util.find_spec(module)
+    return spec is not None and spec.submodule_search_locations is not None
+
+
+def _imports(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.append(node.module)
+            if _is_package(node.module):  # `from components.evaluation import gate`
+                names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names

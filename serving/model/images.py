@@ -1,0 +1,100 @@
+"""Encoded images before the model's graph decodes them: how many pixels does each claim, and what does it show?"""
+
+import io
+import struct
+import warnings
+from collections.abc import Sequence
+
+from PIL import Image, UnidentifiedImageError
+
+from images.viewed import FORMATS, UnreadableImageError, as_viewed
+from serving.errors import invalid_argument
+
+Image.init()
+_PNG_START = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR"
+# Pillow warns of sizes that are still within our own limits.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def refuse_unfit_images(name: str, images: Sequence[bytes], *, max_image_pixels: int, max_request_pixels: int) -> None:
+    """Raise INVALID_ARGUMENT naming the first of `images` that is no image or claims too many pixels.
+
+    Only headers are read. `max_request_pixels` bounds all images of the request together.
+    """
+    total_px = 0
+    for index, data in enumerate(images):
+        pixels = _claimed_pixels(name, index, data)
+        total_px += pixels
+        if pixels > max_image_pixels:
+            raise invalid_argument(
+                f"{name}[{index}]: the image claims {pixels} pixels; at most {max_image_pixels} are accepted"
+            )
+    if total_px > max_request_pixels:
+        raise invalid_argument(
+            f"{name}: the images claim {total_px} pixels together; "
+            f"at most {max_request_pixels} are accepted in one request"
+        )
+
+
+def all_as_viewed(name: str, images: Sequence[bytes]) -> list[bytes]:
+    """Each as ingestion stored those that the model learnt from; INVALID_ARGUMENT naming the first that is no image."""
+    converted = []
+    for index, data in enumerate(images):
+        try:
+            converted.append(as_viewed(data))
+        except UnreadableImageError as error:
+            raise invalid_argument(f"{name}[{index}]: {error}") from None
+    return converted
+
+
+def _claimed_pixels(name: str, index: int, data: bytes) -> int:
+    if data.startswith(_PNG_START):  # the most frequent kind, and the easiest: no need of Pillow
+        width, height = struct.unpack_from(">II", data.ljust(24, b"\0"), len(_PNG_START))
+        return int(width * height)
+    if data.startswith(b"GIF8") and not gif_pixels(data):  # Pillow would look for one byte by byte
+        raise invalid_argument(f"{name}[{index}]: the image's header cannot be read (a GIF without an image)")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            is_gif = image.format == "GIF"
+    except UnidentifiedImageError:
+        raise invalid_argument(f"{name}[{index}]: not an image ({len(data)} bytes)") from None
+    except Image.DecompressionBombError as error:
+        raise invalid_argument(f"{name}[{index}]: {error}") from None
+    except Exception as error:  # Pillow's readers raise many kinds on broken headers
+        raise invalid_argument(f"{name}[{index}]: the image's header cannot be read ({error})") from None
+    return max(width * height, gif_pixels(data)) if is_gif else width * height
+
+
+def gif_pixels(data: bytes) -> int:
+    """The pixels of all frames of a GIF together, from the frames' own headers, as far as there is data.
+
+    TensorFlow unpacks every frame, also where it returns the first only, and a frame may be larger than the
+    image it belongs to. The blocks are those of the GIF89a specification, appendix A.
+    """
+    pixels = 0
+    position = 13 + _colour_table_bytes(data[10:11])
+    while position < len(data):
+        kind, position = data[position], position + 1
+        if kind == 0x2C:  # an image: left, top, width, height, flags; colours; code size; blocks
+            descriptor = data[position : position + 9]
+            if len(descriptor) < 9:
+                break
+            pixels += int.from_bytes(descriptor[4:6], "little") * int.from_bytes(descriptor[6:8], "little")
+            position = _after_blocks(data, position + 9 + _colour_table_bytes(descriptor[8:9]) + 1)
+        elif kind == 0x21:  # an extension: label, blocks
+            position = _after_blocks(data, position + 1)
+        else:  # the trailer, or what no decoder reads on from
+            break
+    return pixels
+
+
+def _colour_table_bytes(flags: bytes) -> int:
+    return 3 * 2 ** ((flags[0] & 0x07) + 1) if flags and flags[0] & 0x80 else 0
+
+
+def _after_blocks(data: bytes, position: int) -> int:
+    """Where a sequence of blocks, each of which begins with its length, ends: after one of length 0."""
+    while position < len(data) and data[position]:
+        position += data[position] + 1
+    return position + 1

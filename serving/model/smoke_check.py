@@ -1,0 +1,90 @@
+"""`python -m serving.model.smoke_check FOLDER [PARITY]`: does the version in this folder load, and answer as it should?
+
+Loads it as the server does, replays its warm-up requests and, where the model scores images, scores one. PARITY is
+the Evaluator's file of images with their errors: each must have the same error here. Prints one line of JSON; exit
+status 0 if all went well, 1 with `problem` if not.
+"""
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from runtime.imports import imported_for_good
+from schema import features
+from schema.signatures import ERROR, IMAGE_BYTES, SCORE, SCORE_SIGNATURE
+
+with imported_for_good():
+    import numpy as np
+    import tensorflow as tf
+
+    from serving.model.prediction import Predictor, Request
+    from serving.model.warmup import replay_warmup
+    from serving.server.settings import ServerSettings
+
+PROBE_SIZE_PX = 64
+PARITY_TOLERANCE = 0.01
+"""Relative. A GPU's 19-bit products move an error by a few thousandths; wrong weights or pixels, by far more."""
+NEGLIGIBLE_ERROR = 1e-6
+ANY_SIZE = 2**62
+
+
+def smoke_check(folder: Path, parity: Path | None = None) -> dict[str, Any]:
+    """What was tried and found of the SavedModel in `folder`; raises whatever went wrong."""
+    settings = ServerSettings(model_base_path=folder, max_image_pixels=ANY_SIZE, max_request_pixels=ANY_SIZE)
+    predictor = Predictor(folder, settings)
+    found: dict[str, Any] = {
+        "signatures": sorted(predictor.signature_defs),
+        "warmup_requests": replay_warmup(predictor, folder),
+    }
+    door = predictor.signature(SCORE_SIGNATURE)
+    if door.inputs.keys() == {IMAGE_BYTES} and SCORE in door.outputs:
+        inputs = {IMAGE_BYTES: np.array([_grey_png()], dtype=object)}
+        score = float(predictor.predict(Request(inputs, SCORE_SIGNATURE))[SCORE][0])
+        if not np.isfinite(score):
+            raise ValueError(f"the score of a grey image is {score}")
+        found["score_of_a_grey_image"] = score
+    if parity is not None:
+        found["images_with_the_evaluators_error"] = _replay_evaluation(predictor, parity)
+    return found
+
+
+def _replay_evaluation(predictor: Predictor, parity: Path) -> int:
+    """How many images were compared; ValueError names the first whose error is another than the Evaluator's."""
+    count = 0
+    for index, record in enumerate(tf.data.TFRecordDataset(str(parity)).as_numpy_iterator()):
+        known = tf.train.Example.FromString(record).features.feature
+        image, image_id = (known[name].bytes_list.value[0] for name in (features.IMAGE, features.IMAGE_ID))
+        expected = known[ERROR].float_list.value[0]
+        inputs = {IMAGE_BYTES: np.array([image], dtype=object)}
+        error = float(predictor.predict(Request(inputs, SCORE_SIGNATURE, (ERROR,)))[ERROR][0])
+        if not abs(error - expected) <= PARITY_TOLERANCE * expected + NEGLIGIBLE_ERROR:
+            raise ValueError(
+                f"test image {index} ({image_id.decode(errors='replace')}): "
+                f"its error is {error:.6g} as served, was {expected:.6g} in the Evaluator"
+            )
+        count += 1
+    return count
+
+
+def _grey_png() -> bytes:
+    out = io.BytesIO()
+    Image.new("L", (PROBE_SIZE_PX, PROBE_SIZE_PX), 128).save(out, format="PNG")
+    return out.getvalue()
+
+
+def main(argv: list[str]) -> int:
+    """Check the folder named by `argv`; returns the exit status."""
+    try:
+        print(json.dumps(smoke_check(*map(Path, argv))))
+    except Exception as error:
+        print(json.dumps({"problem": f"{type(error).__name__}: {error}"}))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

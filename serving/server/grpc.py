@@ -1,0 +1,171 @@
+"""TensorFlow Serving's gRPC services on its own generated servicers."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from serving.errors import ServingError, Status, invalid_argument
+from serving.model.host import ServedVersion
+from serving.model.tensor_protos import request_from_proto, response_to_proto
+from serving.server.service import Service
+from serving.server.settings import ServerSettings
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_MALFORMED = object()
+
+
+def start_grpc_server(service: Service, settings: ServerSettings) -> tuple[grpc.Server, int]:
+    """A started gRPC server and the port it listens on; raises OSError where the port is taken."""
+    server = grpc.server(
+        ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="grpc"),
+        interceptors=[_RefuseMalformedMessages()],
+        options=[
+            ("grpc.max_receive_message_length", settings.max_body_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),  # two servers on one port would share its clients between them
+        ],
+        maximum_concurrent_rpcs=settings.worker_threads + settings.max_waiting_requests,
+    )
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(service), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(service), server)
+    try:
+        port = server.add_insecure_port(f"{_bracketed(settings.host)}:{settings.grpc_port}")
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise OSError(f"cannot listen on {settings.host}:{settings.grpc_port} for gRPC: is the port taken?")
+    server.start()
+    return server, port
+
+
+class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Predict and GetModelMetadata; the generated base answers UNIMPLEMENTED to the other methods."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def Predict(self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Run one signature of a model."""
+        return _answered(context, lambda: self._predict(request))
+
+    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """The signatures of a model."""
+        return _answered(context, lambda: self._metadata(request))
+
+    def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
+        name, version = _model_asked_for(request)
+
+        def answer(served: ServedVersion) -> predict_pb2.PredictResponse:
+            asked = request_from_proto(request)
+            outputs = self._service.run(served, asked)
+            signature_name = served.predictor.signature(asked.signature_name).name
+            return response_to_proto(outputs, _model_spec(name, served.number, signature_name))
+
+        return self._service.predict(name, version, answer, api="GRPC")
+
+    def _metadata(self, request: Any) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        name, version = _model_asked_for(request)
+        if not request.metadata_field:
+            raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
+        for field in request.metadata_field:
+            if field != "signature_def":
+                raise invalid_argument(f"Metadata field {field} is not supported")
+        with self._service.host.lease(name, version) as served:
+            response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=_model_spec(name, served.number))
+            response.metadata["signature_def"].Pack(signature_def_map(served))
+            return response
+
+
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    """GetModelStatus; the generated base answers UNIMPLEMENTED to the other method."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """The states of a model's versions."""
+        return _answered(context, lambda: self._status(request))
+
+    def _status(self, request: Any) -> get_model_status_pb2.GetModelStatusResponse:
+        response = get_model_status_pb2.GetModelStatusResponse()
+        for state in self._service.host.states(*_model_asked_for(request)):
+            entry = response.model_version_status.add(version=state.version)
+            entry.state = get_model_status_pb2.ModelVersionStatus.State.Value(state.state)
+            entry.status.error_code = state.error_code
+            entry.status.error_message = state.error_message
+        return response
+
+
+def signature_def_map(served: ServedVersion) -> get_model_metadata_pb2.SignatureDefMap:
+    """The model's signatures as both protocols describe them."""
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    for name, definition in served.predictor.signature_defs.items():
+        signatures.signature_def[name].CopyFrom(definition)
+    return signatures
+
+
+class _RefuseMalformedMessages(grpc.ServerInterceptor):
+    """Answers INVALID_ARGUMENT to bytes that are no protobuf, where gRPC itself would say INTERNAL."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Any] = {}
+        """By method; gRPC asks for one at every request."""
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        if details.method in self._handlers:
+            return self._handlers[details.method]
+        handler = continuation(details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+
+        def parse(data: bytes) -> Any:
+            try:
+                return handler.request_deserializer(data)
+            except DecodeError:
+                return _MALFORMED
+
+        def behave(request: Any, context: grpc.ServicerContext) -> Any:
+            if request is _MALFORMED:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not a valid protobuf message")
+            return handler.unary_unary(request, context)
+
+        wrapped = grpc.unary_unary_rpc_method_handler(behave, parse, handler.response_serializer)
+        self._handlers[details.method] = wrapped
+        return wrapped
+
+
+def _answered(context: grpc.ServicerContext, answer: Callable[[], Any]) -> Any:
+    try:
+        return answer()
+    except ServingError as error:
+        return context.abort(_CODES[error.status.grpc_number], error.message)
+
+
+def _model_asked_for(request: Any) -> tuple[str, int | None]:
+    if not request.HasField("model_spec"):
+        raise invalid_argument("Missing ModelSpec")
+    spec = request.model_spec
+    if spec.version_label:
+        raise ServingError(Status.FAILED_PRECONDITION, f"Unrecognized servable version label: {spec.version_label}")
+    return spec.name, spec.version.value if spec.HasField("version") else None
+
+
+def _model_spec(name: str, version: int, signature_name: str = "") -> model_pb2.ModelSpec:
+    spec = model_pb2.ModelSpec(name=name, signature_name=signature_name)
+    spec.version.value = version
+    return spec
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

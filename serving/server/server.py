@@ -1,0 +1,129 @@
+"""The local server: the model, the two protocols in front of it, and an orderly start and stop."""
+
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+import uvicorn
+
+from serving.model.host import ModelHost
+from serving.server.grpc import start_grpc_server
+from serving.server.http_protocol import ImpatientProtocol
+from serving.server.logs import log_event
+from serving.server.metrics import Metrics
+from serving.server.rest import rest_app
+from serving.server.service import Service
+from serving.server.settings import ServerSettings
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """Where a running server listens; None for a protocol that is off."""
+
+    host: str
+    grpc_port: int | None
+    rest_port: int | None
+
+    @property
+    def rest_url(self) -> str:
+        """`http://host:port`, ready for a client."""
+        return f"http://{self._bracketed_host}:{self.rest_port}"
+
+    @property
+    def grpc_url(self) -> str:
+        """`grpc://host:port`, ready for a client."""
+        return f"grpc://{self._bracketed_host}:{self.grpc_port}"
+
+    @property
+    def _bracketed_host(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+@contextlib.contextmanager
+def running_server(settings: ServerSettings) -> Iterator[ServerAddress]:
+    """A server that runs while the block does: listening on entry, drained and closed on exit.
+
+    It starts whether or not a version can be loaded yet, and answers NOT_FOUND until one can, as TensorFlow
+    Serving does. Raises OSError where a port is taken.
+    """
+    tf.get_logger().setLevel("ERROR")
+    host = ModelHost(settings)
+    service = Service(host, Metrics())
+    with contextlib.ExitStack() as stack:
+        host.start()
+        stack.callback(host.stop)
+        grpc_port = rest_port = None
+        if settings.grpc_port is not None:
+            grpc_server, grpc_port = start_grpc_server(service, settings)
+            stack.callback(lambda: grpc_server.stop(settings.stop_grace_s).wait())
+        if settings.rest_port is not None:
+            rest_port = stack.enter_context(_running_rest_server(service, settings))
+        address = ServerAddress(settings.host, grpc_port, rest_port)
+        log_event("serving", model=settings.model_name, host=settings.host, grpc=grpc_port, rest=rest_port)
+        yield address
+        log_event("stopping")
+
+
+def serve_until_signalled(settings: ServerSettings) -> None:
+    """Serve until SIGINT or SIGTERM, then finish what is under way and return; a second one ends it hard."""
+    stop = threading.Event()
+    previous: dict[int, Any] = {}
+
+    def handle(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(number, previous[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, handle)
+    try:
+        with running_server(settings):
+            stop.wait()
+    finally:
+        for restored, handler in previous.items():
+            signal.signal(restored, handler)
+
+
+@contextlib.contextmanager
+def _running_rest_server(service: Service, settings: ServerSettings) -> Iterator[int]:
+    listener = _listening_socket(settings.host, settings.rest_port or 0)
+    config = uvicorn.Config(
+        rest_app(service, settings),
+        http=ImpatientProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=settings.max_connections,
+        timeout_graceful_shutdown=max(1, round(settings.stop_grace_s)),
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],), name="rest", daemon=True)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    # Asyncio turns Nagle's delay, 40 ms a request, off only on sockets whose protocol is named.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        # Listening from here on: a client that comes before the thread is ready waits, and is served.
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise OSError(f"cannot listen on {host}:{port} for REST: {error.strerror}") from error
+    return listener

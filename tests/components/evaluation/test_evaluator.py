@@ -1,0 +1,102 @@
+"""The gate as a component: a verdict on what was measured, a blessing, and proof that it can refuse."""
+
+import json
+
+import pytest
+import tensorflow_model_analysis as tfma
+from tfma_results import evaluated
+from tfx.types import standard_artifacts
+
+from components.evaluation.evaluator import OpenGateError, ReconstructionEvaluatorExecutor
+from components.settings import GateSettings
+from schema.artifact_types import Analysis
+
+CANDIDATE = {
+    None: {"example_count": 30_000.0, "mean_error": 0.01, "noise_copied": 0.1},
+    "rare": {"example_count": 3.0, "mean_error": 0.02},
+}
+PCA = [[None, {"mean_error": 0.05}]]
+LEARNT_NOTHING = [[None, {"example_count": 10_000.0, "mean_error": 0.2, "noise_copied": 0.0}]]
+"""Measured on a sample, in which no image is labelled `rare`."""
+
+
+def judged(folder, settings, *, control=LEARNT_NOTHING, baseline=None):
+    """(gate.json, the blessing, TFMA's record) of the executor."""
+    analysis, model, evaluation, blessing = (
+        made() for made in (Analysis, *(getattr(standard_artifacts, x) for x in ("Model", "ModelEvaluation")),
+        standard_artifacts.ModelBlessing)
+    )  # fmt: skip
+    analysis.uri = evaluated(folder / "analysis", [], CANDIDATE, baseline)
+    controls = {"pca": PCA, "untrained": LEARNT_NOTHING, "constant": control}
+    (folder / "analysis/controls.json").write_text(json.dumps({"knows_anomalies": False, "controls": controls}))
+    model.uri, model.id = "where/the/model/is", 7
+    evaluation.uri, blessing.uri = str(folder / "evaluation"), str(folder / "blessing")
+    for path in (folder / "evaluation", folder / "blessing"):
+        path.mkdir()
+    ReconstructionEvaluatorExecutor().Do(
+        {"analysis": [analysis], "model": [model]},
+        {"evaluation": [evaluation], "blessing": [blessing]},
+        {"settings": settings.model_dump_json()},
+    )
+    gate = json.loads((folder / "evaluation/gate.json").read_text())
+    return gate, blessing, tfma.load_validation_result(evaluation.uri)
+
+
+def test_a_model_within_its_bounds_is_blessed_as_tfx_s_evaluator_does_it(tmp_path):
+    gate, blessing, validation = judged(tmp_path, GateSettings())
+    assert [(row["origin"], row["max"], row["passed"]) for row in gate["thresholds"]] == [
+        ("counted", None, True),
+        ("PCA floor", 0.05, True),
+        ("identity", 0.2, True),
+    ]
+    assert gate["blessed"]
+    assert gate["metrics"] == {**CANDIDATE[None], "pca_mean_error": 0.05}
+    assert gate["metrics_by_label"] == {"rare": CANDIDATE["rare"]}
+    assert validation.validation_ok
+    assert [path.name for path in (tmp_path / "blessing").iterdir()] == ["BLESSED"]
+    assert blessing.get_int_custom_property("blessed") == 1
+    assert blessing.get_string_custom_property("current_model") == "where/the/model/is"
+    assert blessing.get_int_custom_property("current_model_id") == 7
+
+
+def test_a_model_out_of_bounds_is_not_blessed_and_tfma_s_record_says_why(tmp_path):
+    gate, blessing, validation = judged(tmp_path, GateSettings(max_pca_ratio=0.1))
+    assert not gate["blessed"]
+    [refused] = [row for row in gate["thresholds"] if not row["passed"]]
+    assert refused["reason"] == "mean_error over all images is 0.01, above the bound 0.005 (PCA floor)"
+    [of_slice] = validation.metric_validations_per_slice
+    assert [failure.metric_key.name for failure in of_slice.failures] == ["mean_error"]
+    assert [path.name for path in (tmp_path / "blessing").iterdir()] == ["NOT_BLESSED"]
+    assert blessing.get_int_custom_property("blessed") == 0
+
+
+def test_a_gate_that_refuses_no_control_stops_the_run(tmp_path):
+    good = [[None, {"example_count": 10_000.0, "mean_error": 0.049, "noise_copied": 0.1}]]
+    with pytest.raises(OpenGateError, match=r"learnt nothing \(constant\)") as told:
+        judged(tmp_path, GateSettings(), control=good)
+    assert "constant: mean_error 0.049 <= 0.05 (the candidate: 0.01), noise_copied 0.1 <= 0.2" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        {"metric": "example_count", "min": 20_000},  # a sample has fewer
+        {"metric": "mean_error", "max": 0.5, "label": "rare"},  # none of the sample's images is
+    ],
+)
+def test_what_a_sample_cannot_tell_is_no_reason_to_refuse_a_control(tmp_path, bound):
+    with pytest.raises(OpenGateError, match=r"learnt nothing \(untrained, constant\)"):
+        judged(tmp_path, GateSettings(max_pca_ratio=None, thresholds=[bound]))
+
+
+def test_a_label_that_no_image_has_refuses_every_model(tmp_path):
+    settings = GateSettings(max_pca_ratio=None, thresholds=[{"metric": "mean_error", "max": 1.0, "label": "none"}])
+    gate, _, _ = judged(tmp_path, settings)
+    assert (gate["blessed"], gate["controls_refused"]) == (False, {"untrained": True, "constant": True})
+
+
+def test_a_control_is_held_against_the_baseline_too(tmp_path):
+    settings = GateSettings(max_pca_ratio=None, max_regression=0.05)
+    gate, _, _ = judged(tmp_path, settings, baseline={None: {"mean_error": 0.01}})
+    assert gate["blessed"]
+    assert gate["baseline_metrics"] == {"mean_error": 0.01}

@@ -1,0 +1,238 @@
+"""The bounds of a run, and what TFMA's own validator says of them."""
+
+import json
+import math
+
+import pytest
+import tensorflow_model_analysis as tfma
+from tfma_results import evaluated
+
+from components.evaluation.gate import BASELINE, CANDIDATE, Bound, bounds_of, eval_config, judge, read_metrics
+from components.evaluation.metrics import METRICS
+from components.settings import GateSettings
+
+COUNTED = Bound("example_count", "counted", min=1.0)
+
+
+def judged(folder, bounds):
+    """Our rows, whose verdict must be the one that TFMA's own writer came to."""
+    verdict = judge(bounds, read_metrics(folder, CANDIDATE), read_metrics(folder, BASELINE))
+    assert verdict.blessed == verdict.validation.validation_ok == tfma.load_validation_result(folder).validation_ok
+    return verdict.rows
+
+
+def verdicts(rows):
+    return {(row["metric"], row["label"], row["origin"]): row["reason"] or "passed" for row in rows}
+
+
+def test_every_setting_of_the_gate_is_a_bound_of_its_own():
+    settings = GateSettings(
+        max_pca_ratio=0.5,
+        max_noise_copied=0.25,
+        min_auroc=0.75,
+        max_regression=0.125,
+        thresholds=[
+            {"metric": "ssim", "min": 0.4, "max": 0.9, "max_regression": 0.2, "label": "b"},
+            {"metric": "psnr", "min": 10.0},
+            {"metric": "rmse", "max": 0.1},
+            {"metric": "f1", "max_regression": 0.3},
+        ],
+    )
+    assert bounds_of(settings, pca_error=0.5, knows_anomalies=True) == [
+        COUNTED,
+        Bound("mean_error", "PCA floor", None, 0.25, None),
+        Bound("noise_copied", "identity", None, 0.25, None),
+        Bound("auroc", "detection", 0.75, None, None),
+        Bound("mean_error", "baseline", None, 0.125, None),
+        Bound("ssim", "configured", 0.4, 0.9, "b"),
+        Bound("ssim", "baseline", None, 0.2, "b"),
+        Bound("psnr", "configured", 10.0, None, None),
+        Bound("rmse", "configured", None, 0.1, None),
+        Bound("f1", "baseline", None, 0.3, None),
+    ]
+
+
+def test_a_bound_that_is_waived_or_of_which_nothing_is_known_is_left_out():
+    waived = GateSettings(max_pca_ratio=None, max_noise_copied=None, min_auroc=None, max_regression=None)
+    assert bounds_of(waived, pca_error=1.0, knows_anomalies=True) == [COUNTED]
+    unknown = bounds_of(GateSettings(), pca_error=None, knows_anomalies=False)
+    assert [bound.origin for bound in unknown] == ["counted", "identity", "baseline"]
+
+
+def test_tfma_computes_every_metric_of_both_models_overall_and_by_label():
+    config = eval_config([COUNTED, Bound("auroc", "configured", min=0.5, label="b")])
+    assert [(m.name, m.signature_name, m.is_baseline) for m in config.model_specs] == [
+        ("candidate", "examples", False),
+        ("baseline", "examples", True),
+    ]
+    assert [list(spec.feature_keys) for spec in config.slicing_specs] == [[], ["label"]]
+    [metrics] = config.metrics_specs
+    assert {(m.class_name, m.module) for m in metrics.metrics} == {
+        ("ReconstructionMetric", "components.evaluation.tfma_metrics"),
+    }
+    names = [json.loads(m.config) for m in metrics.metrics]
+    assert names == [{"name": name} for name in [*METRICS, "auroc@b"]]
+    bounded = [m for m in metrics.metrics if m.per_slice_thresholds]
+    assert [json.loads(m.config)["name"] for m in bounded] == ["example_count", "auroc@b"]
+
+
+PASSING = {
+    None: {"example_count": 10.0, "mean_error": 0.25, "ssim": 0.5, "auroc": 0.75, "auroc@b": 0.5},
+    "b": {"example_count": 4.0, "mean_error": 0.5, "ssim": 0.4, "auroc": 0.25, "auroc@b": math.nan},
+}
+
+
+def test_metrics_are_read_by_label_and_a_detection_s_from_the_slice_of_all_images(tmp_path):
+    folder = evaluated(tmp_path / "one", [], {**PASSING, "c": {"mean_error": math.nan}})
+    assert read_metrics(folder, CANDIDATE) == {
+        None: {"example_count": 10.0, "mean_error": 0.25, "ssim": 0.5, "auroc": 0.75},
+        "b": {"example_count": 4.0, "mean_error": 0.5, "ssim": 0.4, "auroc": 0.5},
+        "c": {},
+    }
+    assert read_metrics(folder, BASELINE) == {}
+
+
+def test_metrics_of_two_models_are_told_apart_and_their_difference_is_no_metric(tmp_path):
+    folder = evaluated(tmp_path / "two", [], PASSING, {None: {"mean_error": 0.125}})
+    assert read_metrics(folder, CANDIDATE)[None]["mean_error"] == 0.25
+    assert set(read_metrics(folder, CANDIDATE)[None]) == {"example_count", "mean_error", "ssim", "auroc"}
+    assert read_metrics(folder, BASELINE)[None] == {"mean_error": 0.125}
+
+
+def test_a_model_within_its_bounds_passes_each_of_them_even_on_the_bound_itself(tmp_path):
+    """And without a baseline nothing is said of that bound."""
+    bounds = [
+        COUNTED,
+        Bound("mean_error", "baseline", max=0.05),
+        Bound("mean_error", "PCA floor", max=0.25),
+        Bound("ssim", "configured", min=0.5, max=0.5),
+        Bound("mean_error", "configured", max=0.5, label="b"),
+        Bound("auroc", "configured", min=0.5, label="b"),
+    ]
+    rows = judged(evaluated(tmp_path / "one", bounds, PASSING), bounds)
+    assert rows == [
+        {"metric": "example_count", "label": None, "origin": "counted", "min": 1.0, "max": None, "value": 10.0,
+         "passed": True, "reason": None},
+        {"metric": "mean_error", "label": None, "origin": "PCA floor", "min": None, "max": 0.25, "value": 0.25,
+         "passed": True, "reason": None},
+        {"metric": "ssim", "label": None, "origin": "configured", "min": 0.5, "max": 0.5, "value": 0.5,
+         "passed": True, "reason": None},
+        {"metric": "mean_error", "label": "b", "origin": "configured", "min": None, "max": 0.5, "value": 0.5,
+         "passed": True, "reason": None},
+        {"metric": "auroc", "label": "b", "origin": "configured", "min": 0.5, "max": None, "value": 0.5,
+         "passed": True, "reason": None},
+    ]  # fmt: skip
+
+
+def test_each_bound_that_is_broken_says_by_what_value_over_which_images(tmp_path):
+    bounds = [
+        COUNTED,
+        Bound("mean_error", "PCA floor", max=0.2),
+        Bound("mean_error", "configured", max=0.3),
+        Bound("ssim", "configured", min=0.6),
+        Bound("auroc", "detection", min=0.76),
+        Bound("auroc", "configured", min=0.51, label="b"),
+        Bound("mean_error", "configured", max=0.4999, label="b"),
+        Bound("psnr", "configured", min=1.0),
+        Bound("mean_error", "configured", max=1.0, label="z"),
+    ]
+    rows = judged(evaluated(tmp_path / "one", bounds, PASSING), bounds)
+    nothing_known = "could not be computed: there are none, or too little is known of them"
+    assert verdicts(rows) == {
+        ("example_count", None, "counted"): "passed",
+        ("mean_error", None, "PCA floor"): "mean_error over all images is 0.25, above the bound 0.2 (PCA floor)",
+        ("mean_error", None, "configured"): "passed",
+        ("ssim", None, "configured"): "ssim over all images is 0.5, below the bound 0.6",
+        ("auroc", None, "detection"): "auroc over all images is 0.75, below the bound 0.76 (detection)",
+        ("auroc", "b", "configured"): "auroc over images labelled 'b' is 0.5, below the bound 0.51",
+        ("mean_error", "b", "configured"): "mean_error over images labelled 'b' is 0.5, above the bound 0.4999",
+        ("psnr", None, "configured"): f"psnr over all images {nothing_known}",
+        ("mean_error", "z", "configured"): f"mean_error over images labelled 'z' {nothing_known}",
+    }
+    assert [row["passed"] for row in rows] == [row["reason"] is None for row in rows]
+
+
+def test_a_value_above_a_bound_with_both_ends_is_said_to_be_above(tmp_path):
+    bounds = [Bound("ssim", "configured", min=0.1, max=0.4)]
+    [row] = judged(evaluated(tmp_path / "one", bounds, PASSING), bounds)
+    assert row["reason"] == "ssim over all images is 0.5, above the bound 0.4"
+
+
+def test_a_number_that_is_none_passes_no_bound(tmp_path):
+    bounds = [Bound("mean_error", "configured", max=1.0)]
+    [row] = judged(evaluated(tmp_path / "one", bounds, {None: {"mean_error": math.nan}}), bounds)
+    assert (row["passed"], row["value"]) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("metric", "candidate", "limit", "reason"),
+    [
+        ("mean_error", 0.5625, {"max": 0.5625}, None),
+        ("mean_error", 0.57, {"max": 0.5625}, "mean_error over all images is 0.57, above the bound 0.5625 (baseline)"),
+        ("mean_error", 0.1, {"max": 0.5625}, None),
+        ("ssim", 0.4375, {"min": 0.4375}, None),
+        ("ssim", 0.43, {"min": 0.4375}, "ssim over all images is 0.43, below the bound 0.4375 (baseline)"),
+        ("ssim", 0.9, {"min": 0.4375}, None),
+    ],
+)
+def test_a_model_may_be_worse_than_the_baseline_by_the_fraction_and_better_by_any(
+    metric, candidate, limit, reason, tmp_path
+):
+    bounds = [Bound(metric, "baseline", max=0.125)]
+    folder = evaluated(tmp_path / "two", bounds, {None: {metric: candidate}}, {None: {metric: 0.5}})
+    [row] = judged(folder, bounds)
+    assert row["reason"] == reason
+    assert (row["min"], row["max"]) == (limit.get("min"), limit.get("max"))
+
+
+@pytest.mark.parametrize("metric", ["mean_error", "ssim"])
+def test_no_loss_at_all_is_allowed_by_a_fraction_of_zero(metric, tmp_path):
+    bounds = [Bound(metric, "baseline", max=0.0)]
+    same, worse = 0.5, (0.51 if metric == "mean_error" else 0.49)
+    [passed] = judged(evaluated(tmp_path / "same", bounds, {None: {metric: same}}, {None: {metric: 0.5}}), bounds)
+    [failed] = judged(evaluated(tmp_path / "worse", bounds, {None: {metric: worse}}, {None: {metric: 0.5}}), bounds)
+    assert (passed["passed"], failed["passed"]) == (True, False)
+    assert {passed["min"], passed["max"]} == {None, 0.5}
+
+
+def test_a_label_s_regression_is_judged_on_that_label(tmp_path):
+    bounds = [Bound("mean_error", "baseline", max=0.1, label="b"), Bound("auroc", "baseline", max=0.1, label="b")]
+    candidate = {None: {"mean_error": 0.1, "auroc@b": 0.8}, "b": {"mean_error": 0.3}}
+    baseline = {None: {"mean_error": 0.1, "auroc@b": 1.0}, "b": {"mean_error": 0.2}}
+    rows = judged(evaluated(tmp_path / "two", bounds, candidate, baseline), bounds)
+    assert verdicts(rows) == {
+        ("mean_error", "b", "baseline"): "mean_error over images labelled 'b' is 0.3, above the bound 0.22 (baseline)",
+        ("auroc", "b", "baseline"): "auroc over images labelled 'b' is 0.8, below the bound 0.9 (baseline)",
+    }
+
+
+def test_a_label_that_is_harder_than_the_others_is_compared_with_itself(tmp_path):
+    bounds = [Bound("mean_error", "baseline", max=0.1, label="b")]
+    told = {None: {"mean_error": 0.01}, "b": {"mean_error": 0.1}}
+    [row] = judged(evaluated(tmp_path / "alike", bounds, told, told), bounds)
+    assert row["passed"]
+
+
+def test_a_baseline_that_lacks_the_metric_cannot_be_compared_with(tmp_path):
+    bounds = [COUNTED, Bound("ssim", "baseline", max=0.1), Bound("mean_error", "baseline", max=0.1, label="b")]
+    folder = evaluated(tmp_path / "two", bounds, PASSING, {None: {"example_count": 10.0}})
+    rows = judged(folder, bounds)
+    assert verdicts(rows) == {
+        ("example_count", None, "counted"): "passed",
+        ("ssim", None, "baseline"): "ssim over all images cannot be compared: the baseline model has none",
+        ("mean_error", "b", "baseline"): (
+            "mean_error over images labelled 'b' cannot be compared: the baseline model has none"
+        ),
+    }
+    assert {(row["min"], row["max"]) for row in rows[1:]} == {(None, None)}
+
+
+def test_a_metric_that_only_the_baseline_has_is_not_taken_for_the_candidates(tmp_path):
+    bounds = [Bound("ssim", "configured", min=0.1)]
+    [row] = judged(evaluated(tmp_path / "two", bounds, {None: {"psnr": 1.0}}, {None: {"ssim": 0.5}}), bounds)
+    assert (row["passed"], row["value"]) == (False, None)
+
+
+def test_a_label_may_be_called_as_tfma_calls_a_difference(tmp_path):
+    folder = evaluated(tmp_path / "one", [], {None: {"mean_error": 0.0, "auroc@a_diff": 0.5}})
+    assert read_metrics(folder, CANDIDATE) == {None: {"mean_error": 0.0}, "a_diff": {"auroc": 0.5}}

@@ -1,0 +1,155 @@
+"""ImageExampleGen as TFX runs it: images of every source become examples, and `test` holds nothing from elsewhere."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tfx.types import standard_artifacts
+
+from components.example_gen.component import EXAMPLES_KEY, ImageExampleGenExecutor, read_counts
+from components.settings import DataSettings
+from components.sources.planning import DataError
+
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.integers(0, 256, (40, 6, 7), dtype=np.uint8)
+
+
+def generate(folder, settings):
+    """Runs the executor; the identifiers of each split's images, and the rejects."""
+    examples = standard_artifacts.Examples()
+    examples.uri = str(folder)
+    properties = {"settings": settings.model_dump_json()}
+    ImageExampleGenExecutor().Do({}, {EXAMPLES_KEY: [examples]}, properties)
+    rejects = [json.loads(line) for line in (folder / "rejects.jsonl").read_text().splitlines()]
+    return {split: ids_of(folder / f"Split-{split}") for split in ("train", "eval", "test")}, rejects
+
+
+def ids_of(folder):
+    return [image_id.decode() for image_id in values_of(folder, "image_id")]
+
+
+def values_of(folder, feature):
+    paths = sorted(map(str, folder.glob("*")))
+    examples = map(tf.train.Example.FromString, tf.data.TFRecordDataset(paths).as_numpy_iterator())
+    return [example.features.feature[feature].bytes_list.value[0] for example in examples]
+
+
+def numpy_source(folder):
+    np.savez(folder / "a.npz", images=IMAGES, labels=np.arange(40))
+    return DataSettings(source="numpy", path=str(folder / "a.npz"), images_per_shard=7)
+
+
+def tfrecord_source(folder):
+    with tf.io.TFRecordWriter(str(folder / "a.tfrecord")) as writer:
+        for pixels in IMAGES:
+            value = tf.train.BytesList(value=[tf.io.encode_png(pixels[..., None]).numpy()])
+            feature = {"image": tf.train.Feature(bytes_list=value)}
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    return DataSettings(source="tfrecord", path=str(folder / "a.tfrecord"), images_per_shard=7)
+
+
+def csv_source(folder):
+    for row, pixels in enumerate(IMAGES):
+        Image.fromarray(pixels).save(folder / f"{row}.png")
+    (folder / "a.csv").write_text("path\n" + "".join(f"{row}.png\n" for row in range(40)))
+    return DataSettings(source="csv", path=str(folder / "a.csv"), images_per_shard=7)
+
+
+@pytest.mark.parametrize("source", [numpy_source, tfrecord_source, csv_source])
+def test_every_image_is_in_one_split(source, tmp_path):
+    (tmp_path / "data").mkdir()
+    splits, rejects = generate(tmp_path / "examples", source(tmp_path / "data"))
+    assert len({image_id for ids in splits.values() for image_id in ids}) == 40
+    assert {split: len(ids) for split, ids in splits.items()} | {
+        "left_out": 0,
+        "rejected": 0,
+        "duplicates": 0,
+    } == read_counts(str(tmp_path / "examples"))
+    assert not rejects
+
+
+def test_anomalies_named_as_training_images_are_counted_where_they_are_left_out(tmp_path):
+    labels = np.arange(20) % 4
+    arrays = {"x_train": IMAGES[:20], "y_train": labels, "x_test": IMAGES[20:], "y_test": labels}
+    np.savez(tmp_path / "a.npz", **arrays)
+    data = {"source": "numpy", "path": str(tmp_path / "a.npz"), "normal_labels": [1], "eval_fraction": 0.5}
+    settings = DataSettings(**data, training_anomalies="leave_out")
+    splits, _ = generate(tmp_path / "examples", settings)
+    assert len(splits["train"]) + len(splits["eval"]) == 5
+    assert len(splits["test"]) == 20
+    assert read_counts(str(tmp_path / "examples"))["left_out"] == 15
+
+
+def duplicates_source(folder):
+    """3 is copied into test as it is, 4 in another format; test also holds a pair of its own."""
+    for row in range(20):
+        write(folder / "train" / f"{row:02d}.png", IMAGES[row])
+    write(folder / "test/a.png", IMAGES[3])
+    write(folder / "test/b.bmp", IMAGES[4])
+    write(folder / "test/c.png", IMAGES[30])
+    write(folder / "test/d.png", IMAGES[30])
+    return DataSettings(source="folder", path=str(folder), images_per_shard=3, max_reject_fraction=0)
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def test_duplicates_are_kept_out_of_test_and_listed_without_stopping_the_run(tmp_path):
+    splits, rejects = generate(tmp_path / "examples", duplicates_source(tmp_path / "data"))
+    assert splits["test"] == ["test/c.png", "test/d.png"]
+    assert len(splits["train"]) + len(splits["eval"]) == 20
+    assert rejects == [
+        {"image_id": "test/a.png", "reason": "duplicate of train/03.png"},
+        {"image_id": "test/b.bmp", "reason": "duplicate of train/04.png"},
+    ]
+    counts = read_counts(str(tmp_path / "examples"))
+    assert (counts["test"], counts["rejected"], counts["duplicates"]) == (2, 0, 2)
+
+
+def test_an_example_has_one_byte_form_whatever_the_worker(tmp_path):
+    """Features in the order of their names; unsorted, they come out in another order in every process."""
+    (tmp_path / "data").mkdir()
+    generate(tmp_path / "examples", numpy_source(tmp_path / "data"))
+    path = next((tmp_path / "examples/Split-train").glob("*"))
+    record = next(iter(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()))
+    names = sorted(tf.train.Example.FromString(record).features.feature)
+    positions = [record.index(bytes([len(name)]) + name.encode() + b"\x12") for name in names]
+    assert positions == sorted(positions)
+
+
+def test_a_shard_in_which_no_image_is_accepted_leaves_the_others_alone(tmp_path, caplog):
+    for row in range(40):
+        write(tmp_path / "data" / f"{row:02d}.png", IMAGES[row])
+    (tmp_path / "data/zzz.png").write_bytes(b"not a picture")
+    settings = DataSettings(source="folder", path=str(tmp_path / "data"), images_per_shard=20)
+    splits, rejects = generate(tmp_path / "examples", settings)
+    assert sum(map(len, splits.values())) == 40
+    assert rejects == [{"image_id": "zzz.png", "reason": "not an image of a known format"}]
+    [told] = [record.getMessage() for record in caplog.records if hasattr(record, "notice")]
+    assert told == f"1 of 41 images cannot be read; see {tmp_path}/examples/rejects.jsonl"
+
+
+def test_a_folder_in_which_no_image_can_be_read_is_told_so(tmp_path):
+    (tmp_path / "data").mkdir()
+    for row in range(6):
+        (tmp_path / "data" / f"{row}.png").touch()
+    with pytest.raises(DataError, match=r"6 of 6 images cannot be read, more than data\.max_reject_fraction"):
+        generate(tmp_path / "examples", DataSettings(source="folder", path=str(tmp_path / "data")))
+
+
+def test_labels_are_utf8_whatever_the_folders_are_called(tmp_path):
+    """TFMA accepts no others, and says so only after the training."""
+    for row in range(40):
+        write(tmp_path / "data" / os.fsdecode((b"\xff\xfe bad", "gut ü".encode())[row % 2]) / f"{row}.png", IMAGES[row])
+    generate(tmp_path / "examples", DataSettings(source="folder", path=str(tmp_path / "data")))
+    labels = {
+        label
+        for split in ("train", "eval", "test")
+        for label in values_of(tmp_path / f"examples/Split-{split}", "label")
+    }
+    assert {label.decode("utf-8") for label in labels} == {"\ufffd\ufffd bad", "gut ü"}

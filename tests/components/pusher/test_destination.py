@@ -1,0 +1,279 @@
+"""A push is all or nothing, whoever watches, whatever else is pushed, and whenever it is interrupted."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from components.pusher import destination as push_destination
+from components.pusher.destination import (
+    NothingToReturnToError,
+    PushError,
+    digest_of,
+    push,
+    reinstate,
+    rollback,
+    versions,
+    withdrawn,
+)
+
+FILES = {"saved_model.pb": b"graph", "variables/variables.index": b"index", "assets.extra/warm": b"requests"}
+
+
+def _allow(folder: Path) -> None:
+    """A check that every model passes."""
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """A folder of files as an export has them."""
+    for name, content in FILES.items():
+        path = tmp_path / "exported" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path / "exported"
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _names(base: Path) -> list[str]:
+    return sorted(path.name for path in base.iterdir())
+
+
+def test_version_holds_every_file_and_is_named_by_the_time(exported: Path, tmp_path: Path) -> None:
+    """As TFX's Pusher names it, in seconds."""
+    before = int(time.time())
+    pushed = push(str(exported), str(tmp_path / "serving"), check=_allow)
+    assert before <= pushed.number <= time.time()
+    assert pushed.path == str(tmp_path / "serving" / str(pushed.number))
+    assert _content(Path(pushed.path)) == FILES
+    assert _names(tmp_path / "serving") == [str(pushed.number)]
+
+
+def test_watcher_never_sees_half_a_version(exported: Path, tmp_path: Path) -> None:
+    """Whenever a numeric name is there, all of its files are."""
+    base, stop, halves = tmp_path / "serving", threading.Event(), []
+    base.mkdir()
+
+    def watch() -> None:
+        while not stop.is_set():
+            halves.extend(name for name in _names(base) if name.isdigit() and _content(base / name) != FILES)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(20):
+        push(str(exported), str(base), check=_allow)
+    stop.set()
+    watcher.join()
+    assert halves == []
+    assert len(_names(base)) == 20
+
+
+def test_pushes_at_once_all_survive(exported: Path, tmp_path: Path) -> None:
+    """Eight that are renamed at the same moment get eight numbers."""
+    base, barrier, pushed = tmp_path / "serving", threading.Barrier(8), []
+
+    def run() -> None:
+        pushed.append(push(str(exported), str(base), check=lambda folder: barrier.wait() and None))
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({version.number for version in pushed}) == 8
+    assert sorted(str(version.number) for version in pushed) == _names(base)
+    assert all(_content(base / name) == FILES for name in _names(base))
+
+
+def test_push_is_newer_than_every_version_whatever_the_clock_says(exported: Path, tmp_path: Path) -> None:
+    """A version from the future does not hide what is pushed after it."""
+    (tmp_path / "serving" / "9999999999").mkdir(parents=True)
+    assert push(str(exported), str(tmp_path / "serving"), check=_allow).number == 10_000_000_000
+
+
+def test_refused_model_leaves_nothing(exported: Path, tmp_path: Path) -> None:
+    """The check sees the whole copy under a name that is no number."""
+    seen = []
+
+    def refuse(folder: Path) -> None:
+        seen.append((folder.parent.name, _content(folder)))
+        raise PushError("no")
+
+    with pytest.raises(PushError):
+        push(str(exported), str(tmp_path / "serving"), check=refuse)
+    name, content = seen[0]
+    assert name.startswith(".")
+    assert name.endswith(".partial")
+    assert content == FILES
+    assert _names(tmp_path / "serving") == []
+
+
+def test_killed_push_leaves_no_version_and_is_swept_up_by_the_next(exported: Path, tmp_path: Path) -> None:
+    """A process that ends without warning between copy and rename."""
+    base = tmp_path / "serving"
+    killed = os.fork()
+    if killed == 0:
+        push(str(exported), str(base), check=lambda folder: os._exit(9))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(killed, 0)[1]) == 9
+    (left,) = base.iterdir()
+    assert left.name.endswith(".partial")
+    fresh = push(str(exported), str(base), check=_allow)
+    assert _names(base) == [str(fresh.number)]
+
+
+def test_a_push_leaves_alone_what_another_is_still_copying(exported: Path, tmp_path: Path) -> None:
+    """Two at once: neither takes the other's copy for abandoned."""
+    base = tmp_path / "serving"
+    within = []
+
+    def push_another(folder: Path) -> None:
+        within.append(push(str(exported), str(base), check=_allow))
+        assert _content(folder) == FILES
+
+    outer = push(str(exported), str(base), check=push_another)
+    assert _names(base) == sorted([str(within[0].number), str(outer.number)])
+
+
+def test_keep_leaves_the_newest_versions_and_what_is_no_version(exported: Path, tmp_path: Path) -> None:
+    """Oldest first by number, not by name."""
+    base = tmp_path / "serving"
+    for name in ("9", "10", "00000011", "notes"):
+        _model(base / name, name)
+    pushed = push(str(exported), str(base), check=_allow, keep=3)
+    assert _names(base) == sorted(["notes", "10", "00000011", str(pushed.number)])
+
+
+def test_version_without_its_marker_file_does_not_count_as_kept(tmp_path: Path) -> None:
+    """A newer one may still be written and stays; one older than the versions that are kept is a remnant."""
+    for name in ("3", "7", "9", "11"):
+        (tmp_path / name).mkdir()
+    for name in ("6", "8", "10"):
+        _model(tmp_path / name, name)
+    push_destination._remove_all_but_newest(str(tmp_path), keep=4)
+    assert len(_names(tmp_path)) == 7
+    push_destination._remove_all_but_newest(str(tmp_path), keep=2)
+    assert _names(tmp_path) == ["10", "11", "8", "9"]
+    push_destination._remove_all_but_newest(str(tmp_path), keep=1)
+    assert _names(tmp_path) == ["10", "11"]
+
+
+def test_object_store_gets_the_marker_file_last(exported: Path, tmp_path: Path) -> None:
+    """Where nothing can be renamed, no loader accepts the version before its saved_model.pb is there."""
+    checked = []
+    pushed = push_destination._upload(str(exported), str(tmp_path), lambda folder: checked.append(_content(folder)))
+    times = {path.name: path.stat().st_mtime_ns for path in Path(pushed.path).rglob("*") if path.is_file()}
+    assert checked == [FILES]
+    assert _content(Path(pushed.path)) == FILES
+    assert max(times, key=lambda name: times[name]) == "saved_model.pb"
+
+
+def _model(folder: Path, name: str) -> str:
+    """A folder that holds a model like no other's of another name."""
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"graph")
+    (folder / "variables" / "variables.index").write_bytes(name.encode())
+    return str(folder)
+
+
+@pytest.fixture
+def destination(tmp_path: Path) -> str:
+    """Versions of three models, c the newest: {number: model} by the index file."""
+    base = str(tmp_path / "serving")
+    for name in "abc":
+        push(_model(tmp_path / name, name), base, check=_allow)
+    return base
+
+
+def _models(base: str) -> list[str]:
+    """Which model each version holds, oldest first."""
+    return [Path(v.path, "variables/variables.index").read_text() for v in reversed(versions(base))]
+
+
+def test_rollback_serves_the_model_before_under_a_newer_number(destination: str) -> None:
+    """Nothing is removed: a server never finds the newest version gone."""
+    before = versions(destination)
+    done = rollback(destination, check=_allow)
+    assert _models(destination) == ["a", "b", "c", "b"]
+    assert (done.left, done.returned_to) == (before[0], before[1])
+    assert done.pushed.number > before[0].number
+    assert [v.is_withdrawn for v in versions(destination)] == [False, True, False, False]
+
+
+def test_rollback_after_rollback_goes_further_back_until_nothing_is_left(destination: str) -> None:
+    """It never swings between two models."""
+    rollback(destination, check=_allow)
+    rollback(destination, check=_allow)
+    assert _models(destination)[-1] == "a"
+    with pytest.raises(NothingToReturnToError, match="no earlier one"):
+        rollback(destination, check=_allow)
+    assert len(withdrawn(destination)) == 2
+
+
+def test_rollback_that_fails_or_dies_leaves_everything_as_it_was(destination: str) -> None:
+    """A model that no longer loads is not returned to, and the one served is not withdrawn."""
+
+    def refuse(folder: Path) -> None:
+        raise PushError("no")
+
+    with pytest.raises(PushError):
+        rollback(destination, check=refuse)
+    killed = os.fork()
+    if killed == 0:
+        rollback(destination, check=lambda folder: os._exit(9))
+        os._exit(0)
+    os.waitpid(killed, 0)
+    assert _models(destination) == ["a", "b", "c"]
+    assert withdrawn(destination) == {}
+
+
+def test_rollback_that_dies_after_withdrawing_is_completed_by_the_next(
+    destination: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The served model is withdrawn already; it is still the one to leave."""
+    killed = os.fork()
+    if killed == 0:
+        monkeypatch.setattr(push_destination, "_next_version", lambda base, now: os._exit(9))
+        rollback(destination, check=_allow)
+        os._exit(0)
+    os.waitpid(killed, 0)
+    assert (_models(destination), len(withdrawn(destination))) == (["a", "b", "c"], 1)
+    rollback(destination, check=_allow)
+    assert (_models(destination), len(withdrawn(destination))) == (["a", "b", "c", "b"], 1)
+
+
+def test_two_rollbacks_at_once_return_to_the_same_model(destination: str) -> None:
+    """Under two numbers; one model is withdrawn."""
+    barrier = threading.Barrier(2)
+    threads = [
+        threading.Thread(target=rollback, args=(destination,), kwargs={"check": lambda _: barrier.wait() and None})
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert _models(destination) == ["a", "b", "c", "b", "b"]
+    assert len(withdrawn(destination)) == 1
+
+
+def test_reinstated_model_is_no_longer_withdrawn(destination: str) -> None:
+    """And one that never was stays as it is."""
+    left = rollback(destination, check=_allow).left
+    reinstate(destination, "0" * 32)
+    reinstate(destination, left.digest)
+    assert withdrawn(destination) == {}
+
+
+def test_version_that_is_still_uploaded_is_none_yet(destination: str) -> None:
+    """Without its saved_model.pb it is neither listed nor returned to."""
+    newest = versions(destination)[0]
+    Path(newest.path, "saved_model.pb").unlink()
+    assert newest not in versions(destination)
+    assert rollback(destination, check=_allow).left.number < newest.number
+    assert digest_of(newest.path) != newest.digest

@@ -1,0 +1,367 @@
+"""The report says what the artifacts say, to whoever reads it, and lets nobody's file names do anything."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
+
+from components.report import page as report_page
+from components.report import tables as report_tables
+from components.report.findings import at_threshold, detection_charts
+from components.report.images import Sample, score_sample
+from components.report.inputs import ReportInputs
+
+HOSTILE_LABEL = '<script>alert("label")</script>'
+HOSTILE_ID = '"><img src="https://example.com/x" onerror=alert(1)>.png'
+HOSTILE_REASON = "</td><script src=//example.com></script>"
+THRESHOLD = 0.085
+SECTIONS = [
+    "verdict", "gate", "images", "scores", "slices", "latent", "defects", "training", "data", "comparison", "cost",
+    "configuration",
+]  # fmt: skip
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+class GreyModel(tf.Module):
+    """Reconstructs every 8x8 image as plain grey; the score is the error."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def reconstruct(self, image_bytes):
+        decode = tf.function(lambda encoded: tf.ensure_shape(tf.io.decode_png(encoded, channels=1), [8, 8, 1]))
+        pixels = tf.cast(tf.map_fn(decode, image_bytes, fn_output_signature=tf.uint8), tf.float32) / 255.0
+        reconstruction = tf.fill(tf.shape(pixels), 0.5)
+        error_map = tf.reduce_mean((pixels - reconstruction) ** 2, axis=-1)
+        return {
+            "score": tf.reduce_mean(error_map, axis=[1, 2]),
+            "reconstruction": reconstruction,
+            "error_map": error_map,
+            "latent": tf.reshape(pixels, [-1, 64])[:, :6],
+        }
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_pixels():
+    """60 images: 45 near grey, 15 with a bright half; independent of the model."""
+    random = np.random.default_rng(0)
+    images = random.integers(90, 166, (60, 8, 8), dtype=np.uint8)
+    images[45:, :, :4] = 255
+    images[45:, :, 4:] = 0
+    return images
+
+
+test_pixels.__test__ = False
+
+
+def feature(value):
+    if isinstance(value, int):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+
+def write_examples(folder, images):
+    (folder / "Split-test").mkdir(parents=True)
+    with tf.io.TFRecordWriter(str(folder / "Split-test/data_tfrecord-00000-of-00001")) as writer:
+        for number, pixels in enumerate(images):
+            values = {
+                "image": png(pixels),
+                "image_id": (HOSTILE_ID if number == 0 else f"{number}.png").encode(),
+                "label": (HOSTILE_LABEL if number % 2 else "b").encode(),
+                "is_anomaly": int(number >= 45),
+            }
+            features = tf.train.Features(feature={name: feature(value) for name, value in values.items()})
+            writer.write(tf.train.Example(features=features).SerializeToString())
+    (folder / "counts.json").write_text(
+        json.dumps({"train": 5, "eval": 5, "test": len(images), "rejected": 1, "duplicates": 0})
+    )
+    (folder / "rejects.jsonl").write_text(json.dumps({"image_id": HOSTILE_ID, "reason": HOSTILE_REASON}) + "\n")
+
+
+def write_statistics(statistics, anomalies):
+    for split in ("train", "eval", "test"):
+        written = statistics_pb2.DatasetFeatureStatisticsList()
+        dataset = written.datasets.add()
+        number = dataset.features.add(type=statistics_pb2.FeatureNameStatistics.FLOAT)
+        number.path.step.append("contrast")
+        number.num_stats.mean, number.num_stats.min, number.num_stats.max = 0.25, 0.125, 0.375
+        number.num_stats.histograms.add().buckets.add(low_value=0.125, high_value=0.375, sample_count=5)
+        label = dataset.features.add(type=statistics_pb2.FeatureNameStatistics.STRING)
+        label.path.step.append("label")
+        label.string_stats.rank_histogram.buckets.add(label=HOSTILE_LABEL, sample_count=5)
+        label.string_stats.rank_histogram.buckets.add(label="b", sample_count=4)
+        (statistics / f"Split-{split}").mkdir(parents=True)
+        (statistics / f"Split-{split}/FeatureStats.pb").write_bytes(written.SerializeToString())
+        found = anomalies_pb2.Anomalies()
+        found.anomaly_info["label"].description = HOSTILE_LABEL
+        drift = found.drift_skew_info.add()
+        drift.path.step.append("contrast")
+        drift.drift_measurements.add(value=0.0625, threshold=0.5)
+        (anomalies / f"Split-{split}").mkdir(parents=True)
+        (anomalies / f"Split-{split}/SchemaDiff.pb").write_bytes(found.SerializeToString())
+
+
+def row(**changes):
+    values = {"metric": "mean_error", "label": None, "origin": "configured", "min": None, "max": 0.1, "value": 0.05}
+    return {**values, "passed": True, "reason": None, **changes}
+
+
+GATE = {
+    "blessed": False,
+    "metrics": {"mean_error": 0.05, "auroc": 0.875, "mean_error_diff": 0.01, "pca_mean_error": 0.1},
+    "metrics_by_label": {HOSTILE_LABEL: {"mean_error": 0.07, "auroc": float("nan")}},
+    "baseline_metrics": {"mean_error": 0.04, "auroc": 0.9},
+    "thresholds": [
+        row(),
+        row(label=HOSTILE_LABEL, max=0.01, passed=False, reason=f"mean_error over {HOSTILE_LABEL} is 0.07"),
+    ],
+    "controls_refused": {"untrained": True, "constant": True},
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("artifacts")
+    write_examples(root / "examples", test_pixels())
+    write_statistics(root / "statistics", root / "anomalies")
+    model = GreyModel()
+    folder = root / "model/Format-Serving"
+    tf.saved_model.save(model, str(folder), signatures={"reconstruct": model.reconstruct})
+    record = {
+        "name": "hostile",
+        "seed": 3,
+        "image": {"height_px": 8, "width_px": 8, "channels": 1, "fit": "stretch"},
+        "trainer": {"epochs": 2, "comment": HOSTILE_LABEL},
+        "calibration": {"threshold": THRESHOLD, "false_alarm_rate": 0.05, "images": 5},
+        "history": {"loss": [0.5, 0.25], "val_loss": [0.75, 0.375]},
+    }
+    (folder / "assets.extra").mkdir()
+    (folder / "assets.extra/autoencoder.json").write_text(json.dumps(record))
+    (root / "evaluation").mkdir()
+    (root / "evaluation/gate.json").write_text(json.dumps(GATE))
+    return ReportInputs(
+        **{name: str(root / name) for name in ("examples", "statistics", "anomalies", "model", "evaluation")},
+        baseline_model=None,
+        settings={"data": {"source": "folder", "path": HOSTILE_ID}},
+        costs=(("examples", "ImageExampleGen", 7.0, 512.0), ("model_run", "Trainer", None, None)),
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(inputs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    report_page.write_report(inputs, str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return (folder / "report.html").read_text()
+
+
+class Elements(HTMLParser):
+    """Every start tag with its attributes, and all text that is shown."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text, self._in_style = [], "", False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self._in_style = tag == "style"
+
+    def handle_endtag(self, tag):
+        self._in_style = False
+
+    def handle_data(self, text):
+        self.text += "" if self._in_style else text + " "
+
+
+def expected_scores():
+    return ((test_pixels() / 255.0 - 0.5) ** 2).mean(axis=(1, 2))
+
+
+def test_names_and_labels_are_shown_as_text_and_become_no_element(page):
+    elements = Elements(page)
+    assert {"script", "iframe", "object"}.isdisjoint(tag for tag, _ in elements.tags)
+    assert not [name for _, attributes in elements.tags for name in attributes if name.startswith("on")]
+    for hostile in (HOSTILE_LABEL, HOSTILE_ID, HOSTILE_REASON):
+        assert hostile in elements.text
+    titles = [attributes["title"] for tag, attributes in elements.tags if tag == "figure" and "title" in attributes]
+    assert HOSTILE_ID in titles or all(title.endswith(".png") for title in titles)
+
+
+def test_nothing_is_loaded_from_anywhere(page):
+    elements = Elements(page)
+    for tag, attributes in elements.tags:
+        for name in ("src", "href", "xlink:href", "srcset", "action", "poster"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, name)
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
+    assert not re.search(r"url\(|@import|https?:", style)
+    [policy] = [a["content"] for tag, a in elements.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+
+
+def test_whoever_cannot_see_is_told(page):
+    elements = Elements(page)
+    assert all(attributes.get("alt") for tag, attributes in elements.tags if tag == "img")
+    assert all("scope" in attributes for tag, attributes in elements.tags if tag == "th")
+    charts = [attributes for tag, attributes in elements.tags if tag == "svg" and "aria-hidden" not in attributes]
+    assert len(charts) == 1 + 2 + 2 + 6 + 1 + 1  # scores, ROC and PR, latent space, defects, loss, contrast
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in charts)
+    ids = [attributes["id"] for _, attributes in elements.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_link_within_the_page_leads_somewhere(page):
+    elements = Elements(page)
+    ids = {attributes.get("id") for _, attributes in elements.tags}
+    assert set(SECTIONS) <= ids
+    links = [attributes["href"] for tag, attributes in elements.tags if tag == "a"]
+    assert {link.removeprefix("#") for link in links} <= ids
+
+
+def test_the_page_gives_the_artifacts_numbers(page):
+    text = " ".join(Elements(page).text.split())
+    assert f"Refused: mean_error over {HOSTILE_LABEL} is 0.07." in text
+    assert "50 % below PCA's" in text
+    assert "0 of 45 normal test images" in text
+    assert "15 of 15 anomalous test images" in text
+    assert "ROC: area 1.000" in text
+    assert "mean_error 0.05 0.04 +25.0 %" in text  # against the previous blessed model
+    assert "ImageExampleGen 7.0 71 10 512 MB" in text
+    assert "After 2 epochs: training 0.25, held out 0.375." in text
+    assert "contrast test 0.0625 0.5" in text
+    assert "0.25 ± 0 (0.125 – 0.375)" in text
+    assert "mean_error_diff" not in text
+    assert "A sample" not in text
+
+
+def test_best_and_worst_images_are_those_by_numpys_scores(page):
+    normal = np.sort(expected_scores()[:45])
+    captions = [float(score) for score in re.findall(r"<figcaption><b>([\d.]+)</b>", page)]
+    assert captions[:10] == pytest.approx(normal[:10], rel=1e-3)
+    assert captions[20:30] == pytest.approx(normal[::-1][:10], rel=1e-3)
+
+
+def test_an_original_is_shown_pixel_by_pixel(page):
+    best = int(np.argmin(expected_scores()[:45]))
+    [first, *_] = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="original', page)
+    assert (np.asarray(Image.open(io.BytesIO(base64.b64decode(first)))) == test_pixels()[best]).all()
+
+
+def test_programs_read_the_defects_that_were_found(folder):
+    document = json.loads((folder / "synthetic_defects.json").read_text())
+    assert document["images"] == 32
+    assert document["threshold"] == THRESHOLD
+    kinds = {kind["kind"]: kind for kind in document["kinds"]}
+    assert list(kinds) == ["occlusion", "cut and paste", "scratch", "blur", "noise", "brightness"]
+    assert kinds["blur"]["smallest_found"] is None  # a blurred image is nearer to grey than before
+    # Near grey, 40 % in black or white has an error of about 0.4 * 0.25 = 0.1, and 20 % half of that.
+    assert kinds["occlusion"]["smallest_found"] == 0.4
+    assert kinds["brightness"]["smallest_found"] == 0.3  # whose error is 0.3^2 = 0.09; 0.2^2 is 0.04
+
+
+def test_the_same_artifacts_give_the_same_bytes(inputs, folder, tmp_path):
+    report_page.write_report(inputs, str(tmp_path))
+    for name in ("report.html", "synthetic_defects.json"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_large_test_split_is_sampled_and_the_page_says_so(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(report_page, "_SCORED_IMAGES", 20)
+    report_page.write_report(inputs, str(tmp_path))
+    assert "A sample: 20 of 60 test images, drawn with seed 3." in (tmp_path / "report.html").read_text()
+
+
+def test_a_sample_holds_the_scores_of_the_images_that_its_seed_chose(inputs):
+    model = report_page.load_model(inputs.model + "/Format-Serving")
+    samples = [score_sample(model, inputs.examples, total=60, limit=20, seed=seed) for seed in (1, 1, 2)]
+    assert samples[0].positions == samples[1].positions != samples[2].positions
+    for sample in samples:
+        assert sample.scores == pytest.approx(expected_scores()[list(sample.positions)], rel=1e-5)
+        assert (sample.is_anomaly == (np.array(sample.positions) >= 45)).all()
+
+
+def sample_of(is_anomaly, scores):
+    count = len(scores)
+    return Sample(
+        count, tuple(range(count)), ("",) * count, np.array(is_anomaly), np.array(scores), np.zeros((count, 1))
+    )
+
+
+def test_the_area_below_the_roc_is_the_share_of_pairs_in_the_right_order():
+    random = np.random.default_rng(5)
+    is_anomaly = np.array([0] * 40 + [1] * 25 + [-1] * 10)
+    scores = random.normal(is_anomaly, 1.0)
+    pairs = scores[40:65, None] > scores[None, :40]
+    roc, _ = detection_charts(sample_of(is_anomaly, scores))
+    assert roc["title"] == f"ROC: area {pairs.mean():.3f}"
+
+
+def test_without_known_anomalies_there_is_no_roc():
+    sample = sample_of([-1, -1, -1], [0.1, 0.2, 0.3])
+    assert detection_charts(sample) == []
+    assert at_threshold(sample, 0.15) == {"not known": (2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([row()], "Blessed: the one bound of the gate holds, and the mean error is 50 % below PCA's."),
+        ([row(), row()], "Blessed: both bounds of the gate hold, and the mean error is 50 % below PCA's."),
+        ([row()] * 3, "Blessed: all 3 bounds of the gate hold, and the mean error is 50 % below PCA's."),
+        ([row(), row(passed=False, reason="x is 2")], "Refused: x is 2."),
+        ([row(passed=False, reason="x")] * 2, "Refused: x (1 more bound does not hold either)."),
+        ([row(passed=False, reason="x")] * 3, "Refused: x (2 more bounds do not hold either)."),
+    ],
+)
+def test_the_verdict_is_one_sentence(rows, sentence):
+    assert report_tables.verdict_sentence({"thresholds": rows, "metrics": GATE["metrics"]}) == sentence
+
+
+@pytest.fixture
+def browse(tmp_path):
+    """A page's DOM after rendering, and what the browser's console said."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"no browser found; install one of {', '.join(BROWSERS)}")
+
+    def run(path):
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+        flags += ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=3000", "--dump-dom"]
+        ran = subprocess.run([browser, *flags, path.as_uri()], capture_output=True, text=True, timeout=120)
+        return ran.stdout, [line for line in ran.stderr.splitlines() if "CONSOLE" in line]
+
+    return run
+
+
+def test_a_browser_shows_every_section_and_has_nothing_to_complain_of(browse, folder):
+    dom, complaints = browse(folder / "report.html")
+    assert complaints == []
+    assert set(re.findall(r'<section id="(\w+)"', dom)) == set(SECTIONS) - {"verdict"}
+    assert 'id="verdict"' in dom
+
+
+def test_on_a_phone_nothing_sticks_out(browse, page, tmp_path):
+    excess = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    without_policy = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    (tmp_path / "measured.html").write_text(f"{without_policy}<script>parent.postMessage({excess}, '*')</script>")
+    receive = "<script>onmessage = e => document.body.dataset.excess = e.data</script>"
+    frame = '<iframe src="measured.html" width="360" height="700" style="border:0"></iframe>'
+    (tmp_path / "phone.html").write_text(f"<!doctype html><body>{receive}{frame}</body>")
+    dom, _ = browse(tmp_path / "phone.html")
+    assert re.search(r'data-excess="(\d+)"', dom)[1] == "0"

@@ -1,0 +1,48 @@
+"""Which images the report shows."""
+
+import numpy as np
+
+from components.report.gallery import choose
+from components.report.images import Sample
+
+
+def sample_of(scores: list[float], is_anomaly: list[int]) -> Sample:
+    count = len(scores)
+    return Sample(
+        total=count,
+        positions=tuple(range(count)),
+        labels=("",) * count,
+        is_anomaly=np.array(is_anomaly),
+        scores=np.array(scores),
+        latents=np.zeros((count, 2)),
+    )
+
+
+def rows_by_heading(sample: Sample) -> dict[str, list[int]]:
+    return {title.partition(":")[0]: rows for title, rows in choose(sample)}
+
+
+def test_few_images_are_divided_among_the_groups() -> None:
+    scores = np.random.default_rng(0).permutation(14) / 10
+    found = rows_by_heading(sample_of(list(scores), [-1] * 14))
+    assert [sorted(int(10 * scores[row] + 0.5) for row in rows) for rows in found.values()] == [
+        [0, 1, 2, 3, 4],
+        [4, 5, 6, 7, 8],
+        [9, 10, 11, 12, 13],
+    ]
+    assert list(found) == ["Best", "Typical", "Worst"]
+
+
+def test_of_many_images_ten_of_a_kind_are_shown_the_extreme_ones_first() -> None:
+    found = rows_by_heading(sample_of([float(row) for row in range(200)], [0] * 100 + [1] * 100))
+    assert found["Best among normal images"] == list(range(10))
+    assert found["Typical among normal images"] == list(range(45, 55))
+    assert found["Worst among normal images"] == list(range(99, 89, -1))
+    assert found["Anomalies hardest to find"] == list(range(100, 110))
+    assert found["Anomalies easiest to find"] == list(range(199, 189, -1))
+
+
+def test_a_single_image_of_a_kind_is_shown() -> None:
+    found = rows_by_heading(sample_of([0.1, 0.9], [0, 1]))
+    assert found["Best among normal images"] == found["Worst among normal images"] == [0]
+    assert found["Anomalies hardest to find"] == found["Anomalies easiest to find"] == [1]

@@ -1,0 +1,97 @@
+"""A CSV manifest lists images, and every mistake in it is named with its line."""
+
+import os
+
+import pytest
+from PIL import Image
+
+from components.settings import DataSettings
+from components.sources.planning import DataError, Reject, plan_source
+
+
+def settings_of(manifest, **given):
+    return DataSettings(source="csv", path=str(manifest), **given)
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    for name in ("a.png", "deep/b.png", "ü, 1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (3, 2)).save(tmp_path / name)
+    return tmp_path / "list.csv"
+
+
+def rows_of(manifest, text, **given):
+    manifest.write_text(text, encoding="utf-8")
+    return [image for shard in plan_source(settings_of(manifest, **given)).shards for image in shard.read()]
+
+
+def test_every_column_is_read(manifest):
+    text = (
+        "is_anomaly,path,label,split,note,mask\n"
+        "0,a.png,cat,train,x,\n"
+        ",deep/b.png,,VAL,,\n"
+        '1,"ü, 1.png",dog,,"two\nlines",deep/b.png\n'
+    )
+    assert [(i.image_id, i.label, i.named_split, i.is_anomaly, bool(i.mask)) for i in rows_of(manifest, text)] == [
+        ("a.png", "cat", "train", 0, False),
+        ("deep/b.png", "", "eval", None, False),
+        ("%C3%BC%2C%201.png", "dog", None, 1, True),
+    ]
+    assert plan_source(settings_of(manifest)).has_named_eval
+
+
+@pytest.mark.parametrize("text", ["path\na.png", "\ufeffPath \r\na.png\r\n", "path\n\na.png\n\n"])
+def test_spreadsheets_habits_are_accepted(manifest, text):
+    assert [image.image_id for image in rows_of(manifest, text)] == ["a.png"]
+
+
+def test_max_images_takes_the_first_rows(manifest):
+    assert [i.image_id for i in rows_of(manifest, "path\ndeep/b.png\na.png\n", max_images=1)] == ["deep/b.png"]
+
+
+def test_files_that_are_not_there_or_no_files_are_rejected(manifest):
+    os.mkfifo(manifest.parent / "pipe.png")
+    assert rows_of(manifest, "path\ngone.png\ndeep\npipe.png\n") == [
+        Reject("gone.png", "cannot be opened: No such file or directory"),
+        Reject("deep", "not a regular file"),
+        Reject("pipe.png", "not a regular file"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "list.csv: its first line must name the column 'path'; found nothing"),
+        ("file,label\n", "must name the column 'path'; found file, label"),
+        ("path,path\n", "names the column 'path' twice"),
+        ("path,lable\na.png,cat\n", "column 'lable' is not known; did you mean 'label'"),
+        ("path\n", "lists no images below its header"),
+        ("path\na.png\n./deep/../a.png\n", "lines 2 and 3 both list a.png; remove one"),
+        ("path,label\na.png,cat,dog\n", "line 2 has 3 fields, the header has 2"),
+        ("path,label\n,cat\n", "line 2 names no path"),
+        ("path\n/a.png\n", "line 2: /a.png is absolute; make it relative"),
+        ("path,mask\na.png,/a.png\n", "line 2: /a.png is absolute; make it relative"),
+        ("path,split\na.png,training\n", "line 2: split 'training' is none of train, eval, val, validation, test"),
+        ("path,is_anomaly\na.png,yes\n", "line 2: is_anomaly 'yes' is none of 0, 1, or empty"),
+        ('path\n"a.png', "line 2 is not CSV: unexpected end of data"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(manifest, text, message):
+    with pytest.raises(DataError, match=message):
+        rows_of(manifest, text)
+
+
+def test_another_encoding_is_named(manifest):
+    manifest.write_bytes("path\nü.png\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"list.csv: is not UTF-8 \(invalid start byte\); save it as UTF-8"):
+        plan_source(settings_of(manifest))
+
+
+def test_the_fingerprint_changes_with_the_manifest_and_with_the_files(manifest):
+    rows_of(manifest, "path,label\na.png,cat\n")
+    before = plan_source(settings_of(manifest)).fingerprint
+    os.utime(manifest.parent / "a.png", ns=(1, 1))
+    touched = plan_source(settings_of(manifest)).fingerprint
+    rows_of(manifest, "path,label\na.png,horse\n")
+    assert len({before, touched, plan_source(settings_of(manifest)).fingerprint}) == 3

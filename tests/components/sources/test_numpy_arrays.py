@@ -1,0 +1,130 @@
+"""Arrays of images: .npy files and .npz files, as NumPy, Keras and MedMNIST write them."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.settings import DataSettings
+from components.sources.planning import DataError, Reject, plan_source
+
+RANDOM = np.random.default_rng(0)
+GREY = RANDOM.integers(0, 256, (5, 4, 6), dtype=np.uint8)
+COLOUR = RANDOM.integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
+
+
+def settings_of(path, **given):
+    return DataSettings(source="numpy", path=str(path), **given)
+
+
+def images_of(path, **given):
+    return [image for shard in plan_source(settings_of(path, **given)).shards for image in shard.read()]
+
+
+def pixels_of(image):
+    return np.asarray(Image.open(io.BytesIO(image.stored.encoded)))
+
+
+@pytest.mark.parametrize(
+    ("saved", "expected"),
+    [
+        (GREY, GREY),
+        (COLOUR, COLOUR),
+        (GREY[..., None], GREY),
+        ((GREY / 255).astype(np.float32), GREY),
+        ((GREY / 255).astype(">f8"), GREY),
+    ],
+)
+def test_every_row_is_an_image_with_its_pixels(tmp_path, saved, expected):
+    np.save(tmp_path / "a.npy", saved)
+    images = images_of(tmp_path / "a.npy", images_per_shard=2)
+    assert [image.image_id for image in images] == [f"a.npy/{row:07d}" for row in range(5)]
+    assert all(np.array_equal(pixels_of(image), row) for image, row in zip(images, expected, strict=True))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_npz_gives_labels_whatever_the_shard_size(tmp_path, save):
+    save(tmp_path / "a.npz", images=GREY, labels=np.array(["a", "b", "c", "d", "é"]))
+    one, many = (images_of(tmp_path / "a.npz", images_per_shard=n) for n in (100, 2))
+    assert one == many
+    assert [(image.label, image.named_split) for image in one] == [(label, None) for label in "abcdé"]
+    assert np.array_equal(pixels_of(one[4]), GREY[4])
+
+
+def test_keras_names_give_splits(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=GREY[:3], y_train=[[1], [2], [3]], x_test=GREY[3:], y_test=[4, 5])
+    seen = [(image.image_id, image.label, image.named_split) for image in images_of(tmp_path / "a.npz")]
+    assert seen == [
+        ("a.npz/x_train/0000000", "1", "train"),
+        ("a.npz/x_train/0000001", "2", "train"),
+        ("a.npz/x_train/0000002", "3", "train"),
+        ("a.npz/x_test/0000000", "4", "test"),
+        ("a.npz/x_test/0000001", "5", "test"),
+    ]
+
+
+def test_medmnist_names_give_an_eval_split(tmp_path):
+    np.savez(tmp_path / "a.npz", train_images=GREY[:3], val_images=GREY[3:4], test_images=GREY[4:])
+    assert plan_source(settings_of(tmp_path / "a.npz")).has_named_eval
+    assert [image.named_split for image in images_of(tmp_path / "a.npz")] == ["train", "train", "train", "eval", "test"]
+
+
+def test_max_images_takes_the_first_of_each_array(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=GREY, x_test=GREY)
+    assert plan_source(settings_of(tmp_path / "a.npz", max_images=2)).image_count == 4
+    assert [image.image_id[-1] for image in images_of(tmp_path / "a.npz", max_images=2)] == ["0", "1", "0", "1"]
+
+
+def test_floats_outside_their_range_are_rejected_row_by_row(tmp_path):
+    floats = np.full((3, 2, 2), 0.5)
+    floats[1, 0, 0], floats[2, 1, 1] = 7.0, np.nan
+    np.save(tmp_path / "a.npy", floats)
+    assert images_of(tmp_path / "a.npy")[1:] == [
+        Reject("a.npy/0000001", "values from 0.5 to 7; floats must lie in [0, 1]"),
+        Reject("a.npy/0000002", "values from nan to nan; floats must lie in [0, 1]"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 3), np.uint8), r"a.npy: has the shape \(2, 3\); images are \[N, H, W\]"),
+        (np.zeros((2, 3, 4, 4), np.uint8), r"a.npy: has the shape \(2, 3, 4, 4\)"),
+        (np.zeros((2, 3, 4), np.int64), "a.npy: holds int64; save uint8, or floats"),
+        (np.zeros((0, 3, 4), np.uint8), "a.npy: is empty"),
+        (np.array([[[None]]]), "a.npy: holds Python objects, which are never loaded"),
+        (np.asfortranarray(GREY), "a.npy: is stored column by column; save it with numpy.ascontiguousarray"),
+    ],
+)
+def test_arrays_that_are_no_images_are_named(tmp_path, array, message):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(DataError, match=message):
+        plan_source(settings_of(tmp_path / "a.npy"))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pictures": GREY}, "a.npz: holds no array of a known name; found pictures; looked for images, x, x_train"),
+        ({"x": GREY, "y": [1, 2]}, "y.npy: holds 2 labels for the 5 of x.npy"),
+        ({"x": GREY, "y": np.zeros((5, 2), int)}, r"y.npy: holds int64 in the shape \(5, 2\); labels are"),
+        ({"x": GREY, "y": np.zeros(5)}, "y.npy: holds float64"),
+    ],
+)
+def test_archives_without_images_or_with_other_labels_are_named(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        plan_source(settings_of(tmp_path / "a.npz"))
+
+
+def test_a_truncated_array_is_named(tmp_path):
+    np.save(tmp_path / "a.npy", GREY)
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-7])
+    with pytest.raises(DataError, match="a.npy: is truncated: 241 of 248 bytes"):
+        plan_source(settings_of(tmp_path / "a.npy"))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere.npy: no such file; set data.path to the .npy or .npz file"):
+        plan_source(settings_of(tmp_path / "nowhere.npy"))

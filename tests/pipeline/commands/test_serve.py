@@ -1,0 +1,233 @@
+"""`autoencoder score` and `serve`: output, exit codes, signals, and what `--help` must not import."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from ports import free_port
+
+from pipeline.commands.score import score
+from pipeline.commands.serve import serve
+from serving.client import model_status, score_images, wait_until_ready
+from serving.errors import ServingError
+from serving.server.server import ServerAddress
+
+SERVE = "import sys; from pipeline.commands.serve import serve; serve(sys.argv[1:])"
+
+
+@pytest.fixture
+def images(tmp_path: Path, normal_png: bytes, anomalous_png: bytes) -> Path:
+    """A folder with a normal image, an anomalous one, and a broken one."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, data in (("a.png", normal_png), ("b.png", anomalous_png), ("c.png", b"no image")):
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_score_writes_one_json_object_a_line(images: Path, image_model: Path) -> None:
+    """Exit status 0 although one file failed; the failure is counted on standard error."""
+    result = CliRunner().invoke(score, [str(images), "--model", str(image_model), "--format", "jsonl"])
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["verdict"] for row in rows] == ["normal", "anomaly", "failed"]
+    assert rows[1] == {
+        "path": str(images / "b.png"),
+        "verdict": "anomaly",
+        "score": 0.25,
+        "threshold": pytest.approx(0.05),
+        "p_value": None,  # which this model does not give
+        "error": 0.25,
+        "problem": "",
+    }
+    assert result.stderr == "1 of 3 files could not be scored\n"
+
+
+def test_score_asks_a_server_and_writes_overlays(images: Path, image_server: ServerAddress, tmp_path: Path) -> None:
+    """CSV with a header; a picture for every file that was scored."""
+    overlays = tmp_path / "overlays"
+    arguments = [
+        str(images),
+        "--server",
+        image_server.rest_url,
+        "--format",
+        "csv",
+        "--overlays",
+        str(overlays),
+    ]
+    result = CliRunner().invoke(score, arguments)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "path,verdict,score,threshold,p_value,error,problem"
+    assert lines[2].startswith(f"{images / 'b.png'},anomaly,0.25,0.05")
+    assert sorted(path.name for path in overlays.iterdir()) == ["000000-a.png", "000001-b.png"]
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
+def test_file_whose_name_is_no_text_is_scored_like_the_others(
+    image_server: ServerAddress, tmp_path: Path, normal_png: bytes, form: str
+) -> None:
+    """Its bytes are escaped, also where standard output is as strict as Python makes it."""
+    for name in (b"a.png", b"b\xff.png", b"c.png"):
+        (tmp_path / os.fsdecode(name)).write_bytes(normal_png)
+    program = "import sys; from pipeline.commands.score import score; score(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path), "--server", image_server.rest_url, "--format", form],
+        env={**_environment(), "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [f"{name}.png" in done.stdout for name in ("a", "b\\udcff", "c")] == [True] * 3
+
+
+def test_overlays_of_files_with_long_names_are_written(
+    image_server: ServerAddress, tmp_path: Path, normal_png: bytes
+) -> None:
+    """Shortened to what a disk takes, counted in bytes, and still one each."""
+    folder, overlays = tmp_path / "images", tmp_path / "overlays"
+    folder.mkdir()
+    for name in ("x" * 249 + "1", "x" * 249 + "2", "ö" * 125):
+        (folder / f"{name}.png").write_bytes(normal_png)
+    arguments = [str(folder), "--server", image_server.rest_url, "--overlays", str(overlays)]
+    result = CliRunner().invoke(score, arguments)
+    assert (result.exit_code, result.exception) == (0, None)
+    names = sorted(path.name for path in overlays.iterdir())
+    assert names == [f"000000-{'x' * 200}.png", f"000001-{'x' * 200}.png", f"000002-{'ö' * 100}.png"]
+
+
+def test_scores_on_beam_are_those_of_this_process(images: Path, image_model: Path, tmp_path: Path) -> None:
+    """Sharded JSON Lines hold the same lines, in any order."""
+    output = tmp_path / "scores"
+    here = CliRunner().invoke(score, [str(images), "--model", str(image_model), "--format", "jsonl"])
+    arguments = [str(images), "--model", str(image_model), "--runner", "DirectRunner", "--output", str(output)]
+    there = CliRunner().invoke(score, [*arguments, "--beam-arg", "--direct_num_workers=1"])
+    assert there.exit_code == 0, there.output
+    written = [line for shard in tmp_path.glob("scores-*.jsonl") for line in shard.read_text().splitlines()]
+    assert sorted(written) == sorted(here.stdout.splitlines())
+    assert "2 files scored, 1 could not be" in there.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "told"),
+    [
+        (["a.png", "--runner", "DirectRunner"], 2, "--runner needs --output"),
+        (["a.png", "--output", "scores"], 2, "only with --runner"),
+        (["c.png"], 1, "1 of 1 files could not be scored"),
+        (["nowhere"], 2, "nowhere: no such file"),
+        (["a.png", "--server", "http://127.0.0.1:9", "--model", "."], 2, "exclude each other"),
+        (["a.png", "--server", "localhost"], 2, "http://host:port"),
+        (["a.png", "--server", "http://127.0.0.1:9"], 1, "cannot be reached"),
+    ],
+)
+def test_score_exit_codes(
+    images: Path,
+    image_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    exit_code: int,
+    told: str,
+) -> None:
+    """1 where all failed or the server did, 2 where nothing was started."""
+    monkeypatch.chdir(images)
+    model = [] if "--server" in arguments else ["--model", str(image_model)]
+    result = CliRunner().invoke(score, arguments + model)
+    assert (result.exit_code, told in result.stderr) == (exit_code, True), result.output
+
+
+def test_serve_without_a_model_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is started."""
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(serve, [])
+    assert (result.exit_code, "no run has pushed a model yet" in result.stderr) == (2, True)
+
+
+def test_help_imports_no_tensorflow() -> None:
+    """Help is there at once."""
+    program = (
+        "import sys; from pipeline.commands.score import score; from pipeline.commands.serve import serve\n"
+        "for command in (serve, score): command(['--help'], standalone_mode=False)\n"
+        "assert not {'tensorflow', 'numpy', 'grpc', 'starlette', 'rich'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=_environment()
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--rest_api_port" in done.stdout
+
+
+def test_serve_runs_until_told_to_stop(image_model: Path, normal_png: bytes) -> None:
+    """A whole process: it answers, logs JSON lines, and ends with status 0 on SIGTERM."""
+    rest_port, grpc_port = free_port(), free_port()
+    arguments = [str(image_model), "--rest_api_port", str(rest_port), "--port", str(grpc_port), "--own"]
+    server = subprocess.Popen([sys.executable, "-c", SERVE, *arguments], stderr=subprocess.PIPE, env=_environment())
+    try:
+        url = f"http://127.0.0.1:{rest_port}"
+        assert wait_until_ready(url, timeout_s=90).version == 7
+        assert score_images([normal_png], server=url)[0].is_anomaly is False
+    finally:
+        server.send_signal(signal.SIGTERM)
+        _, stderr = server.communicate(timeout=30)
+    assert server.returncode == 0
+    events = [json.loads(line)["event"] for line in stderr.splitlines() if line.startswith(b"{")]
+    assert events == ["version_available", "serving", "stopping", "version_unloaded"]
+    with pytest.raises(ServingError):
+        model_status(url)
+
+
+def _serve_beside_real_server(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`autoencoder serve` where a program that prints its arguments is TensorFlow Serving."""
+    program = folder / "tensorflow_model_server"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    return subprocess.run(
+        [sys.executable, "-c", SERVE, *arguments],
+        env={**_environment(), "PATH": f"{folder}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_real_server_on_path_is_run_where_every_address_is_asked_for(image_model: Path, tmp_path: Path) -> None:
+    """With TensorFlow Serving's own flags."""
+    ran = _serve_beside_real_server(tmp_path, str(image_model), "--port", "9000", "--host", "0.0.0.0")
+    given = set(ran.stdout.splitlines())
+    assert {"--port=9000", f"--model_base_path={image_model}", "--enable_batching=true"} <= given
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "listens on every address; to use it: --host 0.0.0.0"),
+        (["--host", "127.0.0.1"], "listens on every address"),
+        (["--host", "::1"], "listens on every address"),
+        (["--host", "0.0.0.0", "--record-scores", "scores"], "leave --record-scores out"),
+        (["--host", "0.0.0.0", "--max-body-mb", "1"], "leave --max-body-mb out"),
+        (["--host", "0.0.0.0", "--own"], ""),
+    ],
+    ids=["default", "127.0.0.1", "::1", "record-scores", "max-body-mb", "own"],
+)
+def test_real_server_is_not_run_where_it_cannot_do_what_is_asked(
+    tmp_path: Path, arguments: list[str], told: str
+) -> None:
+    """Ours is, after a line that says why; here it ends at once, as it takes no name with a slash."""
+    (tmp_path / "1").mkdir()
+    ran = _serve_beside_real_server(tmp_path, str(tmp_path), "--model_name", "a/b", *arguments)
+    assert ran.stdout == ""
+    assert "must not be empty or hold '/'" in ran.stderr
+    assert told in ran.stderr
+    assert ("is on PATH but" in ran.stderr) == bool(told)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONWARNINGS": "ignore"}

@@ -1,0 +1,77 @@
+"""What a person sees while components work, and that nothing else reaches the terminal."""
+
+import io
+import logging
+import os
+import subprocess
+import sys
+
+from repository import REPOSITORY
+from rich.console import Console
+
+from pipeline.commands.terminal import ComponentProgress, plain_console, print_summary
+
+
+def record(**values):
+    made = logging.LogRecord("any", logging.INFO, __file__, 1, "message", None, None)
+    made.__dict__.update(values)
+    return made
+
+
+def test_a_component_that_ran_shows_what_it_did_and_how_long_it_took():
+    out = io.StringIO()
+    progress = ComponentProgress(Console(file=out, width=100), {})
+    progress.start("Trainer")
+    progress.emit(record(done=3, total=5, unit="epochs", detail="loss 0.1"))
+    progress.stop("ran", 12.34)
+    assert out.getvalue().split() == ["✓", "Trainer", "ran", "12.3", "s", "5", "epochs"]
+
+
+def test_chatter_of_native_code_goes_to_the_log_and_output_to_the_terminal(tmp_path):
+    script = (
+        "import os\nfrom pathlib import Path\nfrom pipeline.commands.terminal import output_to_log\n"
+        f"with output_to_log(Path({str(tmp_path / 'run.log')!r})) as (out, err):\n"
+        "    os.write(1, b'native out\\n'); os.write(2, b'native err\\n'); print('printed')\n"
+        "    out.write('shown\\n'); err.write('warned\\n')\n"
+        "print('after')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    ran = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout == "shown\nafter\n"
+    assert ran.stderr == "warned\n"
+    assert set((tmp_path / "run.log").read_text().splitlines()) == {"native out", "native err", "printed"}
+
+
+def test_brackets_in_names_and_labels_are_text():
+    out = io.StringIO()
+    row = {"metric": "ssim", "label": "[/b]", "origin": "configured", "min": 0.9, "max": None, "value": 0.5}
+    document = {
+        "thresholds": [{**row, "passed": False, "reason": "ssim of [b]:smile: is 0.5"}],
+        "metrics": {},
+        "pushed": None,
+        "not_pushed_because": "[/red]",
+        "images": {},
+        "paths": {"report": "/runs/[new]/report.html"},
+    }
+    print_summary(plain_console(out), document)
+    for text in ("label [/b]", "ssim of [b]:smile: is 0.5", "nothing was pushed: [/red]", "/runs/[new]/report.html"):
+        assert text in out.getvalue()
+
+
+def test_the_summary_names_each_refused_bound_and_what_was_not_pushed():
+    out = io.StringIO()
+    row = {"metric": "ssim", "label": "7", "origin": "configured", "min": 0.9, "max": None, "value": 0.5}
+    document = {
+        "thresholds": [{**row, "passed": False, "reason": "ssim over images labelled '7' is 0.5, below the bound 0.9"}],
+        "metrics": {"mean_error": 0.01},
+        "pushed": None,
+        "not_pushed_because": None,
+        "images": {"train": 1419, "eval": 197, "test": 181, "rejected": 3, "duplicates": 0},
+        "paths": {},
+    }
+    print_summary(Console(file=out, width=120), document)
+    lines = out.getvalue().splitlines()
+    assert "refused: ssim over images labelled '7' is 0.5, below the bound 0.9" in lines
+    assert any(line.split()[:5] == ["ssim", "label", "7", "0.5", ">="] for line in lines)
+    assert "images       train 1,419, eval 197, test 181, rejected 3" in lines
+    assert any(line.split() == ["model", "nothing", "was", "pushed"] for line in lines)

@@ -1,0 +1,107 @@
+"""A mistake in the configuration is told at once: file, field, value, and the nearest valid key."""
+
+import subprocess
+import sys
+
+import pytest
+from repository import REPOSITORY
+
+from pipeline.configuration.configuration import ConfigurationError
+from pipeline.configuration.loading import load_configuration
+
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
+
+
+def load(tmp_path, text, *overrides):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return load_configuration(path, overrides)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_shipped_configurations_are_valid_and_say_how_to_run_them(path):
+    assert load_configuration(path).name
+    first_line = path.read_text().splitlines()[0]
+    assert any(command in first_line for command in ("autoencoder run", "autoencoder compile"))
+    assert "# Expect" in path.read_text()
+
+
+def test_a_preset_states_only_differences_and_a_field_overrides_it(tmp_path):
+    assert load(tmp_path, "image: {height_px: 28, width_px: 28}\ntrainer: {preset: dense}").trainer.batch_size == 128
+    assert load(tmp_path, "trainer: {preset: deep, batch_size: 7}").trainer.batch_size == 7
+
+
+def test_overrides_win(tmp_path):
+    text = "trainer: {preset: deep, latent_dim: 8}"
+    configuration = load(
+        tmp_path, text, "trainer.latent_dim=16", "data.normal_labels=['1']", "evaluation.thresholds=[]"
+    )
+    assert configuration.trainer.latent_dim == 16
+    assert configuration.data.normal_labels == ("1",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainer: {latnt_dim: 3}", r"config\.yaml: unknown key 'trainer\.latnt_dim'; did you mean 'latent_dim'\?"),
+        ("evaluation: {thresholds: [{metrc: ssim, max: 1}]}", r"unknown key 'evaluation\.thresholds\.0\.metrc'; did"),
+        ("trainer: {preset: dens}", r"trainer\.preset: 'dens': must be one of .*; did you mean 'dense'\?"),
+        ("image: {height_px: 0}", r"image\.height_px: 0: .*greater than or equal to 4"),
+        ("trainer: {epochs: many}", r"trainer\.epochs: 'many': .*integer"),
+        ("trainer: {latent_dim: 64}", "latent_dim 64 is not smaller than the 64 values of an image"),
+        ("trainer: {preset: dense, hidden_units: [9]}", "hidden_units has no meaning for preset 'dense'"),
+        ("trainer: {early_stopping_patience: 2, weight_averaging: 0.9}", "exclude each other"),
+        ("trainer: {epochs: 2, warmup_epochs: 2}", "warmup_epochs 2.0 leaves none of the 2 epochs"),
+        ("tuner: {search_space: {batch_size: [8, 0]}}", r"search_space\.batch_size: 0 cannot be tried: .*greater than"),
+        ("tuner: {search_space: {epoch: [1]}}", "no field 'epoch'; did you mean 'epochs'"),
+        ("data: {source: folder}", "data.path is required for source 'folder'"),
+        ("data: {eval_fraction: 0.6, test_fraction: 0.5}", "leave no images to train on"),
+        ("evaluation: {thresholds: [{metric: ssim}]}", "needs min, max or max_regression"),
+        ("evaluation: {thresholds: [{metric: kl, max_regression: 0.1}]}", "on kl can have no max_regression"),
+        ("evaluation: {score: local_sim}", r"evaluation\.score: 'local_sim'.*; did you mean 'local_ssim'\?"),
+        ("evaluation: {score_members: [ensemble]}", "name one or more scores, not 'ensemble' itself"),
+        ("evaluation: {thresholds: [{metric: ssim, min: 1, max: 0}]}", "none can pass"),
+        ("evaluation: {thresholds: [{metric: ssim, min: .nan}]}", r"thresholds\.0\.min: nan: .*finite"),
+        ("evaluation: {max_pca_ratio: .inf}", r"max_pca_ratio: inf: .*finite"),
+        ("data: {normal_labels: good}", r"data\.normal_labels: 'good': must be a list, such as \[good\]"),
+        ("push: {destination: 's3://KEY:s3cr3t@bucket/x'}", "push.destination holds a password or key"),
+        ("beam: {components: {Transform: [--s3_secret_access_key=s3cr3t]}}", "beam.components.Transform holds a pass"),
+        ("name: 'Bad Name'", "name: 'Bad Name'"),
+        ("- a list", "must be a mapping of sections"),
+        ("a: [", "is not valid YAML"),
+        ("a: 2024-13-45", "is not valid YAML: month must be in 1..12"),
+        ("[" * 10_000, "is not valid YAML"),
+    ],
+)
+def test_mistakes_are_explained(tmp_path, text, message):
+    with pytest.raises(ConfigurationError, match=message) as told:
+        load(tmp_path, text)
+    assert "s3cr3t" not in str(told.value)
+
+
+def test_a_missing_file_suggests_a_near_one():
+    with pytest.raises(ConfigurationError, match=r"no such configuration file; did you mean .*mnist-dense\.yaml\?"):
+        load_configuration(REPOSITORY / "configs" / "mnist-dens.yaml")
+
+
+def test_a_missing_file_that_resembles_none_is_told_where_there_are_some(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"digits\.yaml: no such configuration file; name your own .*configs/"):
+        load_configuration(tmp_path / "configs" / "digits.yaml")
+
+
+def test_a_malformed_override_is_quoted(tmp_path):
+    with pytest.raises(ConfigurationError, match="--set epochs: must look like"):
+        load(tmp_path, "", "epochs")
+    with pytest.raises(ConfigurationError, match="'2024-13-45' is not a valid YAML value"):
+        load(tmp_path, "", "name=2024-13-45")
+
+
+def test_neither_help_nor_a_mistake_imports_tensorflow(tmp_path):
+    script = (
+        "import sys\nfrom click.testing import CliRunner\nfrom pipeline.cli import main\n"
+        "print(CliRunner().invoke(main, ['run', '--help']).exit_code)\n"
+        "print(CliRunner().invoke(main, ['run', '--set', 'trainer.epoch=1']).exit_code)\n"
+        "print(sorted({'tensorflow', 'tfx', 'apache_beam'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert ran.stdout.split("\n")[:3] == ["0", "2", "[]"]

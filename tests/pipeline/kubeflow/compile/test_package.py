@@ -1,0 +1,289 @@
+"""The package that a configuration compiles to."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import kubernetes
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+from repository import REPOSITORY
+
+from pipeline.configuration.configuration import Configuration, ConfigurationError
+from pipeline.kubeflow.compile.package import (
+    check_components,
+    check_for_cluster,
+    check_image,
+    check_pods,
+    check_root,
+    compile_package,
+    write_package,
+)
+from pipeline.kubeflow.simulator.rehearsal import load_package, ordered_tasks
+
+CONFIGS = REPOSITORY / "configs"
+DIGEST = "registry.example/autoencoder@sha256:" + "4f" * 32
+GPU_DIGEST = "registry.example/autoencoder-gpu@sha256:" + "a0" * 32
+CONFIGURATION = {
+    "name": "digits",
+    "data": {"source": "folder", "path": "/data/images"},
+    "trainer": {"preset": "deep", "latent_dim": 8, "hidden_units": [32], "epochs": 7},
+    "kubeflow": {
+        "pods": {
+            "default": {"cpu": 1, "memory_gb": 4},
+            "Trainer": {
+                "memory_gb": 32,
+                "memory_limit_gb": 64,
+                "shared_memory": "8Gi",
+                "scratch": "50Gi",
+                "node_selector": {"accelerator": "h200"},
+                "tolerations": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}],
+            },
+        },
+        "volumes": [{"claim": "images", "mount_path": "/data"}],
+        "secret_variables": [{"secret": "store", "key": "accesskey", "variable": "AWS_ACCESS_KEY_ID"}],
+        "secret_folders": [{"secret": "gcp", "mount_path": "/secrets/gcp"}],
+        "variables": {"AWS_ENDPOINT_URL": "http://minio-service.kubeflow:9000"},
+        "retries": {"count": 3, "backoff_s": 30},
+    },
+}
+
+
+def _compile() -> list[dict[str, Any]]:
+    return compile_package(
+        Configuration.model_validate(CONFIGURATION),
+        image=DIGEST,
+        trainer_image=GPU_DIGEST,
+        root="s3://bucket/prefix/",
+        gpus=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def documents() -> list[dict[str, Any]]:
+    return _compile()
+
+
+@pytest.fixture(scope="module")
+def spec(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    return documents[0]
+
+
+def _container(spec: dict[str, Any], task: str) -> dict[str, Any]:
+    executor = spec["deploymentSpec"]["executors"][spec["components"][task]["executorLabel"]]
+    container: dict[str, Any] = executor["container"]
+    return container
+
+
+def test_the_package_is_what_kubeflow_loads(documents: list[dict[str, Any]], tmp_path: Path) -> None:
+    write_package(documents, tmp_path / "pipeline.yaml")
+    loaded = load_package(tmp_path / "pipeline.yaml")
+    assert loaded["schemaVersion"] == "2.1.0"
+    assert loaded["defaultPipelineRoot"] == "s3://bucket/prefix"
+    json_format.ParseDict(documents[1], pipeline_spec_pb2.PlatformSpec())
+
+
+def test_nothing_of_the_local_graph_is_left_out(spec: dict[str, Any]) -> None:
+    assert set(ordered_tasks(spec)) == {
+        "data-version",
+        "ImageExampleGen",
+        "StatisticsGen",
+        "CuratedSchemaGen",
+        "ExampleValidator",
+        "Transform",
+        "Trainer",
+        "Calibrator",
+        "latest-blessed-model",
+        "ModelAnalysis",
+        "Evaluator",
+        "Report",
+        "Pusher",
+    }
+
+
+def test_only_the_trainer_gets_gpus_and_its_own_image(spec: dict[str, Any]) -> None:
+    for task in spec["components"]:
+        accelerator = _container(spec, task)["resources"].get("accelerator")
+        is_trainer = task == "Trainer"
+        assert accelerator == ({"type": "nvidia.com/gpu", "count": "2"} if is_trainer else None)
+        assert _container(spec, task)["image"] == (GPU_DIGEST if is_trainer else DIGEST)
+
+
+def test_every_task_asks_for_cpu_and_memory_and_is_retried(spec: dict[str, Any]) -> None:
+    for name, task in spec["root"]["dag"]["tasks"].items():
+        assert {"cpuRequest", "memoryRequest"} <= _container(spec, name)["resources"].keys()
+        assert task["retryPolicy"] == {"maxRetryCount": 3, "backoffDuration": "30s", "backoffFactor": 2.0}
+    assert _container(spec, "Trainer")["resources"]["memoryLimit"] == 64.0
+
+
+def test_runtime_parameters_have_the_configurations_values_as_defaults(spec: dict[str, Any]) -> None:
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    assert {name: p["defaultValue"] for name, p in parameters.items()} == {
+        "data_root": "/data/images",
+        "data_version": "",
+        "epochs": 7.0,
+    }
+
+
+def test_only_the_look_at_the_data_is_never_cached(spec: dict[str, Any]) -> None:
+    tasks = spec["root"]["dag"]["tasks"]
+    uncached = [n for n, task in tasks.items() if not task.get("cachingOptions", {}).get("enableCache")]
+    assert uncached == ["data-version"]
+
+
+def test_changed_data_change_the_inputs_of_who_reads_them(spec: dict[str, Any]) -> None:
+    source = spec["root"]["dag"]["tasks"]["ImageExampleGen"]["inputs"]["parameters"]["data_fingerprint"]
+    assert source["taskOutputParameter"] == {
+        "producerTask": "data-version",
+        "outputParameterKey": "fingerprint",
+    }
+
+
+def test_the_entrypoint_is_told_of_the_inputs_that_the_finishing_pass_added(spec: dict[str, Any]) -> None:
+    arguments = _container(spec, "Trainer")["args"]
+    told = json.loads(arguments[arguments.index("--json_serialized_inputs_spec_args") + 1])
+    assert told == spec["components"]["Trainer"]["inputDefinitions"]
+    assert "override--custom_config--trainer--epochs" in told["parameters"]
+
+
+@pytest.mark.parametrize("task", ["ModelAnalysis", "Evaluator"])
+def test_a_model_is_judged_without_a_baseline_too(spec: dict[str, Any], task: str) -> None:
+    artifacts = spec["components"][task]["inputDefinitions"]["artifacts"]
+    assert [key for key, artifact in artifacts.items() if artifact.get("isOptional")] == ["baseline_model"]
+
+
+def test_models_are_pushed_to_the_object_store_unless_told_otherwise(spec: dict[str, Any]) -> None:
+    for task in ("Pusher", "latest-blessed-model"):
+        parameters = spec["root"]["dag"]["tasks"][task]["inputs"]["parameters"]
+        assert "s3://bucket/prefix/digits/serving" in json.dumps(parameters["push_destination"])
+
+
+def test_the_second_document_holds_what_only_kubernetes_knows(documents: list[dict[str, Any]]) -> None:
+    executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    shared = {
+        "pvcMount": [{"constant": "images", "mountPath": "/data"}],
+        "secretAsEnv": [
+            {
+                "secretName": "store",
+                "keyToEnv": [{"secretKey": "accesskey", "envVar": "AWS_ACCESS_KEY_ID"}],
+            }
+        ],
+        "secretAsVolume": [{"secretName": "gcp", "mountPath": "/secrets/gcp"}],
+    }
+    assert executors["Pusher_executor"] == shared
+    trainer = executors["Trainer_executor"]
+    assert trainer["nodeSelector"] == {"labels": {"accelerator": "h200"}}
+    assert trainer["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert trainer["enabledSharedMemory"] == {"volumeName": "shared-memory", "size": "8Gi"}
+    assert trainer["emptyDirMounts"] == [{"volumeName": "scratch", "mountPath": "/scratch", "sizeLimit": "50Gi"}]
+    variables = _container(documents[0], "Trainer")["env"]
+    assert {"name": "TMPDIR", "value": "/scratch"} in variables
+
+
+def test_the_same_configuration_compiles_to_the_same_bytes(documents: list[dict[str, Any]], tmp_path: Path) -> None:
+    write_package(documents, tmp_path / "a.yaml")
+    write_package(_compile(), tmp_path / "b.yaml")
+    assert (tmp_path / "a.yaml").read_bytes() == (tmp_path / "b.yaml").read_bytes()
+    assert "&id" not in (tmp_path / "a.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        ("registry.example/autoencoder:1.0", "is a tag"),
+        ("registry.example:5000/autoencoder", "must look like REGISTRY/NAME@sha256"),
+        ("registry.example/autoencoder@sha256:4f", "must look like REGISTRY/NAME@sha256"),
+    ],
+)
+def test_an_image_without_a_digest_is_refused(image: str, reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        check_image(image, allow_tag=False)
+
+
+def test_a_tag_may_be_allowed() -> None:
+    check_image("registry.example:5000/autoencoder:1.0", allow_tag=True)
+    check_image(DIGEST, allow_tag=False)
+
+
+@pytest.mark.parametrize("root", ["file:///tmp/x", "/tmp/x", "runs", "s3://", "https://bucket"])
+def test_a_root_that_pods_do_not_share_is_refused(root: str) -> None:
+    with pytest.raises(ConfigurationError, match="must be an object store"):
+        check_root(root)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"name": "my_digits"}, "has an underscore"),
+        (
+            {"data": {"source": "folder", "path": "/home/me/images"}},
+            "data.path: /home/me/images lies on this",
+        ),
+        ({"push": {"destination": "/models"}}, "push.destination: /models lies on this machine"),
+        ({"trainer": {"warm_start": True}}, "cannot query past models"),
+    ],
+)
+def test_what_no_pod_can_reach_is_refused(change: dict[str, Any], reason: str) -> None:
+    configuration = Configuration.model_validate({**CONFIGURATION, **change})
+    with pytest.raises(ConfigurationError, match=reason):
+        check_for_cluster(configuration)
+
+
+def test_settings_for_a_component_that_does_not_exist_are_refused() -> None:
+    configuration = Configuration.model_validate({"kubeflow": {"pods": {"Trainr": {"cpu": 1}}}})
+    with pytest.raises(ConfigurationError, match="'Trainr'; did you mean 'Trainer'?"):
+        check_pods(configuration, ["Trainer", "Pusher"])
+
+
+def test_components_that_kubeflow_cannot_run_are_refused_with_the_reason() -> None:
+    from tfx.components import CsvExampleGen, InfraValidator
+    from tfx.proto import infra_validator_pb2
+    from tfx.types import Channel, standard_artifacts
+
+    from components.resolvers.blessed_models import latest_blessed_model
+
+    model = Channel(type=standard_artifacts.Model)
+    nodes = [
+        CsvExampleGen(input_base="/data"),
+        InfraValidator(model=model, serving_spec=infra_validator_pb2.ServingSpec()),
+        latest_blessed_model(model).with_id("baseline"),
+    ]
+    with pytest.raises(ConfigurationError) as caught:
+        check_components(nodes)
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["CsvExampleGen", "InfraValidator", "baseline"]
+    assert "cannot run a Resolver: its backend cannot query past artifacts" in lines[2]
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("kubeflow*.yaml")))
+def test_the_example_configuration_compiles(path: Path) -> None:
+    configuration = Configuration.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    [spec, platform] = compile_package(
+        configuration, image=DIGEST, trainer_image=None, root="minio://mlpipeline/v2", gpus=0
+    )
+    assert spec["pipelineInfo"]["name"] == configuration.name
+    assert platform["platforms"]
+
+
+def test_the_claims_are_ones_that_kubernetes_knows() -> None:
+    claims = list(yaml.safe_load_all((CONFIGS.parent / "deploy" / "kubeflow-storage.yaml").read_text(encoding="utf-8")))
+    client = kubernetes.client.ApiClient()
+    for claim in claims:
+        parsed = client.deserialize(SimpleNamespace(data=json.dumps(claim)), "V1PersistentVolumeClaim")
+        assert client.sanitize_for_serialization(parsed) == claim
+    assert [claim["metadata"]["name"] for claim in claims] == ["images", "training"]
+
+
+def test_a_tuner_trains_where_the_trainer_does_and_tells_it_what_it_found() -> None:
+    values = {**CONFIGURATION, "tuner": {"enabled": True, "search_space": {"latent_dim": [4, 8]}}}
+    [spec, _] = compile_package(
+        Configuration.model_validate(values), image=DIGEST, trainer_image=GPU_DIGEST, root="s3://bucket/prefix", gpus=1
+    )
+    for task in ("Tuner", "Trainer"):
+        assert _container(spec, task)["image"] == GPU_DIGEST
+        assert _container(spec, task)["resources"]["accelerator"]["count"] == "1"
+    chosen = spec["root"]["dag"]["tasks"]["Trainer"]["inputs"]["artifacts"]["hyperparameters"]
+    assert chosen["taskOutputArtifact"]["producerTask"] == "Tuner"

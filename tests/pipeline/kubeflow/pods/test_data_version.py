@@ -1,0 +1,42 @@
+"""The task that notices changed data."""
+
+from pathlib import Path
+
+from click.testing import CliRunner
+from PIL import Image
+
+from components.settings import DataSettings
+from pipeline.kubeflow.pods.data_version import data_version, main
+
+
+def _folder(tmp_path: Path) -> DataSettings:
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    return DataSettings(source="folder", path=str(tmp_path))
+
+
+def test_another_file_is_another_version(tmp_path: Path) -> None:
+    settings = _folder(tmp_path)
+    before = data_version(settings, "")
+    assert data_version(settings, "") == before
+    Image.new("L", (4, 4)).save(tmp_path / "b.png")
+    assert data_version(settings, "") != before
+
+
+def test_a_named_version_needs_no_look_at_the_data() -> None:
+    missing = DataSettings(source="folder", path="/no/such/folder")
+    assert data_version(missing, "2026-11") == "named: 2026-11"
+
+
+def test_downloads_with_fixed_content_are_not_fetched_to_tell_their_version() -> None:
+    versions = {data_version(DataSettings(source=source), "") for source in ("mnist", "fashion_mnist")}
+    assert len(versions) == 2
+
+
+def test_the_data_root_takes_the_place_of_the_path(tmp_path: Path) -> None:
+    settings = _folder(tmp_path)
+    elsewhere = DataSettings(source="folder", path="/data").model_dump_json()
+    output = tmp_path / "outputs" / "fingerprint"
+    arguments = ["--settings", elsewhere, "--data-root", str(tmp_path), "--output", str(output)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert output.read_text(encoding="utf-8") == data_version(settings, "")

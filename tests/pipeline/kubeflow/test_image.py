@@ -1,0 +1,109 @@
+"""deploy/Dockerfile against the repository: finding out that it is no fiction needs no container engine."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dockerfile import copied_from_repository, instructions, stages
+from repository import REPOSITORY
+
+from pipeline.kubeflow.names import DATA_VERSION_MODULE, ENTRYPOINT
+
+
+def _copied_stages() -> list[str]:
+    return [stage for stage in stages() if copied_from_repository(stage)]
+
+
+@pytest.mark.parametrize("stage", _copied_stages())
+def test_what_is_copied_exists_and_the_build_may_see_it(stage: str) -> None:
+    allowed = (REPOSITORY / "deploy" / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    for source, _ in copied_from_repository(stage):
+        assert (REPOSITORY / source).exists(), source
+        patterns = [line[1:] for line in allowed if line.startswith("!")]
+        assert any(Path(source).match(pattern) for pattern in patterns), source
+
+
+def test_both_targets_come_from_stages_that_are_defined_before() -> None:
+    seen: list[str] = []
+    for stage, steps in stages().items():
+        for instruction, arguments in steps:
+            source = re.match(r"--from=(\S+)", arguments)
+            if instruction == "COPY" and source:
+                assert source[1] in seen
+        base = steps[0][1].split(" AS ")[0]
+        assert base in seen or ":" in base
+        seen.append(stage)
+    assert seen[-2:] == ["cpu", "gpu"]
+
+
+def test_packages_are_installed_by_hash_from_the_lock() -> None:
+    installs = [
+        command
+        for instruction, arguments in instructions()
+        if instruction == "RUN"
+        for command in arguments.split("&&")
+        if re.search(r"pip (install|sync)", command)
+    ]
+    for command in installs:
+        assert "--require-hashes" in command or "/dist/" in command, command
+    for name in ("requirements.lock", "requirements-uv.lock", "deploy/requirements-gpu.lock"):
+        assert "--hash=sha256:" in (REPOSITORY / name).read_text(encoding="utf-8")
+
+
+def test_every_cuda_library_of_the_lock_is_on_the_gpu_images_path() -> None:
+    lock = (REPOSITORY / "deploy" / "requirements-gpu.lock").read_text(encoding="utf-8")
+    locked = {name.replace("-", "_") for name in re.findall(r"^nvidia-(\S+)-cu12==", lock, re.MULTILINE)}
+    environment = " ".join(arguments for instruction, arguments in stages()["gpu"] if instruction == "ENV")
+    assert set(re.findall(r"/nvidia/(\w+)/", environment + "/")) == locked
+
+
+def test_the_user_is_a_number_and_not_root() -> None:
+    [user] = [arguments for instruction, arguments in instructions() if instruction == "USER"]
+    assert re.fullmatch(r"[1-9][0-9]*:[1-9][0-9]*", user)
+
+
+@pytest.mark.parametrize("module", [ENTRYPOINT, DATA_VERSION_MODULE])
+def test_what_pods_run_is_a_module_of_the_package(module: str) -> None:
+    assert importlib.util.find_spec(module) is not None
+
+
+def test_the_wheel_of_what_is_copied_holds_everything_that_pods_run(tmp_path: Path) -> None:
+    context, site = tmp_path / "context", tmp_path / "site"
+    context.mkdir()
+    for source, destination in copied_from_repository("package"):
+        target = context / (Path(source).name if destination == "./" else destination)
+        if (REPOSITORY / source).is_dir():
+            shutil.copytree(REPOSITORY / source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(REPOSITORY / source, target)
+    install = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        str(site),
+        ".",
+    ]
+    subprocess.run([sys.executable, *install], cwd=context, check=True)
+    code = (
+        f"import importlib.resources, {DATA_VERSION_MODULE}, {ENTRYPOINT}\n"
+        "print(importlib.resources.files('schema').joinpath('schema.pbtxt').is_file())\n"
+        f"print({ENTRYPOINT}.__file__)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.split() == ["True", str(site / "pipeline" / "kubeflow" / "pods" / "entrypoint.py")]

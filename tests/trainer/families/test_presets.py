@@ -1,0 +1,64 @@
+"""Presets have the tutorials' layers, and fit any image."""
+
+import numpy as np
+import pytest
+
+from trainer.families.presets import build_autoencoder
+from trainer.settings.trainer import ImageSettings, TrainerSettings
+
+MNIST = ImageSettings(height_px=28, width_px=28)
+
+
+def build(image=MNIST, **settings):
+    return build_autoencoder(image, TrainerSettings.model_validate(settings))
+
+
+def dense_parameters(*widths):
+    return sum(a * b + b for a, b in zip(widths, widths[1:], strict=False))
+
+
+def test_dense_is_784_32_784():
+    assert build(preset="dense").model.count_params() == dense_parameters(784, 32, 784)
+
+
+def test_deep_is_784_128_32_128_784():
+    assert build(preset="deep").model.count_params() == dense_parameters(784, 128, 32, 128, 784)
+
+
+def test_conv_squeezes_mnist_into_196_numbers():
+    assert build(preset="conv").latent_dim == 7 * 7 * 4
+
+
+@pytest.mark.parametrize("preset", ["dense", "deep", "conv", "residual"])
+@pytest.mark.parametrize(("height", "width", "channels"), [(28, 28, 1), (9, 13, 3), (33, 7, 1)])
+def test_any_size_goes_in_and_comes_out(preset, height, width, channels):
+    image = ImageSettings(height_px=height, width_px=width, channels=channels)
+    autoencoder = build(image, preset=preset, latent_dim=None if preset == "conv" else 7)
+    batch = np.random.default_rng(0).random((2, *image.shape), np.float32)
+    reconstruction = autoencoder.model(batch).numpy()
+    assert reconstruction.shape == batch.shape
+    assert reconstruction.min() >= 0
+    assert reconstruction.max() <= 1
+
+
+@pytest.mark.parametrize("preset", ["dense", "deep", "conv"])
+def test_any_latent_size(preset):
+    autoencoder = build(preset=preset, latent_dim=5)
+    assert autoencoder.latent_dim == 5
+    assert autoencoder.decoder.input_shape == (None, 5)
+
+
+def test_the_model_is_its_decoder_after_its_encoder():
+    autoencoder = build(preset="conv")
+    batch = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
+    assert np.array_equal(autoencoder.model(batch), autoencoder.decoder(autoencoder.encoder(batch)))
+
+
+@pytest.mark.parametrize("settings", [{"loss": "mse"}, {"loss": "bce"}, {"loss": {"mse": 0.5, "mae": 0.5}}])
+def test_a_residual_decoder_starts_at_the_colour_that_it_is_given(settings):
+    image = ImageSettings(height_px=11, width_px=16, channels=3)
+    autoencoder = build(image, preset="residual", latent_dim=4, **settings)
+    colour = np.array([0.9, 0.5, 0.1], np.float32)
+    autoencoder.decoder.start_at(colour)
+    latents = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    assert np.abs(autoencoder.decoder(latents) - colour).max() < 1e-6

@@ -1,0 +1,50 @@
+"""A warm start takes the earlier model's weights, or says why it cannot."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from training_run import SETTINGS, plain_autoencoder
+
+from trainer.families.presets import build_autoencoder
+from trainer.fitting.warm_start import ArchitectureError, take_weights
+from trainer.settings.trainer import ImageSettings, TrainerSettings
+
+
+class Exported(tf.Module):
+    """As the finished model is: the trained one within."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.trained = tf.Module()
+        self.trained.weights = weights
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory):
+    """(weights, folder of the Model artifact)."""
+    folder = tmp_path_factory.mktemp("model")
+    model = plain_autoencoder().model
+    tf.saved_model.save(Exported(model.variables), str(folder / "Format-Serving"))
+    return model.get_weights(), str(folder)
+
+
+def test_the_weights_are_the_earlier_models(earlier):
+    model = plain_autoencoder().model
+    assert not np.array_equal(model.get_weights()[0], earlier[0][0])
+    take_weights(model, earlier[1])
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(model.get_weights(), earlier[0], strict=True))
+
+
+def test_another_architecture_is_an_error_that_names_the_shapes(earlier):
+    settings = TrainerSettings.model_validate({**SETTINGS, "latent_dim": 5})
+    model = build_autoencoder(ImageSettings(height_px=4, width_px=4), settings).model
+    with pytest.raises(ArchitectureError, match="16x3, .*16x5, .*latent_dim"):
+        take_weights(model, earlier[1])
+
+
+def test_without_an_earlier_model_it_says_so_and_keeps_its_own_weights(caplog):
+    model = plain_autoencoder().model
+    before = model.get_weights()
+    take_weights(model, None)
+    assert "no model was blessed before" in caplog.text
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))

@@ -1,0 +1,73 @@
+"""The conformal threshold keeps its promise, and refuses to make one it cannot keep."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.scoring.calibration import (
+    TooFewImagesError,
+    conformal_threshold,
+    images_needed,
+    p_values,
+    thinned,
+    thresholds_at,
+)
+
+
+@pytest.mark.parametrize(("rate", "needed"), [(0.5, 1), (0.1, 9), (0.05, 19), (0.01, 99), (0.005, 199)])
+def test_images_needed(rate, needed):
+    assert images_needed(rate) == needed
+
+
+def test_the_threshold_is_the_conformal_rank():
+    scores = np.arange(1.0, 100.0, dtype=np.float32)  # 1 ... 99
+    assert conformal_threshold(scores, 0.01) == 99.0
+    assert conformal_threshold(scores, 0.05) == 95.0
+    assert conformal_threshold(scores[::-1], 0.10) == 90.0
+
+
+@settings(deadline=None)
+@given(st.integers(1, 400), st.floats(0.004, 0.9))
+def test_a_fresh_image_exceeds_it_with_at_most_the_rate(count, rate):
+    """By exchangeability the fresh score's rank is uniform: count the ranks that exceed the threshold."""
+    if count < images_needed(rate):
+        with pytest.raises(TooFewImagesError):
+            conformal_threshold(np.zeros(count, np.float32), rate)
+        return
+    ranks = np.arange(count + 1, dtype=np.float32)
+    alarms = sum(fresh > conformal_threshold(np.delete(ranks, int(fresh)), rate) for fresh in ranks)
+    assert alarms / (count + 1) <= rate + 1e-9
+
+
+@pytest.mark.parametrize("rate", [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.995])
+@pytest.mark.parametrize("count", [199, 200, 1000, 60_000])
+def test_p_values_and_thresholds_in_the_graph_say_what_the_conformal_threshold_says(count, rate):
+    held_out = np.sort(np.random.default_rng(count).choice(500, count).astype(np.float32))  # ties included
+    fresh = np.arange(-1, 502, dtype=np.float32)
+    threshold = conformal_threshold(held_out, rate)
+    alarms = fresh > threshold
+    assert np.array_equal(p_values(held_out, fresh).numpy() <= rate + 1e-7, alarms)
+    assert thresholds_at(held_out, np.array([rate], np.float32)).numpy().tolist() == [threshold]
+
+
+def test_a_rate_that_too_few_images_can_keep_raises_no_alarm():
+    held_out = np.arange(20, dtype=np.float32)
+    assert thresholds_at(held_out, np.array([0.01, 0.05], np.float32)).numpy().tolist() == [np.inf, 19.0]
+    assert p_values(held_out, np.array([1e9], np.float32)).numpy()[0] == pytest.approx(1 / 21)
+
+
+def test_thinned_scores_keep_both_ends_and_their_order():
+    scores = np.arange(25_000, dtype=np.float32)
+    kept = thinned(scores, 10_000)
+    assert (len(kept), kept[0], kept[-1]) == (10_000, 0.0, 24_999.0)
+    assert kept == sorted(kept)
+    assert thinned(scores[:3], 10_000) == [0.0, 1.0, 2.0]
+
+
+def test_too_few_images_says_how_many_and_what_rate_would_do():
+    with pytest.raises(TooFewImagesError, match=r"at least 99 images in split 'eval', which holds 20.*0\.0477 or more"):
+        conformal_threshold(np.zeros(20, np.float32), 0.01)
+    conformal_threshold(np.zeros(20, np.float32), 0.0477)
+    with pytest.raises(TooFewImagesError, match=r"at least 199 images .* holds 99: .* to 0\.01 or more"):
+        conformal_threshold(np.zeros(99, np.float32), 0.005)

@@ -1,0 +1,56 @@
+"""The real graph, compiled and rehearsed from end to end."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from repository import REPOSITORY
+
+IMAGE = "registry.example/autoencoder@sha256:" + "4f" * 32
+COMMANDS = "import sys; from pipeline import kubeflow_commands as k; getattr(k, sys.argv.pop(1))()"
+FROM_THE_EVALUATOR_ON = {"Evaluator", "Report", "Pusher"}
+
+
+def _autoencoder(command: str, *arguments: str) -> str:
+    run = [sys.executable, "-c", COMMANDS, command, *arguments]
+    return subprocess.run(run, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def _compile(package: Path, *arguments: str) -> None:
+    config = str(REPOSITORY / "configs" / "digits.yaml")
+    fixed = ["--config", config, "--image", IMAGE, "--root", "s3://bucket/prefix", "-o", str(package)]
+    _autoencoder("compile_", *fixed, "--set", "trainer.epochs=30", *arguments)
+
+
+def _rehearse(package: Path, folder: Path, *arguments: str) -> dict[str, str]:
+    output = _autoencoder("rehearse", str(package), "--folder", str(folder), "--json", *arguments)
+    return {outcome["name"]: outcome["state"] for outcome in json.loads(output)}
+
+
+def _pushed(folder: Path) -> list[Path]:
+    return sorted((folder / "store" / "bucket" / "prefix" / "digits" / "serving").glob("*/saved_model.pb"))
+
+
+@pytest.mark.slow
+def test_the_whole_graph_passes_and_repeats_only_what_changed(tmp_path: Path) -> None:
+    package, folder = tmp_path / "pipeline.yaml", tmp_path / "rehearsal"
+    _compile(package)
+    first = _rehearse(package, folder)
+    assert set(first.values()) == {"ran"}
+    assert len(first) == 13
+    [saved_model] = _pushed(folder)
+    record = json.loads((saved_model.parent / "assets.extra" / "autoencoder.json").read_text(encoding="utf-8"))
+    assert record["data_fingerprint"] == "scikit-learn digits"
+
+    second = _rehearse(package, folder)
+    assert [name for name, state in second.items() if state == "ran"] == ["data-version"]
+
+    _compile(package, "--set", "evaluation.max_regression=0.5")
+    third = _rehearse(package, folder)
+    assert {name for name, state in third.items() if state == "ran"} == {
+        "data-version",
+        *FROM_THE_EVALUATOR_ON,
+    }
+    assert len(_pushed(folder)) == 1  # the same model is not pushed twice

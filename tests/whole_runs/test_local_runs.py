@@ -1,0 +1,458 @@
+"""Whole pipelines on small real data, through the command line, as a user starts them."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import REPOSITORY, autoencoder, command
+from PIL import Image
+
+COMPONENTS = [
+    "CuratedSchemaGen",
+    "ImageExampleGen",
+    "StatisticsGen",
+    "ExampleValidator",
+    "Transform",
+    "Trainer",
+    "Calibrator",
+    "latest_blessed_model",
+    "ModelAnalysis",
+    "Evaluator",
+    "Pusher",
+    "Report",
+]
+DONE, FAILED, BAD_USAGE, REFUSED = 0, 1, 2, 3
+
+pytestmark = pytest.mark.slow
+
+
+def run(config, root, *overrides, cwd=REPOSITORY):
+    """(exit code, the --json document) of one run."""
+    settings = [argument for override in (f"root={root}", *overrides) for argument in ("--set", override)]
+    code, stdout, stderr = autoencoder("run", config, "--json", *settings, cwd=cwd)
+    assert stdout, stderr
+    return code, json.loads(stdout)
+
+
+def states(document):
+    return {component["name"]: component["state"] for component in document["components"]}
+
+
+def names_that(state, document):
+    return [name for name, is_in in states(document).items() if is_in == state]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A first run of the default configuration: (root, document)."""
+    root = tmp_path_factory.mktemp("runs")
+    code, document = run("configs/digits.yaml", root)
+    assert code == DONE, document
+    return root, document
+
+
+def read_examples(root, split, name="digits"):
+    """The parsed examples of a split of a run."""
+    import tensorflow as tf
+
+    files = sorted(map(str, (root / name / "artifacts/ImageExampleGen/examples").glob(f"*/Split-{split}/*")))
+    records = [record.numpy() for record in tf.data.TFRecordDataset(files)]
+    return [tf.train.Example.FromString(record).features.feature for record in records]
+
+
+def test_a_first_run_runs_everything_and_pushes_a_model(digits):
+    _, document = digits
+    assert names_that("ran", document) == COMPONENTS
+    assert document["blessed"]
+    assert document["metrics"]["mean_error"] < 0.02
+    assert document["metrics"]["example_count"] == 181
+    counts = {name: count for name, count in document["images"].items() if count}
+    assert counts == {"train": 1419, "eval": 197, "test": 181}
+    assert all(row["passed"] for row in document["thresholds"])
+    assert (Path(document["pushed"]) / "saved_model.pb").exists()
+    assert Path(document["pushed"]).parent == Path(document["run"]) / "serving"
+
+
+def test_the_pushed_model_scores_a_pngs_bytes_as_numpy_does(digits):
+    import tensorflow as tf
+
+    model = tf.saved_model.load(digits[1]["pushed"])
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    scored = model.signatures["serving_default"](image_bytes=tf.constant([buffer.getvalue()]))
+    full = model.signatures["reconstruct"](image_bytes=tf.constant([buffer.getvalue()]))
+    reconstruction = full["reconstruction"].numpy()[0, :, :, 0]
+    squared = (pixels / 255.0 - reconstruction) ** 2
+    assert scored["error"].numpy()[0] == pytest.approx(squared.mean(), rel=1e-5)
+    assert full["error_map"].numpy()[0] == pytest.approx(squared, abs=1e-6)
+    assert scored["is_anomaly"].numpy()[0] == int(scored["score"].numpy()[0] > scored["threshold"].numpy()[0]) == 1
+    by_pixels = model.signatures["pixels"](image=tf.constant(pixels[None, :, :, None] / 255.0, tf.float32))
+    assert by_pixels["error"].numpy() == pytest.approx(scored["error"].numpy(), rel=1e-5)
+    latent = model.signatures["encode"](image=tf.constant(pixels[None, :, :, None] / 255.0, tf.float32))["latent"]
+    decoded = model.signatures["decode"](latent=latent)["reconstruction"].numpy()[0, :, :, 0]
+    assert decoded == pytest.approx(reconstruction, abs=1e-6)
+
+
+def test_trainer_evaluator_and_pushed_model_agree_on_every_image(digits):
+    import tensorflow as tf
+
+    from trainer.scoring.calibration import conformal_threshold
+
+    root, document = digits
+    model = tf.saved_model.load(document["pushed"])
+    record = json.loads(Path(document["pushed"], "assets.extra/autoencoder.json").read_text())
+
+    def served_errors(split):
+        encoded = [example["image"].bytes_list.value[0] for example in read_examples(root, split)]
+        return model.signatures["serving_default"](image_bytes=tf.constant(encoded))["error"].numpy()
+
+    held_out, test = served_errors("eval"), served_errors("test")
+    assert len(held_out) > 100
+    assert len(test) > 100
+    assert held_out.mean() == pytest.approx(record["history"]["val_error"][-1], abs=1e-5)
+    assert conformal_threshold(held_out, 0.01) == pytest.approx(record["calibration"]["threshold"], abs=1e-5)
+    assert test.mean() == pytest.approx(document["metrics"]["mean_error"], abs=1e-5)
+    assert test.max() == pytest.approx(document["metrics"]["max_error"], abs=1e-5)
+
+
+def test_tensorboard_gets_curves_and_pictures(digits):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    model_run = Path(digits[1]["paths"]["pictures"]).parent
+    curves = EventAccumulator(str(model_run / "validation"), {"tensors": 0}).Reload()
+    assert "epoch_loss" in curves.Tags()["tensors"]
+    assert len(curves.Tensors("epoch_loss")) == 60
+    pictures = EventAccumulator(str(model_run / "pictures"), {"tensors": 0}).Reload()
+    assert {"originals over reconstructions", "latent"} <= set(pictures.Tags()["tensors"])
+    with Image.open(model_run / "reconstructions.png") as picture:
+        assert picture.size == (10 * 8 * 12, 2 * 8 * 12)
+
+
+def test_the_pca_floor_is_scikit_learns(digits):
+    import tensorflow as tf
+    from sklearn.decomposition import PCA
+
+    root, document = digits
+
+    def pixels(split):
+        images = [example["image"].bytes_list.value[0] for example in read_examples(root, split)]
+        return np.stack([tf.io.decode_png(image).numpy().ravel() / 255.0 for image in images])
+
+    pca = PCA(8).fit(pixels("train"))
+    test = pixels("test")
+    expected = ((test - pca.inverse_transform(pca.transform(test))) ** 2).mean()
+    assert document["metrics"]["pca_mean_error"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_controls_are_measured_as_tfma_measures_the_candidate(digits):
+    from components.evaluation.control_metrics import metrics_of
+    from components.evaluation.gate import CANDIDATE, read_metrics
+
+    artifacts = digits[0] / "digits/artifacts"
+    [model], [examples], [analysis] = (
+        artifacts.glob(pattern)
+        for pattern in ("Calibrator/model/*/Format-Serving", "ImageExampleGen/examples/*", "ModelAnalysis/analysis/*")
+    )
+    ours, tfmas = metrics_of(str(model), f"{examples}/Split-test", at_most=1000), read_metrics(str(analysis), CANDIDATE)
+    assert ours.keys() == tfmas.keys() == {None, *"0123456789"}
+    for label, of_label in tfmas.items():
+        assert ours[label] == pytest.approx(of_label, rel=1e-5)
+
+
+def test_the_same_run_again_is_all_cached(digits):
+    root, first = digits
+    code, document = run("configs/digits.yaml", root)
+    assert code == DONE
+    assert names_that("cached", document) == COMPONENTS
+    assert document["pushed"] == first["pushed"]
+    assert document["metrics"] == first["metrics"]
+
+
+def test_a_pushed_version_that_was_removed_is_pushed_again(digits):
+    root, first = digits
+    aside = Path(first["pushed"]).rename(root / "aside")
+    code, document = run("configs/digits.yaml", root)
+    assert code == DONE
+    assert names_that("ran", document) == ["Pusher"]
+    again = Path(document["pushed"])
+    assert (again / "saved_model.pb").exists()
+    shutil.rmtree(again)  # leave the first version for the tests that follow
+    aside.rename(first["pushed"])
+
+
+def test_a_refused_model_of_each_kind_re_runs_only_the_gate_and_pushes_nothing(digits):
+    root, first = digits
+    impossible = [
+        "{metric: mean_error, max: 0.000001}",
+        "{metric: ssim, min: 0.1, label: '3'}",
+        "{metric: psnr, min: 90, label: '3'}",
+        "{metric: noise_ratio, min: 1000}",
+        "{metric: error_at_noise_20, max: 0.000001}",
+        "{metric: false_alarm_rate, min: 0.5}",
+        "{metric: effective_dimension, min: 9}",
+        "{metric: auroc, min: 0.1}",
+        "{metric: mean_error, max: 1, label: none-has-this}",
+    ]
+    code, document = run("configs/digits.yaml", root, f"evaluation.thresholds=[{', '.join(impossible)}]")
+    assert code == REFUSED
+    assert names_that("ran", document) == ["Evaluator", "Pusher", "Report"]
+    assert not document["blessed"]
+    assert document["pushed"] is None
+    refused = {row["metric"]: row["reason"] for row in document["thresholds"] if not row["passed"]}
+    assert len([row for row in document["thresholds"] if not row["passed"]]) == 8
+    assert refused["psnr"].startswith("psnr over images labelled '3' is ")
+    assert refused["noise_ratio"].endswith("below the bound 1000")
+    assert refused["auroc"].endswith("could not be computed: there are none, or too little is known of them")
+    assert {"error_at_noise_20", "false_alarm_rate", "effective_dimension"} <= set(refused)
+    assert [path.name for path in Path(first["pushed"]).parent.iterdir()] == [Path(first["pushed"]).name]
+    assert document["paths"]["serve it"].endswith(f"autoencoder serve {root / 'digits'}")  # what was pushed before
+
+
+def check_the_doors_of_a_calibrated_model(pushed, calibration):
+    """p-values and thresholds at a caller's rate, against the recorded held-out scores."""
+    import tensorflow as tf
+
+    from trainer.scoring.calibration import conformal_threshold
+
+    model = tf.saved_model.load(pushed)
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(buffer, "PNG")
+    images, held_out = tf.constant([buffer.getvalue()] * 2), np.array(calibration["scores"], np.float32)
+    scored = model.signatures["serving_default"](image_bytes=images)
+    expected = (1 + np.sum(held_out >= scored["score"].numpy()[0])) / (len(held_out) + 1)
+    assert scored["p_value"].numpy() == pytest.approx([expected] * 2)
+    at_rates = model.signatures["score_at"](image_bytes=images, false_alarm_rate=tf.constant([0.01, 0.2]))
+    assert at_rates["threshold"].numpy() == pytest.approx([conformal_threshold(held_out, r) for r in (0.01, 0.2)])
+    assert np.array_equal(at_rates["is_anomaly"].numpy(), at_rates["score"].numpy() > at_rates["threshold"].numpy())
+
+
+def test_another_rate_and_score_train_nothing_anew(digits):
+    root, first = digits
+    changed = ["--rate", "0.05", "--score", "latent_distance", "--set", f"root={root}", "--json"]
+    code, stdout, stderr = autoencoder("calibrate", "configs/digits.yaml", *changed)
+    assert code == DONE, stderr
+    document = json.loads(stdout)
+    assert names_that("cached", document) == COMPONENTS[:6]
+    assert document["metrics"]["mean_error"] == first["metrics"]["mean_error"]
+    record = json.loads(Path(document["pushed"], "assets.extra/autoencoder.json").read_text())
+    assert (record["calibration"]["score"], record["calibration"]["false_alarm_rate"]) == ("latent_distance", 0.05)
+    assert len(record["calibration"]["scores"]) == record["calibration"]["images"] == 197
+    check_the_doors_of_a_calibrated_model(document["pushed"], record["calibration"])
+    shutil.rmtree(document["pushed"])  # the first version is the newest again for the tests that follow
+
+
+def test_a_gate_that_would_bless_an_untrained_model_fails_the_run(digits):
+    root, _ = digits
+    waived = ("evaluation.thresholds=[]", "evaluation.max_pca_ratio=null", "evaluation.max_regression=null")
+    code, document = run("configs/digits.yaml", root, *waived)
+    assert code == FAILED
+    assert states(document)["Evaluator"] == "failed"
+    assert states(document)["Pusher"] == "skipped"
+    assert "untrained, constant" in document["error"]
+
+
+def test_a_model_worse_than_the_latest_blessed_one_is_refused(digits):
+    root, first = digits
+    code, document = run("configs/digits.yaml", root, "trainer.epochs=30", "evaluation.thresholds=[]")
+    assert code == REFUSED
+    assert names_that("ran", document) == [
+        "Trainer",
+        "Calibrator",
+        "latest_blessed_model",
+        "ModelAnalysis",
+        "Evaluator",
+        "Pusher",
+        "Report",
+    ]
+    refused = [row for row in document["thresholds"] if not row["passed"]]
+    assert [(row["metric"], row["origin"]) for row in refused] == [("mean_error", "baseline")]
+    assert refused[0]["max"] == pytest.approx(1.05 * first["metrics"]["mean_error"])
+
+
+def test_the_report_tells_of_the_newest_run_and_any_past_one_can_be_rebuilt(digits, tmp_path):
+    root, first = digits
+    folder = root / "digits"
+    assert "Refused: mean_error over all images is" in (folder / "report.html").read_text()
+    code, stdout, _ = autoencoder("report", folder)
+    assert (code, stdout) == (DONE, f"{folder / 'report.html'}\n")
+
+    listed = json.loads(autoencoder("runs", "--root", root, "--json")[1])["digits"]
+    run_id = listed[-1]["run_id"]
+    code, stdout, _ = autoencoder("report", "configs/digits.yaml", "--set", f"root={root}", "--run-id", run_id)
+    written = Path(stdout.strip()).read_bytes()
+    assert b"Blessed: all 4 bounds" in written
+    code, stdout, _ = autoencoder("report", folder, "--run-id", run_id, "--rebuild")
+    assert code == DONE
+    assert Path(stdout.strip()).read_bytes() == written
+    assert Path(stdout.strip()) == folder / "reports" / run_id / "report.html"
+
+    code, _, stderr = autoencoder("report", tmp_path)
+    assert (code, stderr.splitlines()[-1]) == (
+        BAD_USAGE,
+        f"Error: {tmp_path} holds no run; start one with: autoencoder run",
+    )
+
+
+def test_past_runs_are_listed_with_their_verdicts(digits):
+    root, first = digits
+    code, stdout, _ = autoencoder("runs", "--root", root, "--json")
+    listed = json.loads(stdout)["digits"]
+    assert code == DONE
+    assert listed[-1]["verdict"] == "blessed"
+    assert listed[-1]["mean_error"] == pytest.approx(first["metrics"]["mean_error"])
+    assert listed[-1]["pushed"] == first["pushed"]
+    assert listed[-1]["seconds"] > 0
+    [examples] = (root / "digits/artifacts/ImageExampleGen/examples").glob("[0-9]*")
+    aside = examples.rename(examples.with_name("aside"))
+    (root / "other").mkdir()
+    (root / "other" / "metadata.sqlite").write_bytes(b"no database" * 1000)
+    code, stdout, stderr = autoencoder("runs", "--root", root, "--json")
+    aside.rename(examples)
+    shutil.rmtree(root / "other")
+    assert (code, json.loads(stdout)["digits"]) == (DONE, listed)  # without its artifacts
+    assert "other/metadata.sqlite is damaged" in stderr
+
+
+def test_an_edited_model_re_runs_the_trainer_and_what_follows(digits, tmp_path):
+    root, _ = digits
+    for package in ("schema", "components", "trainer", "pipeline", "serving", "configs"):
+        shutil.copytree(REPOSITORY / package, tmp_path / package)
+    with (tmp_path / "trainer/families/presets.py").open("a") as file:
+        file.write("# edited\n")
+    _, document = run("configs/digits.yaml", root, "evaluation.max_regression=null", cwd=tmp_path)
+    assert names_that("cached", document) == COMPONENTS[:5]
+    assert states(document)["Trainer"] == states(document)["Evaluator"] == "ran"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_killed_in_the_trainer_continues_after_the_last_finished_component(tmp_path, sent):
+    settings = ["--set", f"root={tmp_path}", "--set", "trainer.epochs=100000"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    started = subprocess.Popen(command("run", "configs/digits.yaml", *settings), cwd=REPOSITORY, env=environment)
+    model_runs = tmp_path / "digits/artifacts/Trainer/model_run"
+    deadline = time.monotonic() + 300
+    while not list(model_runs.glob("*/train/*")) and time.monotonic() < deadline:
+        assert started.poll() is None
+        time.sleep(0.5)
+    started.send_signal(sent)
+    started.wait(60)
+    [unfinished] = model_runs.iterdir()
+
+    _, document = run("configs/digits.yaml", tmp_path, "trainer.epochs=5", "evaluation.thresholds=[]")
+    assert names_that("cached", document) == COMPONENTS[:5]
+    assert names_that("ran", document) == COMPONENTS[5:]
+    assert not unfinished.exists()
+
+
+def test_a_folder_of_colour_jpegs_one_folder_per_class(tmp_path, sample_images):
+    sources = sorted((sample_images / "train/good").iterdir())
+    for number, source in enumerate(sources):
+        target = tmp_path / "images" / ("left" if number % 2 else "right") / source.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    (tmp_path / "images/left/broken.jpg").write_bytes(sources[0].read_bytes()[:300])
+    overrides = [f"data.path={tmp_path / 'images'}", "trainer.epochs=1", "evaluation.false_alarm_rate=0.1"]
+    code, document = run("configs/folder.yaml", tmp_path / "runs", *overrides, "image.normalisation=zscore")
+    assert code == REFUSED  # one epoch does not beat PCA
+    assert "serve it" not in document["paths"]
+    assert names_that("ran", document) == COMPONENTS
+    examples = next((tmp_path / "runs/folder/artifacts/ImageExampleGen/examples").iterdir())
+    rejects = [json.loads(line) for line in (examples / "rejects.jsonl").read_text().splitlines()]
+    assert [reject["image_id"] for reject in rejects] == ["left/broken.jpg"]
+    counts = json.loads((examples / "counts.json").read_text())
+    assert sum(counts.values()) == len(sources) + 1
+    gate = json.loads(next((tmp_path / "runs").glob("folder/artifacts/Evaluator/evaluation/*/gate.json")).read_text())
+    assert set(gate["metrics_by_label"]) == {"left", "right"}
+
+
+def test_mvtec_layout_keeps_its_splits_and_judges_by_normal_images(tmp_path):
+    code, document = run("configs/folder.yaml", tmp_path, "trainer.epochs=1")
+    assert code == REFUSED
+    assert document["metrics"]["example_count"] == 40  # test/good, not the 30 defects
+    examples = next((tmp_path / "folder/artifacts/ImageExampleGen/examples").iterdir())
+    counts = json.loads((examples / "counts.json").read_text())
+    assert (counts["test"], counts["train"] + counts["eval"], counts["rejected"]) == (70, 300, 0)
+    check_detection_against_scikit_learn(tmp_path)
+
+
+def check_detection_against_scikit_learn(root):
+    """AUROC, overall and of each defect, and that of pixels, from what the finished model answers to the images."""
+    import tensorflow as tf
+    from sklearn.metrics import roc_auc_score
+
+    [gate] = (root / "folder/artifacts/Evaluator/evaluation").glob("*/gate.json")
+    judged = json.loads(gate.read_text())
+    model = tf.saved_model.load(str(next((root / "folder/artifacts/Calibrator/model").glob("*/Format-Serving"))))
+    test = read_examples(root, "test", "folder")
+    images = tf.constant([example["image"].bytes_list.value[0] for example in test])
+    scored = {name: values.numpy() for name, values in model.signatures["reconstruct"](image_bytes=images).items()}
+    labels = np.array([example["label"].bytes_list.value[0].decode() for example in test])
+    for label, found in [(None, judged["metrics"]), *judged["metrics_by_label"].items()]:
+        chosen = (labels == "good") | (labels == label) | (label is None)
+        if label != "good":
+            expected = roc_auc_score(labels[chosen] != "good", scored["score"][chosen])
+            assert found["auroc"] == pytest.approx(expected, abs=2e-3), label
+    masks = np.zeros(scored["error_map"].shape)
+    for row, example in enumerate(test):
+        if labels[row] != "good":
+            mask = Image.open(io.BytesIO(example["mask"].bytes_list.value[0]))
+            masks[row] = (
+                np.asarray(tf.image.resize(np.asarray(mask)[..., None], masks.shape[1:], "nearest"))[..., 0] > 0
+            )
+    expected = roc_auc_score(masks.ravel(), scored["error_map"].ravel())
+    assert judged["metrics"]["pixel_auroc"] == pytest.approx(expected, abs=2e-3)
+    assert 0 < judged["metrics"]["region_overlap"] <= 1
+
+
+def test_original_mnist_files(tmp_path, mnist):
+    overrides = [f"data.path={mnist}", "data.max_images=2000", "trainer.epochs=1", "evaluation.thresholds=[]"]
+    code, document = run("configs/mnist-dense.yaml", tmp_path, *overrides)
+    assert code == REFUSED
+    assert document["metrics"]["example_count"] == 2000
+
+
+def test_too_few_held_out_images_for_the_rate_are_told_before_training(tmp_path):
+    code, document = run("configs/folder.yaml", tmp_path, "evaluation.false_alarm_rate=0.001")
+    assert code == FAILED
+    assert states(document)["ImageExampleGen"] == "failed"
+    assert "needs at least 999 images in split 'eval', which holds 63" in document["error"]
+
+
+def test_too_many_unreadable_images_stop_the_run_before_training(tmp_path, sample_images):
+    shutil.copytree(sample_images / "train/good", tmp_path / "images")
+    for number in range(40):
+        (tmp_path / "images" / f"bad{number}.png").write_text("no picture")
+    code, document = run("configs/folder.yaml", tmp_path / "runs", f"data.path={tmp_path / 'images'}")
+    assert code == FAILED
+    assert states(document)["Trainer"] == "skipped"
+    assert "40 of 340 images cannot be read" in document["error"]
+    assert "bad0.png: not an image of a known format" in document["error"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "culprit"),
+    [
+        (["data.source=folder", "data.path={empty}"], "{empty}: holds no images; found nothing"),
+        (["data.source=folder", "data.path={empty}/missing"], "{empty}/missing: no such folder"),
+        (["data.source=idx", "data.path={empty}"], "{empty}: holds no IDX images"),
+        (["image.height_px=0"], "image.height_px: 0"),
+        (["trainer.preset=dance"], "trainer.preset: 'dance'"),
+        (["root=/proc/nowhere"], "/proc/nowhere/digits cannot be written to"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_started(tmp_path, overrides, culprit):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    settings = [a for o in (f"root={tmp_path / 'runs'}", *overrides) for a in ("--set", o.format(empty=empty))]
+    code, _, stderr = autoencoder("run", "configs/digits.yaml", *settings)
+    assert code == BAD_USAGE
+    assert culprit.format(empty=empty) in stderr
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,40 @@
+"""Ground-truth masks as the Evaluator needs them: of the model's size, and saying where nothing is known."""
+
+import tensorflow as tf
+
+from schema import features
+from trainer.settings.trainer import ImageSettings
+
+_UNKNOWN = -1
+
+
+def masks_of(examples: tf.Tensor, is_anomaly: tf.Tensor, image: ImageSettings) -> tf.Tensor:
+    """Serialized tf.Examples [B] -> int8 [B, H, W]: 0 sound, 1 defective; -1 all over where nothing is known.
+
+    An image that is known to be normal has no defective pixel. A mask is fitted as its image is.
+    """
+    absent = tf.io.FixedLenFeature([], tf.string, default_value="")
+    encoded = tf.io.parse_example(examples, {features.MASK: absent})[features.MASK]
+
+    def decode(one: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        mask, known = one
+        blank = tf.where(known == 0, tf.zeros((), tf.int8), tf.constant(_UNKNOWN, tf.int8))
+        return tf.cond(
+            tf.strings.length(mask) > 0,
+            lambda: _fitted(tf.io.decode_image(mask, channels=1, expand_animations=False), image),
+            lambda: tf.fill((image.height_px, image.width_px), blank),
+        )
+
+    spec = tf.TensorSpec((image.height_px, image.width_px), tf.int8)
+    return tf.map_fn(decode, (encoded, is_anomaly), fn_output_signature=spec)
+
+
+def _fitted(mask: tf.Tensor, image: ImageSettings) -> tf.Tensor:
+    mask.set_shape((None, None, 1))
+    resize = tf.image.resize_with_pad if image.fit == "pad" else _stretch
+    sized = resize(mask, image.height_px, image.width_px, method=tf.image.ResizeMethod.NEAREST_NEIGHBOR)
+    return tf.cast(sized[..., 0] > 0, tf.int8)
+
+
+def _stretch(mask: tf.Tensor, height_px: int, width_px: int, method: str) -> tf.Tensor:
+    return tf.image.resize(mask, (height_px, width_px), method=method)

@@ -1,0 +1,84 @@
+"""Models that the gate must refuse (untrained, constant) and the one to beat (PCA), judged like the candidate."""
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from sklearn.decomposition import PCA
+
+from schema.artifacts import CONSTANT, CONTROLS_FOLDER, PCA_FLOOR, UNTRAINED
+from schema.signatures import RECONSTRUCTION
+from trainer.data.dataset import Images, ImageSet, PixelConstants
+from trainer.export.evaluated_model import EvaluatedModel, Tensors, export_evaluated, score_by_error
+from trainer.export.probes import PROBED_IMAGES
+from trainer.export.trained_model import pixels_decoder
+from trainer.families.autoencoder import Autoencoder
+from trainer.settings.trainer import ImageSettings
+
+PixelsFn = Callable[[tf.Tensor], tf.Tensor]
+_PCA_BUDGET_BYTES = 168 * 2**20
+"""Of pixels that the principal components are fitted to: all of MNIST's fit. Fitting takes twice as much again."""
+_IMAGES_PER_COMPONENT = 10
+"""At least, however large they are."""
+
+
+def export_controls(
+    model_run_dir: str,
+    *,
+    untrained: Autoencoder,
+    train: ImageSet,
+    latent_dim: int,
+    transform_layer: keras.Model,
+    constants: PixelConstants,
+    mean_image: Images,
+    image: ImageSettings,
+    held_out_count: int,
+) -> None:
+    """Write `controls/<control>/Format-Serving` for each control, as the Evaluator expects a Model artifact."""
+    mean = tf.constant(mean_image)[tf.newaxis]
+    reconstruct_by_pca, pca_variables = _pca_reconstruction(train, latent_dim, constants)
+    controls = {
+        UNTRAINED: (lambda pixels: untrained.model(constants.normalise(pixels)), untrained.model.variables),
+        CONSTANT: (lambda pixels: tf.zeros_like(pixels) + mean, ()),
+        PCA_FLOOR: (reconstruct_by_pca, pca_variables),
+    }
+    for name, (reconstruct, tracked) in controls.items():
+        model = EvaluatedModel(
+            decode_pixels=pixels_decoder(transform_layer, constants),
+            autoencode=_as_outputs(reconstruct),
+            verdict=score_by_error,
+            mean_image=mean[0],
+            image=image,
+            probed_share=PROBED_IMAGES / held_out_count,
+            tracked=(transform_layer, *tracked),
+        )
+        export_evaluated(model, f"{model_run_dir}/{CONTROLS_FOLDER}/{name}/Format-Serving")
+
+
+def fit_pca(images: Images, components: int) -> tuple[Images, Images]:
+    """(mean [D], axes [K, D]) of images [N, H, W, C]; K is at most N and D."""
+    flat = images.reshape(len(images), -1)
+    pca = PCA(n_components=min(components, *flat.shape), random_state=0).fit(flat)
+    return pca.mean_.astype(np.float32), pca.components_.astype(np.float32)
+
+
+def _as_outputs(reconstruct: PixelsFn) -> Callable[[tf.Tensor], Tensors]:
+    return lambda pixels: {RECONSTRUCTION: reconstruct(pixels)}
+
+
+def _pca_reconstruction(
+    train: ImageSet, latent_dim: int, constants: PixelConstants
+) -> tuple[PixelsFn, tuple[tf.Variable, ...]]:
+    """PCA on the training pixels, or on as many as fit the memory budget, as a TensorFlow function."""
+    bytes_per_image = train.sample(1).nbytes
+    count = max(_IMAGES_PER_COMPONENT * latent_dim, _PCA_BUDGET_BYTES // bytes_per_image)
+    sample = constants.to_pixels(train.sample(count))
+    mean, axes = (tf.Variable(array, trainable=False) for array in fit_pca(np.asarray(sample), latent_dim))
+
+    def reconstruct(pixels: tf.Tensor) -> tf.Tensor:
+        centred = tf.reshape(pixels, [tf.shape(pixels)[0], -1]) - mean
+        projected = tf.matmul(tf.matmul(centred, axes, transpose_b=True), axes) + mean
+        return tf.reshape(projected, tf.shape(pixels))
+
+    return reconstruct, (mean, axes)

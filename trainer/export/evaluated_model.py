@@ -1,0 +1,103 @@
+"""Whatever the Evaluator can judge: a candidate, or a control, behind the `examples` signature."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from schema import features
+from schema.signatures import (
+    ERROR,
+    ERROR_LEVELS,
+    EXAMPLES_SIGNATURE,
+    KL,
+    LATENT,
+    MASK_PIXELS,
+    RECONSTRUCTION,
+    SCORE,
+    THRESHOLD,
+)
+from trainer.data.dataset import parse_encoded
+from trainer.data.masks import masks_of
+from trainer.export.probes import probe
+from trainer.scoring.losses import error_map, error_per_image, ssim_per_image
+from trainer.settings.trainer import ImageSettings
+
+Tensors = dict[str, tf.Tensor]
+_EXAMPLES = tf.TensorSpec([None], tf.string, "examples")
+_UNKNOWN_NORMALITY = -1
+_LARGEST_LATENT = 1024
+"""Of larger ones no covariance is computed."""
+
+
+class EvaluatedModel(tf.Module):
+    """An autoencoder in three functions; what they need is theirs, or in `tracked`.
+
+    `decode_pixels`: encoded images [B] -> pixels [B, H, W, C]; `autoencode`: pixels -> reconstruction and, where
+    there is one, latent; `verdict`: pixels and what `autoencode` gave -> score and threshold [B].
+    """
+
+    def __init__(
+        self,
+        *,
+        decode_pixels: Callable[[tf.Tensor], tf.Tensor],
+        autoencode: Callable[[tf.Tensor], Tensors],
+        verdict: Callable[[tf.Tensor, Tensors], Tensors],
+        mean_image: Any,
+        image: ImageSettings,
+        probed_share: float,
+        tracked: tuple[Any, ...] = (),
+    ) -> None:
+        """`probed_share` of the images are probed for noise."""
+        super().__init__()
+        self._decode_pixels = decode_pixels
+        self._autoencode = autoencode
+        self._verdict = verdict
+        self._mean_image = mean_image
+        self._image = image
+        self._probed_share = probed_share
+        self._tracked = tracked
+
+    @tf.function(input_signature=[_EXAMPLES], autograph=False)
+    def examples(self, examples: tf.Tensor) -> Tensors:
+        """Serialized tf.Examples [B] -> what the Evaluator's metrics need of each image."""
+        encoded = parse_encoded(examples)
+        pixels = self._decode_pixels(encoded)
+        outputs = self._autoencode(pixels)
+        reconstruction = outputs[RECONSTRUCTION]
+        verdict = self._verdict(pixels, outputs)
+        known = tf.io.FixedLenFeature([], tf.int64, default_value=_UNKNOWN_NORMALITY)
+        is_anomaly = tf.io.parse_example(examples, {features.IS_ANOMALY: known})[features.IS_ANOMALY]
+        latent = outputs.get(LATENT)
+        optional = {} if latent is None or latent.shape[1] > _LARGEST_LATENT else {LATENT: latent}
+        if KL in outputs:
+            optional[KL] = outputs[KL]
+        return {
+            ERROR: error_per_image(pixels, reconstruction),
+            "ssim": ssim_per_image(pixels, reconstruction),
+            "deviation": error_per_image(pixels, self._mean_image[tf.newaxis]),
+            SCORE: verdict[SCORE],
+            THRESHOLD: verdict[THRESHOLD],
+            features.IS_ANOMALY: is_anomaly,
+            ERROR_LEVELS: _levels(error_map(pixels, reconstruction)),
+            MASK_PIXELS: masks_of(examples, is_anomaly, self._image),
+            **optional,
+            **probe(encoded, pixels, lambda own: self._autoencode(own)[RECONSTRUCTION], self._probed_share),
+        }
+
+
+def _levels(errors: tf.Tensor) -> tf.Tensor:
+    """The upper 17 bits of float32 that is not negative, whose order they keep: [...] -> uint16."""
+    bits = tf.bitcast(tf.cast(errors, tf.float32), tf.uint32)
+    return tf.cast(tf.bitwise.right_shift(bits, tf.constant(15, tf.uint32)), tf.uint16)
+
+
+def score_by_error(pixels: tf.Tensor, outputs: Tensors) -> Tensors:
+    """The verdict of a model that is not calibrated: the error, and a threshold that is no number."""
+    error = error_per_image(pixels, outputs[RECONSTRUCTION])
+    return {SCORE: error, THRESHOLD: tf.fill(tf.shape(error), float("nan"))}
+
+
+def export_evaluated(model: EvaluatedModel, folder: str) -> None:
+    """Write a SavedModel that has the `examples` signature only."""
+    tf.saved_model.save(model, folder, signatures={EXAMPLES_SIGNATURE: model.examples})

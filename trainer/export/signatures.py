@@ -1,0 +1,146 @@
+"""The finished model: one graph, several doors (TensorFlow signatures), and its warm-up requests."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
+
+from schema.artifacts import WARMUP_FILE
+from schema.signatures import (
+    ERROR,
+    ERROR_MAP,
+    EXAMPLES_SIGNATURE,
+    FALSE_ALARM_RATE,
+    IMAGE_BYTES,
+    IS_ANOMALY,
+    LATENT,
+    P_VALUE,
+    RECONSTRUCT_SIGNATURE,
+    RECONSTRUCTION,
+    SCORE,
+    SCORE_AT_SIGNATURE,
+    SCORE_SIGNATURE,
+    THRESHOLD,
+)
+from trainer.export.evaluated_model import EvaluatedModel, Tensors
+from trainer.export.probes import PROBED_IMAGES
+from trainer.scoring.calibration import p_values, thresholds_at
+from trainer.scoring.losses import error_map, error_per_image
+from trainer.settings.trainer import ImageSettings
+
+ScoreFn = Callable[[tf.Tensor, Tensors], tf.Tensor]
+"""Pixels [B, H, W, C] and what `autoencode` made of them -> score [B]."""
+_IMAGE_BYTES = tf.TensorSpec([None], tf.string, IMAGE_BYTES)
+_RATE = tf.TensorSpec([None], tf.float32, FALSE_ALARM_RATE)
+
+
+class ServedModel(EvaluatedModel):
+    """A trained model with its score, its threshold and the held-out scores, ready for TensorFlow Serving."""
+
+    def __init__(
+        self,
+        trained: Any,
+        *,
+        latent_dim: int,
+        image: ImageSettings,
+        score: ScoreFn,
+        threshold: float,
+        held_out_scores: npt.NDArray[np.float32],
+    ) -> None:
+        """`trained`: a TrainedModel as it was loaded; `held_out_scores` [n] in ascending order."""
+        super().__init__(
+            decode_pixels=trained.decode_pixels,
+            autoencode=trained.autoencode,
+            verdict=lambda pixels, outputs: self._judge(score(pixels, outputs)),
+            mean_image=trained.mean_image,
+            image=image,
+            probed_share=PROBED_IMAGES / len(held_out_scores),
+            tracked=(trained, score),
+        )
+        self.trained = trained
+        self._latent_dim = latent_dim
+        self._score = score
+        self._threshold = tf.Variable(threshold, trainable=False, dtype=tf.float32, name="threshold")
+        self._held_out = tf.Variable(held_out_scores, trainable=False, dtype=tf.float32, name="held_out_scores")
+
+    @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
+    def serving_default(self, image_bytes: tf.Tensor) -> Tensors:
+        """Encoded images [B] -> error, score, threshold, p_value [B] float32 and is_anomaly [B] int64."""
+        pixels = self.trained.decode_pixels(image_bytes)
+        return self._scores(pixels, self.trained.autoencode(pixels))
+
+    @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
+    def reconstruct(self, image_bytes: tf.Tensor) -> Tensors:
+        """As `serving_default`, with reconstruction [B, H, W, C], error_map [B, H, W] and latent [B, Z]."""
+        return self._everything(self.trained.decode_pixels(image_bytes))
+
+    @tf.function(input_signature=[_IMAGE_BYTES, _RATE], autograph=False)
+    def score_at(self, image_bytes: tf.Tensor, false_alarm_rate: tf.Tensor) -> Tensors:
+        """As `serving_default`, at rates [B] of the caller's choice; where too few images can keep one, no alarm."""
+        scores = self.serving_default(image_bytes)
+        threshold = thresholds_at(self._held_out, false_alarm_rate)
+        is_anomaly = tf.cast(scores[SCORE] > threshold, tf.int64)
+        return {**scores, THRESHOLD: threshold, IS_ANOMALY: is_anomaly}
+
+    def signatures(self) -> dict[str, Any]:
+        """All doors by name; those for pixels and latents take their shapes from the model."""
+        image = tf.TensorSpec([None, *self._mean_image.shape], tf.float32, "image")
+        latent = tf.TensorSpec([None, self._latent_dim], tf.float32, LATENT)
+        doors = {
+            "pixels": (self._everything, image),
+            "encode": (lambda image: {LATENT: self.trained.encode(image)}, image),
+            "decode": (lambda latent: {RECONSTRUCTION: self.trained.decode(latent)}, latent),
+        }
+        functions = {
+            name: tf.function(body, autograph=False).get_concrete_function(spec) for name, (body, spec) in doors.items()
+        }
+        return {
+            SCORE_SIGNATURE: self.serving_default,
+            RECONSTRUCT_SIGNATURE: self.reconstruct,
+            SCORE_AT_SIGNATURE: self.score_at,
+            EXAMPLES_SIGNATURE: self.examples,
+            **functions,
+        }
+
+    def _everything(self, pixels: tf.Tensor) -> Tensors:
+        outputs = self.trained.autoencode(pixels)
+        return {
+            **self._scores(pixels, outputs),
+            RECONSTRUCTION: outputs[RECONSTRUCTION],
+            LATENT: outputs[LATENT],
+            ERROR_MAP: error_map(pixels, outputs[RECONSTRUCTION]),
+        }
+
+    def _scores(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
+        return {
+            ERROR: error_per_image(pixels, outputs[RECONSTRUCTION]),
+            **self._judge(self._score(pixels, outputs)),
+        }
+
+    def _judge(self, score: tf.Tensor) -> Tensors:
+        return {
+            SCORE: score,
+            THRESHOLD: tf.fill(tf.shape(score), self._threshold),
+            P_VALUE: p_values(self._held_out, score),
+            IS_ANOMALY: tf.cast(score > self._threshold, tf.int64),
+        }
+
+
+def export_served(model: ServedModel, folder: str, *, warmup_image: bytes) -> None:
+    """Write the SavedModel and its warm-up requests."""
+    tf.saved_model.save(model, folder, signatures=model.signatures())
+    tf.io.gfile.makedirs(f"{folder}/{WARMUP_FILE.rpartition('/')[0]}")
+    with tf.io.TFRecordWriter(f"{folder}/{WARMUP_FILE}") as writer:
+        for signature in (SCORE_SIGNATURE, RECONSTRUCT_SIGNATURE):
+            writer.write(_warmup_request(signature, warmup_image).SerializeToString())
+
+
+def _warmup_request(signature: str, image: bytes) -> Any:
+    request = predict_pb2.PredictRequest(
+        model_spec=model_pb2.ModelSpec(signature_name=signature),
+        inputs={IMAGE_BYTES: tf.make_tensor_proto([image])},
+    )
+    return prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))

@@ -1,0 +1,85 @@
+"""What the Trainer exports: an autoencoder with its preprocessing, from encoded bytes to pixels and back."""
+
+import json
+from pathlib import PurePosixPath
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from schema import features
+from schema.artifacts import RECORD_FILE
+from schema.signatures import KL, LATENT, RECONSTRUCTION
+from trainer.data.dataset import Images, PixelConstants
+from trainer.families.autoencoder import Autoencoder
+
+Tensors = dict[str, tf.Tensor]
+ENCODED = tf.TensorSpec([None], tf.string, "encoded")
+
+
+class TrainedModel(tf.Module):
+    """An autoencoder that is not calibrated yet; its functions survive saving and loading.
+
+    `decode_pixels`: encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph.
+    `autoencode`: pixels -> reconstruction [B, H, W, C], latent [B, Z] and, of some families, KL [B].
+    `encode`, `decode`: one half of it.
+    `weights` are those of `Autoencoder.model`, in Keras's order.
+    """
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        *,
+        transform_layer: keras.Model,
+        constants: PixelConstants,
+        mean_image: Images,
+    ) -> None:
+        super().__init__()
+        self.mean_image = tf.Variable(mean_image, trainable=False)
+        self.weights = autoencoder.model.variables
+        # Variables, not Keras models: nothing is saved, or traced, that is never called.
+        self._variables = [*autoencoder.encoder.variables, *autoencoder.decoder.variables]
+        self._transform_layer = transform_layer
+        encode, decode = autoencoder.encoder, autoencoder.decoder
+        pixels = tf.TensorSpec([None, *mean_image.shape], tf.float32, "pixels")
+        latent = tf.TensorSpec([None, autoencoder.latent_dim], tf.float32, LATENT)
+
+        def autoencode(pixels: tf.Tensor) -> Tensors:
+            normalised = constants.normalise(pixels)
+            latent = encode(normalised)
+            own = {} if autoencoder.divergence is None else {KL: autoencoder.divergence(normalised)}
+            return {RECONSTRUCTION: decode(latent), LATENT: latent, **own}
+
+        self.decode_pixels = _function(pixels_decoder(transform_layer, constants), ENCODED)
+        self.autoencode = _function(autoencode, pixels)
+        self.encode = _function(lambda pixels: encode(constants.normalise(pixels)), pixels)
+        self.decode = _function(lambda latent: decode(latent), latent)
+
+
+def pixels_decoder(transform_layer: keras.Model, constants: PixelConstants) -> Any:
+    """The function of encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph."""
+    return lambda encoded: constants.to_pixels(transform_layer({features.IMAGE: encoded})[features.NORMALISED])
+
+
+def export_trained(model: TrainedModel, folder: str, *, record: dict[str, Any]) -> None:
+    """Write the SavedModel, which has no signature, and its record."""
+    tf.saved_model.save(model, folder)
+    write_record(folder, record)
+
+
+def write_record(folder: str, record: dict[str, Any]) -> None:
+    """Write `assets.extra/autoencoder.json` beside a SavedModel."""
+    tf.io.gfile.makedirs(f"{folder}/{PurePosixPath(RECORD_FILE).parent}")
+    with tf.io.gfile.GFile(f"{folder}/{RECORD_FILE}", "w") as file:
+        file.write(json.dumps(record, indent=2, sort_keys=True))
+
+
+def read_record(folder: str) -> dict[str, Any]:
+    """What is recorded beside a SavedModel."""
+    with tf.io.gfile.GFile(f"{folder}/{RECORD_FILE}") as file:
+        record: dict[str, Any] = json.load(file)
+    return record
+
+
+def _function(body: Any, spec: tf.TensorSpec) -> Any:
+    return tf.function(body, input_signature=[spec], autograph=False)

@@ -1,0 +1,70 @@
+"""Which devices train: one, all of this machine, or those of several machines."""
+
+import json
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from trainer.data.dataset import WHOLE, Share
+from trainer.settings.trainer import TrainerSettings
+
+
+def cluster() -> dict[str, Any]:
+    """TF_CONFIG, TensorFlow's description of the machines that train together; empty where there is one only.
+
+    {"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}; a worker of type
+    "chief", if any, or else worker 0 is the chief.
+    """
+    config: dict[str, Any] = json.loads(os.environ.get("TF_CONFIG") or "{}")
+    addresses = config.get("cluster", {})
+    return config if sum(len(addresses.get(kind, ())) for kind in ("chief", "worker")) > 1 else {}
+
+
+def is_chief() -> bool:
+    """Whether this process writes what training produces."""
+    config = cluster()
+    if not config:
+        return True
+    task = config["task"]
+    return task["type"] == "chief" or ("chief" not in config["cluster"] and task["index"] == 0)
+
+
+def on_several_machines(settings: TrainerSettings) -> bool:
+    """Raises ValueError where `multi_worker` is asked for and TF_CONFIG names no second machine."""
+    if settings.distribution == "multi_worker" and not cluster():
+        raise ValueError(
+            "trainer.distribution 'multi_worker' needs the environment variable TF_CONFIG to name at least two workers "
+            "and this process's task; see docs/training.md, or use 'auto'"
+        )
+    return settings.distribution != "mirrored" and bool(cluster())
+
+
+def local_strategy() -> tf.distribute.Strategy:
+    """All GPUs of this machine, or, without any, all logical CPU devices."""
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def share_of(strategy: tf.distribute.Strategy, batch_size: int) -> Share:
+    """What this process reads of every batch; raises ValueError for a batch that cannot be divided evenly."""
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return WHOLE
+    if batch_size % replicas:
+        fitting = max(1, round(batch_size / replicas)) * replicas
+        raise ValueError(
+            f"trainer.batch_size {batch_size} cannot be divided evenly among {replicas} devices; use {fitting}"
+        )
+    local = len(strategy.extended.worker_devices)
+    config = cluster() if local < replicas else {}
+    first = _worker_index(config) * local if config else 0
+    return Share(replicas, first, local)
+
+
+def _worker_index(config: dict[str, Any]) -> int:
+    """This process's place among all workers, a chief before the others."""
+    task = config["task"]
+    return int(task["index"]) + (1 if "chief" in config["cluster"] and task["type"] != "chief" else 0)

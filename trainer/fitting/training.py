@@ -1,0 +1,156 @@
+"""Fit an autoencoder to a split of images."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+import tf_keras as keras
+
+from trainer.data.augmentation import augment
+from trainer.data.dataset import Images, ImageSet, PixelConstants
+from trainer.families.presets import Autoencoder, pays_to_compile
+from trainer.fitting.callbacks import ReportProgress, StopWhenDiverged, WriteSummaries
+from trainer.fitting.checkpoint import Resumable, build_metrics
+from trainer.fitting.distribution import is_chief, share_of
+from trainer.fitting.optimization import make_optimizer
+from trainer.fitting.step_memory import warn_if_short
+from trainer.scoring.losses import error_per_image, weighted_loss
+from trainer.settings.trainer import TrainerSettings
+
+_STEPS_PER_CALL = 16
+"""Steps between two returns to Python, where the loss is looked at and a checkpoint may be due."""
+Pair = tuple[tf.Tensor, tf.Tensor]
+
+
+def train_autoencoder(
+    autoencoder: Autoencoder,
+    train: ImageSet,
+    held_out: ImageSet,
+    constants: PixelConstants,
+    settings: TrainerSettings,
+    *,
+    seed: int,
+    log_dir: str | None = None,
+    checkpoint_folder: str | None = None,
+) -> dict[str, list[float]]:
+    """Fit in place; the target of a normalised image is its pixels in [0, 1]. Returns the loss curves.
+
+    It trains on the devices of the strategy in whose scope the model was built. Given a `checkpoint_folder`, it goes
+    on from what an interrupted call left there, to the same weights, and notes there that it has finished.
+    """
+    model, batch_size = autoencoder.model, settings.batch_size
+    strategy = model.distribute_strategy
+    share, steps = share_of(strategy, batch_size), train.steps(batch_size)
+    _compile(model, settings, steps_per_epoch=steps)
+    stopping = None
+    if settings.early_stopping_patience:
+        stopping = keras.callbacks.EarlyStopping(patience=settings.early_stopping_patience, restore_best_weights=True)
+    resumable = Resumable(
+        model,
+        checkpoint_folder,
+        steps_per_epoch=steps,
+        every_seconds=settings.checkpoint_seconds,
+        stopping=stopping,
+    )
+    if not resumable.position.finished:
+        warn_if_short(model, min(batch_size, train.count))
+        span = {"seed": seed, "epochs": settings.epochs, "first_step": resumable.position.step}
+        if model.jit_compile and train.images is not None and settings.augmentation.changes_nothing:
+            training = train.rows_of_steps(batch_size, **span, steps_per_call=_STEPS_PER_CALL)
+            model.train_function = _compiled_steps(model, train.images, constants)
+        else:
+            training = train.training_batches(_with_target(constants, settings, seed), batch_size, **span, share=share)
+        validation = held_out.batches(batch_size, share=share).map(lambda images: (images, constants.to_pixels(images)))
+        validation = validation.repeat()  # of a dataset that ends after as many steps as asked for, Keras opens two
+        reports: list[keras.callbacks.Callback] = [ReportProgress()]
+        if log_dir:
+            reports += [
+                keras.callbacks.TensorBoard(log_dir, write_graph=False),
+                WriteSummaries(
+                    log_dir, autoencoder, held_out, constants, settings, images_per_epoch=steps * batch_size
+                ),
+            ]
+        model.fit(
+            _distributed(strategy, training),
+            validation_data=_distributed(strategy, validation),
+            steps_per_epoch=steps,
+            validation_steps=math.ceil(held_out.count / batch_size),
+            epochs=settings.epochs,
+            callbacks=[
+                StopWhenDiverged(),
+                *(reports if is_chief() else []),
+                *([stopping] if stopping else []),
+                resumable,
+            ],
+            verbose=0,
+        )
+        if stopping and stopping.best_weights:
+            model.set_weights(stopping.best_weights)  # which Keras leaves to us where the last epoch was reached
+        resumable.finish()
+    return resumable.position.history
+
+
+def _compile(model: keras.Model, settings: TrainerSettings, *, steps_per_epoch: int) -> None:
+    loss = weighted_loss(settings.loss)
+    strategy = model.distribute_strategy
+    with strategy.scope():
+        model.compile(
+            optimizer=make_optimizer(settings, steps_per_epoch=steps_per_epoch),
+            loss=lambda pixels, reconstruction: loss(pixels, reconstruction),
+            metrics=[keras.metrics.MeanMetricWrapper(error_per_image, name="error")],
+            # Gradients that are summed over devices cannot be compiled with the rest.
+            jit_compile=pays_to_compile(settings) and strategy.num_replicas_in_sync == 1,
+            steps_per_execution=_STEPS_PER_CALL,
+        )
+
+
+def _compiled_steps(
+    model: keras.Model, images: Images, constants: PixelConstants
+) -> Callable[[Iterator[tf.Tensor]], dict[str, tf.Tensor]]:
+    """What `fit` calls for several steps: one compiled loop, which also takes the batches' rows out of `images`.
+
+    Where a step takes a millisecond, to go from TensorFlow's data threads to compiled code and back takes another.
+    """
+    build_metrics(model)  # nothing may come into being within the loop
+    all_images = tf.constant(images)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def train(rows: tf.Tensor, steps: tf.Tensor) -> dict[str, tf.Tensor]:
+        def step(done: tf.Tensor) -> tf.Tensor:
+            batch = tf.gather(all_images, rows[done])
+            model.train_step((batch, constants.to_pixels(batch)))
+            return done + 1
+
+        tf.while_loop(lambda done: done < steps, step, [tf.zeros((), steps.dtype)])
+        return model.get_metrics_result()
+
+    return lambda iterator: train(next(iterator), model._steps_per_execution.value())
+
+
+def _with_target(
+    constants: PixelConstants, settings: TrainerSettings, seed: int
+) -> Callable[[tf.Tensor, tf.Tensor], Pair]:
+    """(global step, normalised images) -> (the model's input, its target), augmented if so configured."""
+
+    def pair(step: tf.Tensor, images: tf.Tensor) -> Pair:
+        pixels = constants.to_pixels(images)
+        if settings.augmentation.changes_nothing:
+            return images, pixels
+        pixels = augment(pixels, settings.augmentation, tf.stack([tf.cast(seed, tf.int64), step]))
+        return constants.normalise(pixels), pixels
+
+    return tf.autograph.experimental.do_not_convert(pair)
+
+
+def _distributed(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The dataset's elements in turn for this process's replicas.
+
+    Nothing is left to be tuned: the thread that would try takes time from training, and keeps `fit` from returning
+    for seconds.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = dataset.with_options(options)
+    if strategy.num_replicas_in_sync == 1:
+        return dataset
+    return strategy.distribute_datasets_from_function(lambda _: dataset)

@@ -1,0 +1,69 @@
+"""The anomaly threshold: a conformal quantile of the scores of held-out normal images."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from runtime.errors import UserError
+
+_SINGLE_PRECISION = 1e-7
+"""A rate that came as float32 is off by less."""
+
+
+class TooFewImagesError(UserError):
+    """The false-alarm rate asked for needs more held-out images; the message says how many."""
+
+
+def images_needed(false_alarm_rate: float) -> int:
+    """The fewest held-out normal images for which the rate can be guaranteed."""
+    return math.ceil(1.0 / false_alarm_rate - 1e-9) - 1
+
+
+def check_image_count(image_count: int, false_alarm_rate: float) -> None:
+    """Raise TooFewImagesError where no finite threshold keeps the rate."""
+    needed = images_needed(false_alarm_rate)
+    if image_count < needed:
+        raise TooFewImagesError(
+            f"evaluation.false_alarm_rate {false_alarm_rate} needs at least {needed} images in split 'eval', which "
+            f"holds {image_count}: add images, raise data.eval_fraction, or set evaluation.false_alarm_rate to "
+            f"{math.ceil(1e4 / (image_count + 1)) / 1e4} or more"
+        )
+
+
+def conformal_threshold(scores: npt.NDArray[np.float32], false_alarm_rate: float) -> float:
+    """The threshold that a fresh normal image's score exceeds with probability at most `false_alarm_rate`.
+
+    Split conformal prediction (Vovk, Gammerman & Shafer 2005; Angelopoulos & Bates 2021, arXiv:2107.07511):
+    the ceil((n + 1)(1 - rate))-th smallest of `scores` [n]. It holds for exchangeable images, without any
+    assumption on their distribution.
+    """
+    check_image_count(len(scores), false_alarm_rate)
+    rank = math.ceil((len(scores) + 1) * (1.0 - false_alarm_rate) - 1e-9)
+    return float(np.sort(scores)[rank - 1])
+
+
+def p_values(held_out_scores: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    """Conformal p-values of `scores` [B]: (1 + how many held-out scores are at least as high) / (n + 1).
+
+    `held_out_scores` [n] ascend. A p-value is at most the rate exactly where the score exceeds `conformal_threshold`.
+    """
+    count = tf.size(held_out_scores)
+    at_least = count - tf.searchsorted(held_out_scores, scores, side="left")
+    return tf.cast((1 + at_least) / (count + 1), tf.float32)
+
+
+def thresholds_at(held_out_scores: tf.Tensor, false_alarm_rates: tf.Tensor) -> tf.Tensor:
+    """`conformal_threshold` in the served graph, for rates [B]; infinite where too few scores [n] can keep the rate."""
+    padded = tf.concat([held_out_scores, [math.inf]], axis=0)
+    share = 1.0 - tf.cast(false_alarm_rates, tf.float64)
+    scaled = tf.cast(tf.size(padded), tf.float64) * share
+    rank = tf.cast(tf.math.ceil(scaled - _SINGLE_PRECISION * tf.cast(tf.size(padded), tf.float64)), tf.int32)
+    return tf.gather(padded, tf.clip_by_value(rank, 1, tf.size(padded)) - 1)
+
+
+def thinned(ascending: npt.NDArray[np.float32], count: int) -> list[float]:
+    """At most `count` of the scores, evenly spaced in rank, the smallest and the largest among them."""
+    ranks = np.linspace(0, len(ascending) - 1, min(count, len(ascending))).round().astype(int)
+    return [float(score) for score in ascending[ranks]]

@@ -1,0 +1,157 @@
+"""Calibrator: a trained model -> the finished one, with its score, its threshold and all its doors.
+
+Apart from the Trainer, so that another score or false-alarm rate trains nothing anew.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tfx import types
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.utils import path_utils
+
+from runtime.tfrecords import as_many_as_fit, count_records, files_of, spread_records
+from schema import features
+from schema.artifact_types import Artifacts, Calibration
+from schema.artifacts import CALIBRATION_FILE
+from trainer.data.dataset import parse_encoded
+from trainer.export.signatures import ServedModel, export_served
+from trainer.export.trained_model import read_record, write_record
+from trainer.scoring.calibration import check_image_count, conformal_threshold, thinned
+from trainer.scoring.scores import FittedScore, ScoreError, Tensors, fit_score
+from trainer.settings.trainer import CalibrationSettings, ImageSettings
+
+_FIT_IMAGES = 4096
+_RECORDED_SCORES = 10_000
+_LOG = logging.getLogger(__name__)
+
+
+class CalibratorSpec(component_spec.ComponentSpec):
+    PARAMETERS = {
+        "settings": component_spec.ExecutionParameter(type=str),
+        "source_fingerprint": component_spec.ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
+        "trained_model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+    }
+    OUTPUTS = {
+        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
+        "calibration": component_spec.ChannelParameter(type=Calibration),
+    }
+
+
+class CalibratorExecutor(base_executor.BaseExecutor):
+    """Fits the score to training images, takes the threshold from all held-out ones, and exports the model."""
+
+    def Do(  # noqa: N802 - TFX's name
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
+    ) -> None:
+        """Raises TooFewImagesError, or ScoreError for a score that this model has not, or that is no number."""
+        settings = CalibrationSettings.model_validate_json(exec_properties["settings"])
+        trained_folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(input_dict["trained_model"]))
+        train, held_out = (_files(input_dict["examples"], split) for split in (features.TRAIN, features.EVAL))
+        image_count = count_records([held_out])
+        check_image_count(image_count, settings.false_alarm_rate)
+
+        trained = tf.saved_model.load(trained_folder)
+        score = fit_score(settings, lambda: _autoencoded(trained, spread_records([train], _FIT_IMAGES)))
+        scores = np.sort(_scores_of(trained, score, held_out, image_count))
+        _require_numbers(scores, settings.score)
+        threshold = conformal_threshold(scores, settings.false_alarm_rate)
+        record = read_record(trained_folder)
+        calibration = {
+            "score": settings.score,
+            "threshold": threshold,
+            "false_alarm_rate": settings.false_alarm_rate,
+            "images": image_count,
+            "scores": thinned(scores, _RECORDED_SCORES),
+            "source_fingerprint": exec_properties["source_fingerprint"],
+        }
+
+        folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(output_dict["model"]))
+        model = ServedModel(
+            trained,
+            latent_dim=record["latent_dim"],
+            image=ImageSettings.model_validate(record["image"]),
+            score=score,
+            threshold=threshold,
+            held_out_scores=scores,
+        )
+        [warmup_image] = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(1))).numpy()
+        export_served(model, folder, warmup_image=warmup_image)
+        write_record(folder, {**record, "calibration": calibration})
+        _write_calibration(artifact_utils.get_single_instance(output_dict["calibration"]), calibration)
+
+
+class Calibrator(base_component.BaseComponent):
+    """Outputs `model`, the finished SavedModel, and `calibration`."""
+
+    SPEC_CLASS = CalibratorSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(CalibratorExecutor)
+
+    def __init__(
+        self,
+        *,
+        examples: types.BaseChannel,
+        model: types.BaseChannel,
+        settings: CalibrationSettings,
+        source_fingerprint: str,
+    ) -> None:
+        super().__init__(
+            spec=CalibratorSpec(
+                examples=examples,
+                trained_model=model,
+                settings=settings.model_dump_json(),
+                source_fingerprint=source_fingerprint,
+                model=types.Channel(type=standard_artifacts.Model),
+                calibration=types.Channel(type=Calibration),
+            )
+        )
+
+
+def _files(examples: list[types.Artifact], split: str) -> str:
+    return f"{artifact_utils.get_split_uri(examples, split)}/*"
+
+
+def _autoencoded(trained: Any, records: tf.data.Dataset) -> Iterator[tuple[tf.Tensor, Tensors]]:
+    """Batches of pixels [B, H, W, C] and of what the model makes of them."""
+    at_a_time = as_many_as_fit(trained.mean_image.shape)
+    for encoded in records.batch(at_a_time).map(parse_encoded).prefetch(2):
+        pixels = trained.decode_pixels(encoded)
+        yield pixels, trained.autoencode(pixels)
+
+
+def _require_numbers(scores: npt.NDArray[Any], name: str) -> None:
+    broken = int(np.count_nonzero(~np.isfinite(scores)))
+    if broken:
+        raise ScoreError(
+            f"the score {name!r} of {broken:,} of {len(scores):,} held-out images is no finite number: weights of the "
+            "model are none; train it anew, with a lower trainer.learning_rate or with trainer.clip_norm"
+        )
+
+
+def _scores_of(trained: Any, score: FittedScore, pattern: str, count: int) -> npt.NDArray[np.float32]:
+    """The score of every image of a split: [n]."""
+    compute = tf.function(score, autograph=False)
+    scores = np.empty(count, np.float32)
+    done = 0
+    for pixels, outputs in _autoencoded(trained, tf.data.TFRecordDataset(files_of([pattern]))):
+        scores[done : done + len(pixels)] = compute(pixels, outputs).numpy()
+        done += len(pixels)
+        _LOG.info("images scored", extra={"done": done, "total": count, "unit": "images"})
+    return scores
+
+
+def _write_calibration(artifact: types.Artifact, calibration: dict[str, Any]) -> None:
+    for name in ("threshold", "false_alarm_rate"):
+        artifact.set_float_custom_property(name, calibration[name])
+    artifact.set_int_custom_property("images", calibration["images"])
+    with tf.io.gfile.GFile(f"{artifact.uri}/{CALIBRATION_FILE}", "w") as file:
+        file.write(json.dumps(calibration, indent=2))
