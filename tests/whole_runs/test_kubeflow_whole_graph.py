@@ -9,7 +9,7 @@ import pytest
 from repository import REPOSITORY
 
 IMAGE = "registry.example/autoencoder@sha256:" + "4f" * 32
-COMMANDS = "import sys; from pipeline import kubeflow_commands as k; getattr(k, sys.argv.pop(1))()"
+COMMANDS = "import sys; from pipeline.commands import kubeflow as k; getattr(k, sys.argv.pop(1))()"
 FROM_THE_EVALUATOR_ON = {"Evaluator", "Report", "Pusher"}
 
 
