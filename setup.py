@@ -35,7 +35,7 @@ setup(
         "orjson>=3.9",
         "pillow>=10",
         "prometheus-client>=0.20",
-        "pydantic>=2.6",
+        "pydantic>=2.7",
         "pyyaml>=6",
         "rich>=13",
         "scikit-learn>=1.5",
@@ -54,5 +54,5 @@ setup(
         "zlib-ng>=0.5",
     ],
     extras_require={"kubeflow": ["kfp>=2.5", "kubernetes>=26", "urllib3>=1.26"]},
-    entry_points={"console_scripts": ["autoencoder=pipeline.cli:main"]},
+    entry_points={"console_scripts": ["autoencoder=pipeline.__main__:main"]},
 )

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
+
+from runtime.settings import Section
 
 MetricName = Literal[
     "mean_error", "median_error", "p95_error", "p99_error", "max_error", "rmse", "psnr", "ssim",
@@ -24,10 +26,8 @@ _PATH_IS = {
 }
 
 
-class DriftSettings(BaseModel):
+class DriftSettings(Section):
     """What happens when images differ from those that the newest pushed model was trained on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     action: Literal["stop", "warn", "ignore"] = "stop"
     """`stop` the run before training, `warn` in the log, or do not look."""
@@ -35,10 +35,8 @@ class DriftSettings(BaseModel):
     """Jensen-Shannon divergence (0 alike, 1 nothing in common) to tolerate; what is not named: schema.pbtxt's."""
 
 
-class DataSettings(BaseModel):
+class DataSettings(Section):
     """Source, splits and limits; every field but `drift` is part of ImageExampleGen's cache key."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: SourceName = "digits"
     path: str | None = None
@@ -84,13 +82,13 @@ class DataSettings(BaseModel):
         return self
 
 
-class Threshold(BaseModel):
+class Threshold(Section):
     """A demand of the gate on `metric`, over all images or those of one `label`.
 
     It must lie in [min, max], and be worse than the latest blessed model's by at most the fraction `max_regression`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     metric: MetricName
     min: float | None = None
@@ -109,10 +107,10 @@ class Threshold(BaseModel):
         return self
 
 
-class GateSettings(BaseModel):
+class GateSettings(Section):
     """The part of `evaluation:` that the Evaluator reads: the gate that decides whether a model may be pushed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     max_pca_ratio: float | None = Field(1.0, gt=0)
     """Mean error allowed, as a multiple of PCA's with as many components as the latent has numbers; null waives it."""

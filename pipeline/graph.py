@@ -1,4 +1,4 @@
-"""The pipeline, in data order."""
+"""The pipeline's components, in data order."""
 
 from collections.abc import Callable
 from importlib import resources
@@ -19,7 +19,7 @@ from components.report.component import Report
 from components.resolvers.blessed_models import latest_blessed_model, model_to_start_from
 from components.schema_gen import CuratedSchemaGen
 from components.statistics_gen import SmallFeaturesStatisticsGen
-from pipeline.configuration.beam_options import give_beam_options
+from pipeline.configuration.beam_options import set_beam_options
 from pipeline.configuration.configuration import Configuration
 from runtime.fingerprint import source_fingerprint
 from schema import features
@@ -40,9 +40,9 @@ def create_pipeline(
     """ImageExampleGen -> StatisticsGen -> schema -> ExampleValidator -> Transform -> Trainer -> Calibrator ->
     ModelAnalysis -> Evaluator, then Report and Pusher.
 
-    The Pusher takes only what is blessed; the Report writes up every run, blessed or refused.
+    The Pusher pushes only blessed models; the Report covers every run, blessed or refused.
 
-    `find_baseline` makes, from the candidate's channel, the node whose output `model` the candidate is compared with.
+    `find_baseline` creates, from the candidate's channel, the node whose output `model` is the baseline for comparison.
     """
     image = configuration.image.model_dump(mode="json")
 
@@ -70,7 +70,7 @@ def create_pipeline(
         schema=schema_gen.outputs["schema"],
         preprocessing_fn=_dotted_path(preprocessing_fn),
         custom_config={"image": image, "source": source_fingerprint("trainer.preprocessing")},
-        # Analyse the training split, and write no decoded copy of any image: the Trainer applies the graph itself.
+        # Analyse only the training split, and write no decoded images: the Trainer applies the graph itself.
         splits_config=transform_pb2.SplitsConfig(analyze=[features.TRAIN]),
         materialize=False,
         disable_statistics=True,
@@ -112,7 +112,7 @@ def create_pipeline(
     calibrator = Calibrator(
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
-        settings=configuration.evaluation.calibration,
+        settings=configuration.evaluation,
         source_fingerprint=source_fingerprint("trainer.scoring.calibrator"),
     )
     baseline = find_baseline(calibrator.outputs["model"]).with_id("latest_blessed_model")
@@ -129,7 +129,7 @@ def create_pipeline(
         analysis=analysis.outputs["analysis"],
         model=calibrator.outputs["model"],
         baseline_model=baseline.outputs["model"],
-        settings=configuration.evaluation.gate,
+        settings=configuration.evaluation,
         source_fingerprint=source_fingerprint("components.evaluation.evaluator"),
     ).with_id("Evaluator")
     report = Report(
@@ -171,7 +171,7 @@ def create_pipeline(
         report,
         pusher,
     ]
-    give_beam_options(components, configuration.beam)
+    set_beam_options(components, configuration.beam)
     return tfx_pipeline.Pipeline(
         pipeline_name=configuration.name,
         pipeline_root=pipeline_root,
@@ -181,5 +181,5 @@ def create_pipeline(
 
 
 def _dotted_path(function: Callable[..., Any]) -> str:
-    """`package.module.name`: what TFX imports in whichever process runs the component."""
+    """`package.module.name`, which TFX imports in the process that runs the component."""
     return f"{function.__module__}.{function.__qualname__}"

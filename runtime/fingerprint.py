@@ -1,4 +1,4 @@
-"""A fingerprint of the code that a component depends on, so that an edit re-runs it and what follows it."""
+"""Fingerprints the code that a component depends on, so that an edit re-runs it and the components after it."""
 
 import ast
 import hashlib
@@ -10,9 +10,9 @@ _OUR_PACKAGES = ("schema", "runtime", "images", "components", "trainer")
 
 
 def source_fingerprint(*modules: str) -> str:
-    """BLAKE2b over the modules' source and that of every module of ours that they import, directly or not.
+    """BLAKE2b over the source of these modules and of all our modules that they import, directly or indirectly.
 
-    A template that has a module's name (`page.html.jinja` beside `page.py`) is part of its source.
+    A template with a module's name (`page.html.jinja` beside `page.py`) is part of its source.
     """
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(_reachable_sources(modules), key=lambda p: p.parts[-2:]):

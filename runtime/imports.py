@@ -1,4 +1,4 @@
-"""TensorFlow and TFX make a million objects that live to the end; Python's garbage collector need not look at them."""
+"""Speeds up heavy imports by excluding their objects from garbage collection."""
 
 import atexit
 import contextlib
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def imported_for_good() -> Iterator[None]:
-    """For import statements: they take a third less, and what they made is never looked through for garbage.
+    """For import statements: makes them a third faster, and excludes the objects they create from garbage collection.
 
-    Nor is anything, once the process ends: that would take two seconds more.
+    Collection when the process ends is avoided as well, which saves two seconds.
     """
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""How much memory is to be had: of the machine, and of the container's share of it."""
+"""Measures the memory that is available on the machine or in the container."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ _GIB = 2**30
 
 
 def available_gb(root: Path = Path("/")) -> float | None:
-    """GiB that a program can take without swapping, as Linux estimates it; None where that cannot be read.
+    """GiB available without swapping, as Linux estimates it; None if that cannot be read.
 
-    In a container whose limit its engine has set (control groups, version 2) what is left of that, if it is less.
+    In a container with a memory limit (control groups, version 2), what is left of the limit, if that is less.
     """
     try:
         machine = _number_after("MemAvailable:", root / "proc/meminfo") * 1024
@@ -18,10 +18,10 @@ def available_gb(root: Path = Path("/")) -> float | None:
     try:
         limit = int((group / "memory.max").read_text(encoding="ascii"))
         used = int((group / "memory.current").read_text(encoding="ascii"))
-        can_be_dropped = _number_after("inactive_file", group / "memory.stat")
-    except (OSError, ValueError, StopIteration):  # no container, or one without a limit: "max"
+        reclaimable = _number_after("inactive_file", group / "memory.stat")
+    except (OSError, ValueError, StopIteration):  # no container, or no limit ("max")
         return machine / _GIB
-    return min(machine, limit - used + can_be_dropped) / _GIB
+    return min(machine, limit - used + reclaimable) / _GIB
 
 
 def _number_after(name: str, file: Path) -> int:

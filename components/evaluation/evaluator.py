@@ -103,7 +103,7 @@ class ReconstructionEvaluator(base_component.BaseComponent):
                 analysis=analysis,
                 model=model,
                 baseline_model=baseline_model,
-                settings=settings.model_dump_json(),
+                settings=settings.model_dump_json(include=set(GateSettings.model_fields)),
                 source_fingerprint=source_fingerprint,
                 evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
                 blessing=types.Channel(type=standard_artifacts.ModelBlessing),

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from runtime.errors import UserError
+from runtime.errors import UsageError
 
 _LOG = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 18
@@ -39,7 +39,7 @@ SHA256_UNCOMPRESSED = {
 }
 
 
-class DownloadError(UserError):
+class DownloadError(UsageError):
     """A file could not be fetched whole; the message names the remedy."""
 
 

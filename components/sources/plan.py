@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from images.stored import StoredImage
-from runtime.errors import UserError
+from runtime.errors import UsageError
 from runtime.object_store import AnyPath, ObjectStatus, RemotePath
 from schema.features import EVAL, TEST, TRAIN
 
@@ -17,7 +17,7 @@ SPLIT_OF_NAME: Final = {"train": TRAIN, "eval": EVAL, "val": EVAL, "validation":
 """What data sets call their splits, in lower case, and what we call them."""
 
 
-class DataError(UserError):
+class DataError(UsageError):
     """The data cannot be used; the message names the culprit and the remedy."""
 
 

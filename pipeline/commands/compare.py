@@ -1,4 +1,4 @@
-"""`autoencoder compare`: which family suits these images."""
+"""`autoencoder compare`: trains several families on the same images and ranks them."""
 
 import dataclasses
 import difflib
@@ -9,53 +9,66 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from pipeline.commands.exit_codes import exit_with_message
-from pipeline.commands.options import set_option
+from pipeline.commands.options import config_argument, json_option, set_option
+from pipeline.errors import Command, interrupt_on_signals
 from runtime.errors import DONE, FAILED, REFUSED
 
 if TYPE_CHECKING:
     from pipeline.local.compare import Entry
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path), default=Path("configs/digits.yaml"))
-@click.option("--presets", help="Comma-separated; default: all families.", metavar="dense,residual,...")
-@click.option("--latent-dim", type=click.IntRange(min=1), help="Numbers in the latent of every family.")
+def _chosen(_: click.Context, __: click.Parameter, presets: str | None) -> list[str]:
+    from trainer.settings.model import Preset
+
+    known = list(get_args(Preset))
+    chosen = [preset.strip() for preset in presets.split(",")] if presets else known
+    for preset in chosen:
+        if preset not in known:
+            meant = "".join(f"; did you mean {name!r}?" for name in difflib.get_close_matches(preset, known, n=1))
+            raise click.BadParameter(f"{preset!r} is none of {', '.join(known)}{meant}")
+    return chosen
+
+
+@click.command(cls=Command)
+@config_argument
+@click.option(
+    "--presets", callback=_chosen, metavar="dense,residual,...", help="Families, separated by commas; default: all."
+)
+@click.option("--latent-dim", type=click.IntRange(min=1), help="Size of every family's latent.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of every family.")
-@click.option("--push-best", is_flag=True, help="Push the best blessed model where runs of CONFIG push theirs.")
+@click.option("--push-best", is_flag=True, help="Push the best blessed model to where runs of CONFIG push theirs.")
 @set_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+@json_option
 def compare(
     config: Path,
-    presets: str | None,
+    presets: list[str],
     latent_dim: int | None,
     epochs: int | None,
     push_best: bool,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Train several families on CONFIG's images, at one latent size and as many epochs, and rank them.
+    """Train several families on CONFIG's images, with the same latent size and epochs, and rank them.
 
-    Each takes its loss, batch size and layers from its preset, and everything else from CONFIG. The runs are kept in
-    `<root>/<name>-compare`; the same comparison again is taken from there. Ranked by AUROC where anomalies are
-    labelled, otherwise by mean error.
+    Each family takes its loss, batch size and layers from its preset, and everything else from CONFIG. The runs are
+    kept and cached in `<root>/<name>-compare`. They are ranked by AUROC if anomalies are labelled, otherwise by mean
+    error.
 
     Example: autoencoder compare configs/mnist-deep.yaml --presets deep,residual,variational --epochs 5
     """
     for field, value in (("latent_dim", latent_dim), ("epochs", epochs)):
         if value is not None:
             overrides = (*overrides, f"trainer.{field}={value}")
-    with exit_with_message():
-        from pipeline.local import compare as comparison
+    from pipeline.local import compare as comparison
 
-        entries = []
-        for entry in comparison.compare(config, overrides, _chosen(presets)):
-            entries.append(entry)
-            told = entry.error or f"mean error {entry.mean_error:.5f}"
-            click.echo(f"{entry.preset}: {told}", err=True)
-        ranking = comparison.ranked(entries)
-        best = next((entry for entry in ranking if entry.blessed), None)
-        pushed = comparison.push_best(config, overrides, best.preset) if push_best and best else None
+    interrupt_on_signals()
+    entries = []
+    for entry in comparison.compare(config, overrides, presets):
+        entries.append(entry)
+        click.echo(f"{entry.preset}: {entry.error or f'mean error {entry.mean_error:.5f}'}", err=True)
+    ranking = comparison.ranked(entries)
+    best = next((entry for entry in ranking if entry.blessed), None)
+    pushed = comparison.push_best(config, overrides, best.preset) if push_best and best else None
     if as_json:
         click.echo(json.dumps({"ranking": [dataclasses.asdict(e) for e in ranking], "pushed": pushed}, indent=2))
     else:
@@ -65,22 +78,10 @@ def compare(
     sys.exit(FAILED if all(entry.error for entry in ranking) else DONE)
 
 
-def _chosen(presets: str | None) -> list[str]:
-    from trainer.settings.model import Preset
-
-    known = list(get_args(Preset))
-    chosen = [preset.strip() for preset in presets.split(",")] if presets else known
-    for preset in chosen:
-        if preset not in known:
-            meant = "".join(f"; did you mean {name!r}?" for name in difflib.get_close_matches(preset, known, n=1))
-            raise click.BadParameter(f"{preset!r} is none of {', '.join(known)}{meant}", param_hint="--presets")
-    return chosen
-
-
 def _print_table(ranking: list["Entry"], pushed: str | None) -> None:
     from rich.table import Table
 
-    from pipeline.commands.terminal import plain_console
+    from pipeline.terminal import plain_console
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     columns = ("family", "mean error", "of PCA's", "AUROC", "parameters", "training s", "images/s", "verdict")

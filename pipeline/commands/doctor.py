@@ -1,4 +1,4 @@
-"""`autoencoder doctor`: is this machine fit for the pipeline, and what to do if not."""
+"""`autoencoder doctor`: checks this machine and the runs on it."""
 
 import dataclasses
 import json
@@ -7,21 +7,23 @@ from pathlib import Path
 
 import click
 
+from pipeline.commands.options import RUNS, json_option
+from pipeline.errors import Command
 from runtime.errors import DONE, FAILED
 
 
-@click.command()
-@click.option("--root", type=click.Path(path_type=Path), default=Path("runs"), help="Folder of the runs.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+@click.command(cls=Command)
+@click.option("--root", type=click.Path(path_type=Path), default=RUNS, show_default=True, help="Folder of the runs.")
+@json_option
 def doctor(root: Path, as_json: bool) -> None:
-    """Check this machine, and print the remedy for everything that is wrong.
+    """Check this machine, and print a remedy for every problem.
 
-    Exit codes: 0 all that is needed is there; 1 something is broken.
+    Exit codes: 0 nothing is broken; 1 something is broken.
     """
     from rich.text import Text
 
-    from pipeline.commands.terminal import plain_console
     from pipeline.local.doctor import BROKEN, MISSING, OK, examine
+    from pipeline.terminal import plain_console
 
     marks = {OK: ("✓", "green"), MISSING: ("–", "yellow"), BROKEN: ("✗", "red")}
     console = plain_console()
@@ -38,5 +40,5 @@ def doctor(root: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
-        console.print(f"\n{broken} broken" if broken else "\nall that is needed is there")
+        console.print(f"\n{broken} broken" if broken else "\nnothing is broken")
     sys.exit(FAILED if broken else DONE)

@@ -1,4 +1,4 @@
-"""`autoencoder drift`: is it time to re-train?"""
+"""`autoencoder drift`: checks whether it is time to retrain."""
 
 import dataclasses
 import json
@@ -9,39 +9,34 @@ from pathlib import Path
 
 import click
 
-from runtime.errors import REFUSED
+from pipeline.commands.options import RUNS, json_option
+from pipeline.errors import Command
+from runtime.errors import REFUSED, UsageError
 
-RUNS = Path("runs")
 
-
-@click.command()
+@click.command(cls=Command)
 @click.argument("scores", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
-    help="A run, a folder of versions or one version; by default the last one pushed below runs/.",
+    help="A run, a folder of versions or one version; by default the one pushed last below runs/.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def drift(scores: tuple[Path, ...], model: Path | None, as_json: bool) -> None:
-    """Say whether recorded scores have moved away from those of the normal images the model was calibrated with.
+    """Check whether recorded scores have drifted from those of the normal images that calibrated the model.
 
     SCORES are files written by `autoencoder score --format jsonl` (or csv) or by `autoencoder serve
-    --record_scores`, or folders of them. No labels are needed. Exit status 3 where it is time to re-train.
+    --record-scores`, or folders of them. No labels are needed. Exit status 3 if it is time to retrain.
     """
     from serving.drift import drift_of, read_scores
     from serving.model.versions import newest_base_folder, saved_model_folder
-    from serving.score_log import ScoresError, read_calibration
+    from serving.score_log import read_calibration
 
-    try:
-        folder = saved_model_folder(model or newest_base_folder(RUNS))
-        calibration = read_calibration(folder)
-        if calibration is None:
-            raise click.UsageError(f"{folder}: the model has no record of its calibration's scores; train it anew")
-        found = drift_of(reduce(add, (read_scores(path, calibration) for path in scores)), calibration)
-    except FileNotFoundError as error:
-        raise click.UsageError(str(error)) from None
-    except ScoresError as error:
-        raise click.ClickException(str(error)) from None
+    folder = saved_model_folder(model or newest_base_folder(RUNS))
+    calibration = read_calibration(folder)
+    if calibration is None:
+        raise UsageError(f"{folder}: the model has no record of its calibration scores; retrain it")
+    found = drift_of(reduce(add, (read_scores(path, calibration) for path in scores)), calibration)
     click.echo(json.dumps(dataclasses.asdict(found), indent=2) if as_json else found.sentence)
     if found.should_retrain:
         sys.exit(REFUSED)

@@ -1,4 +1,4 @@
-"""`autoencoder push`: what is in a destination, back to the version before, and a run's model once more."""
+"""`autoencoder push`: pushes a run's model again, lists the pushed versions, or rolls back to an earlier one."""
 
 import dataclasses
 import json
@@ -8,39 +8,39 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.commands.options import RUNS, json_option
+from pipeline.errors import Command
+from runtime.errors import UsageError, UserError
 from runtime.imports import imported_for_good
 
-if TYPE_CHECKING:  # `--help` must not wait for what these import
+if TYPE_CHECKING:  # `--help` must not wait for this import
     from components.pusher.destination import Version
 
-RUNS = Path("runs")
 Outcome = tuple[Any, str]
-"""For machines, and for people."""
+"""A JSON document, and the same as text."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("where", required=False)
-@click.option("--rollback", is_flag=True, help="Return to the model before the newest, and withdraw the newest.")
+@click.option("--rollback", is_flag=True, help="Return to the previous model, and withdraw the newest.")
 @click.option("--list", "is_list", is_flag=True, help="List the versions, newest first.")
-@click.option("--to", help="Push to this folder, s3:// or gs:// prefix instead of where the run pushes to.")
-@click.option("--force", is_flag=True, help="Push although a rollback has withdrawn this model.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--to", help="Push to this folder, s3:// or gs:// prefix instead of the run's destination.")
+@click.option("--force", is_flag=True, help="Push the model even if a rollback has withdrawn it.")
+@json_option
 def push(where: str | None, rollback: bool, is_list: bool, to: str | None, force: bool, as_json: bool) -> None:
-    """Push a run's latest blessed model again, list what was pushed, or return to the version before.
+    """Push a run's latest blessed model again, list the pushed versions, or roll back to the previous one.
 
     WHERE is a run's folder (by default the run below runs/ that was pushed last) or, for --list and --rollback,
-    also a folder of versions: local, s3:// or gs://. A rollback pushes the earlier version once more under a new
-    number, so servers pick it up like any other; no later run pushes the withdrawn model again by itself.
+    also a folder of versions: local, s3:// or gs://. A rollback pushes the earlier version again under a new
+    number, so servers pick it up like any other; later runs do not push the withdrawn model again.
     """
     if rollback + is_list + bool(to or force) > 1:
-        raise click.UsageError("--rollback, --list and pushing (--to, --force) exclude each other")
-    from pipeline.commands.terminal import output_to_log
+        raise UsageError("--rollback, --list and pushing (--to, --force) exclude each other")
+    from pipeline.terminal import output_to_log
 
     with output_to_log(Path(os.devnull)):
         with imported_for_good():
             import tensorflow as tf
-
-            from components.pusher.destination import PushError
 
         try:
             if rollback or is_list:
@@ -48,10 +48,10 @@ def push(where: str | None, rollback: bool, is_list: bool, to: str | None, force
                 document, text = _rolled_back(base) if rollback else _listed(base)
             else:
                 document, text = _pushed(where, to, force=force)
-        except PushError as error:
-            raise click.ClickException(str(error)) from None
+        except UserError:
+            raise
         except (OSError, tf.errors.OpError) as error:
-            raise click.ClickException(f"{to or where or RUNS}: cannot be read or written to: {error}") from None
+            raise UserError(f"{to or where or RUNS}: cannot be read or written: {error}") from error
     click.echo(json.dumps(document, indent=2) if as_json else text)
 
 
@@ -89,13 +89,13 @@ def _pushed(where: str | None, to: str | None, *, force: bool) -> Outcome:
     run = Path(where) if where else Path(_destination(None)).parent
     model = latest_blessed(_metadata(run), run.absolute().name)
     if model is None:
-        raise PushError(f"{run}: no run here has a blessed model")
+        raise PushError(f"{run}: none of its runs has a blessed model")
     base = to or _destination(str(run))
     _reach(base)
     digest = digest_of(model.path)
     if (withdrawal := withdrawn(base).get(digest)) and not force:
         raise PushError(
-            f"{run}: a rollback withdrew its latest blessed model on {withdrawal['at']}; --force pushes it all the same"
+            f"{run}: a rollback withdrew its latest blessed model on {withdrawal['at']}; --force pushes it anyway"
         )
     pushed = push_checked(model.path, base, analysis=model.analysis, statistics=model.statistics)
     reinstate(base, digest)
@@ -103,18 +103,18 @@ def _pushed(where: str | None, to: str | None, *, force: bool) -> Outcome:
 
 
 def _destination(where: str | None) -> str:
-    """The folder of versions meant by `where`: itself, the one in a run's folder, or where the run pushes to."""
+    """The folder of versions for `where`: itself, the one in a run's folder, or the run's destination."""
     from pipeline.metadata.history import latest_destination
-    from serving.model.versions import RUN_SUBFOLDER, base_folder, newest_base_folder
+    from serving.model.versions import RUN_SUBFOLDER, NoModelError, base_folder, newest_base_folder
 
     if where and "://" in where:
         _reach(where)
         return where
     try:
         return str(base_folder(Path(where)) if where else newest_base_folder(RUNS))
-    except FileNotFoundError as error:
+    except NoModelError:
         if where is None or not _metadata_file(Path(where)).exists():
-            raise click.UsageError(str(error)) from None
+            raise
     base = latest_destination(_metadata(Path(where)), Path(where).absolute().name) or str(Path(where, RUN_SUBFOLDER))
     _reach(base)
     return base
@@ -127,18 +127,15 @@ def _metadata_file(run: Path) -> Path:
 
 
 def _metadata(run: Path) -> Any:
-    from pipeline.metadata.store import MetadataSettings, MetadataStoreError, connection_of
+    from pipeline.metadata.store import MetadataSettings, connection_of
 
     if not _metadata_file(run).exists():
-        raise click.UsageError(f"{run}: is not a run's folder: it holds no {_metadata_file(run).name}")
-    try:
-        return connection_of(MetadataSettings(), run)
-    except MetadataStoreError as error:
-        raise click.UsageError(str(error)) from None
+        raise UsageError(f"{run}: is not a run's folder: it holds no {_metadata_file(run).name}")
+    return connection_of(MetadataSettings(), run)
 
 
 def _reach(base: str) -> None:
-    """Make TFX's file functions understand `base`; Google's they know already."""
+    """Let TFX's file functions read and write `base` if it is an S3 address; they support gs:// themselves."""
     from runtime import tfx_filesystem
 
     if base.startswith(tfx_filesystem.SCHEMES):

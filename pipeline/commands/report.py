@@ -1,4 +1,4 @@
-"""`autoencoder report`: the report of a run, as it was written, or written anew."""
+"""`autoencoder report`: finds the report of a run, or writes it."""
 
 import webbrowser
 from pathlib import Path
@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.commands.options import set_option
+from pipeline.errors import Command
+from runtime.errors import UsageError
 from runtime.imports import imported_for_good
 from schema.artifacts import REPORT_FILE
 
-if TYPE_CHECKING:  # `--help` must not wait for what this imports
+if TYPE_CHECKING:  # `--help` must not wait for this import
     from pipeline.metadata.store import MetadataSettings
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", type=click.Path(path_type=Path), default=Path("configs/digits.yaml"))
 @set_option
-@click.option("--run-id", help="One of several runs in that folder, as `autoencoder runs --json` lists them.")
-@click.option("--rebuild", is_flag=True, help="Write the report anew from the run's artifacts.")
+@click.option("--run-id", help="Id of one of the folder's runs, as `autoencoder runs --json` lists them.")
+@click.option("--rebuild", is_flag=True, help="Write the report again from the run's artifacts.")
 @click.option("--open", "in_browser", is_flag=True, help="Open it in the browser.")
 def report(run: Path, overrides: tuple[str, ...], run_id: str | None, rebuild: bool, in_browser: bool) -> None:
-    """Print where the report of a run is; write it first where there is none.
+    """Print the path of a run's report; write the report if it does not exist.
 
     RUN is a run's folder or its configuration (default: configs/digits.yaml).
 
@@ -39,31 +41,23 @@ def report(run: Path, overrides: tuple[str, ...], run_id: str | None, rebuild: b
 
 
 def _run_of(config: Path, overrides: tuple[str, ...]) -> tuple[Path, "MetadataSettings"]:
-    from pipeline.configuration.configuration import ConfigurationError
     from pipeline.configuration.loading import load_configuration
 
-    try:
-        configuration = load_configuration(config, overrides)
-    except ConfigurationError as error:
-        raise click.UsageError(str(error)) from None
+    configuration = load_configuration(config, overrides)
     return Path(configuration.root).expanduser() / configuration.name, configuration.metadata
 
 
 def _find_or_build(folder: Path, settings: "MetadataSettings", run_id: str | None, *, rebuild: bool) -> Path:
-    from pipeline.commands.terminal import output_to_log
     from pipeline.local.run import LOG_FILE
-    from pipeline.metadata.store import METADATA_FILE, MetadataStoreError, connection_of
+    from pipeline.metadata.store import METADATA_FILE, connection_of
+    from pipeline.terminal import output_to_log
     from runtime.keras_flavour import use_keras_2
 
     if settings.backend == "sqlite" and not (folder / METADATA_FILE).exists():
-        raise click.UsageError(f"{folder} holds no run; start one with: autoencoder run")
+        raise UsageError(f"{folder} holds no run; start one with: autoencoder run")
     use_keras_2()
     with output_to_log(folder / LOG_FILE):
         with imported_for_good():
-            from pipeline.local.past_report import NoReportError, find_or_build
+            from pipeline.local.past_report import find_or_build
 
-        try:
-            return find_or_build(folder, connection_of(settings, folder), run_id, rebuild=rebuild)
-        except (NoReportError, MetadataStoreError) as error:
-            message = str(error)
-    raise click.UsageError(message)
+        return find_or_build(folder, connection_of(settings, folder), run_id, rebuild=rebuild)

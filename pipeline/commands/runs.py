@@ -1,35 +1,60 @@
-"""`autoencoder runs`: every pipeline's runs below a folder."""
+"""`autoencoder runs`: the past runs of every pipeline in a folder or in a shared metadata store."""
 
 import dataclasses
 import datetime
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Table
+import click
 
-from pipeline.commands.terminal import output_to_log, plain_console
-from pipeline.configuration.configuration import Configuration
-from pipeline.metadata.store import METADATA_FILE, MetadataSettings, MetadataStoreError, connection_of
+from pipeline.commands.options import RUNS, config_argument_or_option, json_option
+from pipeline.errors import Command
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `--help` must not wait for these imports
     from pipeline.metadata.history import PastRun
+    from pipeline.metadata.store import MetadataSettings
 
 
-def print_runs(root: Path, configuration: Configuration | None, *, as_json: bool) -> None:
-    """Print the runs in each `<root>/<name>/metadata.sqlite`, or in the store that a configuration names.
+@click.command(cls=Command)
+@config_argument_or_option(required=False)
+@click.option("--root", type=click.Path(path_type=Path), help="Folder of the runs (default: CONFIG's `root`, or runs).")
+@json_option
+def runs(config: Path | None, root: Path | None, as_json: bool) -> None:
+    """List past runs with verdict, error and duration, newest first.
 
-    Raises MetadataStoreError where that store is a server whose password is not in the environment.
+    If CONFIG names a database server in `metadata:`, the runs of all pipelines in that database are listed.
+
+    Example: autoencoder runs configs/digits.yaml
     """
-    settings = configuration.metadata if configuration else MetadataSettings()
-    folders = [store.parent for store in sorted(root.glob(f"*/{METADATA_FILE}"))]
-    if settings.backend != "sqlite":
-        folders = [root]
-    if not folders and not as_json:
-        plain_console().print(f"no runs in {root} yet; start one with: autoencoder run")
-        return
+    from pipeline.configuration.loading import load_configuration
+    from pipeline.metadata.store import MetadataSettings
+
+    if config is None:
+        root, settings = root or RUNS, MetadataSettings()
+    else:
+        configuration = load_configuration(config)
+        root, settings = root or Path(configuration.root).expanduser(), configuration.metadata
+    found = _past_runs(root, settings)
+    if as_json:
+        listed = {name: [dataclasses.asdict(run) for run in past] for name, past in found.items()}
+        click.echo(json.dumps(listed, indent=2))
+    elif found:
+        _print_table(found)
+    else:
+        click.echo(f"no runs in {root} yet; start one with: autoencoder run")
+
+
+def _past_runs(root: Path, settings: "MetadataSettings") -> dict[str, list["PastRun"]]:
+    """Pipeline -> its runs, from the `metadata.sqlite` of each folder in `root`, or from the database server."""
+    from pipeline.metadata.store import METADATA_FILE, MetadataStoreError, connection_of
+    from pipeline.terminal import output_to_log
+
+    is_server = settings.backend != "sqlite"
+    folders = [root] if is_server else [file.parent for file in sorted(root.glob(f"*/{METADATA_FILE}"))]
+    if not folders:
+        return {}
     with output_to_log(Path(os.devnull)):
         from pipeline.metadata.history import past_runs
     found: dict[str, list[PastRun]] = {}
@@ -37,20 +62,25 @@ def print_runs(root: Path, configuration: Configuration | None, *, as_json: bool
         try:
             found |= past_runs(connection_of(settings, folder))
         except MetadataStoreError as error:
-            if settings.backend != "sqlite":
+            if is_server:
                 raise
-            print(error, file=sys.stderr)
-    if as_json:
-        print(json.dumps({name: [dataclasses.asdict(r) for r in listed] for name, listed in found.items()}, indent=2))
-        return
+            click.echo(str(error), err=True)
+    return found
+
+
+def _print_table(found: dict[str, list["PastRun"]]) -> None:
+    from rich.table import Table
+
+    from pipeline.terminal import plain_console
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("pipeline", "started", "seconds", "verdict", "mean error", "pushed"):
         table.add_column(
             column, justify="right" if column in ("seconds", "mean error") else "left", no_wrap=column != "pushed"
         )
-    for name, listed in found.items():
-        for r in listed:
-            table.add_row(name, *_cells(r))
+    for name, past in found.items():
+        for run in past:
+            table.add_row(name, *_cells(run))
     plain_console().print(table)
 
 

@@ -1,4 +1,4 @@
-"""`autoencoder score`: is each of these images like those the model was trained on?"""
+"""`autoencoder score`: scores image files with a model or a server."""
 
 import csv
 import io
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.commands.serve import RUNS, quieten_tensorflow
-from runtime.errors import DONE, FAILED
+from pipeline.commands.options import RUNS
+from pipeline.commands.serve import quieten_tensorflow
+from pipeline.errors import Command
+from runtime.errors import DONE, FAILED, UsageError
 from runtime.imports import imported_for_good
 from schema.signatures import DEFAULT_MODEL_NAME
 
@@ -20,17 +22,17 @@ if TYPE_CHECKING:  # `--help` must not wait for what these import
     from serving.scoring import FileScore, Scorer
 
 MAX_STEM_BYTES = 200
-"""A file's name has at most 255 bytes on most disks, and an overlay's has a number and a suffix besides."""
+"""Most disks limit a file's name to 255 bytes, and an overlay's name also has a number and a suffix."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("images", nargs=-1, required=True)
 @click.option(
     "--model",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A run's folder, a serving folder or a SavedModel; by default the last one pushed below runs/.",
+    help="A run's folder, a serving folder or a SavedModel; by default the one pushed last below runs/.",
 )
-@click.option("--server", help="Ask a server instead: http://host:8501 or grpc://host:8500.")
+@click.option("--server", help="Use a server instead: http://host:8501 or grpc://host:8500.")
 @click.option(
     "--model_name",
     "--model-name",
@@ -38,16 +40,21 @@ MAX_STEM_BYTES = 200
     show_default=True,
     help="The model's name on the server.",
 )
-@click.option("--format", "form", type=click.Choice(["table", "csv", "jsonl"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="Format of the output.",
+)
 @click.option(
     "--overlays",
     type=click.Path(file_okay=False, path_type=Path),
     help="Write image, reconstruction and heat map side by side into this folder.",
 )
-@click.option("--runner", help="Score on Beam, for what one machine cannot hold: DirectRunner, FlinkRunner, ...")
-@click.option(
-    "--output", metavar="PREFIX", help="With --runner: JSON Lines are written to PREFIX-00000-of-00001.jsonl ..."
-)
+@click.option("--runner", help="Score on Beam, for more images than one machine handles: FlinkRunner, ...")
+@click.option("--output", metavar="PREFIX", help="With --runner: write JSON Lines to PREFIX-00000-of-00001.jsonl ...")
 @click.option("--beam-arg", "beam_args", multiple=True, metavar="--NAME=VALUE", help="An option for Beam (repeatable).")
 def score(
     images: tuple[str, ...],
@@ -60,23 +67,22 @@ def score(
     output: str | None,
     beam_args: tuple[str, ...],
 ) -> None:
-    """Score image files: is each one like those the model was trained on?
+    """Score image files: how unlike the images that the model was trained on is each one?
 
-    IMAGES are files, folders (searched below) or patterns such as 'parts/*.png'. Results go to standard
-    output, one line a file; a file that cannot be scored is reported and skipped. Exit status 1 only where
+    IMAGES are files, folders (searched recursively) or patterns such as 'parts/*.png'. Results go to standard
+    output, one line per file; files that cannot be scored are reported and skipped. Exit status 1 only if
     every file failed, or the server.
     """
     if model is not None and server is not None:
-        raise click.UsageError("--model and --server exclude each other")
+        raise UsageError("--model and --server exclude each other")
     if runner is not None:
         if output is None or server is not None or overlays is not None or form != "table":
-            raise click.UsageError("--runner needs --output, and excludes --server, --overlays and --format")
+            raise UsageError("--runner needs --output, and excludes --server, --overlays and --format")
         sys.exit(_score_on_beam(images, model, output, [f"--runner={runner}", *beam_args]))
     if output is not None or beam_args:
-        raise click.UsageError("--output and --beam-arg have a meaning only with --runner")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text
+        raise UsageError("--output and --beam-arg work only with --runner")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may not be valid text
         sys.stdout.reconfigure(errors="backslashreplace")
-    from serving.errors import ServingError
     from serving.scoring import image_files, score_files
 
     try:
@@ -85,13 +91,11 @@ def score(
         results = score_files(paths, scorer)
         failed = _write_results(_with_overlays(_with_progress(results, len(paths)), overlays), form)
     except (FileNotFoundError, ValueError) as error:
-        raise click.UsageError(str(error)) from None
-    except ServingError as error:
-        raise click.ClickException(f"{error.status.name}: {error.message}") from None
+        raise UsageError(str(error)) from None
     if failed:
         click.echo(f"{failed} of {len(paths)} files could not be scored", err=True)
     if failed == len(paths):
-        sys.exit(1)
+        sys.exit(FAILED)
 
 
 def _score_on_beam(images: tuple[str, ...], model: Path | None, output: str, arguments: list[str]) -> int:
@@ -100,11 +104,8 @@ def _score_on_beam(images: tuple[str, ...], model: Path | None, output: str, arg
         from serving.beam_scoring import score_on_beam
     from serving.model.versions import newest_base_folder, saved_model_folder
 
-    try:
-        folder = saved_model_folder(model or newest_base_folder(RUNS)).absolute()
-        scored, failed = score_on_beam(images, folder, output, arguments)
-    except FileNotFoundError as error:
-        raise click.UsageError(str(error)) from None
+    folder = saved_model_folder(model or newest_base_folder(RUNS)).absolute()
+    scored, failed = score_on_beam(images, folder, output, arguments)
     click.echo(f"{scored:,} files scored, {failed:,} could not be: {output}-*.jsonl", err=True)
     return DONE if scored else FAILED
 
@@ -120,7 +121,7 @@ def _scorer(model: Path | None, server: str | None, model_name: str, *, with_map
 
 
 def _with_progress(results: Iterable["FileScore"], total: int) -> Iterator["FileScore"]:
-    """The same results; a bar on standard error while they come, where that is a terminal."""
+    """The same results, with a progress bar on standard error if that is a terminal."""
     if not sys.stderr.isatty():
         yield from results
         return
@@ -131,7 +132,7 @@ def _with_progress(results: Iterable["FileScore"], total: int) -> Iterator["File
 
 
 def _with_overlays(results: Iterable["FileScore"], folder: Path | None) -> Iterator["FileScore"]:
-    """The same results; a picture of each scored one is written into `folder`, where one is given."""
+    """The same results; writes a picture for each scored image into `folder`, if one is given."""
     if folder is None:
         yield from results
         return
@@ -145,14 +146,14 @@ def _with_overlays(results: Iterable["FileScore"], folder: Path | None) -> Itera
 
 
 def _shortened(stem: str) -> str:
-    """Its beginning, as far as it leaves room in a file's name."""
+    """The start of a stem, short enough for the name of an overlay."""
     while len(os.fsencode(stem)) > MAX_STEM_BYTES:
         stem = stem[:-1]
     return stem
 
 
 def _write_results(results: Iterable["FileScore"], form: str) -> int:
-    """Write every result as it comes; returns how many could not be scored."""
+    """Write every result as it arrives; returns the number of files that could not be scored."""
     write = {"table": _table_writer, "csv": _csv_writer, "jsonl": _jsonl_writer}[form]()
     failed = 0
     for result in results:

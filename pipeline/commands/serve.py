@@ -1,83 +1,89 @@
-"""`autoencoder serve`: a pushed model on this machine."""
+"""`autoencoder serve`: serves a pushed model on this machine."""
 
 import os
 import shutil
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from schema.signatures import DEFAULT_GRPC_PORT, DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
+from pipeline.commands.options import RUNS
+from pipeline.errors import Command
+from runtime.errors import UsageError, UserError
+from serving.server.settings import MIB, ServerSettings
 
-if TYPE_CHECKING:  # `--help` must not wait for what these import
-    from serving.server.settings import ServerSettings
-
-RUNS = Path("runs")
 REAL_SERVER = "tensorflow_model_server"
-MIB = 1024 * 1024
-LOOPBACK = "127.0.0.1"
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (the only one that TensorFlow Serving listens on)
-MAX_BODY_MB = 64
+MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("--model_base_path", "--model-base-path", type=click.Path(path_type=Path), help="The same as FOLDER.")
-@click.option("--model_name", "--model-name", default=DEFAULT_MODEL_NAME, show_default=True, help="Name in requests.")
+@click.option(
+    "--model_name",
+    "--model-name",
+    default=ServerSettings.model_name,
+    show_default=True,
+    help="Name in requests.",
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    default=DEFAULT_GRPC_PORT,
+    default=ServerSettings.grpc_port,
     show_default=True,
-    help="gRPC; 0: off.",
+    help="Port for gRPC; 0: off.",
 )
 @click.option(
     "--rest_api_port",
     "--rest-port",
     type=click.IntRange(0, 65535),
-    default=DEFAULT_REST_PORT,
+    default=ServerSettings.rest_port,
     show_default=True,
-    help="REST, metrics and the web page; 0: off.",
+    help="Port for REST, metrics and the web page; 0: off.",
 )
 @click.option(
-    "--host", default=LOOPBACK, show_default=True, help=f"Address to listen on; {EVERY_ADDRESS} is every one."
+    "--host",
+    default=ServerSettings.host,
+    show_default=True,
+    help=f"Address to listen on; {EVERY_ADDRESS}: all.",
 )
 @click.option(
     "--rest_api_timeout_in_ms",
     type=click.IntRange(1),
-    default=30_000,
+    default=int(ServerSettings.request_timeout_s * 1000),
     show_default=True,
-    help="Answer 504 after so long.",
+    help="Time after which a request is answered with status 504.",
 )
 @click.option(
     "--file_system_poll_wait_seconds",
     type=click.FloatRange(0.1),
-    default=1.0,
+    default=ServerSettings.poll_interval_s,
     show_default=True,
-    help="How often to look for a new version.",
+    help="Interval between checks for a new version.",
 )
 @click.option(
     "--enable_batching/--no-enable_batching",
-    default=True,
+    default=ServerSettings.enable_batching,
     show_default=True,
-    help="Answer requests that wait for the model together.",
+    help="Process waiting requests together.",
 )
 @click.option(
     "--enable_model_warmup/--no-enable_model_warmup",
-    default=True,
+    default=ServerSettings.enable_model_warmup,
     show_default=True,
-    help="Replay the model's warm-up requests before it is served.",
+    help="Replay the model's warm-up requests before serving it.",
 )
 @click.option("--max-body-mb", type=click.IntRange(1), default=MAX_BODY_MB, show_default=True, help="Largest request.")
 @click.option(
     "--record_scores",
     "--record-scores",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Count the scores answered in files in this folder, for `autoencoder drift`.",
+    help="Folder in which to record the distribution of scores, for `autoencoder drift`.",
 )
-@click.option("--own", is_flag=True, help=f"Use this project's server even where {REAL_SERVER} is on PATH.")
+@click.option("--own", is_flag=True, help=f"Use this project's server even if {REAL_SERVER} is on PATH.")
 def serve(
     folder: Path | None,
     model_base_path: Path | None,
@@ -87,13 +93,13 @@ def serve(
     own: bool,
     **flags: Any,
 ) -> None:
-    """Serve a pushed model in TensorFlow Serving's protocol until Ctrl-C.
+    """Serve a pushed model with TensorFlow Serving's protocol until Ctrl-C.
 
     FOLDER is a run's folder or the folder that holds its versions; by default, that of the run below runs/
-    that was pushed last. A new version is picked up while the server runs.
+    that was pushed last. New versions are picked up while the server runs.
 
-    With --host 0.0.0.0, tensorflow_model_server is run instead where it is on PATH: it listens on every address,
-    and knows neither --record-scores nor --max-body-mb.
+    With --host 0.0.0.0, tensorflow_model_server is used instead if it is on PATH: it listens on every address,
+    and supports neither --record-scores nor --max-body-mb.
     """
     base = _base(folder, model_base_path)
     if not own and (program := shutil.which(REAL_SERVER)):
@@ -101,8 +107,6 @@ def serve(
         if not obstacle:
             _become_real_server(program, base, flags)
         click.echo(f"{REAL_SERVER} is on PATH but {obstacle}", err=True)
-    from serving.server.settings import ServerSettings
-
     try:
         settings = ServerSettings(
             model_base_path=base,
@@ -118,11 +122,11 @@ def serve(
             record_scores=record_scores,
         )
     except ValueError as error:
-        raise click.UsageError(str(error)) from None
+        raise UsageError(str(error)) from None
     _serve(settings)
 
 
-def _serve(settings: "ServerSettings") -> None:
+def _serve(settings: ServerSettings) -> None:
     quieten_tensorflow()
     from serving.server.logs import log_to
     from serving.server.server import serve_until_signalled
@@ -133,12 +137,12 @@ def _serve(settings: "ServerSettings") -> None:
     try:
         serve_until_signalled(settings)
     except OSError as error:
-        raise click.ClickException(str(error)) from None
+        raise UserError(str(error)) from error
 
 
 def quieten_tensorflow() -> None:
-    """Keep what users can do nothing about off the terminal; what really fails is raised in Python, too."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a machine without a GPU is no error
+    """Hide warnings that users can do nothing about; real failures are raised in Python as well."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a missing GPU is not an error
     warnings.filterwarnings("ignore", category=FutureWarning, module="google")
 
 
@@ -146,29 +150,26 @@ def _base(folder: Path | None, model_base_path: Path | None) -> Path:
     from serving.model.versions import base_folder, newest_base_folder
 
     if folder is not None and model_base_path is not None:
-        raise click.UsageError("FOLDER and --model_base_path are the same thing: give one of them")
-    try:
-        given = folder or model_base_path
-        return base_folder(given) if given is not None else newest_base_folder(RUNS)
-    except FileNotFoundError as error:
-        raise click.UsageError(str(error)) from None
+        raise UsageError("FOLDER and --model_base_path mean the same: give only one of them")
+    given = folder or model_base_path
+    return base_folder(given) if given is not None else newest_base_folder(RUNS)
 
 
 def _obstacle_to_real_server(host: str, max_body_mb: int, record_scores: Path | None) -> str:
-    """What was asked for that TensorFlow Serving cannot do, and how to ask for it; empty where it can do it all."""
+    """Which option TensorFlow Serving does not support, and what to do; empty if it supports all of them."""
     if host != EVERY_ADDRESS:
         return f"listens on every address; to use it: --host {EVERY_ADDRESS}"
     if record_scores is not None:
-        return "records no scores; to use it: leave --record-scores out"
+        return "cannot record scores; to use it: omit --record-scores"
     if max_body_mb != MAX_BODY_MB:
-        return "limits no request's size; to use it: leave --max-body-mb out"
+        return "cannot limit the size of requests; to use it: omit --max-body-mb"
     return ""
 
 
 def _become_real_server(program: str, base: Path, flags: dict[str, Any]) -> None:
-    """Replace this process by TensorFlow Serving, whose flags ours are named after.
+    """Replace this process with TensorFlow Serving, which has the same flags.
 
-    It waits whole seconds between two looks for a version.
+    Its interval between checks for a version is in whole seconds.
     """
     poll_wait_s = max(1, round(flags["file_system_poll_wait_seconds"]))
     given = {**flags, "model_base_path": base.resolve(), "file_system_poll_wait_seconds": poll_wait_s}

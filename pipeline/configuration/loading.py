@@ -1,4 +1,4 @@
-"""A YAML file and overrides from the command line -> the configuration."""
+"""Loads the configuration from a YAML file and overrides from the command line."""
 
 import difflib
 from pathlib import Path
@@ -9,13 +9,13 @@ from pydantic import ValidationError
 
 from pipeline.configuration.configuration import Configuration, ConfigurationError
 
-_WHERE_CONFIGURATIONS_ARE = "; name your own (autoencoder run my.yaml): ready ones are in configs/ of the sources"
+_HINT = "; give your own (autoencoder run my.yaml), or see configs/ in the source repository for examples"
 
 
 def load_configuration(path: Path, overrides: tuple[str, ...] = ()) -> Configuration:
     """Read a YAML file and apply `section.field=value` overrides, whose values are YAML too.
 
-    Raises ConfigurationError for a file that cannot be read, an unknown key, a wrong type or an impossible combination.
+    Raises ConfigurationError for an unreadable file, an unknown key, a wrong type or an impossible combination.
     """
     values = read_values(path, overrides)
     try:
@@ -25,7 +25,7 @@ def load_configuration(path: Path, overrides: tuple[str, ...] = ()) -> Configura
 
 
 def read_values(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What the file and the overrides name, and no defaults; raises ConfigurationError where they cannot be read."""
+    """The values in the file and the overrides, without defaults; ConfigurationError if they cannot be read."""
     values = _read_yaml(path)
     for override in overrides:
         _apply_override(values, override)
@@ -37,16 +37,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else _WHERE_CONFIGURATIONS_ARE
+        hint = f"; did you mean {path.parent / near[0]}?" if near else _HINT
         raise ConfigurationError(f"{path}: no such configuration file{hint}") from None
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: not UTF-8, or a date that is none
+    except (ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: not UTF-8, or an invalid date
         raise ConfigurationError(f"{path}: is not valid YAML: {error}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigurationError(f"{path}: must be a mapping of sections (data:, trainer: ...), not {values!r}")
+        raise ConfigurationError(f"{path}: must be a mapping of sections (data:, trainer: ...), but is {values!r}")
     return values
 
 
@@ -69,7 +69,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 
 def _explain(path: Path, error: Any) -> str:
-    """One sentence: file, field, value, what is wrong, and the nearest valid key."""
+    """One sentence: file, field, value, what is wrong, and the closest valid key."""
     field = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{path}: unknown key '{field}'{_nearest_key(error['loc'])}"
@@ -89,7 +89,7 @@ def _explain(path: Path, error: Any) -> str:
 def _nearest_key(location: tuple[Any, ...]) -> str:
     model: Any = Configuration
     for part in location[:-1]:
-        if part not in model.model_fields:  # a list's index, or a mapping's key such as a component's name
+        if part not in model.model_fields:  # an index of a list, or a key of a mapping, such as a component's name
             continue
         annotation = model.model_fields[part].annotation
         model = next((a for a in (annotation, *get_args(annotation)) if hasattr(a, "model_fields")), None)

@@ -1,4 +1,4 @@
-"""The same images, latent size and epochs for several families, each in a run of its own, and who did best."""
+"""Trains several families on the same images, each in its own run, and ranks them."""
 
 import json
 import subprocess
@@ -15,18 +15,18 @@ from serving.model.versions import RUN_SUBFOLDER
 from trainer.settings.model import MEANINGFUL
 
 _OF_ONE_FAMILY = ("preset", "loss", "batch_size", *MEANINGFUL)
-"""Fields of `trainer:` that each family takes from its own preset; all others are the same for all."""
+"""Fields of `trainer:` that each family takes from its own preset; all others are common."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One family's result; the numbers are None where its run failed, with the reason in `error`."""
+    """One family's result; if its run failed, the numbers are None and `error` has the reason."""
 
     preset: str
     blessed: bool = False
     mean_error: float | None = None
     pca_ratio: float | None = None
-    """Mean error as a multiple of that of PCA with as many components."""
+    """Mean error divided by that of PCA with as many components."""
     auroc: float | None = None
     parameters: int | None = None
     training_s: float | None = None
@@ -37,9 +37,9 @@ class Entry:
 def overrides_for(
     configuration: Configuration, trainer: dict[str, Any], preset: str, *, push_destination: str
 ) -> tuple[str, ...]:
-    """What turns `configuration`, whose section `trainer:` is given as written, into one family's run.
+    """The overrides that turn `configuration` into one family's run; `trainer`: its `trainer:` section as written.
 
-    The runs share a pipeline, hence the images; none is compared with another's model.
+    The runs share one pipeline, so the images are ingested once; no model is compared with another family's.
     """
     common = {field: value for field, value in trainer.items() if field not in _OF_ONE_FAMILY}
     if preset == "conv" and "latent_dim" not in trainer:
@@ -53,14 +53,14 @@ def overrides_for(
 
 
 def comparison_name(configuration: Configuration) -> str:
-    """The pipeline in which the families compete, beside that of the configuration."""
+    """The name of the pipeline that compares the families."""
     return f"{configuration.name}-compare"
 
 
 def compare(config: Path, overrides: tuple[str, ...], presets: Iterable[str]) -> Iterator[Entry]:
-    """Run each family, and tell its result as soon as it is known.
+    """Run each family, and yield its result as soon as it is known.
 
-    Raises ConfigurationError before the first run if any family cannot be configured.
+    Raises ConfigurationError before the first run if the configuration of any family is invalid.
     """
     configuration = load_configuration(config, overrides)
     trainer = trainer_section(config, overrides)
@@ -75,9 +75,9 @@ def compare(config: Path, overrides: tuple[str, ...], presets: Iterable[str]) ->
 
 
 def push_best(config: Path, overrides: tuple[str, ...], preset: str) -> str | None:
-    """Push one family's model where the configuration's own runs push; everything else is taken from the cache.
+    """Push one family's model to the destination of the configuration's own runs; everything else is cached.
 
-    The version's folder; None where nothing was pushed.
+    Returns the version's folder, or None if nothing was pushed.
     """
     configuration = load_configuration(config, overrides)
     destination = configuration.push.destination or str(
@@ -90,15 +90,15 @@ def push_best(config: Path, overrides: tuple[str, ...], preset: str) -> str | No
 
 
 def trainer_section(config: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """The fields of `trainer:` that the file and the overrides name, without any preset's defaults."""
+    """The `trainer:` section of the file and the overrides, without any preset's defaults."""
     section: dict[str, Any] = read_values(config, overrides).get("trainer") or {}
     return section
 
 
 def run_of(config: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """`autoencoder run --json` in a process of its own, whose memory goes with it; its progress is shown."""
+    """The document of `autoencoder run --json` in its own process, which frees its memory; shows its progress."""
     settings = [word for override in overrides for word in ("--set", override)]
-    command = [sys.executable, "-m", "pipeline.cli", "run", str(config), "--json", *settings]
+    command = [sys.executable, "-m", "pipeline", "run", str(config), "--json", *settings]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if not done.stdout.strip():
         return {"error": f"ended with status {done.returncode}"}
@@ -126,7 +126,7 @@ def _entry(preset: str, document: dict[str, Any]) -> Entry:
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
-    """Best first: by AUROC where it is known, else by error; failed runs last."""
+    """Best first: by AUROC if it is known, otherwise by mean error; failed runs last."""
 
     def key(entry: Entry) -> tuple[bool, float, float]:
         return entry.mean_error is None, -(entry.auroc or 0.0), entry.mean_error or 0.0

@@ -1,6 +1,6 @@
-"""What `autoencoder doctor` looks at: one function a check, each with the remedy for what it finds wrong.
+"""The checks of `autoencoder doctor`: one function per check, each with a remedy.
 
-Nothing heavy is imported in this process: it may be missing or broken.
+This process imports nothing heavy, since that may be missing or broken.
 """
 
 import importlib.metadata
@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.metadata.store import METADATA_FILE, check_file, holders
+from pipeline.packages import DISTRIBUTION, PACKAGES, REMEDY, collision, other_owners
 from runtime.memory import available_gb
 from schema.signatures import DEFAULT_GRPC_PORT, DEFAULT_REST_PORT
+from serving.server.settings import ServerSettings
 
 OK, MISSING, BROKEN = "ok", "optional", "broken"
-"""`optional`: something that only some uses need is absent; `broken`: the pipeline cannot run as it is."""
+"""`optional`: something that only some uses need is missing; `broken`: the pipeline cannot run."""
 
 SET_UP = "make setup"
 _PYTHON = (3, 10)
@@ -46,7 +48,7 @@ print("gpus", len(tf.config.list_physical_devices("GPU")))
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one check; `remedy` is empty where nothing needs to be done."""
+    """The outcome of one check; `remedy` is empty if there is nothing to do."""
 
     what: str
     state: str
@@ -55,16 +57,18 @@ class Finding:
 
 
 def examine(root: Path) -> Iterator[Finding]:
-    """Check this machine and the runs below `root`, in the order in which problems matter."""
+    """Check this machine and the runs below `root`, the most important things first."""
     yield _python()
     yield _glibc()
+    yield _own_packages()
     yield from _packages()
     yield from _tensorflow()
     yield _memory()
     yield _writable(root)
     yield _disk(root)
     yield from _metadata_stores(root)
-    yield from (_port(port, use) for port, use in ((DEFAULT_GRPC_PORT, "gRPC"), (DEFAULT_REST_PORT, "REST")))
+    yield _port(DEFAULT_GRPC_PORT, "gRPC")
+    yield _port(DEFAULT_REST_PORT, "REST")
     yield _package_for("kfp", "autoencoder compile, submit, schedule", "install the extra: pip install '.[kubeflow]'")
     yield _program("java", "Beam's Flink and Spark job servers", "install Java 17 (Debian: openjdk-17-jre-headless)")
     yield _container_engine()
@@ -93,34 +97,43 @@ def _glibc() -> Finding:
     return Finding("C library", OK, f"glibc {version}" + (" (new enough for TFX 1.21 too)" if newer else ""))
 
 
+def _own_packages() -> Finding:
+    for package in PACKAGES:
+        if owners := other_owners(package):
+            return Finding("own packages", BROKEN, f"'{package}' is also installed by {owners}", REMEDY)
+    if problem := collision():
+        return Finding("own packages", BROKEN, problem, REMEDY)
+    return Finding("own packages", OK, f"all from {DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)}")
+
+
 def _packages() -> Iterator[Finding]:
     for name in _PACKAGES:
         try:
             yield Finding(name, OK, importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(name, BROKEN, "is not installed", SET_UP)
+            yield Finding(name, BROKEN, "not installed", SET_UP)
 
 
 def _tensorflow() -> Iterator[Finding]:
-    """Import TensorFlow in a process of its own: a broken native library kills only that."""
+    """Import TensorFlow in its own process, since a broken native library would kill this one."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        yield Finding("TensorFlow starts", BROKEN, f"not within {_TIMEOUT_S} s", "look at the load of this machine")
+        yield Finding("TensorFlow starts", BROKEN, f"not within {_TIMEOUT_S} s", "check the load of this machine")
         return
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"signal {-done.returncode}"])[-1]
         yield Finding("TensorFlow starts", BROKEN, last, f"make clean && {SET_UP}; a CPU without AVX cannot run it")
         return
-    told = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
-    keras = told.get("keras", "unknown")
+    output = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+    keras = output.get("keras", "unknown")
     if keras.startswith("tf_keras."):
         yield Finding("TensorFlow starts", OK, "with Keras 2 (tf_keras)")
     else:
         yield Finding("TensorFlow starts", BROKEN, f"with {keras}; tf_keras is needed", f"make clean && {SET_UP}")
-    yield _gpu(int(told.get("gpus", "0")))
+    yield _gpu(int(output.get("gpus", "0")))
 
 
 def _gpu(seen_by_tensorflow: int) -> Finding:
@@ -130,12 +143,12 @@ def _gpu(seen_by_tensorflow: int) -> Finding:
         return Finding("GPU", MISSING, "none; training runs on the CPU")
     listed = _answer_of("nvidia-smi", "-L")
     if listed.returncode:
-        detail = f"the driver does not answer: {(listed.stdout or listed.stderr).strip()}"
-        return Finding("GPU", MISSING, detail, "install NVIDIA's driver 545 or newer, then start the machine anew")
+        detail = f"the driver does not respond: {(listed.stdout or listed.stderr).strip()}"
+        return Finding("GPU", MISSING, detail, "install NVIDIA's driver 545 or newer, then restart the machine")
     return Finding(
         "GPU",
         MISSING,
-        f"{listed.stdout.splitlines()[0]}: unseen by TensorFlow",
+        f"{listed.stdout.splitlines()[0]}: not visible to TensorFlow",
         "install the CUDA libraries: uv pip install --require-hashes -r deploy/requirements-gpu.lock",
     )
 
@@ -153,15 +166,15 @@ def _memory() -> Finding:
 def _writable(root: Path) -> Finding:
     nearest = _nearest_folder(root)
     if os.access(nearest, os.W_OK | os.X_OK):
-        return Finding("runs folder", OK, f"{root.absolute()} can be written to")
-    return Finding("runs folder", BROKEN, f"{nearest} cannot be written to", "choose another: --set root=FOLDER")
+        return Finding("runs folder", OK, f"{root.absolute()} is writable")
+    return Finding("runs folder", BROKEN, f"{nearest} is not writable", "choose another folder: --set root=FOLDER")
 
 
 def _disk(root: Path) -> Finding:
     free_gb = shutil.disk_usage(_nearest_folder(root)).free / 2**30
     if free_gb < _FREE_DISK_GB:
         remedy = f"delete old runs in {root}, or set push.keep and root"
-        return Finding("disk", BROKEN, f"{free_gb:.1f} GB free, {_FREE_DISK_GB} GB advised", remedy)
+        return Finding("disk", BROKEN, f"{free_gb:.1f} GB free, {_FREE_DISK_GB} GB recommended", remedy)
     return Finding("disk", OK, f"{free_gb:.1f} GB free")
 
 
@@ -176,11 +189,13 @@ def _metadata_stores(root: Path) -> Iterator[Finding]:
             check_file(store, wait_s=_LOCK_TIMEOUT_S)
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
-                yield Finding(what, BROKEN, f"{store} is locked by {holders(store)}", "end that; a run waits a minute")
+                yield Finding(
+                    what, BROKEN, f"{store} is locked by {holders(store)}", "end that process; a run waits for a minute"
+                )
             else:
                 yield Finding(what, BROKEN, f"{store}: {error}", "make the file and its folder writable")
         except sqlite3.DatabaseError as error:
-            remedy = f"move {store} aside: the next run starts a new one, and pushed models stay"
+            remedy = f"move {store} aside: the next run creates a new one; pushed models are not affected"
             yield Finding(what, BROKEN, str(error), remedy)
         else:
             yield Finding(what, OK, str(store))
@@ -190,7 +205,7 @@ def _port(port: int, use: str) -> Finding:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((ServerSettings.host, port))
         except OSError as error:
             flag = "--rest_api_port" if use == "REST" else "--port"
             return Finding(f"port {port}", MISSING, f"{use}: {error.strerror}", f"autoencoder serve {flag}=ANOTHER")
@@ -207,11 +222,11 @@ def _package_for(name: str, use: str, remedy: str) -> Finding:
 def _program(name: str, use: str, remedy: str) -> Finding:
     if found := shutil.which(name):
         return Finding(name, OK, f"{found}, for {use}")
-    return Finding(name, MISSING, f"not found; only for {use}", remedy)
+    return Finding(name, MISSING, f"not found; only needed for {use}", remedy)
 
 
 def _answer_of(*command: str) -> "subprocess.CompletedProcess[str]":
-    """Of a program that may hang, because what it asks does."""
+    """The result of a program that may hang; a failure after the timeout."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=_ENGINE_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
@@ -219,9 +234,9 @@ def _answer_of(*command: str) -> "subprocess.CompletedProcess[str]":
 
 
 def _container_engine() -> Finding:
-    """The first engine that answers: a client on the path may have none behind it."""
+    """The first engine that responds: a client may be installed without a running engine."""
     for engine in filter(shutil.which, ("docker", "podman")):
         if _answer_of(engine, "info").returncode == 0:
-            return Finding("container engine", OK, f"{engine} answers, for deploy/Dockerfile")
+            return Finding("container engine", OK, f"{engine}, for deploy/Dockerfile")
     remedy = "install Docker or Podman, and start it"
-    return Finding("container engine", MISSING, "none answers; only for building deploy/Dockerfile", remedy)
+    return Finding("container engine", MISSING, "none is running; only needed to build deploy/Dockerfile", remedy)

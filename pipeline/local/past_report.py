@@ -1,4 +1,4 @@
-"""The report of a past run: found among its artifacts, or written from them."""
+"""Finds the report of a past run among its artifacts, or writes it from them."""
 
 import json
 import shutil
@@ -14,18 +14,18 @@ from tfx.types import Artifact, artifact_utils
 from components.report.component import REPORT_KEY, Report, ReportSpec, report_inputs
 from components.report.page import write_report
 from pipeline.metadata.history import node_of, runs_of
-from runtime.errors import UserError
+from runtime.errors import UsageError
 from schema.artifacts import REPORT_FILE
 
 
-class NoReportError(UserError):
-    """There is no such run, or nothing to report of it; the message says which."""
+class NoReportError(UsageError):
+    """There is no such run, or it has no evaluation to report."""
 
 
 def find_or_build(folder: Path, connection: Any, run_id: str | None, *, rebuild: bool) -> Path:
-    """The page of the run with this id, or of the newest that was evaluated.
+    """The report of the run with this id, or of the newest evaluated run.
 
-    One that must be written goes to `reports/<run id>/`; the newest run's also becomes `report.html` in `folder`.
+    A missing report is written to `reports/<run id>/`; that of the newest run also becomes `report.html` in `folder`.
     """
     with metadata.Metadata(connection) as handle:
         store = handle.store
@@ -42,7 +42,7 @@ def find_or_build(folder: Path, connection: Any, run_id: str | None, *, rebuild:
         try:
             write_report(report_inputs(artifacts, settings=settings, producers=producers), str(target))
         except (FileNotFoundError, tf.errors.NotFoundError) as error:
-            raise NoReportError(f"{folder}: a file of run {run.name} is no longer where it was: {error}") from None
+            raise NoReportError(f"{folder}: a file of run {run.name} has been removed: {error}") from None
         written = target / REPORT_FILE
     if run is evaluated[0]:
         return Path(shutil.copyfile(written, folder / REPORT_FILE))
@@ -76,5 +76,5 @@ def _written(store: Any, execution: Any) -> Iterator[tuple[str, int, Artifact]]:
 
 def _explain(folder: Path, run_id: str | None, runs: list[str], evaluated: list[str]) -> str:
     if run_id is None or run_id in runs:
-        return f"{folder}: the run has no evaluation to report of; it continues with: autoencoder run"
-    return f"--run-id {run_id}: {folder} has no such run, but {', '.join(evaluated) or 'none that was evaluated'}"
+        return f"{folder}: the run has no evaluation to report; continue it with: autoencoder run"
+    return f"--run-id {run_id}: no such run in {folder}; evaluated runs: {', '.join(evaluated) or 'none'}"

@@ -1,4 +1,4 @@
-"""`autoencoder run`: one local run from configuration to verdict."""
+"""Runs the pipeline on this machine, from configuration to verdict."""
 
 import contextlib
 import fcntl
@@ -11,48 +11,41 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 
-from components.sources.downloads import DownloadError
-from components.sources.planning import DataError, plan_source
-from pipeline.commands.terminal import ComponentProgress, output_to_log, plain_console, print_summary
+from components.sources.planning import plan_source
 from pipeline.configuration.configuration import Configuration, ConfigurationError
-from pipeline.local.failure import explain, machines_fault
-from pipeline.metadata.store import MetadataStoreError, connection_of
+from pipeline.errors import interrupt_on_signals, message_of
+from pipeline.metadata.store import connection_of
+from pipeline.terminal import ComponentProgress, output_to_log, plain_console, print_summary
 from runtime.errors import DONE, FAILED, REFUSED
 from runtime.imports import imported_for_good
 from runtime.keras_flavour import use_keras_2
 from schema.artifacts import PICTURE_FILE, REPORT_FILE
 from serving.model.versions import RUN_SUBFOLDER, version_folders
 
+if TYPE_CHECKING:  # a mistake in the configuration must not wait for this import
+    from pipeline.local.runner import ComponentOutcome
+
 LOG_FILE = "run.log"
 TROUBLESHOOTING = "docs/troubleshooting.md"
 
 
 def run(configuration: Configuration, *, as_json: bool) -> int:
-    """Run the pipeline and return the exit code; raises ConfigurationError where nothing was started."""
+    """Run the pipeline and return the exit code; raises a UserError if nothing was started."""
+    interrupt_on_signals()
     _require_reach(configuration)
-    try:
-        plan = plan_source(configuration.data)
-    except (DataError, DownloadError) as error:
-        raise ConfigurationError(str(error)) from None
     folder = _writable_folder(configuration)
-    try:
-        with _locked(folder), output_to_log(folder / LOG_FILE) as (stdout, stderr):
+    with _locked(folder):
+        plan = plan_source(configuration.data)
+        with output_to_log(folder / LOG_FILE) as (stdout, stderr):
             console = plain_console(stderr if as_json else stdout)
-            log = folder / LOG_FILE
-            console.print(f"{configuration.name}: {plan.image_count:,} images, log in {log}")
+            console.print(f"{configuration.name}: {plan.image_count:,} images, log in {folder / LOG_FILE}")
             if plan.passed_over:
-                console.print(f"no images by their names, passed over: {plan.passed_over}")
+                console.print(f"skipped by their suffix (not a supported image format): {plan.passed_over}")
             return _run(configuration, plan.fingerprint, folder, console, stdout if as_json else None)
-    except Exception as error:  # outside of any component
-        told = machines_fault(error, folder)
-        if told is None:
-            raise
-        plain_console(stderr=True).print(f"the run failed: {told}", style="red")
-        return FAILED
 
 
 def _run(
@@ -68,12 +61,9 @@ def _run(
         from runtime import tfx_filesystem
 
     tfx_filesystem.register(os.environ)  # for `push.destination: s3://...`
-    try:
-        connection = connection_of(configuration.metadata, folder, tell=console.print)
-        if configuration.metadata.backend != "sqlite":
-            claim(connection, configuration.name, folder)
-    except MetadataStoreError as error:
-        raise ConfigurationError(str(error)) from None
+    connection = connection_of(configuration.metadata, folder, tell=console.print)
+    if configuration.metadata.backend != "sqlite":
+        claim(connection, configuration.name, folder)
     destination = configuration.push.destination or str(folder / RUN_SUBFOLDER)
     pipeline = create_pipeline(
         configuration,
@@ -88,6 +78,7 @@ def _run(
             progress.listen,
             check_after={"ImageExampleGen": lambda: _check_held_out(configuration, connection)},
         )
+    _print_changes(outcomes, console)
     failed = next((outcome for outcome in outcomes if outcome.error), None)
     verdict = history.verdict_of_latest(connection, configuration.name) if failed is None else history.no_verdict()
     model_run, report = verdict.pop("model_run"), verdict.pop("report")
@@ -97,7 +88,7 @@ def _run(
         "run": str(folder),
         **verdict,
         "components": [{"name": o.name, "state": o.state, "seconds": round(o.seconds, 2)} for o in outcomes],
-        "error": f"{failed.name}: {explain(failed.error, folder)}" if failed else None,
+        "error": f"{failed.name}: {message_of(failed.error, folder)}" if failed and failed.error else None,
         "paths": _paths(folder, destination, model_run, report),
     }
     return _conclude(document, failed.error if failed else None, console, json_to)
@@ -108,12 +99,12 @@ def _require_reach(configuration: Configuration) -> None:
     if any("DataflowRunner" in argument for given in (beam.args, *beam.components.values()) for argument in given):
         raise ConfigurationError(
             f"beam: Dataflow's workers cannot reach the folder {configuration.root!r}: compile the pipeline for "
-            "Kubeflow (autoencoder compile --root gs://...), or run it on Flink or Spark"
+            "Kubeflow (autoencoder compile CONFIG --root gs://...), or run it on Flink or Spark"
         )
 
 
 def _check_held_out(configuration: Configuration, connection: Any) -> None:
-    """Tell before the training what the Calibrator would tell after it: too few images for the false-alarm rate."""
+    """Detect too few images for the false-alarm rate before training; the Calibrator would detect it afterwards."""
     from pipeline.metadata import history
     from schema.features import EVAL
     from trainer.scoring.calibration import check_image_count
@@ -122,8 +113,19 @@ def _check_held_out(configuration: Configuration, connection: Any) -> None:
     check_image_count(counts[EVAL], configuration.evaluation.false_alarm_rate)
 
 
+def _print_changes(outcomes: "list[ComponentOutcome]", console: Console) -> None:
+    """Print in one line why components ran although they had finished before."""
+    changed: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.changed:
+            changed.setdefault(outcome.changed, []).append(outcome.name)
+    if changed:
+        causes = "; ".join(f"{cause} ({', '.join(names)})" for cause, names in changed.items())
+        console.print(f"\nchanged since the last run: {causes}")
+
+
 def _conclude(document: dict[str, Any], error: BaseException | None, console: Console, json_to: TextIO | None) -> int:
-    """Tell the outcome, to a person or as JSON; the exit code."""
+    """Print the outcome, as text or as JSON; returns the exit code."""
     if json_to:
         json_to.write(json.dumps(document, indent=2) + "\n")
     if error:
@@ -141,7 +143,7 @@ def _conclude(document: dict[str, Any], error: BaseException | None, console: Co
 
 def _paths(folder: Path, destination: str, model_run: str | None, report: str | None) -> dict[str, str]:
     paths = {"report": str(folder / REPORT_FILE)} if report else {}
-    if version_folders(Path(destination)):  # of this run or an earlier one
+    if version_folders(Path(destination)):  # pushed by this run or an earlier one
         served = folder if Path(destination) == folder / RUN_SUBFOLDER else destination
         paths["serve it"] = f"{Path(sys.executable).parent / 'autoencoder'} serve {served}"
     paths["artifacts"] = str(folder / "artifacts")
@@ -159,17 +161,17 @@ def _writable_folder(configuration: Configuration) -> Path:
         probe = folder / ".write-test"
         probe.touch()
         probe.unlink()
-    except (OSError, RuntimeError, ValueError) as error:  # the latter two: no such user's home, no name for a file
+    except (OSError, RuntimeError, ValueError) as error:  # the latter two: unknown user in ~user, invalid file name
         reason = getattr(error, "strerror", None) or error
         raise ConfigurationError(
-            f"root: {folder} cannot be written to ({reason}); choose another folder with --set root=..."
+            f"root: {folder} is not writable ({reason}); choose another folder with --set root=..."
         ) from None
     return folder
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One run at a time in a folder; a second waits and says for whom."""
+    """Allow one run at a time in a folder; a second run waits, and prints which process it waits for."""
     with (folder / ".lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -186,7 +188,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _reported(progress: ComponentProgress) -> Iterator[ComponentProgress]:
-    """Send log records to the log file, and those that carry progress to the terminal too."""
+    """Send log records to the log file, and those with progress to the terminal as well."""
     from absl import logging as absl_logging
 
     absl_logging.use_absl_handler()

@@ -1,4 +1,4 @@
-"""TFX's local runner, node by node, telling what happens to each and stopping cleanly at the first failure."""
+"""Runs a pipeline as TFX's local runner does, reports every component, and stops at the first failure."""
 
 import datetime
 import logging
@@ -20,9 +20,10 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
 from pipeline.metadata.history import node_of, pushed_to
 from pipeline.metadata.measure import start_measuring
+from pipeline.metadata.reruns import cause_of_rerun
+from pipeline.states import CACHED, FAILED, RAN, SKIPPED
 
 _LOG = logging.getLogger(__name__)
-RAN, CACHED, FAILED, SKIPPED = "ran", "cached", "failed", "skipped"
 
 
 @dataclass
@@ -33,10 +34,12 @@ class ComponentOutcome:
     state: str
     seconds: float
     error: BaseException | None = None
+    changed: str = ""
+    """If it ran although it had finished before: what changed, e.g. `source code`."""
 
 
 Listener = Callable[[str, ComponentOutcome | None], None]
-"""Called with a component's name before it starts (None) and after it has ended (its outcome)."""
+"""Called with a component's name and None before it starts, and with its outcome after it has ended."""
 
 
 def run_pipeline(
@@ -47,8 +50,8 @@ def run_pipeline(
 ) -> list[ComponentOutcome]:
     """Launch every node in order, as TFX's LocalDagRunner does; after a failure the rest are skipped.
 
-    `check_after`: component -> what to call when it has ended; if that raises, the component has failed.
-    `connection` (ML Metadata's ConnectionConfig) stays out of the compiled pipeline, since it may hold a password.
+    `check_after`: component -> a function that is called when it has ended; if that raises, the component has failed.
+    `connection` (ML Metadata's ConnectionConfig) is not part of the compiled pipeline, since it may hold a password.
     """
     ir = compiler.Compiler().compile(pipeline)
     run_id = datetime.datetime.now(tz=datetime.timezone.utc).strftime("%Y-%m-%dT%H-%M-%S.%fZ")
@@ -59,7 +62,7 @@ def run_pipeline(
         known = handle.store.get_context_by_type_and_name(constants.PIPELINE_CONTEXT_TYPE_NAME, info.pipeline_name)
         if known:
             _abandon_unfinished(handle.store, known.id, Path(info.pipeline_root))
-            _forget_missing(handle.store, known.id)
+            _mark_missing_deleted(handle.store, known.id)
         else:
             _set_aside(Path(info.pipeline_root))
 
@@ -73,10 +76,9 @@ def run_pipeline(
         started = time.monotonic()
         outcome = ComponentOutcome(name, RAN, 0.0)
         try:
-            if _launch(ir, node.pipeline_node, deployment, connection):
-                outcome.state = CACHED
+            outcome.state, outcome.changed = _launch(ir, node.pipeline_node, deployment, connection)
             check_after.get(name, lambda: None)()
-        except Exception as error:  # every executor's failure ends here, and is reported with its own message
+        except Exception as error:  # whatever an executor raises is reported
             outcome.state, outcome.error = FAILED, error
         outcome.seconds = time.monotonic() - started
         outcomes.append(outcome)
@@ -84,8 +86,8 @@ def run_pipeline(
     return outcomes
 
 
-def _launch(ir: Any, node: Any, deployment: Any, connection: Any) -> bool:
-    """Run one node; whether its results came from an earlier run."""
+def _launch(ir: Any, node: Any, deployment: Any, connection: Any) -> tuple[str, str]:
+    """Run one node: (RAN or CACHED, what changed if it ran again)."""
     name = node.node_info.id
     measure = start_measuring()
     execution_info = launcher.Launcher(
@@ -100,16 +102,17 @@ def _launch(ir: Any, node: Any, deployment: Any, connection: Any) -> bool:
         [execution] = handle.store.get_executions_by_id([execution_info.execution_id])
         if execution.last_known_state == mlmd.Execution.FAILED:
             raise RuntimeError(f"{name} could not find its inputs in the metadata store; see the log")
-        if node.node_info.type.name == Resolver.__module__ + "." + Resolver.__name__:
-            return _found_the_same_as_before(execution, handle.store)
         if execution.last_known_state == mlmd.Execution.CACHED:
-            return True
-        _note(measure(), execution, handle.store)
-        return False
+            return CACHED, ""
+        executions = _executions_of_node(execution, handle.store)
+        if node.node_info.type.name == Resolver.__module__ + "." + Resolver.__name__:
+            return CACHED if _found_the_same(execution, executions, handle.store) else RAN, ""
+        _record(measure(), execution, handle.store)
+        return RAN, cause_of_rerun(handle.store, executions, execution)
 
 
-def _note(measures: dict[str, float], execution: Any, store: Any) -> None:
-    """Write measures on the artifacts of an execution, before anything reads these: caching compares properties."""
+def _record(measures: dict[str, float], execution: Any, store: Any) -> None:
+    """Store measures with an execution's artifacts, before a component reads them: the cache compares properties."""
     events = store.get_events_by_execution_ids([execution.id])
     artifacts = store.get_artifacts_by_id([event.artifact_id for event in events if event.type == mlmd.Event.OUTPUT])
     for artifact in artifacts:
@@ -119,14 +122,17 @@ def _note(measures: dict[str, float], execution: Any, store: Any) -> None:
         store.put_artifacts(artifacts)
 
 
-def _found_the_same_as_before(execution: Any, store: Any) -> bool:
-    """A Resolver asks anew in every run; it counts as cached if it found what it found the time before."""
-    # Other Resolvers share the execution's type; only executions of the same node share its "node" context.
+def _executions_of_node(execution: Any, store: Any) -> list[Any]:
+    """All executions of the same component, also those under an earlier type name."""
     [node] = [c for c in store.get_contexts_by_execution(execution.id) if c.type == constants.NODE_CONTEXT_TYPE_NAME]
-    earlier = [e for e in store.get_executions_by_context(node.id) if e.id < execution.id]
-    if not earlier:
+    return list(store.get_executions_by_context(node.id))
+
+
+def _found_the_same(execution: Any, executions: list[Any], store: Any) -> bool:
+    """Whether a Resolver, which queries the store in every run, found the same artifacts as the time before."""
+    previous = max((e for e in executions if e.id < execution.id), key=lambda e: int(e.id), default=None)
+    if previous is None:
         return False
-    previous = max(earlier, key=lambda e: int(e.id))
     found: dict[int, set[int]] = {execution.id: set(), previous.id: set()}
     for event in store.get_events_by_execution_ids(list(found)):
         found[event.execution_id].add(event.artifact_id)
@@ -134,7 +140,7 @@ def _found_the_same_as_before(execution: Any, store: Any) -> bool:
 
 
 def _abandon_unfinished(store: Any, pipeline_context: int, pipeline_root: Path) -> None:
-    """Mark executions that a killed run left as running, and delete what they had written."""
+    """Mark the executions of a killed run as failed, and delete their output."""
     running = [
         e
         for e in store.get_executions_by_context(pipeline_context)
@@ -147,8 +153,8 @@ def _abandon_unfinished(store: Any, pipeline_context: int, pipeline_root: Path) 
         for folder in pipeline_root.glob(f"*/.system/*/{execution.id}"):
             shutil.rmtree(folder, ignore_errors=True)
         _LOG.warning(
-            "an earlier run ended in the middle of %s: interrupted, killed, or out of memory. What it had written is "
-            "removed.",
+            "an earlier run ended in the middle of %s: it was interrupted or killed, or ran out of memory. Its partial "
+            "output has been removed.",
             node_of(store, execution),
             extra={"notice": True},
         )
@@ -157,29 +163,29 @@ def _abandon_unfinished(store: Any, pipeline_context: int, pipeline_root: Path) 
 
 
 def _set_aside(pipeline_root: Path) -> None:
-    """Move away what a lost store had recorded: new executions are numbered from 1 again, and would write into it."""
+    """Move the artifacts of a lost store away: new executions are numbered from 1 and would overwrite them."""
     if not pipeline_root.is_dir() or not any(pipeline_root.iterdir()):
         return
     aside = pipeline_root.with_name(f"{pipeline_root.name}-without-metadata")
     shutil.rmtree(aside, ignore_errors=True)
     pipeline_root.rename(aside)
     _LOG.warning(
-        "the metadata store knows nothing of %s: every component runs anew. What was there is in %s, which you may "
-        "remove.",
+        "the metadata store has no record of %s: every component runs again. The old artifacts are in %s, which you "
+        "may remove.",
         *(pipeline_root, aside),
         extra={"notice": True},
     )
 
 
-def _forget_missing(store: Any, pipeline_context: int) -> None:
-    """Mark artifacts whose files are gone as deleted, so that a component is run again instead of taken as cached.
+def _mark_missing_deleted(store: Any, pipeline_context: int) -> None:
+    """Mark artifacts whose files were removed as deleted, so that their components run again.
 
-    A pushed model is gone when its version is no longer in the destination.
+    For a pushed model, its version in the destination counts as well.
     """
     missing = [
         artifact
         for artifact in store.get_artifacts_by_context(pipeline_context)
-        if artifact.state == mlmd.Artifact.LIVE and not all(map(_exists, _places_of(artifact)))
+        if artifact.state == mlmd.Artifact.LIVE and not all(map(_exists, _locations_of(artifact)))
     ]
     for artifact in missing:
         artifact.state = mlmd.Artifact.DELETED
@@ -187,9 +193,9 @@ def _forget_missing(store: Any, pipeline_context: int) -> None:
         store.put_artifacts(missing)
 
 
-def _places_of(artifact: Any) -> list[str]:
-    return [place for place in (artifact.uri, pushed_to(artifact)) if place]
+def _locations_of(artifact: Any) -> list[str]:
+    return [location for location in (artifact.uri, pushed_to(artifact)) if location]
 
 
-def _exists(place: str) -> bool:
-    return "://" in place or Path(place).exists()
+def _exists(location: str) -> bool:
+    return "://" in location or Path(location).exists()

@@ -1,4 +1,4 @@
-"""What ML Metadata remembers of a pipeline's runs."""
+"""Reads the results of past runs from ML Metadata."""
 
 import json
 from dataclasses import dataclass
@@ -38,9 +38,9 @@ _NO_VERDICT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class PastRun:
-    """One run; `verdict` is blessed, refused or incomplete, `mean_error` None where no Evaluator finished.
+    """One run; `verdict` is blessed, refused or incomplete, `mean_error` None if the Evaluator did not finish.
 
-    `failed_in`: the component that ended an incomplete run, where one did.
+    `failed_in`: the component whose failure ended an incomplete run, if any.
     """
 
     run_id: str
@@ -54,7 +54,7 @@ class PastRun:
 
 @dataclass(frozen=True)
 class BlessedModel:
-    """The folder of a SavedModel, that of its analysis, and that of the statistics of its images."""
+    """The folders of a SavedModel, of its analysis, and of the statistics of its images."""
 
     path: str
     analysis: str
@@ -62,7 +62,7 @@ class BlessedModel:
 
 
 def latest_blessed(connection: Any, pipeline: str) -> BlessedModel | None:
-    """The pipeline's model that was blessed last; None where none was."""
+    """The pipeline's latest blessed model; None if there is none."""
     with metadata.Metadata(connection) as handle:
         store = handle.store
         blessings = [
@@ -82,12 +82,12 @@ def latest_blessed(connection: Any, pipeline: str) -> BlessedModel | None:
 
 
 def _artifacts_by_key(store: Any, execution: int) -> dict[str, int]:
-    """Identifiers of an execution's inputs and outputs."""
+    """Ids of an execution's inputs and outputs, by key."""
     return {event.path.steps[0].key: event.artifact_id for event in store.get_events_by_execution_ids([execution])}
 
 
 def _statistics_of(store: Any, examples: int) -> str | None:
-    """The statistics that were computed of an Examples artifact; None if there are none."""
+    """The folder of the statistics of an Examples artifact; None if there are none."""
     readers = [event.execution_id for event in store.get_events_by_artifact_ids([examples])]
     written = [
         event.artifact_id
@@ -98,7 +98,7 @@ def _statistics_of(store: Any, examples: int) -> str | None:
 
 
 def latest_destination(connection: Any, pipeline: str) -> str | None:
-    """The folder of versions that the pipeline pushed a model to last; None where it pushed none."""
+    """The folder of versions to which the pipeline last pushed a model; None if it pushed none."""
     with metadata.Metadata(connection) as handle:
         pushed = [a for a in _artifacts_of(handle.store, pipeline, "PushedModel") if pushed_to(a)]
         latest = max(pushed, key=lambda artifact: int(artifact.id), default=None)
@@ -106,7 +106,7 @@ def latest_destination(connection: Any, pipeline: str) -> str | None:
 
 
 def last_durations(connection: Any, pipeline: str) -> dict[str, float]:
-    """Component -> seconds of its latest execution in `pipeline` that really ran."""
+    """Component -> seconds of its latest execution in `pipeline` that was not cached."""
     with metadata.Metadata(connection) as handle:
         store = handle.store
         durations = {}
@@ -124,7 +124,7 @@ def last_durations(connection: Any, pipeline: str) -> dict[str, float]:
 
 
 def no_verdict() -> dict[str, Any]:
-    """What there is to tell of a run that did not end."""
+    """The verdict of a run that did not finish."""
     return dict(_NO_VERDICT)
 
 
@@ -135,7 +135,7 @@ def verdict_of_latest(connection: Any, pipeline: str) -> dict[str, Any]:
 
 
 def image_counts_of_latest(connection: Any, pipeline: str) -> dict[str, int]:
-    """Split (and `rejected`, `duplicates`) -> images of the newest run, whose ImageExampleGen has ended."""
+    """Split (and `rejected`, `duplicates`) -> images of the newest run, whose ImageExampleGen has finished."""
     with metadata.Metadata(connection) as handle:
         return _image_counts(handle.store, runs_of(handle.store, pipeline)[0])
 
@@ -188,7 +188,7 @@ def _failed_in(store: Any, executions: list[Any]) -> str | None:
 
 
 def node_of(store: Any, execution: Any) -> str:
-    """The name of the component that an execution is of."""
+    """The name of an execution's component."""
     names = [c.name for c in store.get_contexts_by_execution(execution.id) if c.type == _NODE_CONTEXT]
     return names[0].rpartition(".")[2] if names else str(execution.type)
 
@@ -215,7 +215,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A JSON document of an artifact; {} where somebody has removed it since."""
+    """A JSON document of an artifact; {} if it has been removed."""
     return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
@@ -226,7 +226,7 @@ def _image_counts(store: Any, run: Any) -> dict[str, int]:
 
 
 def _model_facts(store: Any, run: Any) -> dict[str, Any]:
-    """What was trained, and in how many seconds."""
+    """Facts about the trained model and its training."""
     model, model_run = _output(store, run, "Model"), _output(store, run, "ModelRun")
     if model is None or model_run is None:
         return {}
@@ -241,18 +241,18 @@ def _model_facts(store: Any, run: Any) -> dict[str, Any]:
 
 
 def pushed_to(artifact: Any) -> str:
-    """The version's folder or URI, of a PushedModel; empty where nothing was pushed, and of any other artifact."""
+    """The version's folder or URI of a PushedModel; empty if nothing was pushed, and for any other artifact."""
     return _text(artifact, _DESTINATION)
 
 
 def _text(artifact: Any, name: str) -> str:
-    """A custom property; empty where it is not there (asking for it by index would make it)."""
+    """A custom property; empty if it is absent (access by index would create it)."""
     found = artifact.custom_properties
     return str(found[name].string_value) if name in found else ""
 
 
 def _output(store: Any, run: Any, type_name: str) -> Any:
-    """The artifact of a type that the run produced, or took from the cache."""
+    """The run's artifact of a type, produced or cached."""
     outputs = (mlmd.Event.OUTPUT, mlmd.Event.INTERNAL_OUTPUT)
     ids = [e.id for e in store.get_executions_by_context(run.id)]
     events = store.get_events_by_execution_ids(ids) if ids else []

@@ -1,4 +1,4 @@
-"""What running a component takes, to be noted on the artifacts that it wrote."""
+"""Measures the time and memory that a component takes, to be stored with its artifacts."""
 
 import re
 import time
@@ -12,16 +12,16 @@ _RESET_PEAK = "5"
 
 
 def start_measuring() -> Callable[[], dict[str, float]]:
-    """A function that tells, by property name, the seconds since now and this process's peak memory in MB since now.
+    """A function that returns, by property name, the seconds and this process's peak memory in MB from now on.
 
-    The memory is left out where the system cannot tell it (anything but Linux).
+    Peak memory is omitted on systems other than Linux.
     """
     started = time.monotonic()
-    can_tell_memory = _reset_peak_memory()
+    measures_memory = _reset_peak_memory()
 
     def measure() -> dict[str, float]:
         measures = {SECONDS_PROPERTY: time.monotonic() - started}
-        if can_tell_memory and (peak := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())):
+        if measures_memory and (peak := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())):
             measures[PEAK_MEMORY_PROPERTY] = int(peak[1]) / 1024
         return measures
 

@@ -1,4 +1,4 @@
-"""One pipeline, one folder: where machines share a metadata store, a name belongs to the folder that runs it."""
+"""Reserves a pipeline's name for one folder, in a metadata store that several machines share."""
 
 import contextlib
 import shlex
@@ -19,11 +19,11 @@ _IDENTITY, _PLACE = "identity", "place"
 
 
 def claim(connection: Any, pipeline: str, folder: Path) -> None:
-    """Record in the store that `pipeline` runs in `folder`, which is known by the line in its IDENTITY_FILE.
+    """Record in the store that `pipeline` runs in `folder`, which its IDENTITY_FILE identifies.
 
-    A run takes what another left unfinished for dead, and files that it cannot see for lost: from two folders, runs of
-    one name would undo each other. MetadataStoreError where the name is another folder's, unless that one was on this
-    machine and is gone.
+    A run treats another run's unfinished work as abandoned, and files that it cannot find as removed: runs of the same
+    name in two folders would undo each other's work. Raises MetadataStoreError if the name belongs to another folder,
+    unless that folder was on this machine and no longer exists.
     """
     identity = _identity_of(folder)
     place = f"{socket.gethostname()}:{folder}"
@@ -32,15 +32,15 @@ def claim(connection: Any, pipeline: str, folder: Path) -> None:
         type_id = store.put_context_type(mlmd.ContextType(name=_TYPE), can_add_fields=True)
         context = store.get_context_by_type_and_name(_TYPE, pipeline)
         if context is None:
-            with contextlib.suppress(errors.AlreadyExistsError):  # another was faster
+            with contextlib.suppress(errors.AlreadyExistsError):  # another run was faster
                 _put(store, mlmd.Context(type_id=type_id, name=pipeline), identity, place)
             context = store.get_context_by_type_and_name(_TYPE, pipeline)
         owner, where = (context.custom_properties[name].string_value for name in (_IDENTITY, _PLACE))
         if owner != identity and not _is_gone(owner, where):
             raise MetadataStoreError(
-                f"metadata: by this store, {pipeline} runs in {where}; runs there and in {folder} would undo each "
-                "other. Choose another name (--set name=...), or run there; if that folder is gone for good: "
-                f"echo {owner} > {shlex.quote(str(folder / IDENTITY_FILE))}"
+                f"metadata: according to this store, {pipeline} runs in {where}; runs there and in {folder} would undo "
+                "each other's work. Choose another name (--set name=...), or run there; if that folder no longer "
+                f"exists: echo {owner} > {shlex.quote(str(folder / IDENTITY_FILE))}"
             )
         if (owner, where) != (identity, place):
             _put(store, context, identity, place)
@@ -64,6 +64,6 @@ def _put(store: Any, context: Any, identity: str, place: str) -> None:
 
 
 def _is_gone(owner: str, where: str) -> bool:
-    """Whether a folder of this machine is no longer what it was."""
+    """Whether the owner's folder was on this machine and no longer exists."""
     host, _, path = where.partition(":")
     return host == socket.gethostname() and _read(Path(path)) != owner

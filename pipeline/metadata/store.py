@@ -1,4 +1,4 @@
-"""The `metadata:` section of the configuration: where ML Metadata keeps what every run did."""
+"""The `metadata:` section of the configuration, and the connection to the ML Metadata store that records all runs."""
 
 import os
 import sqlite3
@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from runtime.errors import UserError
+from runtime.errors import UsageError
+from runtime.settings import Section
 
 METADATA_FILE = "metadata.sqlite"
 _WORD = r"^[\w.@-]+$"
@@ -17,23 +18,25 @@ LOCK_TIMEOUT_S = 60.0
 _DEFAULT_PORT = {"mysql": 3306, "postgresql": 5432}
 
 
-class MetadataStoreError(UserError):
-    """The store cannot be used; the message says which one, why, and what to do."""
+class MetadataStoreError(UsageError):
+    """The store cannot be used; the message says which store, why, and what to do."""
 
 
-class MetadataSettings(BaseModel):
-    """A file beside the runs, or a database that several pipelines and machines share."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class MetadataSettings(Section):
+    """The metadata store: a file beside the runs, or a database that several pipelines and machines share."""
 
     backend: Literal["sqlite", "mysql", "postgresql"] = "sqlite"
-    """`sqlite` is `metadata.sqlite` in the run's folder; `mysql` is MariaDB too."""
+    """`sqlite`: `metadata.sqlite` in the run's folder; `mysql`: MySQL or MariaDB."""
     host: str | None = Field(None, pattern=_WORD)
+    """The database server."""
     port: int | None = Field(None, ge=1, le=65535)
+    """The server's port; null: 3306 for mysql, 5432 for postgresql."""
     database: str | None = Field(None, pattern=_WORD)
+    """Name of the database."""
     user: str | None = Field(None, pattern=_WORD)
+    """The database user."""
     password_variable: str = "MLMD_PASSWORD"
-    """The environment variable that holds the password, which no configuration may hold."""
+    """The environment variable with the password, which must not be in a configuration."""
 
     @model_validator(mode="after")
     def _check_server(self) -> "MetadataSettings":
@@ -50,10 +53,10 @@ def _to_stderr(text: str) -> None:
 
 
 def connection_of(settings: MetadataSettings, folder: Path, *, tell: Callable[[str], None] = _to_stderr) -> Any:
-    """ML Metadata's ConnectionConfig; the SQLite file lies in `folder`, and `tell` hears whom we wait for to unlock it.
+    """ML Metadata's ConnectionConfig; for a locked SQLite file in `folder`, passes a message to `tell` and waits.
 
-    Raises MetadataStoreError where that file is damaged or stays locked, and where a server is named that cannot be
-    used or whose password is not in the environment.
+    Raises MetadataStoreError if that file is damaged or stays locked, or if the server cannot be used or its password
+    is not in the environment.
     """
     from ml_metadata.proto import metadata_store_pb2 as mlmd
     from tfx.orchestration import metadata
@@ -72,7 +75,7 @@ def connection_of(settings: MetadataSettings, folder: Path, *, tell: Callable[[s
     if settings.backend == "mysql":
         config = mlmd.MySQLDatabaseConfig(port=port, database=settings.database, password=password, **server)
         return _answering(mlmd.ConnectionConfig(mysql=config), settings)
-    quoted = "'" + password.replace("\\", "\\\\").replace("'", "\\'") + "'"  # ML Metadata pastes it unquoted
+    quoted = "'" + password.replace("\\", "\\\\").replace("'", "\\'") + "'"  # ML Metadata does not quote it
     config = mlmd.PostgreSQLDatabaseConfig(
         port=str(port), dbname=settings.database, password=quoted, skip_db_creation=True, **server
     )
@@ -80,7 +83,7 @@ def connection_of(settings: MetadataSettings, folder: Path, *, tell: Callable[[s
 
 
 def _answering(connection: Any, settings: MetadataSettings) -> Any:
-    """The same connection; MetadataStoreError where the server cannot be reached or refuses."""
+    """The same connection; MetadataStoreError if the server cannot be reached or denies access."""
     from tfx.orchestration import metadata
 
     try:
@@ -95,9 +98,9 @@ def _answering(connection: Any, settings: MetadataSettings) -> Any:
 
 
 def _require_usable(file: Path, tell: Callable[[str], None]) -> None:
-    """Wait until nobody holds the SQLite file locked, and say for whom; MetadataStoreError if that does not end.
+    """Wait until the SQLite file is unlocked; MetadataStoreError if it stays locked or is damaged.
 
-    So for a damaged file too: ML Metadata itself reads it until it meets the damage.
+    ML Metadata itself would notice damage only when it reads the damaged part.
     """
     if not file.exists():
         return
@@ -105,7 +108,7 @@ def _require_usable(file: Path, tell: Callable[[str], None]) -> None:
         check_file(file, wait_s=0.0)
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):
-            raise MetadataStoreError(f"{file}: {error}; `autoencoder doctor` looks into it") from None
+            raise MetadataStoreError(f"{file}: {error}; run `autoencoder doctor` to examine it") from None
         tell(f"waiting for {holders(file)}, which holds {file} locked")
         try:
             check_file(file, wait_s=LOCK_TIMEOUT_S)
@@ -115,15 +118,15 @@ def _require_usable(file: Path, tell: Callable[[str], None]) -> None:
             ) from None
     except sqlite3.DatabaseError as error:
         raise MetadataStoreError(
-            f"{file} is damaged ({error}): move it aside, and the next run starts a new one and runs every component; "
-            "pushed models stay"
+            f"{file} is damaged ({error}): move it aside; the next run creates a new one and runs every component "
+            "again. Pushed models are not affected"
         ) from None
 
 
 def check_file(file: Path, *, wait_s: float) -> None:
-    """Raise sqlite3's errors: OperationalError for a file locked against writing or out of reach, others for damage.
+    """Raise sqlite3's OperationalError if the file is locked or inaccessible, and other errors if it is damaged.
 
-    What a killed run left half written is set right first, as by every program that opens the file.
+    SQLite first repairs what a killed run left half written, as whenever the file is opened.
     """
     connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=wait_s, isolation_level=None)
     try:
@@ -137,7 +140,7 @@ def check_file(file: Path, *, wait_s: float) -> None:
 
 
 def holders(file: Path) -> str:
-    """The processes that hold locks on the file, as Linux lists them."""
+    """The processes that hold locks on the file, according to Linux."""
     try:
         lines = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
         inode = str(file.stat().st_ino)

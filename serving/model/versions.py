@@ -4,10 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from runtime.errors import BAD_USAGE, UserError
 from schema.artifacts import SAVED_MODEL_FILE
 
 RUN_SUBFOLDER: Final = "serving"
 """Where a run's Pusher puts the versions, below the run's own folder."""
+
+
+class NoModelError(UserError, FileNotFoundError):
+    """A folder that was given, or the runs by default, hold no pushed model."""
+
+    exit_code = BAD_USAGE
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,8 @@ def base_folder(folder: Path) -> Path:
         if version_folders(base):
             return base
     if holds_saved_model(folder):
-        raise FileNotFoundError(f"{folder} is one version: give the folder that holds it, {folder.parent}")
-    raise FileNotFoundError(f"{folder}: no version folder (a number) here or in {RUN_SUBFOLDER}/ below it")
+        raise NoModelError(f"{folder} is one version: give the folder that holds it, {folder.parent}")
+    raise NoModelError(f"{folder}: no version folder (a number) here or in {RUN_SUBFOLDER}/ below it")
 
 
 def saved_model_folder(folder: Path) -> Path:
@@ -63,7 +70,7 @@ def saved_model_folder(folder: Path) -> Path:
     for version in version_folders(base_folder(folder)):
         if holds_saved_model(version.path):
             return version.path
-    raise FileNotFoundError(f"{folder}: no version in it holds {SAVED_MODEL_FILE}")
+    raise NoModelError(f"{folder}: no version in it holds {SAVED_MODEL_FILE}")
 
 
 def newest_base_folder(runs: Path) -> Path:
@@ -74,7 +81,7 @@ def newest_base_folder(runs: Path) -> Path:
         for version in version_folders(run / RUN_SUBFOLDER)
     ]
     if not pushed:
-        raise FileNotFoundError(f"{runs}/: no run has pushed a model yet")
+        raise NoModelError(f"{runs}/: no run has pushed a model yet")
     return max(pushed)[1]
 
 

@@ -108,7 +108,7 @@ class Calibrator(base_component.BaseComponent):
             spec=CalibratorSpec(
                 examples=examples,
                 trained_model=model,
-                settings=settings.model_dump_json(),
+                settings=settings.model_dump_json(include=set(CalibrationSettings.model_fields)),
                 source_fingerprint=source_fingerprint,
                 model=types.Channel(type=standard_artifacts.Model),
                 calibration=types.Channel(type=Calibration),

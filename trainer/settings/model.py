@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
+
+from runtime.settings import Section
 
 Preset = Literal[
     "dense", "deep", "conv", "sparse", "denoising", "contractive", "variational", "residual", "super_resolution"
@@ -36,10 +38,8 @@ MEANINGFUL: dict[str, tuple[str, ...]] = {
 """The presets for which a field means something; fields that are not named here mean something for all."""
 
 
-class SparsitySettings(BaseModel):
+class SparsitySettings(Section):
     """How few latent numbers of an image are active."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["l1", "kl"] = "l1"
     """`l1`: a rectified latent with a price on its sum. `kl`: a sigmoid latent whose mean activity is `target`."""
@@ -49,10 +49,8 @@ class SparsitySettings(BaseModel):
     """With `kl`: the share of images for which a unit is active."""
 
 
-class CorruptionSettings(BaseModel):
+class CorruptionSettings(Section):
     """What is done to the encoder's input in training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["gaussian", "masking", "salt_and_pepper", "patches"] = "masking"
     amount: float = Field(0.3, gt=0, le=1)
@@ -63,10 +61,8 @@ def _weights_by_name(loss: Any) -> Any:
     return {loss: 1.0} if isinstance(loss, str) else loss
 
 
-class ModelSettings(BaseModel):
+class ModelSettings(Section):
     """The model and its loss; unset fields take the preset's values."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: Preset = "deep"
     latent_dim: int | None = Field(None, ge=1)

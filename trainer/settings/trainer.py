@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from runtime.settings import Section
 from trainer.settings.model import ModelSettings
 
 ScoreName = Literal[
@@ -13,10 +14,8 @@ ScoreName = Literal[
 Normalisation = Literal["unit", "zscore", "minmax"]
 
 
-class ImageSettings(BaseModel):
+class ImageSettings(Section):
     """What every image becomes before the model sees it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     height_px: int = Field(8, ge=4, le=1024)
     width_px: int = Field(8, ge=4, le=1024)
@@ -36,10 +35,8 @@ class ImageSettings(BaseModel):
         return self.height_px * self.width_px * self.channels
 
 
-class AugmentationSettings(BaseModel):
+class AugmentationSettings(Section):
     """Random changes to training images, each image's own in every epoch; the target is the changed image."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     shift_px: float = Field(0.0, ge=0)
     """Moved by up to so many pixels in each direction."""
@@ -101,10 +98,8 @@ class TrainerSettings(ModelSettings):
         return self
 
 
-class CalibrationSettings(BaseModel):
+class CalibrationSettings(Section):
     """The part of `evaluation:` that the Calibrator reads: what is scored, and how often it may raise a false alarm."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     score: ScoreName = "error"
     """What the threshold is applied to."""

@@ -4,15 +4,14 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from runtime.settings import Section
 from trainer.settings.trainer import TrainerSettings
 
 
-class Range(BaseModel):
+class Range(Section):
     """Numbers from `min` to `max`, both included; whole ones if both are."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min: int | float
     max: int | float
@@ -26,10 +25,8 @@ class Range(BaseModel):
         return self
 
 
-class TunerSettings(BaseModel):
+class TunerSettings(Section):
     """A search for better `trainer` fields before training: by the error on held-out images, at random."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = False
     trials: int = Field(10, ge=1)

@@ -15,7 +15,7 @@ import urllib3  # type: ignore[import-untyped]
 import yaml
 
 from pipeline.kubeflow.simulator.driver import RefusedError, typed
-from runtime.errors import UserError
+from runtime.errors import UsageError, UserError
 
 TOKEN_VARIABLE, COOKIES_VARIABLE = "KUBEFLOW_TOKEN", "KUBEFLOW_COOKIES"
 _PAGE_SIZE = 100
@@ -27,7 +27,7 @@ class ServerError(UserError):
     """The server could not be reached or refused; the message says which and what to do."""
 
 
-class ScheduleError(UserError):
+class ScheduleError(UsageError):
     """The schedule that was named does not exist, is not the only one, or exists already."""
 
 

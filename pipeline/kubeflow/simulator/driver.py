@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import UserError
+from runtime.errors import UsageError
 
 Message = dict[str, Any]
 """A protobuf message in its JSON form."""
 
 
-class NotPlayedError(UserError):
+class NotPlayedError(UsageError):
     """The package uses something that the rehearsal does not play."""
 
 
-class RefusedError(UserError):
+class RefusedError(UsageError):
     """Kubeflow would refuse or fail this; the message says where and why."""
 
 

@@ -16,10 +16,10 @@ from kfp.pipeline_spec import pipeline_spec_pb2  # type: ignore[import-untyped]
 
 from pipeline.kubeflow.simulator import driver, launcher
 from pipeline.kubeflow.simulator.driver import Message, NotPlayedError, Outputs, Records, RefusedError
+from pipeline.states import CACHED, FAILED, RAN, SKIPPED
 from runtime.object_store import connect
 
 SCHEMA_VERSION = "2.1.0"
-RAN, CACHED, FAILED, SKIPPED = "ran", "cached", "failed", "skipped"
 _ARGO_NAME = re.compile(r"^[a-zA-Z0-9][-a-zA-Z0-9]*$")
 _NOT_PLAYED = ("artifactIterator", "parameterIterator", "iteratorPolicy")
 

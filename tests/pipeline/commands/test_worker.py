@@ -1,4 +1,4 @@
-"""`autoencoder worker` needs to know which worker it is, and does not wait for ever."""
+"""`autoencoder worker` requires TF_CONFIG, and waits for a limited time."""
 
 import json
 import threading
@@ -6,7 +6,7 @@ import threading
 import pytest
 from click.testing import CliRunner
 
-from pipeline.commands.worker import appears, worker
+from pipeline.commands.worker import is_written, worker
 from runtime.errors import BAD_USAGE
 from schema.artifacts import JOB_FILE
 
@@ -29,7 +29,7 @@ def test_without_tf_config_nothing_is_started(text, tmp_path):
 
 
 @pytest.mark.parametrize("left_by_a_killed_chief", [False, True])
-def test_training_that_never_begins_is_a_failure(left_by_a_killed_chief, tmp_path):
+def test_training_that_never_begins_fails(left_by_a_killed_chief, tmp_path):
     if left_by_a_killed_chief:
         write_job(tmp_path)
     result = CliRunner().invoke(worker, [str(tmp_path), "--wait", "1.5"], env={"TF_CONFIG": TF_CONFIG})
@@ -38,10 +38,10 @@ def test_training_that_never_begins_is_a_failure(left_by_a_killed_chief, tmp_pat
 
 
 @pytest.mark.parametrize("left_by_a_killed_chief", [False, True])
-def test_a_job_is_taken_up_once_it_is_written(left_by_a_killed_chief, tmp_path):
+def test_a_job_is_detected_when_it_is_written(left_by_a_killed_chief, tmp_path):
     if left_by_a_killed_chief:
         write_job(tmp_path)
     chief = threading.Timer(0.5, write_job, [tmp_path])
     chief.start()
-    assert appears(tmp_path / JOB_PATH, wait_s=30)
+    assert is_written(tmp_path / JOB_PATH, wait_s=30)
     chief.join()

@@ -1,4 +1,4 @@
-"""Beam's options reach the components that run on Beam, and workers never start without our code."""
+"""Beam's options reach the components that run on Beam; workers never start without our code."""
 
 import tarfile
 from pathlib import Path
@@ -14,7 +14,7 @@ FLINK = ("--runner=FlinkRunner", "--flink_master=localhost:8081")
 
 
 def options_by_component(settings):
-    """Component -> its Beam options, as the compiled pipeline holds them."""
+    """Component -> its Beam options in the compiled pipeline."""
     from pipeline.graph import create_pipeline
 
     pipeline = create_pipeline(
@@ -24,13 +24,13 @@ def options_by_component(settings):
     return {name: list(spec.beam_pipeline_args) for name, spec in specs.items() if hasattr(spec, "beam_pipeline_args")}
 
 
-def test_the_data_steps_run_on_beam_and_get_the_options():
+def test_components_on_beam_get_the_options():
     options = options_by_component(BeamSettings(args=(*FLINK, "--environment_type=LOOPBACK")))
     assert {"ImageExampleGen", "StatisticsGen", "Transform", "ModelAnalysis"} <= set(options)
     assert all(given[:2] == list(FLINK) for given in options.values())
 
 
-def test_a_components_own_options_come_last_and_so_win():
+def test_a_components_own_options_override_the_common_ones():
     from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
     own = {"Transform": ("--direct_num_workers=7",)}
@@ -42,7 +42,7 @@ def test_a_components_own_options_come_last_and_so_win():
     assert set(workers.values()) == {2}
 
 
-def test_options_of_an_unknown_component_are_an_error_that_names_the_nearest():
+def test_options_of_an_unknown_component_suggest_the_closest_name():
     with pytest.raises(ConfigurationError, match="'Transfrom'; did you mean 'Transform'"):
         options_by_component(BeamSettings(components={"Transfrom": ("--parallelism=2",)}))
 
@@ -62,7 +62,7 @@ def test_the_shipped_cluster_configurations_are_complete(path):
     assert all(f"--runner={runner}" in given for given in options.values())
 
 
-def test_a_run_on_dataflow_whose_workers_cannot_reach_its_folder_is_not_started():
+def test_a_run_on_dataflow_with_a_local_folder_is_not_started():
     from pipeline.cli import main
 
     ran = CliRunner().invoke(main, ["run", str(REPOSITORY / "configs/beam-dataflow.yaml")])
@@ -70,7 +70,7 @@ def test_a_run_on_dataflow_whose_workers_cannot_reach_its_folder_is_not_started(
     assert "Dataflow's workers cannot reach the folder 'runs'" in " ".join(ran.output.split())
 
 
-def test_what_follows_the_dashes_is_told_from_a_misplaced_argument():
+def test_a_misplaced_argument_is_not_taken_for_an_option_of_beam():
     from pipeline.cli import main
 
     misplaced = CliRunner().invoke(main, ["run", "configs/digits.yaml", "trainer.epochs=3"])

@@ -1,4 +1,4 @@
-"""A mistake in the configuration is told at once: file, field, value, and the nearest valid key."""
+"""Mistakes in the configuration are reported immediately: file, field, value, and the closest valid key."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def load(tmp_path, text, *overrides):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_shipped_configurations_are_valid_and_say_how_to_run_them(path):
+def test_shipped_configurations_are_valid_and_show_their_command(path):
     assert load_configuration(path).name
     first_line = path.read_text().splitlines()[0]
     assert any(command in first_line for command in ("autoencoder run", "autoencoder compile"))
@@ -52,7 +52,10 @@ def test_overrides_win(tmp_path):
         ("trainer: {preset: dense, hidden_units: [9]}", "hidden_units has no meaning for preset 'dense'"),
         ("trainer: {early_stopping_patience: 2, weight_averaging: 0.9}", "exclude each other"),
         ("trainer: {epochs: 2, warmup_epochs: 2}", "warmup_epochs 2.0 leaves none of the 2 epochs"),
-        ("tuner: {search_space: {batch_size: [8, 0]}}", r"search_space\.batch_size: 0 cannot be tried: .*greater than"),
+        (
+            "tuner: {search_space: {batch_size: [8, 0]}}",
+            r"search_space\.batch_size: 0 is not a valid value: .*greater than",
+        ),
         ("tuner: {search_space: {epoch: [1]}}", "no field 'epoch'; did you mean 'epochs'"),
         ("data: {source: folder}", "data.path is required for source 'folder'"),
         ("data: {eval_fraction: 0.6, test_fraction: 0.5}", "leave no images to train on"),
@@ -79,13 +82,13 @@ def test_mistakes_are_explained(tmp_path, text, message):
     assert "s3cr3t" not in str(told.value)
 
 
-def test_a_missing_file_suggests_a_near_one():
+def test_a_missing_file_suggests_a_file_with_a_similar_name():
     with pytest.raises(ConfigurationError, match=r"no such configuration file; did you mean .*mnist-dense\.yaml\?"):
         load_configuration(REPOSITORY / "configs" / "mnist-dens.yaml")
 
 
-def test_a_missing_file_that_resembles_none_is_told_where_there_are_some(tmp_path):
-    with pytest.raises(ConfigurationError, match=r"digits\.yaml: no such configuration file; name your own .*configs/"):
+def test_without_a_near_file_the_error_says_where_examples_are(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"digits\.yaml: no such configuration file; give your own .*configs/"):
         load_configuration(tmp_path / "configs" / "digits.yaml")
 
 

@@ -9,13 +9,13 @@ from pipeline.configuration.kubeflow import KubeflowSettings
 from pipeline.configuration.loading import load_configuration
 
 
-def test_a_pod_takes_what_it_leaves_unset_from_the_default() -> None:
+def test_unset_fields_of_a_pod_come_from_the_default() -> None:
     settings = KubeflowSettings.model_validate({"pods": {"default": {"cpu": 1, "memory_gb": 4}, "Trainer": {"cpu": 8}}})
     assert (settings.pod("Trainer").cpu, settings.pod("Trainer").memory_gb) == (8, 4)
     assert settings.pod("Pusher").cpu == 1
 
 
-def test_a_pod_can_take_back_what_the_default_asks_for() -> None:
+def test_a_pod_can_unset_a_field_of_the_default() -> None:
     settings = KubeflowSettings.model_validate({"pods": {"default": {"scratch": "1Gi"}, "Pusher": {"scratch": None}}})
     assert settings.pod("Pusher").scratch is None
 
@@ -25,11 +25,11 @@ def test_a_pod_can_take_back_what_the_default_asks_for() -> None:
     [
         ("kubeflow: {gpu: 1}", "unknown key 'kubeflow.gpu'; did you mean 'gpus'?"),
         ("kubeflow: {pods: {Trainer: {cpus: 1}}}", "'kubeflow.pods.Trainer.cpus'; did you mean 'cpu'?"),
-        ("kubeflow: {pods: {Trainer: {scratch: 5 GB}}}", "'5 GB' is no Kubernetes size"),
+        ("kubeflow: {pods: {Trainer: {scratch: 5 GB}}}", "'5 GB' is not a Kubernetes quantity"),
         ("kubeflow: {volumes: [{claim: images, mount_path: data}]}", "kubeflow.volumes.0.mount_path"),
     ],
 )
-def test_a_mistake_is_named_with_its_remedy(tmp_path: Path, text: str, reason: str) -> None:
+def test_mistakes_are_explained(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigurationError) as caught:

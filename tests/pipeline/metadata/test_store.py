@@ -15,7 +15,7 @@ from ports import free_port
 from pydantic import ValidationError
 from tfx.orchestration import metadata
 
-from pipeline.local.runner import _abandon_unfinished, _forget_missing
+from pipeline.local.runner import _abandon_unfinished, _mark_missing_deleted
 from pipeline.metadata import history
 from pipeline.metadata.ownership import claim
 from pipeline.metadata.store import METADATA_FILE, MetadataSettings, MetadataStoreError, connection_of
@@ -66,7 +66,7 @@ def test_what_somebody_removed_is_forgotten_and_what_is_there_is_not(connection:
         context = handle.store.get_context_by_type_and_name("pipeline", "cleaned")
         attributions = [mlmd.Attribution(artifact_id=a.id, context_id=context.id) for a in (there, gone)]
         handle.store.put_attributions_and_associations(attributions, [])
-        _forget_missing(handle.store, context.id)
+        _mark_missing_deleted(handle.store, context.id)
         states = {a.id: a.state for a in handle.store.get_artifacts_by_id([there.id, gone.id])}
         running = handle.store.get_executions_by_id([execution])[0].last_known_state
     assert states == {there.id: mlmd.Artifact.LIVE, gone.id: mlmd.Artifact.DELETED}

@@ -18,7 +18,8 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from pipeline.commands.kubeflow import schedule, submit
+from pipeline.commands.schedule import schedule
+from pipeline.commands.submit import submit
 
 TOKEN = "a-very-secret-token"
 COOKIES = "authservice_session=a-very-secret-session"

@@ -1,4 +1,4 @@
-"""What a person sees: one line per component while it works, and a summary; everything else goes to the log file."""
+"""Terminal output: a line per component with its progress, and a summary; everything else goes to the log file."""
 
 import contextlib
 import logging
@@ -15,13 +15,15 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-_MARKS = {"ran": ("✓", "green"), "cached": ("=", "cyan"), "failed": ("✗", "red"), "skipped": ("-", "dim")}
+from pipeline.states import CACHED, FAILED, RAN, SKIPPED
+
+_MARKS = {RAN: ("✓", "green"), CACHED: ("=", "cyan"), FAILED: ("✗", "red"), SKIPPED: ("-", "dim")}
 _PLAIN_INTERVAL_S = 10.0
 _WIDTH_OF_FILES = 1000
 
 
 def plain_console(file: TextIO | None = None, *, stderr: bool = False) -> Console:
-    """What all prints to: brackets and colons in names and labels are text, not Rich's markup; nothing is cut off."""
+    """A console that prints brackets and colons literally, without Rich's markup, and truncates nothing."""
     shown = Console(file=file, stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
     if not shown.is_terminal:
         shown.width = _WIDTH_OF_FILES
@@ -30,7 +32,7 @@ def plain_console(file: TextIO | None = None, *, stderr: bool = False) -> Consol
 
 @contextlib.contextmanager
 def output_to_log(log_path: Path) -> Iterator[tuple[TextIO, TextIO]]:
-    """Send file descriptors 1 and 2, native libraries' chatter included, to `log_path`; yield the real two."""
+    """Redirect file descriptors 1 and 2, hence native libraries' output, to `log_path`; yield the original streams."""
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
@@ -43,7 +45,7 @@ def output_to_log(log_path: Path) -> Iterator[tuple[TextIO, TextIO]]:
         yield streams[0], streams[1]
     finally:
         for stream in (*streams, sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):  # the log's disk is full
+            with contextlib.suppress(OSError):  # the log's disk may be full
                 stream.flush()
         os.dup2(saved[0], 1)
         os.dup2(saved[1], 2)
@@ -52,10 +54,10 @@ def output_to_log(log_path: Path) -> Iterator[tuple[TextIO, TextIO]]:
 
 
 class ComponentProgress(logging.Handler):
-    """A line per component, from the pipeline's events and from log records that carry `done`, `total` and `unit`."""
+    """A line per component, from the runner's events and from log records with `done`, `total` and `unit`."""
 
     def __init__(self, console: Console, expected_seconds: dict[str, float]) -> None:
-        """`expected_seconds`: how long each component took last time, for those that report no progress."""
+        """`expected_seconds`: each component's previous duration, for components that report no progress."""
         super().__init__(logging.INFO)
         self._console = console
         self._expected_seconds = expected_seconds
@@ -79,7 +81,7 @@ class ComponentProgress(logging.Handler):
             self._console.print(self._line().plain)
 
     def listen(self, name: str, outcome: Any) -> None:
-        """The runner's events: None before a component starts, its ComponentOutcome when it has ended."""
+        """Handle the runner's events: None before a component starts, its ComponentOutcome when it has ended."""
         if outcome is None:
             self.start(name)
         else:
@@ -96,7 +98,7 @@ class ComponentProgress(logging.Handler):
         self.abort()
         mark, style = _MARKS[state]
         done = ""
-        if state == "ran" and self._progress:
+        if state == RAN and self._progress:
             done = f"{self._progress['total']:,} {self._progress['unit']}"
         line = Text.assemble(
             (f"{mark} ", style), f"{self._name:<22} ", (f"{state:<7}", style), f"{seconds:7.1f} s  {done}"
@@ -126,7 +128,7 @@ class ComponentProgress(logging.Handler):
         return Text("  ".join(parts))
 
     def _seconds_left(self) -> float:
-        """By the pace since the first report: what came before it, the start, is not repeated."""
+        """Estimated from the pace since the first report, without the time before it."""
         assert self._first_report is not None
         since, done_then = self._first_report
         done = self._progress["done"] - done_then
@@ -134,7 +136,7 @@ class ComponentProgress(logging.Handler):
 
 
 def print_summary(console: Console, document: dict[str, Any]) -> None:
-    """The table of thresholds, the verdict, and where everything is."""
+    """Print the thresholds, the verdict, and the paths of the results."""
     table = Table(title=None, box=None, pad_edge=False, header_style="bold")
     columns: dict[str, Literal["left", "right"]] = {
         "metric": "left",

@@ -9,7 +9,7 @@ import sys
 from repository import REPOSITORY
 from rich.console import Console
 
-from pipeline.commands.terminal import ComponentProgress, plain_console, print_summary
+from pipeline.terminal import ComponentProgress, plain_console, print_summary
 
 
 def record(**values):
@@ -29,7 +29,7 @@ def test_a_component_that_ran_shows_what_it_did_and_how_long_it_took():
 
 def test_chatter_of_native_code_goes_to_the_log_and_output_to_the_terminal(tmp_path):
     script = (
-        "import os\nfrom pathlib import Path\nfrom pipeline.commands.terminal import output_to_log\n"
+        "import os\nfrom pathlib import Path\nfrom pipeline.terminal import output_to_log\n"
         f"with output_to_log(Path({str(tmp_path / 'run.log')!r})) as (out, err):\n"
         "    os.write(1, b'native out\\n'); os.write(2, b'native err\\n'); print('printed')\n"
         "    out.write('shown\\n'); err.write('warned\\n')\n"

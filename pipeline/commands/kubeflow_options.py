@@ -1,0 +1,48 @@
+"""What `autoencoder submit` and `schedule` share: where Kubeflow is, and the package's parameters."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runtime.errors import UsageError
+
+if TYPE_CHECKING:  # `--help` must not wait for this import
+    from pipeline.kubeflow.client.client import Server
+
+account_option = click.option("--service-account", help="Kubernetes service account of the pods.")
+
+
+def server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The address of Kubeflow, the namespace, and the credentials."""
+    for option in (
+        click.option("--cookies-file", type=click.Path(path_type=Path), help="File with the Cookie header, for Dex."),
+        click.option("--token-file", type=click.Path(path_type=Path), help="File with a bearer token."),
+        click.option("--namespace", help="Your namespace, if this Kubeflow has several users."),
+        click.option("--host", required=True, envvar="KUBEFLOW_HOST", help="Kubeflow Pipelines' address."),
+    ):
+        command = option(command)
+    return command
+
+
+def server_of(host: str, namespace: str | None, token_file: Path | None, cookies_file: Path | None) -> "Server":
+    """The server that `server_options` describe."""
+    from pipeline.kubeflow.client.client import COOKIES_VARIABLE, TOKEN_VARIABLE, Server, read_secret
+
+    try:
+        token = read_secret(os.environ, TOKEN_VARIABLE, token_file)
+        cookies = read_secret(os.environ, COOKIES_VARIABLE, cookies_file)
+    except OSError as error:
+        raise UsageError(f"{error.filename}: cannot be read: {error.strerror}") from None
+    return Server(host, namespace, token=token, cookies=cookies)
+
+
+def checked_parameters(package: Path, given: dict[str, str]) -> dict[str, Any]:
+    """The parameters with the types that the package declares; checks the package first."""
+    from pipeline.kubeflow.client.client import convert_parameters
+    from pipeline.kubeflow.simulator.rehearsal import load_package
+
+    load_package(package)
+    return convert_parameters(package, given)
