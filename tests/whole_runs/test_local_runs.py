@@ -1,5 +1,6 @@
 """Whole pipelines on small real data, through the command line, as a user starts them."""
 
+import fcntl
 import io
 import json
 import os
@@ -50,12 +51,26 @@ def names_that(state, document):
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    """A first run of the default configuration: (root, document)."""
+def first_run(tmp_path_factory):
+    """A first run of the default configuration, which tests must not change: (root, document)."""
     root = tmp_path_factory.mktemp("runs")
     code, document = run("configs/digits.yaml", root)
     assert code == DONE, document
     return root, document
+
+
+@pytest.fixture(scope="module")
+def backup(first_run, tmp_path_factory):
+    return shutil.copytree(first_run[0] / "digits", tmp_path_factory.mktemp("backup") / "digits", symlinks=True)
+
+
+@pytest.fixture
+def digits(first_run, backup):
+    """The first run, for a test that changes its folder, which is restored afterwards: (root, document)."""
+    yield first_run
+    folder = first_run[0] / "digits"
+    shutil.rmtree(folder)
+    shutil.copytree(backup, folder, symlinks=True)
 
 
 def read_examples(root, split, name="digits"):
@@ -67,8 +82,8 @@ def read_examples(root, split, name="digits"):
     return [tf.train.Example.FromString(record).features.feature for record in records]
 
 
-def test_a_first_run_runs_everything_and_pushes_a_model(digits):
-    _, document = digits
+def test_a_first_run_runs_everything_and_pushes_a_model(first_run):
+    _, document = first_run
     assert names_that("ran", document) == COMPONENTS
     assert document["blessed"]
     assert document["metrics"]["mean_error"] < 0.02
@@ -80,10 +95,10 @@ def test_a_first_run_runs_everything_and_pushes_a_model(digits):
     assert Path(document["pushed"]).parent == Path(document["run"]) / "serving"
 
 
-def test_the_pushed_model_scores_a_pngs_bytes_as_numpy_does(digits):
+def test_the_pushed_model_scores_a_png_as_numpy_does(first_run):
     import tensorflow as tf
 
-    model = tf.saved_model.load(digits[1]["pushed"])
+    model = tf.saved_model.load(first_run[1]["pushed"])
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -101,12 +116,12 @@ def test_the_pushed_model_scores_a_pngs_bytes_as_numpy_does(digits):
     assert decoded == pytest.approx(reconstruction, abs=1e-6)
 
 
-def test_trainer_evaluator_and_pushed_model_agree_on_every_image(digits):
+def test_trainer_evaluator_and_pushed_model_agree_on_every_image(first_run):
     import tensorflow as tf
 
     from trainer.scoring.calibration import conformal_threshold
 
-    root, document = digits
+    root, document = first_run
     model = tf.saved_model.load(document["pushed"])
     record = json.loads(Path(document["pushed"], "assets.extra/autoencoder.json").read_text())
 
@@ -123,10 +138,10 @@ def test_trainer_evaluator_and_pushed_model_agree_on_every_image(digits):
     assert test.max() == pytest.approx(document["metrics"]["max_error"], abs=1e-5)
 
 
-def test_tensorboard_gets_curves_and_pictures(digits):
+def test_tensorboard_gets_curves_and_pictures(first_run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    model_run = Path(digits[1]["paths"]["pictures"]).parent
+    model_run = Path(first_run[1]["paths"]["pictures"]).parent
     curves = EventAccumulator(str(model_run / "validation"), {"tensors": 0}).Reload()
     assert "epoch_loss" in curves.Tags()["tensors"]
     assert len(curves.Tensors("epoch_loss")) == 60
@@ -136,11 +151,11 @@ def test_tensorboard_gets_curves_and_pictures(digits):
         assert picture.size == (10 * 8 * 12, 2 * 8 * 12)
 
 
-def test_the_pca_floor_is_scikit_learns(digits):
+def test_the_pca_floor_is_scikit_learns(first_run):
     import tensorflow as tf
     from sklearn.decomposition import PCA
 
-    root, document = digits
+    root, document = first_run
 
     def pixels(split):
         images = [example["image"].bytes_list.value[0] for example in read_examples(root, split)]
@@ -152,11 +167,11 @@ def test_the_pca_floor_is_scikit_learns(digits):
     assert document["metrics"]["pca_mean_error"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_controls_are_measured_as_tfma_measures_the_candidate(digits):
+def test_controls_are_measured_as_tfma_measures_the_candidate(first_run):
     from components.evaluation.control_metrics import metrics_of
     from components.evaluation.gate import CANDIDATE, read_metrics
 
-    artifacts = digits[0] / "digits/artifacts"
+    artifacts = first_run[0] / "digits/artifacts"
     [model], [examples], [analysis] = (
         artifacts.glob(pattern)
         for pattern in ("Calibrator/model/*/Format-Serving", "ImageExampleGen/examples/*", "ModelAnalysis/analysis/*")
@@ -178,17 +193,14 @@ def test_the_same_run_again_is_all_cached(digits):
 
 def test_a_pushed_version_that_was_removed_is_pushed_again(digits):
     root, first = digits
-    aside = Path(first["pushed"]).rename(root / "aside")
+    shutil.rmtree(first["pushed"])
     code, document = run("configs/digits.yaml", root)
     assert code == DONE
     assert names_that("ran", document) == ["Pusher"]
-    again = Path(document["pushed"])
-    assert (again / "saved_model.pb").exists()
-    shutil.rmtree(again)  # leave the first version for the tests that follow
-    aside.rename(first["pushed"])
+    assert (Path(document["pushed"]) / "saved_model.pb").exists()
 
 
-def test_a_refused_model_of_each_kind_re_runs_only_the_gate_and_pushes_nothing(digits):
+def test_other_thresholds_re_run_only_the_gate_and_a_refused_model_is_not_pushed(digits):
     root, first = digits
     impossible = [
         "{metric: mean_error, max: 0.000001}",
@@ -216,7 +228,7 @@ def test_a_refused_model_of_each_kind_re_runs_only_the_gate_and_pushes_nothing(d
     assert document["paths"]["serve it"].endswith(f"autoencoder serve {root / 'digits'}")  # what was pushed before
 
 
-def check_the_doors_of_a_calibrated_model(pushed, calibration):
+def check_signatures_of_a_calibrated_model(pushed, calibration):
     """p-values and thresholds at a caller's rate, against the recorded held-out scores."""
     import tensorflow as tf
 
@@ -234,7 +246,7 @@ def check_the_doors_of_a_calibrated_model(pushed, calibration):
     assert np.array_equal(at_rates["is_anomaly"].numpy(), at_rates["score"].numpy() > at_rates["threshold"].numpy())
 
 
-def test_another_rate_and_score_train_nothing_anew(digits):
+def test_another_rate_and_score_do_not_train_again(digits):
     root, first = digits
     changed = ["--rate", "0.05", "--score", "latent_distance", "--set", f"root={root}", "--json"]
     code, stdout, stderr = autoencoder("calibrate", "configs/digits.yaml", *changed)
@@ -245,8 +257,7 @@ def test_another_rate_and_score_train_nothing_anew(digits):
     record = json.loads(Path(document["pushed"], "assets.extra/autoencoder.json").read_text())
     assert (record["calibration"]["score"], record["calibration"]["false_alarm_rate"]) == ("latent_distance", 0.05)
     assert len(record["calibration"]["scores"]) == record["calibration"]["images"] == 197
-    check_the_doors_of_a_calibrated_model(document["pushed"], record["calibration"])
-    shutil.rmtree(document["pushed"])  # the first version is the newest again for the tests that follow
+    check_signatures_of_a_calibrated_model(document["pushed"], record["calibration"])
 
 
 def test_a_gate_that_would_bless_an_untrained_model_fails_the_run(digits):
@@ -277,9 +288,11 @@ def test_a_model_worse_than_the_latest_blessed_one_is_refused(digits):
     assert refused[0]["max"] == pytest.approx(1.05 * first["metrics"]["mean_error"])
 
 
-def test_the_report_tells_of_the_newest_run_and_any_past_one_can_be_rebuilt(digits, tmp_path):
-    root, first = digits
+def test_the_report_shows_the_newest_run_and_any_past_one_can_be_rebuilt(digits, tmp_path):
+    root, _ = digits
     folder = root / "digits"
+    refused, _ = run("configs/digits.yaml", root, "evaluation.thresholds=[{metric: mean_error, max: 0.000001}]")
+    assert refused == REFUSED
     assert "Refused: mean_error over all images is" in (folder / "report.html").read_text()
     code, stdout, _ = autoencoder("report", folder)
     assert (code, stdout) == (DONE, f"{folder / 'report.html'}\n")
@@ -297,7 +310,7 @@ def test_the_report_tells_of_the_newest_run_and_any_past_one_can_be_rebuilt(digi
     code, _, stderr = autoencoder("report", tmp_path)
     assert (code, stderr.splitlines()[-1]) == (
         BAD_USAGE,
-        f"Error: {tmp_path} holds no run; start one with: autoencoder run",
+        f"{tmp_path} holds no run; start one with: autoencoder run",
     )
 
 
@@ -311,25 +324,45 @@ def test_past_runs_are_listed_with_their_verdicts(digits):
     assert listed[-1]["pushed"] == first["pushed"]
     assert listed[-1]["seconds"] > 0
     [examples] = (root / "digits/artifacts/ImageExampleGen/examples").glob("[0-9]*")
-    aside = examples.rename(examples.with_name("aside"))
+    shutil.rmtree(examples)
     (root / "other").mkdir()
     (root / "other" / "metadata.sqlite").write_bytes(b"no database" * 1000)
     code, stdout, stderr = autoencoder("runs", "--root", root, "--json")
-    aside.rename(examples)
     shutil.rmtree(root / "other")
-    assert (code, json.loads(stdout)["digits"]) == (DONE, listed)  # without its artifacts
+    assert (code, json.loads(stdout)["digits"]) == (DONE, listed)  # also without the artifacts
     assert "other/metadata.sqlite is damaged" in stderr
 
 
 def test_an_edited_model_re_runs_the_trainer_and_what_follows(digits, tmp_path):
     root, _ = digits
-    for package in ("schema", "components", "trainer", "pipeline", "serving", "configs"):
+    for package in ("schema", "runtime", "images", "components", "trainer", "pipeline", "serving", "configs"):
         shutil.copytree(REPOSITORY / package, tmp_path / package)
     with (tmp_path / "trainer/families/presets.py").open("a") as file:
         file.write("# edited\n")
     _, document = run("configs/digits.yaml", root, "evaluation.max_regression=null", cwd=tmp_path)
     assert names_that("cached", document) == COMPONENTS[:5]
     assert states(document)["Trainer"] == states(document)["Evaluator"] == "ran"
+
+
+def test_the_files_are_listed_when_the_run_has_the_folder_to_itself(tmp_path, sample_images):
+    """Images added while the run waits for another one are part of it."""
+    images = Path(shutil.copytree(sample_images / "train/good", tmp_path / "images"))
+    added = [path.rename(tmp_path / path.name) for path in sorted(images.iterdir())[:100]]
+    folder = tmp_path / "runs/folder"
+    folder.mkdir(parents=True)
+    settings = [f"root={tmp_path / 'runs'}", f"data.path={images}", "evaluation.false_alarm_rate=0.00001"]
+    arguments = ["run", "configs/folder.yaml", "--json", *(part for value in settings for part in ("--set", value))]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with (folder / ".lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = subprocess.Popen(
+            command(*arguments), cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert waiting.stderr.readline().startswith(b"waiting for another run in")
+        for path in added:
+            path.rename(images / path.name)
+    _, stderr = waiting.communicate(timeout=300)
+    assert f"folder: {len(list(images.iterdir()))} images, log in".encode() in stderr
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
@@ -419,7 +452,7 @@ def test_original_mnist_files(tmp_path, mnist):
     assert document["metrics"]["example_count"] == 2000
 
 
-def test_too_few_held_out_images_for_the_rate_are_told_before_training(tmp_path):
+def test_too_few_held_out_images_for_the_rate_fail_before_training(tmp_path):
     code, document = run("configs/folder.yaml", tmp_path, "evaluation.false_alarm_rate=0.001")
     assert code == FAILED
     assert states(document)["ImageExampleGen"] == "failed"
@@ -445,14 +478,15 @@ def test_too_many_unreadable_images_stop_the_run_before_training(tmp_path, sampl
         (["data.source=idx", "data.path={empty}"], "{empty}: holds no IDX images"),
         (["image.height_px=0"], "image.height_px: 0"),
         (["trainer.preset=dance"], "trainer.preset: 'dance'"),
-        (["root=/proc/nowhere"], "/proc/nowhere/digits cannot be written to"),
+        (["root=/proc/nowhere"], "/proc/nowhere/digits is not writable"),
     ],
 )
-def test_bad_input_is_named_and_nothing_is_started(tmp_path, overrides, culprit):
+def test_bad_input_is_reported_and_nothing_is_started(tmp_path, overrides, culprit):
     empty = tmp_path / "empty"
     empty.mkdir()
     settings = [a for o in (f"root={tmp_path / 'runs'}", *overrides) for a in ("--set", o.format(empty=empty))]
     code, _, stderr = autoencoder("run", "configs/digits.yaml", *settings)
     assert code == BAD_USAGE
     assert culprit.format(empty=empty) in stderr
-    assert not (tmp_path / "runs").exists()
+    assert "Traceback" not in stderr
+    assert [path.name for path in (tmp_path / "runs").glob("digits/*")] in ([], [".lock"])
