@@ -11,7 +11,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def examine(root: Path) -> Iterator[Finding]:
     yield _python()
     yield _glibc()
     yield _own_packages()
-    yield from _packages()
+    yield from _packages(_PACKAGES)
     yield from _tensorflow()
     yield _memory()
     yield _writable(root)
@@ -106,8 +106,8 @@ def _own_packages() -> Finding:
     return Finding("own packages", OK, f"all from {DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)}")
 
 
-def _packages() -> Iterator[Finding]:
-    for name in _PACKAGES:
+def _packages(names: Iterable[str]) -> Iterator[Finding]:
+    for name in names:
         try:
             yield Finding(name, OK, importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
@@ -136,12 +136,12 @@ def _tensorflow() -> Iterator[Finding]:
     yield _gpu(int(output.get("gpus", "0")))
 
 
-def _gpu(seen_by_tensorflow: int) -> Finding:
+def _gpu(seen_by_tensorflow: int, timeout_s: float = _ENGINE_TIMEOUT_S) -> Finding:
     if seen_by_tensorflow:
         return Finding("GPU", OK, f"TensorFlow sees {seen_by_tensorflow}")
     if not shutil.which("nvidia-smi"):
         return Finding("GPU", MISSING, "none; training runs on the CPU")
-    listed = _answer_of("nvidia-smi", "-L")
+    listed = _result_of("nvidia-smi", "-L", timeout_s=timeout_s)
     if listed.returncode:
         detail = f"the driver does not respond: {(listed.stdout or listed.stderr).strip()}"
         return Finding("GPU", MISSING, detail, "install NVIDIA's driver 545 or newer, then restart the machine")
@@ -225,18 +225,18 @@ def _program(name: str, use: str, remedy: str) -> Finding:
     return Finding(name, MISSING, f"not found; only needed for {use}", remedy)
 
 
-def _answer_of(*command: str) -> "subprocess.CompletedProcess[str]":
+def _result_of(*command: str, timeout_s: float) -> "subprocess.CompletedProcess[str]":
     """The result of a program that may hang; a failure after the timeout."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=_ENGINE_TIMEOUT_S, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", f"no answer within {_ENGINE_TIMEOUT_S} s")
+        return subprocess.CompletedProcess(command, 1, "", f"no response within {timeout_s} s")
 
 
-def _container_engine() -> Finding:
+def _container_engine(timeout_s: float = _ENGINE_TIMEOUT_S) -> Finding:
     """The first engine that responds: a client may be installed without a running engine."""
     for engine in filter(shutil.which, ("docker", "podman")):
-        if _answer_of(engine, "info").returncode == 0:
+        if _result_of(engine, "info", timeout_s=timeout_s).returncode == 0:
             return Finding("container engine", OK, f"{engine}, for deploy/Dockerfile")
     remedy = "install Docker or Podman, and start it"
     return Finding("container engine", MISSING, "none is running; only needed to build deploy/Dockerfile", remedy)

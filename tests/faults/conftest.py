@@ -1,4 +1,4 @@
-"""The undisturbed run, the runs that faults are put into, and the table of the outcomes."""
+"""An undisturbed run, runs for injecting faults, and the table of outcomes."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from forked import Ended
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Runs, Ended]:
-    """A run that nothing happened to; whoever uses its folder leaves it as it was."""
+    """A run without faults, whose folder tests must not change."""
     runs = Runs(tmp_path_factory.mktemp("undisturbed") / "runs")
     ended = runs.run()
     assert ended.code == 0, ended.stderr
@@ -21,7 +21,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Runs, Ended]:
 
 @pytest.fixture
 def spare(undisturbed: tuple[Runs, Ended], tmp_path: Path) -> Iterator[Runs]:
-    """The undisturbed run's folder, to be spoilt: it is put back, at the same path, which its metadata name."""
+    """The undisturbed run, for a test that changes its folder, which is restored afterwards at the same path."""
     runs, _ = undisturbed
     backup = tmp_path / "backup"
     shutil.copytree(runs.folder, backup, symlinks=True)
@@ -32,12 +32,13 @@ def spare(undisturbed: tuple[Runs, Ended], tmp_path: Path) -> Iterator[Runs]:
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Runs:
+    """Runs in an empty folder."""
     return Runs(tmp_path / "runs")
 
 
 @pytest.fixture
 def table(record_property: Callable[[str, Any], None]) -> Callable[[str, str, str], None]:
-    """Tell (fault, where, what came of it) for the table at the end."""
+    """Records (fault, where, outcome) for the table at the end."""
     return lambda fault, where, outcome: record_property("fault", (fault, where, " ".join(outcome.split())))
 
 

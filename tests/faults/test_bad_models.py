@@ -1,4 +1,4 @@
-"""Models that must never be served, through the real pipeline beside a good one: each refused, each with its reason."""
+"""Models that must never be served are refused with a reason, and the model pushed before stays."""
 
 import faults
 import pytest
@@ -11,17 +11,17 @@ BROKEN = {
     "trained on shuffled pixels": (faults.train_on, "shuffled", "ModelAnalysis", OTHER_IMAGES),
     "trained on noise": (faults.train_on, "noise", "ModelAnalysis", OTHER_IMAGES),
     "trained on another data set": (faults.train_on, "other", "ModelAnalysis", OTHER_IMAGES),
-    "other preprocessing in every door": (faults.preprocess_otherwise, "every", "ModelAnalysis", OTHER_IMAGES),
+    "other preprocessing in every signature": (faults.preprocess_otherwise, "every", "ModelAnalysis", OTHER_IMAGES),
     "other preprocessing as served": (faults.preprocess_otherwise, "served", "Pusher", "test image 0"),
 }
 ANOTHER = "seed=100"
-"""So that the Trainer runs anew."""
+"""Makes the Trainer run again."""
 WORSE = ("trainer.epochs=3", "evaluation.max_pca_ratio=null", "evaluation.thresholds=[{metric: mean_error, max: 0.06}]")
 
 
 @pytest.fixture
 def good(spare, undisturbed):
-    """Runs with a pushed model, which each test leaves as it was."""
+    """Runs with a pushed model, which must stay unchanged."""
     runs, pushed = spare, undisturbed[1].document["pushed"]
     versions, digest = runs.versions, weights_digest(pushed)
     yield runs
@@ -30,8 +30,8 @@ def good(spare, undisturbed):
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_model_that_does_not_fit_its_images_ends_the_run_and_nothing_is_pushed(good: Runs, table, kind):
-    """Without a blessed model to compare with, too: no bound of the gate tells these, or not reliably."""
+def test_a_model_that_does_not_fit_its_images_fails_the_run(good: Runs, table, kind):
+    """Also without a blessed model to compare with: no bound of the gate detects these reliably."""
     fault, detail, component, message = BROKEN[kind]
     ended = good.run(ANOTHER, "evaluation.max_regression=null", fault=fault, details=(detail,))
     assert ended.code == FAILED, ended.stderr
@@ -48,15 +48,15 @@ def refused_because(ended, metric, origin):
     return f"refused: {refused[metric, origin]}"
 
 
-def test_a_model_with_a_weight_that_is_no_number_ends_the_run(good: Runs, table):
+def test_a_model_with_a_non_finite_weight_fails_the_run(good: Runs, table):
     ended = good.run(ANOTHER, fault=faults.spoil_a_weight)
     assert ended.code == FAILED, ended.stderr
     assert ended.document["error"].startswith(
         "Calibrator: the score 'error' of 197 of 197 held-out images is no finite"
     )
-    table("a weight that is no number", "Calibrator", ended.document["error"])
+    table("a non-finite weight", "Calibrator", ended.document["error"])
 
 
-def test_a_model_worse_than_the_one_blessed_last_is_refused(good: Runs, table):
+def test_a_model_worse_than_the_latest_blessed_one_is_refused(good: Runs, table):
     ended = good.run(*WORSE)
-    table("worse than the one before", "Evaluator", refused_because(ended, "mean_error", "baseline"))
+    table("worse than the previous model", "Evaluator", refused_because(ended, "mean_error", "baseline"))

@@ -1,4 +1,4 @@
-"""The disk fills up at one writing step after the other; each time it grows a little, and the next run goes on."""
+"""A disk that is full at one writing step after another: it grows a little each time, and the next run continues."""
 
 import os
 import shutil
@@ -26,10 +26,8 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_a_full_disk_is_told_at_every_step_and_once_there_is_room_the_result_is_as_if_nothing_had_been(
-    small_disk, undisturbed, table
-):
-    runs, size_kb, said = Runs(small_disk / "runs"), FIRST_KB, []
+def test_a_full_disk_is_reported_at_every_step_and_does_not_change_the_result(small_disk, undisturbed, table):
+    runs, size_kb, reported = Runs(small_disk / "runs"), FIRST_KB, []
     while True:
         output = small_disk.parent / f"{size_kb}"
         ended = runs.start(output=output).wait()
@@ -39,12 +37,12 @@ def test_a_full_disk_is_told_at_every_step_and_once_there_is_room_the_result_is_
         assert "no space left on" in ended.stderr.lower(), (size_kb, ended)
         assert "Traceback" not in ended.stderr, (size_kb, ended)
         failed = [line.partition(" failed: ")[0] for line in ended.stderr.splitlines() if " failed: " in line]
-        said.append((size_kb, failed[0] if failed else "before the first component"))
+        reported.append((size_kb, failed[0] if failed else "before the first component"))
         size_kb = int(max(size_kb, shutil.disk_usage(small_disk).used / 1024) * GROWTH)
-        assert size_kb < LAST_KB, said
+        assert size_kb < LAST_KB, reported
         assert mount(small_disk, "-o", f"remount,size={size_kb}k").returncode == 0
     document = ended.document
     assert weights_digest(document["pushed"]) == weights_digest(undisturbed[1].document["pushed"])
     assert runs.versions == [document["pushed"].rpartition("/")[2]]
-    for size_kb, component in said:
-        table(f"disk of {size_kb} kB full", component, "told, and continued there once there was room")
+    for size_kb, component in reported:
+        table(f"disk of {size_kb} kB full", component, "reported; continues there once there is space")

@@ -1,4 +1,4 @@
-"""`kill -9` in the middle of each component in turn, twice; the run that follows goes on as if nothing had happened."""
+"""Each component is killed twice by `kill -9`; the next run continues, and the result is that of an undisturbed run."""
 
 import re
 import signal
@@ -25,7 +25,7 @@ AT_FIRST_FILE, BEFORE_PUBLISHED, AFTER = (
 
 
 def states(stderr):
-    """Component -> what the lines of a run say of it."""
+    """Component -> its state in the output of a run."""
     return dict(re.findall(r"^[✓=✗-] (\w+) +(ran|cached|failed|skipped)", stderr, re.M))
 
 
@@ -54,30 +54,30 @@ def test_a_killed_component_is_run_again_and_those_before_it_are_not(killed, tab
         assert end.code == -signal.SIGKILL, end.stderr
         before, after = COMPONENTS[: COMPONENTS.index(component)], order[order.index((component, moment)) + 1 :]
         seen = states(end.stderr)
-        # Only what the process before was killed in is run; it has ended, or is the one that is killed again.
+        # Only the component that was killed last runs again, either to its end or until it is killed a second time.
         assert set(seen) == set(before)
         assert [name for name in before[:-1] if seen[name] != "cached"] == []
         following = (ends[after[0]] if after else last).stderr
         assert (f"ended in the middle of {component}:" in following) == (moment != AFTER), following
-        table(moment, component, "the next run tells of it, and continues there")
+        table(moment, component, "the next run reports it, and continues there")
 
 
-def test_after_all_kills_the_result_is_the_undisturbed_runs(killed, undisturbed, table):
+def test_after_all_kills_the_result_equals_the_undisturbed_one(killed, undisturbed, table):
     _, _, last = killed
     expected = undisturbed[1].document
     assert last.code == 0, last.stderr
     assert names_that("cached", last) == COMPONENTS[:-1]
-    # The sums behind a metric depend, in their last digits, on which thread ends first.
+    # The last digits of a metric depend on the order in which threads finish.
     assert last.document["metrics"] == pytest.approx(expected["metrics"], rel=1e-6)
     assert weights_digest(last.document["pushed"]) == weights_digest(expected["pushed"])
     table(
         f"{len(killed[1])} times kill -9",
         "whole run",
-        "the weights are bit for bit those of the undisturbed run, the metrics agree",
+        "weights identical to those of the undisturbed run, metrics equal",
     )
 
 
-def test_nothing_half_written_is_left(killed, undisturbed, table):
+def test_no_partial_output_is_left(killed, undisturbed, table):
     runs, _, last = killed
     assert runs.versions == [last.document["pushed"].rpartition("/")[2]]
     with metadata.Metadata(metadata.sqlite_metadata_connection_config(str(runs.folder / METADATA_FILE))) as handle:
@@ -88,10 +88,10 @@ def test_nothing_half_written_is_left(killed, undisturbed, table):
     assert {str(path) for path in written} == live
     assert {executions[int(path.name)] for path in written} == {mlmd.Execution.COMPLETE}
     assert names_of_files(runs) == names_of_files(undisturbed[0])
-    table(f"{len(killed[1])} times kill -9", "run's folder", "holds what the undisturbed run's holds, and nothing else")
+    table(f"{len(killed[1])} times kill -9", "run's folder", "holds the same files as the undisturbed run's")
 
 
 def names_of_files(runs):
-    """Every file but its logs, without numbers of executions, versions and processes."""
+    """Every file except logs, without the numbers of executions, versions and processes."""
     files = (path.relative_to(runs.folder) for path in runs.folder.rglob("*") if path.is_file())
     return sorted({re.sub(r"\d+", "N", str(path)) for path in files if "events.out" not in path.name})

@@ -32,7 +32,7 @@ def held(file, seconds):
         holder.kill()
 
 
-def test_a_run_waits_for_who_holds_the_database_and_says_for_whom(spare: Runs, table):
+def test_a_run_waits_for_the_process_that_locks_the_database_and_names_it(spare: Runs, table):
     with held(spare.folder / METADATA_FILE, 5) as holder:
         ended = spare.run()
     assert ended.code == DONE, ended.stderr
@@ -47,59 +47,59 @@ def test_a_database_that_stays_locked_ends_the_run_in_bounded_time(spare: Runs, 
     assert ended.code == BAD_USAGE
     assert f"was locked by process {holder.pid} (" in ended.stderr
     assert "Traceback" not in ended.stderr
-    table("database locked for ever", "start", ended.stderr.splitlines()[-1])
+    table("database locked forever", "start", ended.stderr.splitlines()[-1])
 
 
-def test_a_lock_in_the_middle_of_a_run_is_waited_for(spare: Runs, table):
+def test_a_run_waits_for_a_lock_in_its_middle(spare: Runs, table):
     hold_it = [sys.executable, "-c", HOLD, str(spare.folder / METADATA_FILE), "4"]
     stop_after_it = ("data.max_reject_fraction=0.06", "evaluation.false_alarm_rate=0.0001")
     ended = spare.run(*stop_after_it, fault=faults.start_when, details=("ImageExampleGen", hold_it))
     assert "needs at least 9999 images in split 'eval', which holds 197" in ended.stderr, ended.stderr
     assert next(c["seconds"] for c in ended.document["components"] if c["name"] == "ImageExampleGen") > 4
-    table("database locked for 4 s", "ImageExampleGen", "waits, and goes on")
+    table("database locked for 4 s", "ImageExampleGen", "waits, then continues")
 
 
-def spoil_header(content):
+def damage_header(content):
     content[:100] = b"x" * 100
 
 
-def spoil_pages(content):
+def damage_pages(content):
     content[4096:-4096] = bytes(len(content) - 8192)
 
 
-def cut(content):
+def truncate(content):
     del content[len(content) // 2 :]
 
 
-@pytest.mark.parametrize("spoil", [spoil_header, spoil_pages, cut])
-def test_a_damaged_database_is_named_with_the_remedy_and_nothing_is_touched(spare: Runs, table, spoil):
+@pytest.mark.parametrize("damage", [damage_header, damage_pages, truncate])
+def test_a_damaged_database_is_reported_with_a_remedy_and_left_unchanged(spare: Runs, table, damage):
     file, versions = spare.folder / METADATA_FILE, spare.versions
     content = bytearray(file.read_bytes())
-    spoil(content)
+    damage(content)
     file.write_bytes(content)
     ended = spare.run()
     assert ended.code == BAD_USAGE
     assert ended.stderr.splitlines()[-1].startswith(f"{file} is damaged (")
     assert "move it aside" in ended.stderr
     assert (file.read_bytes(), spare.versions) == (bytes(content), versions)
-    table(f"database damaged ({spoil.__name__})", "start", ended.stderr.splitlines()[-1])
+    table(f"database damaged ({damage.__name__})", "start", ended.stderr.splitlines()[-1])
 
 
-def test_moved_aside_the_next_run_starts_afresh_and_mixes_nothing(spare: Runs, undisturbed, table):
-    """Numbers of executions begin at 1 again, whose folders are there from before."""
+def test_without_its_database_a_run_starts_from_scratch_and_keeps_old_artifacts_apart(spare: Runs, undisturbed, table):
+    """Executions are numbered from 1 again, and folders with these numbers exist."""
     (spare.folder / METADATA_FILE).unlink()
     left = next((spare.folder / "artifacts/ImageExampleGen/examples").glob("*/Split-train")) / "data_tfrecord-left.gz"
-    left.write_bytes(b"of the run that nobody remembers")
+    left.write_bytes(b"of the lost run")
     ended = spare.run()
     assert ended.code == DONE, ended.stderr
     assert names_that("cached", ended) == []
     assert weights_digest(ended.document["pushed"]) == weights_digest(undisturbed[1].document["pushed"])
     assert not left.exists()
     assert len(spare.versions) == 1  # the same model is not pushed twice
-    table("database lost", "whole run", "starts afresh; what the lost one had recorded is kept apart")
+    table("database lost", "whole run", "starts from scratch; old artifacts are kept apart")
 
 
-def test_with_the_clock_set_back_versions_still_rise_and_the_latest_stays_the_latest(spare: Runs, undisturbed, table):
+def test_with_the_clock_set_back_version_numbers_still_increase(spare: Runs, undisturbed, table):
     pushed = undisturbed[1].document["pushed"]
     newest = shutil.move(pushed, spare.folder / "serving/9999999999")
     with sqlite3.connect(spare.folder / METADATA_FILE) as database:

@@ -1,4 +1,4 @@
-"""Two runs of one pipeline at the same time: the second waits, and says for whom. Two pipelines share a database."""
+"""Concurrent runs: a second run of one pipeline waits for the first; two pipelines share a database."""
 
 import socket
 import time
@@ -14,7 +14,7 @@ from pipeline.metadata.store import MetadataSettings
 
 pytestmark = pytest.mark.faults
 STOP_EARLY = "evaluation.false_alarm_rate=0.0001"
-"""Needs more held-out images than there are, which is found after ImageExampleGen."""
+"""Needs more held-out images than there are, which is detected after ImageExampleGen."""
 
 
 def start_on(store: MetadataSettings, runs: Runs, *overrides: str) -> Started:
@@ -23,7 +23,7 @@ def start_on(store: MetadataSettings, runs: Runs, *overrides: str) -> Started:
     return runs.start(*overrides, *settings, fault=faults.set_variable, details=("MLMD_PASSWORD", PASSWORD))
 
 
-def test_the_second_of_two_runs_waits_and_finds_done_what_the_first_did(fresh: Runs, table):
+def test_the_second_of_two_runs_waits_and_reuses_the_results_of_the_first(fresh: Runs, table):
     first = fresh.start(STOP_EARLY, fault=faults.hold, details=("ImageExampleGen", 8))
     while not first.stderr:
         time.sleep(0.01)
@@ -58,7 +58,7 @@ def test_two_pipelines_run_at_the_same_time_on_one_database(fresh: Runs, table, 
     )
 
 
-def test_of_two_folders_on_one_database_one_has_the_name(fresh: Runs, table, mysql: MetadataSettings):
+def test_a_name_belongs_to_one_folder_of_a_shared_database(fresh: Runs, table, mysql: MetadataSettings):
     def run_in(folder: Path) -> Started:
         return start_on(mysql, fresh, "name=twice", f"root={folder}")
 

@@ -1,4 +1,4 @@
-"""What a person sees while components work, and that nothing else reaches the terminal."""
+"""The terminal shows progress and results, and nothing else."""
 
 import io
 import logging
@@ -18,7 +18,7 @@ def record(**values):
     return made
 
 
-def test_a_component_that_ran_shows_what_it_did_and_how_long_it_took():
+def test_a_component_that_ran_shows_its_work_and_duration():
     out = io.StringIO()
     progress = ComponentProgress(Console(file=out, width=100), {})
     progress.start("Trainer")
@@ -27,7 +27,7 @@ def test_a_component_that_ran_shows_what_it_did_and_how_long_it_took():
     assert out.getvalue().split() == ["✓", "Trainer", "ran", "12.3", "s", "5", "epochs"]
 
 
-def test_chatter_of_native_code_goes_to_the_log_and_output_to_the_terminal(tmp_path):
+def test_native_output_goes_to_the_log_and_our_output_to_the_terminal(tmp_path):
     script = (
         "import os\nfrom pathlib import Path\nfrom pipeline.terminal import output_to_log\n"
         f"with output_to_log(Path({str(tmp_path / 'run.log')!r})) as (out, err):\n"
@@ -42,7 +42,7 @@ def test_chatter_of_native_code_goes_to_the_log_and_output_to_the_terminal(tmp_p
     assert set((tmp_path / "run.log").read_text().splitlines()) == {"native out", "native err", "printed"}
 
 
-def test_brackets_in_names_and_labels_are_text():
+def test_brackets_in_names_and_labels_are_printed_literally():
     out = io.StringIO()
     row = {"metric": "ssim", "label": "[/b]", "origin": "configured", "min": 0.9, "max": None, "value": 0.5}
     document = {
@@ -58,7 +58,7 @@ def test_brackets_in_names_and_labels_are_text():
         assert text in out.getvalue()
 
 
-def test_the_summary_names_each_refused_bound_and_what_was_not_pushed():
+def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
     out = io.StringIO()
     row = {"metric": "ssim", "label": "7", "origin": "configured", "min": 0.9, "max": None, "value": 0.5}
     document = {

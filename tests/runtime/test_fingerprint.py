@@ -1,4 +1,4 @@
-"""An edit changes the fingerprint of what depends on it, and of nothing else."""
+"""An edit changes the fingerprints of the components that depend on it, and no others."""
 
 import shutil
 import subprocess
@@ -41,7 +41,7 @@ def fingerprints(folder):
         ("schema/features.py", set(COMPONENTS)),
     ],
 )
-def test_an_edit_reaches_exactly_what_imports_it(copy, edited, changed):
+def test_an_edit_changes_the_fingerprints_of_exactly_its_importers(copy, edited, changed):
     before = fingerprints(copy)
     with (copy / edited).open("a") as file:
         file.write("# edited\n")

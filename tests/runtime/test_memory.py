@@ -1,4 +1,4 @@
-"""Memory that is to be had, by what Linux writes of it."""
+"""Available memory, according to the files that Linux provides."""
 
 from pathlib import Path
 
@@ -18,8 +18,8 @@ def write(root: Path, **files: str) -> Path:
 
 
 def container(limit: str, *, used: int) -> dict[str, str]:
-    of_it_cache = f"anon {used - GIB}\ninactive_file {GIB}\nactive_file 0\n"
-    files = {"memory.max": limit, "memory.current": str(used), "memory.stat": of_it_cache}
+    statistics = f"anon {used - GIB}\ninactive_file {GIB}\nactive_file 0\n"
+    files = {"memory.max": limit, "memory.current": str(used), "memory.stat": statistics}
     return {f"sys/fs/cgroup/{name}": f"{text}\n" for name, text in files.items()}
 
 
@@ -28,8 +28,8 @@ def container(limit: str, *, used: int) -> dict[str, str]:
     [
         pytest.param({}, 8.0, id="a machine"),
         pytest.param(container("max", used=2 * GIB), 8.0, id="a container without a limit"),
-        pytest.param(container(str(4 * GIB), used=3 * GIB), 2.0, id="a container's limit, whose cache can be dropped"),
-        pytest.param(container(str(64 * GIB), used=3 * GIB), 8.0, id="a limit beyond what the machine has"),
+        pytest.param(container(str(4 * GIB), used=3 * GIB), 2.0, id="a container whose cache can be reclaimed"),
+        pytest.param(container(str(64 * GIB), used=3 * GIB), 8.0, id="a limit above the machine's memory"),
         pytest.param({"proc/meminfo": "MemTotal: 1 kB\n"}, None, id="an old kernel"),
     ],
 )
@@ -37,11 +37,11 @@ def test_available_memory(tmp_path: Path, files: dict[str, str], expected: float
     assert available_gb(write(tmp_path, **files)) == expected
 
 
-def test_a_system_that_is_not_linux(tmp_path: Path) -> None:
+def test_other_systems_than_linux_report_none(tmp_path: Path) -> None:
     assert available_gb(tmp_path) is None
 
 
-def test_this_machine_has_some() -> None:
+def test_this_machine_has_memory() -> None:
     available = available_gb()
     assert available is not None
     assert 0.0 < available < 10_000.0

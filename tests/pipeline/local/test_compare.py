@@ -1,4 +1,4 @@
-"""`autoencoder compare`: families in a whole run each, ranked, and the best one pushed."""
+"""`autoencoder compare` runs and ranks families, and pushes the best one."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def compare(root: Path, presets: str, *arguments: str) -> tuple[int, str, str]:
 
 
 def pushed_best(root: Path, presets: str, epochs: int, thresholds: str, *, code: int) -> Any:
-    """The --json document of a comparison under these bounds that ends with this exit code."""
+    """The --json document of a comparison with these bounds, which must end with this exit code."""
     bounds = ("--set", f"evaluation.thresholds={thresholds}")
     ended, stdout, stderr = compare(root, presets, "--epochs", str(epochs), "--push-best", *bounds)
     assert ended == code, stderr
@@ -40,13 +40,13 @@ def test_the_best_blessed_family_is_pushed_and_the_others_are_not(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_where_no_family_is_blessed_nothing_is_pushed(tmp_path: Path) -> None:
+def test_if_no_family_is_blessed_nothing_is_pushed(tmp_path: Path) -> None:
     document = pushed_best(tmp_path, "dense", 1, "[{metric: mean_error, max: 1.0e-9}]", code=REFUSED)
     assert (document["ranking"][0]["blessed"], document["pushed"]) == (False, None)
     assert not (tmp_path / "digits").exists()
 
 
-def test_an_unknown_family_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+def test_an_unknown_family_is_reported_before_training(tmp_path: Path) -> None:
     code, _, stderr = compare(tmp_path, "deep,dens")
     assert code == BAD_USAGE
     assert "'dens' is none of dense, deep" in stderr

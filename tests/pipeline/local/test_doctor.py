@@ -1,4 +1,4 @@
-"""`autoencoder doctor` on machines that lack something."""
+"""`autoencoder doctor` on machines with problems."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
     return by_name(list(doctor.examine(tmp_path_factory.mktemp("runs"))))
 
 
-def test_the_machine_that_runs_the_tests_is_fit(findings: dict[str, Finding]) -> None:
+def test_nothing_is_broken_on_the_machine_that_runs_the_tests(findings: dict[str, Finding]) -> None:
     assert [finding for finding in findings.values() if finding.state == BROKEN] == []
     assert findings["TensorFlow starts"].detail == "with Keras 2 (tf_keras)"
 
@@ -52,7 +52,7 @@ def test_a_damaged_metadata_store_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "damaged" / "metadata.sqlite") in found["metadata of damaged"].remedy
 
 
-def test_a_store_in_use_or_left_by_a_killed_run_is_not_to_be_thrown_away(tmp_path: Path) -> None:
+def test_a_store_in_use_or_of_a_killed_run_is_not_damaged(tmp_path: Path) -> None:
     for name in ("locked", "killed"):
         (tmp_path / name).mkdir()
     locked, killed = (tmp_path / name / "metadata.sqlite" for name in ("locked", "killed"))
@@ -77,17 +77,17 @@ os.kill(os.getpid(), 9)
     assert "aside" not in found["metadata of locked"].remedy
 
 
-def test_a_program_that_hangs_does_not_end_the_examination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("docker", "nvidia-smi"):
         (tmp_path / name).write_text("#!/bin/sh\nexec /bin/sleep 60\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(doctor, "_ENGINE_TIMEOUT_S", 0.2)
-    assert [doctor._container_engine().state, doctor._gpu(0).state] == [MISSING, MISSING]
-    assert "no answer within 0.2 s" in doctor._gpu(0).detail
+    engine, gpu = doctor._container_engine(timeout_s=0.2), doctor._gpu(0, timeout_s=0.2)
+    assert [engine.state, gpu.state] == [MISSING, MISSING]
+    assert "no response within 0.2 s" in gpu.detail
 
 
-def test_a_port_in_use_is_told_with_the_flag_that_chooses_another() -> None:
+def test_a_port_in_use_is_reported_with_the_option_that_changes_it() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -102,12 +102,12 @@ def test_a_folder_without_write_permission_is_broken(tmp_path: Path) -> None:
     assert doctor._writable(tmp_path / "runs").state == BROKEN
 
 
-def test_a_package_that_is_not_installed_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_PACKAGES", ("tensorflow", "no-such-package"))
-    assert [(f.what, f.state) for f in doctor._packages()] == [("tensorflow", OK), ("no-such-package", BROKEN)]
+def test_a_package_that_is_not_installed_is_broken() -> None:
+    found = doctor._packages(("tensorflow", "no-such-package"))
+    assert [(f.what, f.state) for f in found] == [("tensorflow", OK), ("no-such-package", BROKEN)]
 
 
-def test_the_checks_import_no_tensorflow() -> None:
+def test_the_checks_do_not_import_tensorflow() -> None:
     script = "import sys, pipeline.local.doctor; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -1,4 +1,4 @@
-"""What a component took is measured for it alone, and reaches the report through either metadata store."""
+"""A component's time and memory are measured for it alone, and reach the report through either metadata store."""
 
 import time
 from pathlib import Path
@@ -17,9 +17,9 @@ from schema.artifacts import PEAK_MEMORY_PROPERTY, SECONDS_PROPERTY
 MB = 2**20
 
 
-def test_seconds_and_peak_memory_are_those_since_the_start():
+def test_seconds_and_peak_memory_are_measured_from_the_start():
     if not Path("/proc/self/clear_refs").exists():
-        pytest.skip("only Linux tells a process's peak memory")
+        pytest.skip("only Linux reports a process's peak memory")
     measure = start_measuring()
     before = measure()[PEAK_MEMORY_PROPERTY]
     large = np.ones(200 * MB, np.uint8)
@@ -43,13 +43,13 @@ def artifacts_with(model_run):
     return {**others, "model_run": [model_run]}
 
 
-def test_the_report_reads_what_ml_metadata_keeps():
+def test_the_report_reads_measures_from_ml_metadata():
     artifact = standard_artifacts.ModelRun()
     artifact.mlmd_artifact.custom_properties[SECONDS_PROPERTY].double_value = 3.5
     assert costs(artifacts_with(artifact))["model_run"] == (3.5, None)
 
 
-def test_the_report_reads_what_kubeflow_keeps():
+def test_the_report_reads_measures_from_kubeflow():
     stored = {
         "uri": "/x",
         "type": {"instanceSchema": "title: tfx.ModelRun\ntype: object\n"},

@@ -1,4 +1,4 @@
-"""ML Metadata in a file, in MariaDB and in PostgreSQL: real servers, started from the system's packages."""
+"""ML Metadata in a file, in MariaDB and in PostgreSQL, with real servers from the system's packages."""
 
 import contextlib
 import shutil
@@ -29,7 +29,7 @@ def connection(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 
 
 def record_running(store: Any, pipeline: str) -> int:
-    """A run of `pipeline` whose one component is still running; the execution's number."""
+    """A run of `pipeline` whose only component is still running; returns the execution's id."""
     contexts = []
     for type_name, name in (("pipeline", pipeline), ("pipeline_run", f"{pipeline}-run")):
         type_id = store.put_context_type(mlmd.ContextType(name=type_name), can_add_fields=True)
@@ -40,7 +40,7 @@ def record_running(store: Any, pipeline: str) -> int:
     return int(number)
 
 
-def test_pipelines_that_share_a_store_do_not_touch_each_others_runs(connection: Any, tmp_path: Path) -> None:
+def test_pipelines_in_one_store_do_not_affect_each_others_runs(connection: Any, tmp_path: Path) -> None:
     with metadata.Metadata(connection) as handle:
         mine, other = record_running(handle.store, "mine"), record_running(handle.store, "other")
         context = handle.store.get_context_by_type_and_name("pipeline", "mine")
@@ -54,7 +54,7 @@ def test_pipelines_that_share_a_store_do_not_touch_each_others_runs(connection: 
     }
 
 
-def test_what_somebody_removed_is_forgotten_and_what_is_there_is_not(connection: Any, tmp_path: Path) -> None:
+def test_only_removed_artifacts_are_marked_as_deleted(connection: Any, tmp_path: Path) -> None:
     with metadata.Metadata(connection) as handle:
         execution = record_running(handle.store, "cleaned")
         type_id = handle.store.put_artifact_type(mlmd.ArtifactType(name="Examples"), can_add_fields=True)
@@ -73,7 +73,7 @@ def test_what_somebody_removed_is_forgotten_and_what_is_there_is_not(connection:
     assert running == mlmd.Execution.RUNNING
 
 
-def test_a_server_that_nobody_runs_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreachable_server_is_named_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MLMD_PASSWORD", PASSWORD)
     settings = MetadataSettings(backend="mysql", host="127.0.0.1", port=free_port(), database="mlmd", user="tfx")
     with pytest.raises(MetadataStoreError, match=r"tfx cannot use database mlmd .* 127.0.0.1 .*; start the server"):
@@ -81,7 +81,7 @@ def test_a_server_that_nobody_runs_is_named_with_the_remedy(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", ["100%41", "a#b", "what?"])
-def test_a_folder_whose_name_means_something_in_an_address(tmp_path: Path, name: str) -> None:
+def test_a_folder_may_have_special_characters_in_its_name(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
     with contextlib.closing(sqlite3.connect(folder / METADATA_FILE)) as file:
@@ -93,7 +93,7 @@ def test_a_folder_whose_name_means_something_in_an_address(tmp_path: Path, name:
         connection_of(MetadataSettings(), folder)
 
 
-def test_a_name_is_the_folders_that_ran_it_first(connection: Any, tmp_path: Path) -> None:
+def test_a_name_belongs_to_the_folder_that_used_it_first(connection: Any, tmp_path: Path) -> None:
     here, there, elsewhere = (tmp_path / name for name in ("here", "there", "elsewhere"))
     for folder in (here, there):
         folder.mkdir()
@@ -108,7 +108,9 @@ def test_a_name_is_the_folders_that_ran_it_first(connection: Any, tmp_path: Path
         claim(connection, "mine", there)
 
 
-def test_a_lost_folders_name_can_be_had_again(connection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_of_a_removed_folder_can_be_reused(
+    connection: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = ("first", "of another host", "last")
     first, of_another_host, last = (tmp_path / name for name in names)
     first.mkdir()
@@ -131,9 +133,7 @@ def test_a_lost_folders_name_can_be_had_again(connection: Any, tmp_path: Path, m
     claim(connection, "lost", last)
 
 
-def test_a_server_without_password_in_the_environment_is_refused_by_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_missing_password_is_reported_with_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("DATABASE_PASSWORD", raising=False)
     settings = MetadataSettings(
         backend="mysql", host="db", database="mlmd", user="tfx", password_variable="DATABASE_PASSWORD"
@@ -142,7 +142,7 @@ def test_a_server_without_password_in_the_environment_is_refused_by_name(
         connection_of(settings, tmp_path)
 
 
-def test_a_server_needs_its_address_and_a_file_takes_none() -> None:
+def test_a_server_needs_an_address_and_a_file_must_not_have_one() -> None:
     with pytest.raises(ValidationError, match=r"metadata\.host is required for backend 'mysql'"):
         MetadataSettings(backend="mysql")
     with pytest.raises(ValidationError, match=r"metadata\.user has no meaning for backend 'sqlite'"):
