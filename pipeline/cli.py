@@ -20,7 +20,7 @@ from pipeline.commands.submit import submit
 from pipeline.commands.worker import worker
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True})
 @click.version_option(package_name="tfx-image-autoencoder")
 def main() -> None:
     """Train, evaluate, push and serve image autoencoders with TensorFlow Extended.

@@ -21,9 +21,8 @@ from runtime.keras_flavour import use_keras_2
 @click.option("--gpu", "gpus", type=click.IntRange(0), help="GPUs for the Trainer (default: kubeflow.gpus).")
 @click.option("--allow-tag", is_flag=True, help="Accept an image by tag, although the cache cannot detect a moved tag.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path("pipeline.yaml"), show_default=True,
-    help="The package to write.",
-)  # fmt: skip
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("pipeline.yaml"), help="The package to write."
+)
 def compile_(
     config: Path,
     overrides: tuple[str, ...],

@@ -21,9 +21,11 @@ if TYPE_CHECKING:  # `--help` must not wait for this import
 @click.argument("package", type=click.Path(path_type=Path))
 @param_option
 @click.option(
-    "--folder", type=click.Path(path_type=Path), default=Path("runs/rehearsal"), show_default=True,
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path("runs/rehearsal"),
     help="Folder for logs, artifacts and the cache.",
-)  # fmt: skip
+)
 @click.option("--s3", is_flag=True, help="Use the S3 server of AWS_ENDPOINT_URL instead of a folder as object store.")
 @json_option
 def rehearse(package: Path, parameters: dict[str, str], folder: Path, s3: bool, as_json: bool) -> None:

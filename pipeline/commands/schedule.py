@@ -32,7 +32,7 @@ def _check_cron(_: click.Context, __: click.Parameter, cron: str | None) -> str 
     "--cron", callback=_check_cron, help="Six fields, seconds first, in the server's time zone: '0 0 2 * * *'."
 )
 @click.option("--experiment", help="Groups its runs (default: the schedule's name).")
-@click.option("--max-concurrency", type=click.IntRange(1, 10), default=1, show_default=True, help="Runs at a time.")
+@click.option("--max-concurrency", type=click.IntRange(1, 10), default=1, help="Runs at a time.")
 @click.option("--no-catchup", is_flag=True, help="After a pause, start only the latest missed run.")
 @param_option
 @account_option

@@ -33,20 +33,9 @@ MAX_STEM_BYTES = 200
     help="A run's folder, a serving folder or a SavedModel; by default the one pushed last below runs/.",
 )
 @click.option("--server", help="Use a server instead: http://host:8501 or grpc://host:8500.")
+@click.option("--model_name", "--model-name", default=DEFAULT_MODEL_NAME, help="The model's name on the server.")
 @click.option(
-    "--model_name",
-    "--model-name",
-    default=DEFAULT_MODEL_NAME,
-    show_default=True,
-    help="The model's name on the server.",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "csv", "jsonl"]),
-    default="table",
-    show_default=True,
-    help="Format of the output.",
+    "--format", "form", type=click.Choice(["table", "csv", "jsonl"]), default="table", help="Format of the output."
 )
 @click.option(
     "--overlays",

@@ -22,61 +22,39 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
 @click.command(cls=Command)
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("--model_base_path", "--model-base-path", type=click.Path(path_type=Path), help="The same as FOLDER.")
-@click.option(
-    "--model_name",
-    "--model-name",
-    default=ServerSettings.model_name,
-    show_default=True,
-    help="Name in requests.",
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=ServerSettings.grpc_port,
-    show_default=True,
-    help="Port for gRPC; 0: off.",
-)
+@click.option("--model_name", "--model-name", default=ServerSettings.model_name, help="Name in requests.")
+@click.option("--port", type=click.IntRange(0, 65535), default=ServerSettings.grpc_port, help="Port for gRPC; 0: off.")
 @click.option(
     "--rest_api_port",
     "--rest-port",
     type=click.IntRange(0, 65535),
     default=ServerSettings.rest_port,
-    show_default=True,
     help="Port for REST, metrics and the web page; 0: off.",
 )
-@click.option(
-    "--host",
-    default=ServerSettings.host,
-    show_default=True,
-    help=f"Address to listen on; {EVERY_ADDRESS}: all.",
-)
+@click.option("--host", default=ServerSettings.host, help=f"Address to listen on; {EVERY_ADDRESS}: all.")
 @click.option(
     "--rest_api_timeout_in_ms",
     type=click.IntRange(1),
     default=int(ServerSettings.request_timeout_s * 1000),
-    show_default=True,
     help="Time after which a request is answered with status 504.",
 )
 @click.option(
     "--file_system_poll_wait_seconds",
     type=click.FloatRange(0.1),
     default=ServerSettings.poll_interval_s,
-    show_default=True,
     help="Interval between checks for a new version.",
 )
 @click.option(
     "--enable_batching/--no-enable_batching",
     default=ServerSettings.enable_batching,
-    show_default=True,
     help="Process waiting requests together.",
 )
 @click.option(
     "--enable_model_warmup/--no-enable_model_warmup",
     default=ServerSettings.enable_model_warmup,
-    show_default=True,
     help="Replay the model's warm-up requests before serving it.",
 )
-@click.option("--max-body-mb", type=click.IntRange(1), default=MAX_BODY_MB, show_default=True, help="Largest request.")
+@click.option("--max-body-mb", type=click.IntRange(1), default=MAX_BODY_MB, help="Largest request.")
 @click.option(
     "--record_scores",
     "--record-scores",

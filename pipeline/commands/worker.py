@@ -20,7 +20,7 @@ _POLL_S = 1.0
 
 @click.command(cls=Command)
 @click.argument("run_folder", type=click.Path(path_type=Path))
-@click.option("--wait", "wait_s", type=float, default=3600.0, show_default=True, help="Seconds to wait for training.")
+@click.option("--wait", "wait_s", type=float, default=3600.0, help="Seconds to wait for training.")
 def worker(run_folder: Path, wait_s: float) -> None:
     """Take part in training the run in RUN_FOLDER, as the worker that TF_CONFIG names.
 
