@@ -140,6 +140,7 @@ def _metadata(run: Path) -> Any:
 def _reach(base: str) -> None:
     """Make TFX's file functions understand `base`; Google's they know already."""
     from runtime import tfx_filesystem
+    from runtime.object_store import S3_SCHEMES
 
-    if base.startswith(tfx_filesystem.SCHEMES):
+    if base.startswith(S3_SCHEMES):
         tfx_filesystem.register(os.environ)
