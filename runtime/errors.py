@@ -1,4 +1,4 @@
-"""Exit codes, and the base of every error that is meant for a person."""
+"""Exit codes, and the base classes of all errors that are meant for a user."""
 
 from typing import ClassVar, Final
 
@@ -11,7 +11,13 @@ REFUSED: Final = 3
 
 
 class UserError(Exception):
-    """An error that its message explains: what happened, where, and what to do. Shown without a traceback."""
+    """An error whose message says what happened, where, and what to do. Shown without a traceback."""
 
     exit_code: ClassVar[int] = FAILED
     """The exit status of a command that this error ends."""
+
+
+class UsageError(UserError):
+    """Bad usage, configuration or data: nothing was started."""
+
+    exit_code = BAD_USAGE
