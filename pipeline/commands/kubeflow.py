@@ -102,16 +102,16 @@ def rehearse(package: Path, parameters: tuple[str, ...], folder: Path, s3: bool,
       autoencoder rehearse pipeline.yaml --param epochs=3
     """
     from pipeline.kubeflow.simulator import rehearsal
-    from pipeline.kubeflow.simulator.driver import NotPlayedError, RefusedError
+    from runtime.errors import UserError
 
     try:
         prepared = rehearsal.open_rehearsal(
             package, folder.absolute(), _pairs(parameters), _pod_variables(folder.absolute(), s3=s3)
         )
-        outcomes = prepared.play(lambda outcome: None if as_json else click.echo(_line(outcome)))
-    except (RefusedError, NotPlayedError) as error:
+        outcomes = prepared.run(lambda outcome: None if as_json else click.echo(_line(outcome)))
+    except UserError as error:
         click.echo(str(error), err=True)
-        sys.exit(BAD_USAGE)
+        sys.exit(error.exit_code)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(outcome) for outcome in outcomes], indent=2))
     else:
@@ -166,13 +166,13 @@ def submit(
       autoencoder submit pipeline.yaml --host https://kubeflow.example.com/pipeline --namespace alice \\
         --experiment digits --param epochs=20
     """
-    from pipeline.kubeflow.client import client
+    from pipeline.kubeflow.client import runs
 
     with _usage_errors():
         server = _server(**where)
         values = _checked_parameters(package, parameters)
         run_name = name or f"{experiment} {time.strftime('%Y-%m-%d %H:%M:%S')}"
-        run_id = client.submit(
+        run_id = runs.submit(
             server,
             package,
             experiment=experiment,
@@ -222,7 +222,7 @@ def schedule(
         --name nightly --cron "0 0 2 * * *" --max-concurrency 1 --no-catchup
       autoencoder schedule --host https://kubeflow.example.com/pipeline --namespace alice --pause nightly
     """
-    from pipeline.kubeflow.client import client
+    from pipeline.kubeflow.client import schedules
 
     changes = {"paused": pause, "resumed": resume, "deleted": delete}
     if [package is not None, list_all, *(target is not None for target in changes.values())].count(True) != 1:
@@ -230,18 +230,18 @@ def schedule(
     with _usage_errors():
         server = _server(**where)
         if list_all:
-            _print_schedules(client.list_schedules(server), as_json=as_json)
+            _print_schedules(schedules.list_schedules(server), as_json=as_json)
         elif package is None:
             act = {
-                "paused": client.pause_schedule,
-                "resumed": client.resume_schedule,
-                "deleted": client.delete_schedule,
+                "paused": schedules.pause_schedule,
+                "resumed": schedules.resume_schedule,
+                "deleted": schedules.delete_schedule,
             }
             [(done, target)] = [(word, target) for word, target in changes.items() if target is not None]
             click.echo(f"{target}: {done} ({act[done](server, target)})")
         else:
             checked_name, checked_cron = _name_and_cron(name, cron)
-            schedule_id = client.create_schedule(
+            schedule_id = schedules.create_schedule(
                 server,
                 package,
                 name=checked_name,
@@ -276,7 +276,7 @@ def _print_schedules(schedules: list[Any], *, as_json: bool) -> None:
 
 
 def _server(host: str, namespace: str | None, token_file: Path | None, cookies_file: Path | None) -> Any:
-    from pipeline.kubeflow.client.client import COOKIES_VARIABLE, TOKEN_VARIABLE, Server, read_secret
+    from pipeline.kubeflow.client.server import COOKIES_VARIABLE, TOKEN_VARIABLE, Server, read_secret
 
     return Server(
         host,
@@ -287,30 +287,21 @@ def _server(host: str, namespace: str | None, token_file: Path | None, cookies_f
 
 
 def _checked_parameters(package: Path, parameters: tuple[str, ...]) -> dict[str, Any]:
-    from pipeline.kubeflow.client.client import convert_parameters
-    from pipeline.kubeflow.simulator.rehearsal import load_package
+    from pipeline.kubeflow.specification import convert_parameters, load_package
 
-    load_package(package)
-    return convert_parameters(package, _pairs(parameters))
+    return convert_parameters(load_package(package), _pairs(parameters))
 
 
 @contextlib.contextmanager
 def _usage_errors() -> Iterator[None]:
-    """Bad usage exits with 2 before anything was sent, what the server refuses with 1."""
-    from pipeline.kubeflow.client.client import ScheduleError, ServerError
-    from pipeline.kubeflow.simulator.driver import NotPlayedError, RefusedError
+    """Print an error's message and exit with its code: 2 before anything was sent, 1 for what the server refuses."""
+    from runtime.errors import UserError
 
     try:
         yield
-    except (RefusedError, NotPlayedError, ScheduleError) as error:
+    except UserError as error:
         click.echo(str(error), err=True)
-        sys.exit(BAD_USAGE)
-    except OSError as error:
-        click.echo(f"{error.filename}: cannot be read: {error.strerror}", err=True)
-        sys.exit(BAD_USAGE)
-    except ServerError as error:
-        click.echo(str(error), err=True)
-        sys.exit(FAILED)
+        sys.exit(error.exit_code)
 
 
 def _line(outcome: Any) -> str:

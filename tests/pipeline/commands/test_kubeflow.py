@@ -77,7 +77,7 @@ def test_a_package_that_could_not_run_is_refused_at_once(tmp_path: Path, argumen
 
 
 @pytest.mark.parametrize(
-    ("output", "reason"), [("pipeline.json", "must end in .yaml"), ("missing/pipeline.yaml", "there is no folder")]
+    ("output", "reason"), [("pipeline.json", "must end in .yaml"), ("missing/pipeline.yaml", "create it first")]
 )
 def test_a_package_that_could_not_be_written_is_refused_before_it_is_compiled(
     tmp_path: Path, output: str, reason: str
@@ -96,4 +96,4 @@ def test_what_is_no_package_is_not_rehearsed(tmp_path: Path) -> None:
     path.write_text("name: digits\n", encoding="utf-8")
     result = CliRunner().invoke(rehearse, [str(path), "--folder", str(tmp_path / "r")])
     assert result.exit_code == 2
-    assert "is no compiled package; make one with: autoencoder compile" in result.output
+    assert "is not a compiled package; create one with: autoencoder compile" in result.output
