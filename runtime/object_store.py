@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal, NamedTuple, TypeAlias, cast
+from typing import Any, BinaryIO, Final, NamedTuple, TypeAlias, cast
 
 S3_SCHEMES: Final = ("s3://", "minio://")
 SCHEMES: Final = (*S3_SCHEMES, "gs://")
@@ -48,18 +48,14 @@ class RemotePath:
         return RemotePath(self.uri.rpartition("/")[0])
 
     def exists(self) -> bool:
-        from pyarrow.fs import FileType  # type: ignore[import-untyped]
-
-        return bool(self._info().type != FileType.NotFound)
+        return bool(self._info().type.name != "NotFound")
 
     def is_file(self) -> bool:
         return bool(self._info().is_file)
 
     def is_dir(self) -> bool:
         """Whether there are objects below; an object store has no empty folders."""
-        from pyarrow.fs import FileType
-
-        return bool(self._info().type == FileType.Directory)
+        return bool(self._info().type.name == "Directory")
 
     def stat(self) -> ObjectStatus:
         """Raises FileNotFoundError if there is no such object."""
@@ -70,48 +66,22 @@ class RemotePath:
 
     lstat = stat
 
-    def open(self, mode: Literal["rb", "wb"] = "rb") -> BinaryIO:
-        open_stream = self._store.open_output_stream if mode == "wb" else self._store.open_input_file
-        return cast(BinaryIO, open_stream(_key(self.uri)))
+    def open(self, mode: str = "rb") -> BinaryIO:
+        file_system, key = locate(self.uri)
+        return cast(BinaryIO, file_system.open_input_file(key))
 
     def read_bytes(self) -> bytes:
         with self.open() as stream:
             return stream.read()
 
-    def children(self) -> tuple[list[str], list[str]]:
-        """Sorted names of the folders and of the files directly below, from one listing."""
-        found = _listing(self._store, self.uri, recursive=False)
-        folders = sorted(info.base_name for info in found if not info.is_file)
-        return folders, sorted(info.base_name for info in found if info.is_file)
-
     def files_below(self) -> Iterator[tuple[str, ObjectStatus]]:
         """Relative path and status of every object below, from one listing."""
-        start = len(_key(self.uri)) + 1
-        for info in _listing(self._store, self.uri, recursive=True):
-            if info.is_file:
-                yield info.path[start:], ObjectStatus(info.size, info.mtime_ns)
-
-    def mkdir(self) -> None:
-        """Create the folder if a local folder replaces the object store; a store's folders need no creation."""
-        _make_folder(self._store, _key(self.uri))
-
-    def copy_to(self, target: "RemotePath") -> None:
-        """Copy within the store."""
-        self._store.copy_file(_key(self.uri), _key(target.uri))
-
-    def unlink(self) -> None:
-        self._store.delete_file(_key(self.uri))
-
-    def rmtree(self) -> None:
-        """Delete all objects below."""
-        self._store.delete_dir(_key(self.uri))
-
-    @property
-    def _store(self) -> Any:
-        return store(_scheme(self.uri))
+        for name, info in _files_below(*locate(self.uri)):
+            yield name, ObjectStatus(info.size, info.mtime_ns)
 
     def _info(self) -> Any:
-        return self._store.get_file_info(_key(self.uri))
+        file_system, key = locate(self.uri)
+        return file_system.get_file_info(key)
 
 
 AnyPath: TypeAlias = Path | RemotePath
@@ -153,48 +123,51 @@ def store(scheme: str = "s3") -> Any:
     return connect(os.environ, scheme)
 
 
+def locate(uri: str | bytes) -> tuple[Any, str]:
+    """This process's connection, and the path in it: `s3://bucket/a/b/` -> `bucket/a/b`.
+
+    Raises OSError for an unsupported scheme.
+    """
+    uri = os.fsdecode(uri)
+    if not uri.startswith(SCHEMES):
+        raise OSError(22, f"only {', '.join(SCHEMES[:-1])} and {SCHEMES[-1]} can be read", uri)
+    return store("s3" if uri.startswith(S3_SCHEMES) else "gs"), _key(uri)
+
+
 def upload(store: Any, folder: Path, uri: str) -> None:
     """Copy a local folder's files to `uri`; empty folders are left out, since an object store has none."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             key = f"{_key(uri)}/{path.relative_to(folder).as_posix()}"
-            _make_folder(store, key.rpartition("/")[0])
+            make_folder(store, key.rpartition("/")[0])
             with path.open("rb") as source, store.open_output_stream(key) as target:
                 shutil.copyfileobj(source, target)
 
 
 def download(store: Any, uri: str, folder: Path) -> None:
     """Copy all files below `uri` to a local folder, which is not created if there are none."""
-    for info in _listing(store, uri, recursive=True):
-        if info.is_file:
-            path = folder / info.path.removeprefix(_key(uri)).lstrip("/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with store.open_input_stream(info.path) as source, path.open("wb") as target:
-                shutil.copyfileobj(source, target)
+    for name, info in _files_below(store, _key(uri)):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with store.open_input_stream(info.path) as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target)
 
 
-def _listing(store: Any, uri: str, *, recursive: bool) -> list[Any]:
-    """Arrow's description of what is below; empty for a folder that does not exist."""
-    from pyarrow.fs import FileSelector
-
-    found: list[Any] = store.get_file_info(FileSelector(_key(uri), recursive=recursive, allow_not_found=True))
-    return found
-
-
-def _make_folder(store: Any, key: str) -> None:
+def make_folder(store: Any, key: str) -> None:
+    """Create a folder in a rehearsal; an object store needs none."""
     from pyarrow.fs import SubTreeFileSystem
 
     if isinstance(store, SubTreeFileSystem):
         store.create_dir(key, recursive=True)
 
 
-def _scheme(uri: str) -> str:
-    """Arrow's name for the scheme; raises OSError for an unsupported one."""
-    if not uri.startswith(SCHEMES):
-        raise OSError(22, f"only {', '.join(SCHEMES[:-1])} and {SCHEMES[-1]} can be read", uri)
-    return "s3" if uri.startswith(S3_SCHEMES) else "gs"
+def _files_below(store: Any, key: str) -> Iterator[tuple[str, Any]]:
+    from pyarrow.fs import FileSelector
+
+    for info in store.get_file_info(FileSelector(key, recursive=True, allow_not_found=True)):
+        if info.is_file:
+            yield info.path[len(key) + 1 :], info
 
 
 def _key(uri: str) -> str:
-    """`s3://bucket/a/b` -> `bucket/a/b`."""
-    return uri.partition("://")[2]
+    return uri.partition("://")[2].rstrip("/")

@@ -1,19 +1,27 @@
 """Makes TFX's file functions use `runtime.object_store` for s3:// and minio://, which TensorFlow cannot read."""
 
 import io
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import pyarrow.fs as arrow  # type: ignore[import-untyped]
 from tfx.dsl.io import filesystem, filesystem_registry
 
-from runtime.object_store import REHEARSAL_STORE_VARIABLE, S3_SCHEMES, SCHEMES, RemotePath
+from runtime.object_store import REHEARSAL_STORE_VARIABLE, S3_SCHEMES, SCHEMES, locate, make_folder
 
 _PREFER_OVER_TENSORFLOW = -1
 
 
-def _path(given: Any) -> RemotePath:
-    return RemotePath(os.fsdecode(given).rstrip("/"))
+def _info(path: Any) -> Any:
+    store, key = locate(path)
+    return store.get_file_info(key)
+
+
+def _children(path: Any) -> list[Any]:
+    """Empty for a folder that does not exist: in an object store, every folder without objects is missing."""
+    store, key = locate(path)
+    found: list[Any] = store.get_file_info(arrow.FileSelector(key, allow_not_found=True))
+    return sorted(found, key=lambda child: child.base_name)
 
 
 class ObjectStore(filesystem.Filesystem):
@@ -23,21 +31,25 @@ class ObjectStore(filesystem.Filesystem):
 
     @staticmethod
     def open(name: Any, mode: str = "r") -> Any:
-        path = _path(name)
-        if "w" not in mode and not path.is_file():
+        store, key = locate(name)
+        if "w" in mode:
+            stream = store.open_output_stream(key)
+        elif _info(name).is_file:
+            stream = store.open_input_file(key)
+        else:
             raise filesystem.NotFoundError(f"{name}: no such object")
-        stream = path.open("wb" if "w" in mode else "rb")
         return stream if "b" in mode else io.TextIOWrapper(stream, encoding="utf-8")
 
     @staticmethod
     def copy(src: Any, dst: Any, overwrite: bool = False) -> None:
         if not overwrite and ObjectStore.exists(dst):
             raise OSError(f"{dst}: already exists")
-        _path(src).copy_to(_path(dst))
+        store, key = locate(src)
+        store.copy_file(key, locate(dst)[1])
 
     @staticmethod
     def exists(path: Any) -> bool:
-        return _path(path).exists()
+        return bool(_info(path).type != arrow.FileType.NotFound)
 
     @staticmethod
     def glob(pattern: Any) -> list[Any]:
@@ -45,24 +57,24 @@ class ObjectStore(filesystem.Filesystem):
 
     @staticmethod
     def isdir(path: Any) -> bool:
-        return _path(path).is_dir()
+        return bool(_info(path).type == arrow.FileType.Directory)
 
     @staticmethod
     def listdir(path: Any) -> list[Any]:
-        folders, files = _path(path).children()
-        return sorted([*folders, *files])
+        return [child.base_name for child in _children(path)]
 
     @staticmethod
     def makedirs(path: Any) -> None:
-        _path(path).mkdir()
+        make_folder(*locate(path))
 
     @staticmethod
     def mkdir(path: Any) -> None:
-        _path(path).mkdir()
+        ObjectStore.makedirs(path)
 
     @staticmethod
     def remove(path: Any) -> None:
-        _path(path).unlink()
+        store, key = locate(path)
+        store.delete_file(key)
 
     @staticmethod
     def rename(src: Any, dst: Any, overwrite: bool = False) -> None:
@@ -71,18 +83,20 @@ class ObjectStore(filesystem.Filesystem):
 
     @staticmethod
     def rmtree(path: Any) -> None:
-        _path(path).rmtree()
+        store, key = locate(path)
+        store.delete_dir(key)
 
     @staticmethod
     def stat(path: Any) -> Any:
-        return _path(path).stat()
+        return _info(path)
 
     @staticmethod
     def walk(top: Any, topdown: bool = True, onerror: Any = None) -> Iterator[Any]:
-        folders, files = _path(top).children()
-        yield top, folders, files
+        children = _children(top)
+        folders = [child.base_name for child in children if not child.is_file]
+        yield top, folders, [child.base_name for child in children if child.is_file]
         for folder in folders:
-            yield from ObjectStore.walk(str(_path(top) / folder))
+            yield from ObjectStore.walk(f"{str(top).rstrip('/')}/{folder}")
 
 
 def register(environment: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +24,14 @@ class ServerError(UserError):
     """The server cannot be reached, or refused the request."""
 
 
-class CredentialsError(UsageError):
-    """The file with the token or the cookies cannot be read."""
-
-
 @dataclass(frozen=True)
 class Server:
     """Address and credentials; the representation leaves out the credentials."""
 
     host: str
     namespace: str | None = None
-    token: str | None = None
-    cookies: str | None = None
-
-    def __repr__(self) -> str:
-        return f"Server({self.host!r}, namespace={self.namespace!r})"
+    token: str | None = field(default=None, repr=False)
+    cookies: str | None = field(default=None, repr=False)
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[Any]:
@@ -54,14 +47,14 @@ class Server:
 
 
 def read_secret(environment: Mapping[str, str], variable: str, file: Path | None) -> str | None:
-    """The content of `file` if there is one, otherwise the variable's value; None if neither is set."""
+    """The content of `file`, or without one the variable's value, if any; raises UsageError for an unreadable file."""
     if file is None:
         return environment.get(variable) or None
     try:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise CredentialsError(f"{file}: cannot be read: {reason}; or set {variable} instead") from None
+        raise UsageError(f"{file}: cannot be read: {reason}; or set {variable} instead") from None
 
 
 @contextlib.contextmanager

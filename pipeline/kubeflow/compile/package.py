@@ -37,9 +37,7 @@ def check_image(image: str, *, allow_tag: bool) -> None:
 def check_root(root: str) -> None:
     """Raises ConfigurationError unless `root` is in an object store that Kubeflow's launcher can stage."""
     if holds_secret(root):
-        raise ConfigurationError(
-            "--root: contains a password or key; pass credentials to the pods as secrets: docs/kubeflow.md"
-        )
+        raise ConfigurationError("--root: holds a password or key; pass it to the pods as a secret: docs/kubeflow.md")
     if not root.startswith(_ROOT_SCHEMES) or len(root.partition("://")[2].strip("/")) == 0:
         raise ConfigurationError(
             f"--root {root}: must be an object store, e.g. s3://bucket/prefix, minio://... or gs://...: pods share no "

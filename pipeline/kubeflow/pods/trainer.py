@@ -49,10 +49,7 @@ def _train_in_a_job(fn_args: FnArgs, manifest: Manifest) -> None:
 
 
 def job_name(pipeline: str, identity: str) -> str:
-    """Name of the job that trains one model, unique so that two jobs never write the same checkpoint.
-
-    Short enough for the names of the job's services, which Kubernetes limits to 63 characters.
-    """
+    """Identical for the same training, so that two jobs never write one checkpoint; leaves room for service names."""
     return f"train-{pipeline[:30].rstrip('-')}-{identity[:12]}"
 
 

@@ -7,6 +7,7 @@ from click.testing import CliRunner, Result
 from kubeflow_server import StubServer, posted
 
 from pipeline.commands.kubeflow import submit
+from pipeline.kubeflow.client.server import Server
 
 TOKEN = "a-very-secret-token"
 COOKIES = "authservice_session=a-very-secret-session"
@@ -58,6 +59,11 @@ def test_the_token_is_sent_and_never_printed(stub: StubServer, package: Path, tm
     result = _submit(stub, package, "--cookies-file", str(file))
     assert {headers["Cookie"] for headers in stub.headers} == {COOKIES}
     assert COOKIES not in result.output
+
+
+def test_a_servers_representation_leaves_out_its_secrets() -> None:
+    server = Server("http://127.0.0.1:9", token=TOKEN, cookies=COOKIES)
+    assert repr(server) == "Server(host='http://127.0.0.1:9', namespace=None)"
 
 
 def test_a_refusal_is_reported_without_secrets(stub: StubServer, package: Path) -> None:
