@@ -1,20 +1,20 @@
 #!/bin/sh
-# Build both targets of deploy/Dockerfile with docker or podman: REGISTRY/autoencoder:cpu and :gpu, the registry being the
-# argument. ENGINE=... names one engine, TARGETS=cpu builds one. Push them and pin them by digest: docs/kubeflow.md.
+# Build both targets of deploy/Dockerfile with docker or podman, as REGISTRY/autoencoder:cpu and :gpu; the registry is
+# the argument. ENGINE=... selects an engine, TARGETS=cpu builds one target. See docs/kubeflow.md for their use.
 set -eu
 cd "$(dirname "$0")/.."
 registry=${1:-${REGISTRY:-localhost}}
 answers() { command -v "$1" > /dev/null && "$1" info > /dev/null 2>&1; }
 for engine in ${ENGINE:-docker podman} none; do
   if [ "$engine" = none ]; then
-    echo "no container engine answers (tried: ${ENGINE:-docker podman}); start one, or set ENGINE." >&2
-    echo "Without any, as root on Debian 12: make test-image runs the Dockerfile's steps in a folder." >&2
+    echo "no container engine is running (tried: ${ENGINE:-docker podman}); start one, or set ENGINE." >&2
+    echo "Without an engine, 'make test-image' runs the Dockerfile's steps in a folder (as root, on Debian 12)." >&2
     exit 1
   fi
   answers "$engine" && break
 done
 for target in ${TARGETS:-cpu gpu}; do
-  # BuildKit reads deploy/Dockerfile.dockerignore by itself; podman has to be told.
+  # BuildKit finds deploy/Dockerfile.dockerignore by itself; podman needs an option.
   case $engine in *podman*) ignore="--ignorefile deploy/Dockerfile.dockerignore" ;; *) ignore="" ;; esac
   # shellcheck disable=SC2086 # no option, or two words
   DOCKER_BUILDKIT=1 "$engine" build $ignore -f deploy/Dockerfile --target "$target" -t "$registry/autoencoder:$target" .

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Build the last commit's wheel into the folder $1 with the interpreter $2. The same commit gives the same bytes,
-# whoever builds it: times are the commit's, modes do not depend on the umask, and files beside the commit stay out.
+# Build the last commit's wheel into the folder $1 with the interpreter $2. The build is reproducible: times are the
+# commit's, modes do not depend on the umask, and uncommitted files are left out.
 set -eu
 output=$(mkdir -p "$1" && cd "$1" && pwd)
 python=$2

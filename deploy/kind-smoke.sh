@@ -1,7 +1,7 @@
 #!/bin/bash
-# The whole way on a real, if small, Kubeflow: a kind cluster, Kubeflow Pipelines, our image, a compiled package, one run
-# to its end. Needs docker, kind, kubectl, `make setup`, 12 GB of memory and an hour at most. It has not been run by
-# those who wrote it, who had no container engine.
+# Smoke test on a small real Kubeflow: creates a kind cluster, installs Kubeflow Pipelines, builds the image, compiles
+# a package and runs it. Needs docker, kind, kubectl, `make setup`, 12 GB of memory and at most an hour.
+# Not tested yet: no container engine was available.
 #   deploy/kind-smoke.sh [--keep]        --keep leaves the cluster: kind delete cluster --name autoencoder
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,7 +18,7 @@ leave() {
   local status=$?
   [ -z "$forward" ] || kill "$forward" 2> /dev/null || true
   if [ "$status" -ne 0 ] && kubectl --context "kind-$CLUSTER" get nodes > /dev/null 2>&1; then
-    echo "--- what the cluster says" >&2
+    echo "--- state of the cluster" >&2
     kubectl --context "kind-$CLUSTER" -n kubeflow get pods >&2 || true
     kubectl --context "kind-$CLUSTER" -n kubeflow logs --tail=40 --prefix --all-containers \
       -l pipelines.kubeflow.org/v2_component=true >&2 || true
@@ -29,11 +29,11 @@ leave() {
 }
 
 for tool in docker kind kubectl .venv/bin/autoencoder; do
-  command -v "$tool" > /dev/null || { echo "$tool is needed and was not found" >&2; exit 2; }
+  command -v "$tool" > /dev/null || { echo "$tool was not found; install it" >&2; exit 2; }
 done
-docker info > /dev/null 2>&1 || { echo "docker does not answer; start it" >&2; exit 2; }
+docker info > /dev/null 2>&1 || { echo "docker is not running; start it" >&2; exit 2; }
 if kind get clusters 2> /dev/null | grep -qx "$CLUSTER"; then
-  echo "a kind cluster '$CLUSTER' exists: kind delete cluster --name $CLUSTER" >&2
+  echo "a kind cluster '$CLUSTER' already exists; delete it with: kind delete cluster --name $CLUSTER" >&2
   exit 2
 fi
 trap leave EXIT
@@ -53,7 +53,7 @@ TARGETS=cpu ENGINE=docker deploy/build-image.sh localhost
 kind load docker-image --name "$CLUSTER" "$IMAGE"
 
 echo "--- package"
-# The tag is safe here: this cluster's cache has seen no other image.
+# A tag is safe here: the new cluster's cache is empty.
 .venv/bin/autoencoder compile --config configs/kubeflow.yaml --set trainer.epochs=30 \
   --set evaluation.thresholds='[{metric: mean_error, max: 0.03}]' \
   --image "$IMAGE" --allow-tag --root minio://mlpipeline/v2/artifacts -o "$WORK/pipeline.yaml"
@@ -71,10 +71,10 @@ for _ in $(seq 240); do
   case $state in SUCCEEDED | FAILED | CANCELED) break ;; esac
   sleep 10
 done
-echo "the run: ${state:-unknown}"
+echo "state of the run: ${state:-unknown}"
 [ "$state" = SUCCEEDED ]
 
-echo "--- what it pushed"
+echo "--- pushed model"
 kubectl -n kubeflow exec deploy/minio -- ls -R /data/mlpipeline/v2/artifacts/digits-kubeflow/serving | tee "$WORK/pushed"
 grep -q saved_model.pb "$WORK/pushed"
 echo "passed"

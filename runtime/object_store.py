@@ -1,23 +1,26 @@
-"""`s3://`, `minio://` and `gs://` through Apache Arrow, which TFX brings along.
+"""Reads and writes object stores (s3://, minio://, gs://) through Apache Arrow, which TFX installs.
 
-Credentials and region come from the usual AWS and Google variables; AWS_ENDPOINT_URL names another server, such as
+Credentials and region come from the usual AWS and Google variables; AWS_ENDPOINT_URL selects another S3 server, such as
 MinIO's.
 """
 
 import functools
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, TypeAlias, cast
 
+S3_SCHEMES: Final = ("s3://", "minio://")
+SCHEMES: Final = (*S3_SCHEMES, "gs://")
 REHEARSAL_STORE_VARIABLE: Final = "KUBEFLOW_REHEARSAL_STORE"
-"""Environment variable: the folder that stands for the object store in a rehearsal; unset in a pod."""
+"""Environment variable: the folder that replaces the object store in a rehearsal; unset in a pod."""
 
 
 class ObjectStatus(NamedTuple):
-    """What os.stat_result says of a file, by the same names."""
+    """The fields of os.stat_result that an object has."""
 
     st_size: int
     st_mtime_ns: int
@@ -26,7 +29,7 @@ class ObjectStatus(NamedTuple):
 
 @dataclass(frozen=True)
 class RemotePath:
-    """`scheme://bucket/a/b`, with those of pathlib.Path's methods that reading needs; no path ends in a slash."""
+    """`scheme://bucket/a/b` with the needed methods of pathlib.Path; paths do not end in a slash."""
 
     uri: str
 
@@ -45,19 +48,17 @@ class RemotePath:
         return RemotePath(self.uri.rpartition("/")[0])
 
     def exists(self) -> bool:
-        return self.is_file() or self.is_dir()
+        return bool(self._info().type.name != "NotFound")
 
     def is_file(self) -> bool:
         return bool(self._info().is_file)
 
     def is_dir(self) -> bool:
-        """Whether anything lies below: an object store knows no folders."""
-        from pyarrow.fs import FileType  # type: ignore[import-untyped]
-
-        return bool(self._info().type == FileType.Directory)
+        """Whether there are objects below; an object store has no empty folders."""
+        return bool(self._info().type.name == "Directory")
 
     def stat(self) -> ObjectStatus:
-        """Raises FileNotFoundError where there is no such object."""
+        """Raises FileNotFoundError if there is no such object."""
         info = self._info()
         if not info.is_file:
             raise FileNotFoundError(2, "no such object", self.uri)
@@ -66,7 +67,8 @@ class RemotePath:
     lstat = stat
 
     def open(self, mode: str = "rb") -> BinaryIO:
-        return cast(BinaryIO, store(_scheme(self.uri)).open_input_file(_key(self.uri)))
+        file_system, key = locate(self.uri)
+        return cast(BinaryIO, file_system.open_input_file(key))
 
     def read_bytes(self) -> bytes:
         with self.open() as stream:
@@ -74,40 +76,37 @@ class RemotePath:
 
     def files_below(self) -> Iterator[tuple[str, ObjectStatus]]:
         """Relative path and status of every object below, from one listing."""
-        from pyarrow.fs import FileSelector
-
-        key = _key(self.uri)
-        for info in store(_scheme(self.uri)).get_file_info(FileSelector(key, recursive=True, allow_not_found=True)):
-            if info.is_file:
-                yield info.path[len(key) + 1 :], ObjectStatus(info.size, info.mtime_ns)
+        for name, info in _files_below(*locate(self.uri)):
+            yield name, ObjectStatus(info.size, info.mtime_ns)
 
     def _info(self) -> Any:
-        return store(_scheme(self.uri)).get_file_info(_key(self.uri))
+        file_system, key = locate(self.uri)
+        return file_system.get_file_info(key)
 
 
 AnyPath: TypeAlias = Path | RemotePath
 
 
 def as_path(place: str) -> AnyPath:
-    """A local path, made absolute, or one in an object store."""
+    """A RemotePath, or a local path made absolute."""
     return RemotePath(place.rstrip("/")) if "://" in place else Path(place).expanduser().absolute()
 
 
 def connection_options(environment: Mapping[str, str]) -> dict[str, Any]:
-    """What Arrow's S3 client is told: nothing where AWS's own defaults do."""
+    """Options of Arrow's S3 client; empty for AWS's own defaults."""
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     options: dict[str, Any] = {}
     if endpoint:
         scheme, _, address = endpoint.rpartition("://")
         options = {"endpoint_override": address.rstrip("/"), "scheme": scheme or "https"}
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
-    if region or endpoint:  # without one, Arrow asks AWS where the bucket is
+    if region or endpoint:  # without a region, Arrow asks AWS for the bucket's
         options["region"] = region or "us-east-1"
     return options
 
 
 def connect(environment: Mapping[str, str], scheme: str = "s3") -> Any:
-    """Arrow's file system whose paths are `bucket/key`; in a rehearsal, a folder that holds the buckets."""
+    """Arrow's file system, whose paths are `bucket/key`; in a rehearsal, the folder that holds the buckets."""
     import pyarrow.fs as arrow  # type: ignore[import-untyped]
 
     folder = environment.get(REHEARSAL_STORE_VARIABLE)
@@ -124,14 +123,51 @@ def store(scheme: str = "s3") -> Any:
     return connect(os.environ, scheme)
 
 
-def _scheme(uri: str) -> str:
-    """Raises OSError for one that nobody here speaks."""
-    scheme = uri.partition("://")[0]
-    if scheme not in ("s3", "minio", "gs"):
-        raise OSError(22, "only s3://, minio:// and gs:// can be read", uri)
-    return "gs" if scheme == "gs" else "s3"
+def locate(uri: str | bytes) -> tuple[Any, str]:
+    """This process's connection, and the path in it: `s3://bucket/a/b/` -> `bucket/a/b`.
+
+    Raises OSError for an unsupported scheme.
+    """
+    uri = os.fsdecode(uri)
+    if not uri.startswith(SCHEMES):
+        raise OSError(22, f"only {', '.join(SCHEMES[:-1])} and {SCHEMES[-1]} can be read", uri)
+    return store("s3" if uri.startswith(S3_SCHEMES) else "gs"), _key(uri)
+
+
+def upload(store: Any, folder: Path, uri: str) -> None:
+    """Copy a local folder's files to `uri`; empty folders are left out, since an object store has none."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            key = f"{_key(uri)}/{path.relative_to(folder).as_posix()}"
+            make_folder(store, key.rpartition("/")[0])
+            with path.open("rb") as source, store.open_output_stream(key) as target:
+                shutil.copyfileobj(source, target)
+
+
+def download(store: Any, uri: str, folder: Path) -> None:
+    """Copy all files below `uri` to a local folder, which is not created if there are none."""
+    for name, info in _files_below(store, _key(uri)):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with store.open_input_stream(info.path) as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target)
+
+
+def make_folder(store: Any, key: str) -> None:
+    """Create a folder in a rehearsal; an object store needs none."""
+    from pyarrow.fs import SubTreeFileSystem
+
+    if isinstance(store, SubTreeFileSystem):
+        store.create_dir(key, recursive=True)
+
+
+def _files_below(store: Any, key: str) -> Iterator[tuple[str, Any]]:
+    from pyarrow.fs import FileSelector
+
+    for info in store.get_file_info(FileSelector(key, recursive=True, allow_not_found=True)):
+        if info.is_file:
+            yield info.path[len(key) + 1 :], info
 
 
 def _key(uri: str) -> str:
-    """`s3://bucket/a/b` -> `bucket/a/b`."""
-    return uri.partition("://")[2]
+    return uri.partition("://")[2].rstrip("/")

@@ -1,4 +1,4 @@
-"""`s3://` and `minio://` for TFX's file functions; TensorFlow itself reads `gs://` but no S3."""
+"""Makes TFX's file functions use `runtime.object_store` for s3:// and minio://, which TensorFlow cannot read."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -7,48 +7,45 @@ from typing import Any
 import pyarrow.fs as arrow  # type: ignore[import-untyped]
 from tfx.dsl.io import filesystem, filesystem_registry
 
-from runtime.object_store import REHEARSAL_STORE_VARIABLE, store
+from runtime.object_store import REHEARSAL_STORE_VARIABLE, S3_SCHEMES, SCHEMES, locate, make_folder
 
-SCHEMES = ("s3://", "minio://")
 _PREFER_OVER_TENSORFLOW = -1
 
 
-def _key(path: Any) -> str:
-    """`s3://bucket/a/b/` -> `bucket/a/b`."""
-    text = path.decode() if isinstance(path, bytes) else str(path)
-    return text.partition("://")[2].rstrip("/")
-
-
 def _info(path: Any) -> Any:
-    return store().get_file_info(_key(path))
+    store, key = locate(path)
+    return store.get_file_info(key)
 
 
 def _children(path: Any) -> list[Any]:
-    """Nothing, not an error, for a folder that holds nothing: in an object store there is no difference."""
-    found: list[Any] = store().get_file_info(arrow.FileSelector(_key(path), allow_not_found=True))
-    return found
+    """Empty for a folder that does not exist: in an object store, every folder without objects is missing."""
+    store, key = locate(path)
+    found: list[Any] = store.get_file_info(arrow.FileSelector(key, allow_not_found=True))
+    return sorted(found, key=lambda child: child.base_name)
 
 
 class ObjectStore(filesystem.Filesystem):
-    """TFX's filesystem interface; a folder exists as long as it holds something."""
+    """TFX's filesystem interface; a folder exists as long as it contains an object."""
 
-    SUPPORTED_SCHEMES = list(SCHEMES)
+    SUPPORTED_SCHEMES = list(S3_SCHEMES)
 
     @staticmethod
     def open(name: Any, mode: str = "r") -> Any:
+        store, key = locate(name)
         if "w" in mode:
-            stream = store().open_output_stream(_key(name))
+            stream = store.open_output_stream(key)
+        elif _info(name).is_file:
+            stream = store.open_input_file(key)
         else:
-            if _info(name).type != arrow.FileType.File:
-                raise filesystem.NotFoundError(f"{name}: no such object")
-            stream = store().open_input_file(_key(name))
+            raise filesystem.NotFoundError(f"{name}: no such object")
         return stream if "b" in mode else io.TextIOWrapper(stream, encoding="utf-8")
 
     @staticmethod
     def copy(src: Any, dst: Any, overwrite: bool = False) -> None:
         if not overwrite and ObjectStore.exists(dst):
-            raise OSError(f"{dst}: exists already")
-        store().copy_file(_key(src), _key(dst))
+            raise OSError(f"{dst}: already exists")
+        store, key = locate(src)
+        store.copy_file(key, locate(dst)[1])
 
     @staticmethod
     def exists(path: Any) -> bool:
@@ -56,7 +53,7 @@ class ObjectStore(filesystem.Filesystem):
 
     @staticmethod
     def glob(pattern: Any) -> list[Any]:
-        raise NotImplementedError(f"{pattern}: no patterns in an object store; list a folder instead")
+        raise NotImplementedError(f"{pattern}: patterns are not supported in an object store; list a folder instead")
 
     @staticmethod
     def isdir(path: Any) -> bool:
@@ -64,13 +61,11 @@ class ObjectStore(filesystem.Filesystem):
 
     @staticmethod
     def listdir(path: Any) -> list[Any]:
-        return sorted(child.base_name for child in _children(path))
+        return [child.base_name for child in _children(path)]
 
     @staticmethod
     def makedirs(path: Any) -> None:
-        """Nothing in an object store, where folders come with the objects in them."""
-        if isinstance(store(), arrow.SubTreeFileSystem):
-            store().create_dir(_key(path), recursive=True)
+        make_folder(*locate(path))
 
     @staticmethod
     def mkdir(path: Any) -> None:
@@ -78,7 +73,8 @@ class ObjectStore(filesystem.Filesystem):
 
     @staticmethod
     def remove(path: Any) -> None:
-        store().delete_file(_key(path))
+        store, key = locate(path)
+        store.delete_file(key)
 
     @staticmethod
     def rename(src: Any, dst: Any, overwrite: bool = False) -> None:
@@ -87,7 +83,8 @@ class ObjectStore(filesystem.Filesystem):
 
     @staticmethod
     def rmtree(path: Any) -> None:
-        store().delete_dir(_key(path))
+        store, key = locate(path)
+        store.delete_dir(key)
 
     @staticmethod
     def stat(path: Any) -> Any:
@@ -96,14 +93,14 @@ class ObjectStore(filesystem.Filesystem):
     @staticmethod
     def walk(top: Any, topdown: bool = True, onerror: Any = None) -> Iterator[Any]:
         children = _children(top)
-        folders = sorted(c.base_name for c in children if c.type == arrow.FileType.Directory)
-        yield top, folders, sorted(c.base_name for c in children if c.type == arrow.FileType.File)
+        folders = [child.base_name for child in children if not child.is_file]
+        yield top, folders, [child.base_name for child in children if child.is_file]
         for folder in folders:
             yield from ObjectStore.walk(f"{str(top).rstrip('/')}/{folder}")
 
 
 def register(environment: Mapping[str, str]) -> None:
-    """Make TFX's file functions use it for SCHEMES; in a rehearsal for gs:// too, which is then a folder."""
+    """Register it with TFX for S3; in a rehearsal also for gs://, which is then a local folder."""
     if environment.get(REHEARSAL_STORE_VARIABLE):
-        ObjectStore.SUPPORTED_SCHEMES = [*SCHEMES, "gs://"]
+        ObjectStore.SUPPORTED_SCHEMES = list(SCHEMES)
     filesystem_registry.DEFAULT_FILESYSTEM_REGISTRY.register(ObjectStore, priority=_PREFER_OVER_TENSORFLOW)

@@ -1,16 +1,14 @@
-"""What `autoencoder submit` and `schedule` share: where Kubeflow is, and the package's parameters."""
+"""Options that `autoencoder submit` and `schedule` share: the Kubeflow server and the service account."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from runtime.errors import UsageError
-
 if TYPE_CHECKING:  # `--help` must not wait for this import
-    from pipeline.kubeflow.client.client import Server
+    from pipeline.kubeflow.client.server import Server
 
 account_option = click.option("--service-account", help="Kubernetes service account of the pods.")
 
@@ -29,20 +27,11 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def server_of(host: str, namespace: str | None, token_file: Path | None, cookies_file: Path | None) -> "Server":
     """The server that `server_options` describe."""
-    from pipeline.kubeflow.client.client import COOKIES_VARIABLE, TOKEN_VARIABLE, Server, read_secret
+    from pipeline.kubeflow.client.server import COOKIES_VARIABLE, TOKEN_VARIABLE, Server, read_secret
 
-    try:
-        token = read_secret(os.environ, TOKEN_VARIABLE, token_file)
-        cookies = read_secret(os.environ, COOKIES_VARIABLE, cookies_file)
-    except OSError as error:
-        raise UsageError(f"{error.filename}: cannot be read: {error.strerror}") from None
-    return Server(host, namespace, token=token, cookies=cookies)
-
-
-def checked_parameters(package: Path, given: dict[str, str]) -> dict[str, Any]:
-    """The parameters with the types that the package declares; checks the package first."""
-    from pipeline.kubeflow.client.client import convert_parameters
-    from pipeline.kubeflow.simulator.rehearsal import load_package
-
-    load_package(package)
-    return convert_parameters(package, given)
+    return Server(
+        host,
+        namespace,
+        token=read_secret(os.environ, TOKEN_VARIABLE, token_file),
+        cookies=read_secret(os.environ, COOKIES_VARIABLE, cookies_file),
+    )

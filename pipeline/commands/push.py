@@ -137,6 +137,7 @@ def _metadata(run: Path) -> Any:
 def _reach(base: str) -> None:
     """Let TFX's file functions read and write `base` if it is an S3 address; they support gs:// themselves."""
     from runtime import tfx_filesystem
+    from runtime.object_store import S3_SCHEMES
 
-    if base.startswith(tfx_filesystem.SCHEMES):
+    if base.startswith(S3_SCHEMES):
         tfx_filesystem.register(os.environ)

@@ -47,7 +47,7 @@ def rehearse(package: Path, parameters: dict[str, str], folder: Path, s3: bool, 
 
     folder = folder.absolute()
     prepared = rehearsal.open_rehearsal(package, folder, parameters, _pod_variables(folder, s3=s3))
-    outcomes = prepared.play(lambda outcome: None if as_json else click.echo(_line(outcome)))
+    outcomes = prepared.run(lambda outcome: None if as_json else click.echo(_line(outcome)))
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(outcome) for outcome in outcomes], indent=2))
     else:

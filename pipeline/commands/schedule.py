@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.kubeflow_options import account_option, checked_parameters, server_of, server_options
+from pipeline.commands.kubeflow_options import account_option, server_of, server_options
 from pipeline.commands.options import param_option
 from pipeline.errors import Command
 from runtime.errors import UsageError
@@ -67,16 +67,17 @@ def schedule(
     """
     changes = {"paused": pause, "resumed": resume, "deleted": delete}
     if [package is not None, list_all, *(target is not None for target in changes.values())].count(True) != 1:
-        raise UsageError("give exactly one of: a package, --list, --pause, --resume, --delete")
+        raise UsageError("give one of: a package, --list, --pause, --resume, --delete")
     if package and not (name and cron):
         raise UsageError("a new schedule needs --name and --cron")
-    from pipeline.kubeflow.client import client
+    from pipeline.kubeflow.client import schedules
+    from pipeline.kubeflow.specification import convert_parameters, load_package
 
     server = server_of(**where)
     if list_all:
-        _print_schedules(client.list_schedules(server), as_json=as_json)
+        _print_schedules(schedules.list_schedules(server), as_json=as_json)
     elif package and name and cron:
-        schedule_id = client.create_schedule(
+        schedule_id = schedules.create_schedule(
             server,
             package,
             name=name,
@@ -84,19 +85,23 @@ def schedule(
             cron=cron,
             max_concurrency=max_concurrency,
             no_catchup=no_catchup,
-            parameters=checked_parameters(package, parameters),
+            parameters=convert_parameters(load_package(package), parameters),
             service_account=service_account,
         )
         click.echo(f"{name}: created ({schedule_id}), {cron}")
     else:
-        act = {"paused": client.pause_schedule, "resumed": client.resume_schedule, "deleted": client.delete_schedule}
+        act = {
+            "paused": schedules.pause_schedule,
+            "resumed": schedules.resume_schedule,
+            "deleted": schedules.delete_schedule,
+        }
         [(done, target)] = [(word, target) for word, target in changes.items() if target is not None]
         click.echo(f"{target}: {done} ({act[done](server, target)})")
 
 
-def _print_schedules(schedules: list[Any], *, as_json: bool) -> None:
+def _print_schedules(found: list[Any], *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(each) for each in schedules], indent=2))
+        click.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=2))
         return
-    for each in schedules:
+    for each in found:
         click.echo(f"{each.name:<24} {each.cron:<20} {'on' if each.enabled else 'paused':<7} {each.id}")

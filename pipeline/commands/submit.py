@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.kubeflow_options import account_option, checked_parameters, server_of, server_options
+from pipeline.commands.kubeflow_options import account_option, server_of, server_options
 from pipeline.commands.options import param_option
 from pipeline.errors import Command
 
@@ -37,12 +37,13 @@ def submit(
       autoencoder submit pipeline.yaml --host https://kubeflow.example.com/pipeline --namespace alice \\
         --experiment digits --param epochs=20
     """
-    from pipeline.kubeflow.client import client
+    from pipeline.kubeflow.client import runs
+    from pipeline.kubeflow.specification import convert_parameters, load_package
 
     server = server_of(**where)
-    values = checked_parameters(package, parameters)
+    values = convert_parameters(load_package(package), parameters)
     run_name = name or f"{experiment} {time.strftime('%Y-%m-%d %H:%M:%S')}"
-    run_id = client.submit(
+    run_id = runs.submit(
         server,
         package,
         experiment=experiment,

@@ -1,17 +1,18 @@
-"""Names that the compiled package and what runs in its pods agree on."""
+"""Names that the compiler, the pods and the simulator share."""
 
-from typing import Final
+from typing import Any, Final
 
-ENTRYPOINT: Final = "pipeline.kubeflow.pods.entrypoint"
-DATA_VERSION_MODULE: Final = "pipeline.kubeflow.pods.data_version"
+Message = dict[str, Any]
+"""A protobuf message in its JSON form."""
+
 INPUTS_SPEC_FLAG: Final = "--json_serialized_inputs_spec_args"
 OVERRIDE_PREFIX: Final = "override--"
-"""`override--settings--path`: the entrypoint writes this parameter to `path` in the JSON of `settings`."""
-STAGING_ROOT_VARIABLE: Final = "KUBEFLOW_STAGING_ROOT"
-"""Environment variable: what stands for `/` above /s3, /minio and /gcs in a rehearsal; unset in a pod."""
-TRAIN_IN_A_JOB: Final = "pipeline.kubeflow.pods.trainer.run_fn"
-"""What takes the place of the Trainer's function where several nodes train."""
-TRAINING_JOB: Final = "tfjob"
-"""Key of the Trainer's custom_config under which the compiled package holds its training job."""
+"""The entrypoint writes the parameter `override--settings--path` to `path` in the JSON of `settings`."""
 SCRATCH_FOLDER: Final = "/scratch"
 """Where a pod's temporary volume is mounted."""
+STAGING_FOLDERS: Final = {"s3://": "s3", "minio://": "minio", "gs://": "gcs"}
+"""The object stores that Kubeflow's launcher can reach, and the folder below `/` where it stages each one's files."""
+STAGING_ROOT_VARIABLE: Final = "KUBEFLOW_STAGING_ROOT"
+"""Environment variable: the folder that replaces `/` above the staging folders in a rehearsal; unset in a pod."""
+TRAINING_JOB: Final = "tfjob"
+"""Key of the Trainer's custom_config under which the compiled package holds its training job."""

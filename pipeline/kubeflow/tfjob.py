@@ -1,4 +1,4 @@
-"""The manifest of a TFJob: pods that train together, as Kubeflow's Training Operator (kubeflow.org/v1) takes it."""
+"""The manifest of a TFJob: pods that Kubeflow's Training Operator (kubeflow.org/v1) starts to train together."""
 
 from typing import Any
 
@@ -8,16 +8,17 @@ from pipeline.kubeflow.names import SCRATCH_FOLDER
 
 GROUP, VERSION, PLURAL, KIND = "kubeflow.org", "v1", "tfjobs", "TFJob"
 CONTAINER = "tensorflow"
-"""The operator gives TF_CONFIG to the container of this name alone."""
-WORKER_MODULE = "trainer.worker"
+"""The operator sets TF_CONFIG only in the container of this name."""
 _KEPT_S = 3600
-"""How long the operator keeps a finished job that nobody deleted."""
+"""How long the operator keeps a finished job that was not deleted."""
 
 Manifest = dict[str, Any]
 
 
 def training_job(configuration: Configuration, image: str) -> Manifest:
-    """The job of `configuration.kubeflow.tfjob`, without a name and without the file that says what to train."""
+    """The job of `configuration.kubeflow.tfjob`, without its name and the file that describes the training."""
+    from trainer import worker as worker_module  # loads TensorFlow
+
     job, pod = configuration.kubeflow.tfjob, configuration.kubeflow.pod(WORKER_POD)
     assert job is not None
     variables = dict(configuration.kubeflow.variables)
@@ -33,13 +34,13 @@ def training_job(configuration: Configuration, image: str) -> Manifest:
     container = {
         "name": CONTAINER,
         "image": image,
-        "command": ["python", "-m", WORKER_MODULE],
+        "command": ["python", "-m", worker_module.__name__],
         "env": [{"name": name, "value": value} for name, value in variables.items()],
         "resources": _resources(pod, {configuration.kubeflow.gpu_resource: job.gpus_per_worker}),
         "volumeMounts": mounts,
     }
     template = {
-        # A mesh's proxy would stand between the workers, and never end.
+        # A service mesh's proxy would come between the workers, and would never exit.
         "metadata": {"annotations": {"sidecar.istio.io/inject": "false"}},
         "spec": {
             "automountServiceAccountToken": False,
@@ -52,7 +53,7 @@ def training_job(configuration: Configuration, image: str) -> Manifest:
             ],
         },
     }
-    # A lost worker ends the job: the others cannot go on without it. The pipeline's step starts it again, from the
+    # A lost worker ends the job, since the others cannot continue without it; the pipeline's step restarts it from the
     # checkpoint. Pods stay until the job is deleted, so that their logs can be read to the end.
     worker = {"replicas": job.workers, "restartPolicy": "Never", "template": template}
     return {
@@ -67,7 +68,7 @@ def training_job(configuration: Configuration, image: str) -> Manifest:
 
 
 def _resources(pod: PodSettings, extended: dict[str, int]) -> Manifest:
-    """Requests and limits; of extended resources such as GPUs, Kubernetes takes the limit for both."""
+    """Requests and limits; for extended resources such as GPUs, Kubernetes uses the limit for both."""
     requests = {"cpu": _number(pod.cpu), "memory": _number(pod.memory_gb, "G")}
     limits = {"cpu": _number(pod.cpu_limit), "memory": _number(pod.memory_limit_gb, "G")}
     limits |= {name: str(count) if count else None for name, count in extended.items()}

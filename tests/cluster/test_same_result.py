@@ -1,6 +1,6 @@
-"""The whole pipeline on a cluster leaves what a run in one process leaves; so it does when a machine is lost.
+"""The whole pipeline has the same result on a cluster as in one process, even if a machine is lost.
 
-`make test-cluster`. The clusters are real and on this machine: docs/scale.md.
+Run with `make test-cluster`. The clusters are real, and run on this machine: see docs/scale.md.
 """
 
 import json
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.cluster
 
 
 def run(root, configuration, *beam_options):
-    """The --json document of a run on 2,800 made pictures, in six shards, whose constants are found by analysis."""
+    """The --json document of a run on 2,800 generated pictures in six shards, with normalisation by analysis."""
     write_made_images(root / "images", 2_800, seed=0)
     settings = [
         f"root={root}",
@@ -31,7 +31,7 @@ def run(root, configuration, *beam_options):
         "trainer.preset=dense",
         "trainer.epochs=3",
         "evaluation.thresholds=[]",
-        # The names by which a cluster lists the jobs.
+        # The job names that the cluster lists.
         f"beam.components={json.dumps({name: [f'--job_name={name}'] for name in ON_BEAM})}",
     ]
     overrides = [argument for setting in settings for argument in ("--set", setting)]
@@ -64,7 +64,7 @@ def run_on_flink(root, lose_one_during=None):
     jar = job_server_jar("flink")
     with flink_cluster(jar, root) as cluster, worker_pool(root) as pool:
         if lose_one_during:
-            cluster.kill_in_the_middle_of(lose_one_during)
+            cluster.kill_one_during(lose_one_during)
         options = [f"--flink_master={cluster.rest}", f"--flink_job_server_jar={jar}", "--parallelism=2"]
         options += [f"--environment_config={pool}", "--job_server_jvm_properties=-Xmx512m"]
         return run(root, "configs/beam-flink.yaml", *options), cluster.history()
@@ -82,14 +82,14 @@ def on_spark(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["two processes", "Flink", "Flink with a loss", "Spark"])
 def there(request, tmp_path_factory):
-    """A run whose Beam steps were done by workers in other processes."""
+    """A run whose Beam steps ran in other processes."""
     if request.param == "two processes":
         options = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
         return run(tmp_path_factory.mktemp("two"), "configs/mnist-dense.yaml", *options)
     return request.getfixturevalue(f"on_{request.param.lower().replace(' ', '_')}")[0]
 
 
-def test_flink_spreads_every_step_over_both_task_managers(on_flink):
+def test_flink_runs_every_step_on_both_task_managers(on_flink):
     _, jobs = on_flink
     assert {job.name for job in jobs} == set(ON_BEAM)
     assert [(job.name, job.task_managers, job.failures) for job in jobs] == [
@@ -97,7 +97,7 @@ def test_flink_spreads_every_step_over_both_task_managers(on_flink):
     ]
 
 
-def test_a_task_manager_killed_during_transform_costs_flink_a_retry(on_flink_with_a_loss):
+def test_flink_retries_after_losing_a_task_manager_during_transform(on_flink_with_a_loss):
     _, jobs = on_flink_with_a_loss
     assert {job.state for job in jobs} == {"FINISHED"}
     [transform] = [job for job in jobs if job.failures]
@@ -106,14 +106,14 @@ def test_a_task_manager_killed_during_transform_costs_flink_a_retry(on_flink_wit
     assert transform.task_managers == {TASK_MANAGERS[0]}
 
 
-def test_spark_spreads_every_step_over_both_workers(on_spark):
+def test_spark_runs_every_step_on_both_workers(on_spark):
     _, executors = on_spark
     assert {name for name, _ in executors} == set(ON_BEAM)
     assert executors == [(name, {str(number) for number in range(WORKERS)}) for name, _ in executors]
 
 
 def outputs(document, pattern):
-    """File name below the component's output -> path."""
+    """Paths of the component's output files by their name below it."""
     root = Path(document["paths"]["artifacts"])
     paths = {"/".join(path.relative_to(root).parts[3:]): path for path in root.glob(pattern) if path.is_file()}
     assert paths, f"{root} holds no {pattern}"
@@ -125,7 +125,7 @@ def test_every_step_ran(there):
     assert {name: states[name] for name in ON_BEAM} == dict.fromkeys(ON_BEAM, "ran")
 
 
-def test_splits_are_the_same_bytes(here, there):
+def test_splits_have_the_same_bytes(here, there):
     ours, theirs = (outputs(document, "ImageExampleGen/examples/*/Split-*/*") for document in (here, there))
     assert sorted(name.split("/")[0] for name in ours) == ["Split-eval"] * 5 + ["Split-test"] + ["Split-train"] * 5
     assert {name: path.read_bytes() for name, path in ours.items()} == {
@@ -154,7 +154,7 @@ def test_statistics_agree(here, there):
                 assert feature.string_stats.unique == twin.string_stats.unique
 
 
-def test_transform_finds_the_same_constants(here, there):
+def test_transform_computes_the_same_constants(here, there):
     import tensorflow_transform as tft
 
     from trainer.data.dataset import pixel_constants
@@ -171,6 +171,6 @@ def test_transform_finds_the_same_constants(here, there):
     assert theirs.scale == pytest.approx(ours.scale, rel=1e-6)
 
 
-def test_the_gate_measures_the_same(here, there):
+def test_the_gate_has_the_same_metrics(here, there):
     assert here["blessed"] == there["blessed"]
     assert there["metrics"] == pytest.approx(here["metrics"], rel=1e-6, abs=1e-6)

@@ -1,8 +1,8 @@
-"""The Dockerfile's steps, really executed without a container engine, and the whole pipeline in what they make.
+"""Executes the Dockerfile's steps without a container engine, and runs the whole pipeline in the result.
 
-`python:3.10-bookworm` is played by this machine's own /usr (Debian 12) with a Python 3.10 in /usr/local;
-`python:3.10-slim-bookworm` by the files of Debian's required packages and that Python alone. Layers are overlay mounts.
-Not played: those images' own contents; and uv takes packages from its cache, where it has them.
+This machine's /usr (Debian 12) with Python 3.10 in /usr/local replaces `python:3.10-bookworm`; the files of Debian's
+required packages and the same Python replace `python:3.10-slim-bookworm`. Layers are overlay mounts. The contents of
+the official images are not tested, and uv takes packages from its cache if it has them.
 """
 
 import os
@@ -28,12 +28,12 @@ VARIABLE = re.compile(r"(\w+)=(\S+)")
 
 @dataclass
 class Stage:
-    """A build stage: read-only layers, highest first, what it wrote above them, and how its processes are started."""
+    """A build stage: its read-only layers (highest first), its writable layer, and the settings of its processes."""
 
     layers: list[Path]
     upper: Path
     binds: dict[str, str]
-    """Folders of this machine by where they are seen."""
+    """Folders of this machine by their path in the stage."""
     variables: dict[str, str] = field(default_factory=lambda: {"PATH": BASE_PATH})
     workdir: str = "/"
     user: str = "0:0"
@@ -52,7 +52,7 @@ class Stage:
         return self.mounted(shlex.join([*start, "/bin/sh", "-ec", command]).replace("@", '"$merged"', 1))
 
     def mounted(self, script: str) -> "subprocess.CompletedProcess[str]":
-        """Run a script that sees the stage's whole file system in $merged; raises if it fails."""
+        """Run a script with the stage's file system in $merged; fails with the script's output."""
         for name in ("work", "merged"):
             (self.upper.parent / name).mkdir(exist_ok=True)
         layers = ":".join(map(str, self.layers))
@@ -76,7 +76,7 @@ class Stage:
 
 
 def _python(layer: Path) -> None:
-    """This Python in /usr/local, without any package but pip, as in the official image."""
+    """This Python in /usr/local, with pip as its only package, as in the official image."""
     prefix = Path(sys.base_prefix)
     packages = shutil.ignore_patterns("__pycache__", "test", "site-packages")
     shutil.copytree(prefix / "lib", layer / "usr/local/lib", symlinks=True, ignore=packages)
@@ -92,7 +92,7 @@ def _python(layer: Path) -> None:
 
 
 def _full(layer: Path) -> None:
-    """All of this machine's that is small; its /usr is mounted there."""
+    """The small parts of this machine's file system; its /usr is mounted later."""
     (layer / "etc").mkdir(parents=True)
     for name in ("bin", "sbin", "lib", "lib64"):
         (layer / name).symlink_to(f"usr/{name}")
@@ -102,7 +102,7 @@ def _full(layer: Path) -> None:
 
 
 def _slim(layer: Path) -> None:
-    """Debian's required packages, what they depend on, and the libraries that Python is linked with."""
+    """Debian's required packages, their dependencies, and the libraries that Python links to."""
     for name in ("bin", "sbin", "lib", "lib64"):
         (layer / "usr" / name).mkdir(parents=True)
         (layer / name).symlink_to(f"usr/{name}")
@@ -118,7 +118,7 @@ def _slim(layer: Path) -> None:
             while read -r path; do if [ -e "$path" ]; then echo "$path"; fi; done > {layer}.files
         tar -C / --no-recursion -cf - -T {layer}.files 2>/dev/null | tar -C {layer} --keep-directory-symlink -xf -
         mkdir -p {layer}/tmp && chmod 1777 {layer}/tmp
-        echo '127.0.0.1 localhost' > {layer}/etc/hosts  # which any engine writes
+        echo '127.0.0.1 localhost' > {layer}/etc/hosts  # as every engine does
     """
     subprocess.run(["/bin/bash", "-ec", script], check=True)
 
@@ -140,7 +140,7 @@ def _copy(stage: Stage, arguments: str, built: dict[str, Stage]) -> None:
 
 
 def _build(target: str, folder: Path) -> Stage:
-    """The stage `target` and all that it is made from."""
+    """Build the stage `target` and the stages that it depends on."""
     python, full, slim = folder / "python", folder / "full", folder / "slim"
     _python(python)
     _full(full)
@@ -182,7 +182,7 @@ def _build(target: str, folder: Path) -> Stage:
             elif instruction == "USER":
                 stage.user = arguments
             else:
-                assert instruction in ("ENTRYPOINT", "CMD"), f"the walk does not know {instruction}"
+                assert instruction in ("ENTRYPOINT", "CMD"), f"unsupported instruction {instruction}"
     return built[target]
 
 
@@ -197,17 +197,17 @@ def _needed(target: str) -> set[str]:
 
 
 @pytest.mark.image
-def test_the_dockerfiles_steps_make_an_image_in_which_the_pipeline_runs_as_nobody(tmp_path: Path) -> None:
+def test_the_pipeline_runs_as_an_unprivileged_user_in_the_built_image(tmp_path: Path) -> None:
     if os.geteuid() != 0 or "Debian GNU/Linux 12" not in Path("/etc/os-release").read_text(encoding="utf-8"):
-        pytest.skip("needs root, for overlay mounts and chroot, on Debian 12, which the image is made from")
+        pytest.skip("needs Debian 12, the image's base, and root for overlay mounts and chroot")
+    from pipeline.kubeflow.pods import data_version, entrypoint, trainer  # after the skip: these load TensorFlow
+    from trainer import worker
+
     image = _build("cpu", tmp_path)
     assert "schedule" in image.run("autoencoder --help").stdout
     assert image.run("id -u").stdout.strip() == "65532"
     assert image.run("command -v uv gcc || echo neither").stdout.strip() == "neither"
-    modules = (
-        "pipeline.kubeflow.pods.entrypoint, pipeline.kubeflow.pods.data_version, "
-        "pipeline.kubeflow.pods.trainer, trainer.worker"
-    )
+    modules = ", ".join(module.__name__ for module in (data_version, entrypoint, trainer, worker))
     image.run(f"python -c 'import {modules}'")
     shutil.copy(REPOSITORY / "configs" / "digits.yaml", image.upper / "digits.yaml")
     image.run("autoencoder run /digits.yaml --set root=/tmp/runs --set trainer.epochs=30")

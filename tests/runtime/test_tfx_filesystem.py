@@ -1,4 +1,4 @@
-"""TFX's file functions on an object store, here a folder that stands for it."""
+"""TFX's file functions on an object store, which a folder replaces here."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,14 +46,14 @@ def test_text_is_written_and_read_as_utf8(store: Path) -> None:
         assert file.read() == "schön"
 
 
-def test_what_is_missing_is_said_to_be_missing(store: Path) -> None:
+def test_a_missing_object_is_not_found(store: Path) -> None:
     assert not fileio.exists("s3://bucket/nothing")
     assert fileio.listdir("s3://bucket/nothing") == []
     with pytest.raises(fileio.NotFoundError, match="s3://bucket/nothing: no such object"):
         fileio.open("s3://bucket/nothing", "rb")
 
 
-def test_the_newest_whole_version_is_the_baseline(store: Path) -> None:
+def test_the_newest_complete_version_is_the_baseline(store: Path) -> None:
     for version in ("9", "10"):
         _model(store / "bucket" / "serving" / version)
     (store / "bucket" / "serving" / "11").mkdir()  # still being written: no saved_model.pb yet
@@ -64,7 +64,7 @@ def test_without_a_pushed_model_there_is_no_baseline(store: Path) -> None:
     assert newest_version("s3://bucket/serving") is None
 
 
-def test_the_baseline_is_laid_out_as_the_evaluator_reads_it(store: Path, tmp_path: Path) -> None:
+def test_the_baseline_has_the_layout_that_the_evaluator_reads(store: Path, tmp_path: Path) -> None:
     _model(store / "bucket" / "serving" / "1")
     baseline = standard_artifacts.Model()
     baseline.uri = str(tmp_path / "baseline")
@@ -84,5 +84,5 @@ def test_the_baseline_is_laid_out_as_the_evaluator_reads_it(store: Path, tmp_pat
         ),
     ],
 )
-def test_the_usual_variables_say_where_the_store_is(environment: dict[str, str], options: dict[str, str]) -> None:
+def test_the_usual_variables_locate_the_store(environment: dict[str, str], options: dict[str, str]) -> None:
     assert object_store.connection_options(environment) == options

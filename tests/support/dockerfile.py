@@ -1,4 +1,4 @@
-"""deploy/Dockerfile, read as far as the tests need it."""
+"""Parses the parts of deploy/Dockerfile that the tests need."""
 
 import re
 
@@ -8,7 +8,7 @@ DOCKERFILE = REPOSITORY / "deploy" / "Dockerfile"
 
 
 def instructions() -> list[tuple[str, str]]:
-    """(instruction, arguments) with continued lines joined and comments left out."""
+    """(instruction, arguments) pairs, with continued lines joined and comments removed."""
     lines = [line for line in DOCKERFILE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
     pairs = (line.partition(" ") for line in joined.splitlines() if line.strip())
@@ -16,7 +16,7 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def stages() -> dict[str, list[tuple[str, str]]]:
-    """The instructions of each build stage, its FROM included, in order."""
+    """The instructions of each build stage in order, including its FROM."""
     found: dict[str, list[tuple[str, str]]] = {}
     for instruction, arguments in instructions():
         if instruction == "FROM":
@@ -26,7 +26,7 @@ def stages() -> dict[str, list[tuple[str, str]]]:
 
 
 def copied_from_repository(stage: str) -> list[tuple[str, str]]:
-    """(source, destination) of each file or folder that a stage takes from the build context."""
+    """(source, destination) of each file or folder that a stage copies from the build context."""
     copies = []
     for instruction, arguments in stages()[stage]:
         if instruction == "COPY" and not arguments.startswith("--from="):

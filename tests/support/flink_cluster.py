@@ -12,8 +12,8 @@ from servers import fetch, started, wait_until
 
 TASK_MANAGERS = ("one", "two")
 _ENTRY = "org.apache.flink.runtime"
-# Memory is divided by hand, as Flink's scripts would. Beam's classes are on the cluster's own class path, hence
-# parent-first. For the rest, docs/scale.md says why.
+# Memory is divided explicitly, as Flink's scripts would. Beam's classes are on the cluster's own class path, hence
+# parent-first. docs/scale.md explains the other settings.
 _CONFIGURATION = """
 jobmanager.rpc.address: localhost
 jobmanager.rpc.port: {rpc_port}
@@ -49,12 +49,12 @@ io.tmp.dirs: {directory}
 @dataclass
 class FlinkJob:
     name: str
-    """As beam.components says."""
+    """As in beam.components."""
     state: str
     task_managers: set
-    """Those that finished subtasks of the job."""
+    """The task managers that finished subtasks of the job."""
     failures: list
-    """The exceptions for which it was begun anew."""
+    """The exceptions after which it was restarted."""
 
 
 @dataclass
@@ -68,8 +68,8 @@ class FlinkCluster:
         """A FlinkJob for each job; a component may have several."""
         return [self._job(name, job) for name, job in self._jobs()]
 
-    def kill_in_the_middle_of(self, component):
-        """In the background: kill the second task manager as soon as the component's job runs there."""
+    def kill_one_during(self, component):
+        """Kill the second task manager, in the background, as soon as it runs the component's job."""
         threading.Thread(target=self._kill, args=(component, TASK_MANAGERS[1]), daemon=True).start()
 
     def _kill(self, component, victim):
@@ -96,12 +96,12 @@ class FlinkCluster:
         return {task["taskmanager-id"] for task in subtasks if task["status"] == state}
 
     def _get(self, path):
-        return fetch(f"http://{self.rest}/{path}") or {}  # a job that only begins is not found
+        return fetch(f"http://{self.rest}/{path}") or {}  # a job that is just starting is not found
 
 
 @contextlib.contextmanager
 def flink_cluster(jar, directory):
-    """A FlinkCluster, whose runtime is in the jar of Beam's job server."""
+    """A running FlinkCluster; the jar of Beam's job server contains Flink."""
     ports = {"rpc_port": free_port(), "rest_port": free_port()}
     (directory / "flink-conf.yaml").write_text(_CONFIGURATION.format(**ports, directory=directory))
     rest = f"localhost:{ports['rest_port']}"

@@ -1,4 +1,4 @@
-"""An object store over the real protocol: moto's server on this machine stands in for S3."""
+"""An S3 server on this machine (moto), accessed through the real protocol."""
 
 import os
 import socket

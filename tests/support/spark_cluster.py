@@ -9,7 +9,7 @@ from ports import free_port
 from servers import fetch, started, wait_until
 
 WORKERS = 2
-# What Spark's scripts open of Java 17 for a driver; here that is Beam's job server. Executors open it themselves.
+# Java 17 packages that Spark's scripts open for the driver, here Beam's job server; executors open them themselves.
 _OPENED = ("java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.net", "java.nio", "java.util")
 _OPENED += ("java.util.concurrent", "java.util.concurrent.atomic", "sun.nio.ch", "sun.nio.cs", "sun.util.calendar")
 
@@ -17,12 +17,12 @@ _OPENED += ("java.util.concurrent", "java.util.concurrent.atomic", "sun.nio.ch",
 @dataclass
 class SparkCluster:
     options: list
-    """Beam options that send a run there."""
+    """Beam options that run a pipeline on the cluster."""
     events: Path
-    """Folder of one log for each job."""
+    """Folder with one log per job."""
 
     def executors(self):
-        """(name as beam.components says, the executors that finished a task) of each job."""
+        """(name as in beam.components, executors that finished a task) of each job."""
         return [self._executors(log) for log in self.events.iterdir()]
 
     def _executors(self, log):
@@ -34,7 +34,7 @@ class SparkCluster:
 
 @contextlib.contextmanager
 def spark_cluster(jar, directory):
-    """A SparkCluster, whose runtime is in the jar of Beam's job server."""
+    """A running SparkCluster; the jar of Beam's job server contains Spark."""
     home, events = directory / "spark", directory / "events"
     (home / "jars").mkdir(parents=True)
     (home / "jars" / jar.name).symlink_to(jar)
@@ -61,7 +61,7 @@ def spark_cluster(jar, directory):
 
 
 def _java(events):
-    """Options of the job server, which is the driver of every job."""
+    """Options of the job server, which is the driver of all jobs."""
     properties = {
         "driver.host": "localhost",
         "driver.bindAddress": "127.0.0.1",

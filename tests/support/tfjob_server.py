@@ -1,4 +1,4 @@
-"""What of a Kubernetes API server and Kubeflow's Training Operator a TFJob needs; its replicas are local processes."""
+"""Simulates what a TFJob needs of a Kubernetes API server and the Training Operator; replicas are local processes."""
 
 import json
 import os
@@ -32,7 +32,7 @@ class Cluster:
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     replicas: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Pods that are there besides the replicas'."""
+    """Pods other than the replicas' ones."""
     requests: list[tuple[str, str]] = field(default_factory=list)
     created: list[dict[str, Any]] = field(default_factory=list)
 
@@ -45,7 +45,7 @@ class Cluster:
         assert container["name"] == "tensorflow"
         assert container["command"][0] == "python"
         for index in range(worker["replicas"]):
-            # As genTFConfigJSONStr in the operator's pkg/controller.v1/tensorflow/tensorflow.go makes it.
+            # Like genTFConfigJSONStr in the operator's pkg/controller.v1/tensorflow/tensorflow.go.
             task = {"type": "worker", "index": index}
             tf_config = {"cluster": {"worker": addresses}, "task": task, "environment": "cloud"}
             variables = {variable["name"]: variable["value"] for variable in container["env"]}
@@ -69,7 +69,7 @@ class Cluster:
         return self.folder / f"{pod}.log"
 
     def job(self, name: str) -> dict[str, Any]:
-        """With the conditions that the operator's default success policy gives: worker 0 decides."""
+        """The job with conditions according to the operator's default success policy: worker 0 decides."""
         codes = [process.poll() for pod, process in self.replicas.items() if pod.startswith(name)]
         conditions = [{"type": "Running", "status": "True"}]
         if any(codes):
@@ -86,7 +86,7 @@ class Cluster:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """A server on this machine, and the file with which Kubernetes' client finds it."""
+    """A server on this machine, and a kubeconfig file for it."""
     state = Cluster(folder, folder / "kubeconfig")
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Beam's worker pool (worker_pool_main) for task managers that share a machine, on loopback alone."""
+"""Beam's worker pool (worker_pool_main) for task managers that share a machine, on the loopback interface."""
 
 import sys
 from concurrent import futures
@@ -9,10 +9,10 @@ from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPool
 
 
 class SharedWorkerPool(BeamFnExternalWorkerPoolServicer):
-    """A pool that leaves its workers to end with their connection.
+    """A pool that never stops its workers; they end with their connection.
 
-    Every task manager names its workers 1-1, 2-1 and so on; a pool that stops workers by name is for one alone, and
-    would stop the other's.
+    Every task manager names its workers 1-1, 2-1 and so on, so a shared pool that stops workers by name would also stop
+    those of the other task manager.
     """
 
     def StopWorker(self, request, context):  # noqa: N802 - the protocol's name

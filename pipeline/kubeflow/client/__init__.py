@@ -1,0 +1,1 @@
+"""Submits and schedules packages through the kfp client."""

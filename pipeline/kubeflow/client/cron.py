@@ -1,6 +1,8 @@
-"""Kubeflow's cron expressions, checked here: its client sends anything, and its server's errors say little.
+"""Checks cron expressions before they are sent: kfp's client accepts any text, and the server's errors are terse.
 
-Six fields, seconds first, as github.com/robfig/cron (version 1) reads them; also @daily, @every and such.
+Kubeflow parses six fields, seconds first, with github.com/robfig/cron (version 1), and descriptors such as @daily and
+@every 12h. croniter cannot check these: it also accepts five and seven fields, L, # and backward ranges, and rejects
+@every. Of five fields, Kubeflow reads the first as seconds: `0 2 * * *` would run every hour.
 """
 
 import re
@@ -21,7 +23,7 @@ _PART = re.compile(r"^(?P<first>\*|\?|\w+)(-(?P<last>\w+))?(/(?P<step>[0-9]+))?$
 
 
 def check_cron(expression: str) -> None:
-    """Raises ValueError that names the field and what it may hold."""
+    """Raises ValueError with the field and its allowed values."""
     text = expression.strip()
     if text.startswith("@"):
         if text not in _DESCRIPTORS and not _EVERY.match(text):
@@ -29,10 +31,10 @@ def check_cron(expression: str) -> None:
         return
     fields = text.split()
     if len(fields) == 5:
-        raise ValueError(f"{text!r} has five fields; Kubeflow's has six, the seconds first: '0 {text}'")
+        raise ValueError(f"{text!r} has five fields, but Kubeflow expects six, seconds first: '0 {text}'")
     if len(fields) != len(_FIELDS):
         names = ", ".join(name for name, *_ in _FIELDS)
-        raise ValueError(f"{text!r} has {len(fields)} fields; there must be six: {names}")
+        raise ValueError(f"{text!r} has {len(fields)} fields, but Kubeflow expects six: {names}")
     for field, (name, smallest, largest, words) in zip(fields, _FIELDS, strict=True):
         for part in field.split(","):
             _check_part(part, name, smallest, largest, words)
@@ -41,12 +43,12 @@ def check_cron(expression: str) -> None:
 def _check_part(part: str, name: str, smallest: int, largest: int, words: dict[str, int]) -> None:
     match = _PART.match(part)
     if not match:
-        raise ValueError(f"{name}: {part!r} is not like 5, 1-5, * or */10")
+        raise ValueError(f"{name}: {part!r} must look like 5, 1-5, * or */10")
     if match["step"] is not None and int(match["step"]) == 0:
         raise ValueError(f"{name}: the step in {part!r} must be at least 1")
     if match["first"] in ("*", "?"):
         if match["last"] is not None:
-            raise ValueError(f"{name}: {part!r} is not like 5, 1-5, * or */10")
+            raise ValueError(f"{name}: {part!r} must look like 5, 1-5, * or */10")
         return
     numbers = [_number(text, name, smallest, largest, words) for text in (match["first"], match["last"]) if text]
     if numbers[0] > numbers[-1]:

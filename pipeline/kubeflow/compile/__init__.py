@@ -1,0 +1,1 @@
+"""Compiles a configuration into a package; imported only by `autoencoder compile`."""

@@ -1,29 +1,25 @@
-"""The finishing pass: what TFX compiles -> a specification that open-source Kubeflow Pipelines 2 runs.
+"""Turns the specification that TFX's compiler produces into one that open-source Kubeflow Pipelines 2 can run.
 
-Everything here works on the specification as nested dictionaries with the field names of its JSON form
-(kfp's pipeline_spec.proto); `Specification` is such a dictionary.
+The specification is kfp's pipeline_spec.proto in its JSON form.
 """
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2  # type: ignore[import-untyped]
 
 from pipeline.configuration.configuration import Configuration
 from pipeline.kubeflow.names import (
-    DATA_VERSION_MODULE,
     INPUTS_SPEC_FLAG,
     OVERRIDE_PREFIX,
     SCRATCH_FOLDER,
-    TRAIN_IN_A_JOB,
     TRAINING_JOB,
+    Message,
 )
+from pipeline.kubeflow.pods import data_version
 from pipeline.kubeflow.tfjob import training_job
-
-Specification = dict[str, Any]
 
 EXAMPLE_GEN, TRAINER, TUNER = "ImageExampleGen", "Trainer", "Tuner"
 DATA_VERSION = "data-version"
@@ -33,13 +29,13 @@ _STOCK_SUFFIX = "_task"
 
 @dataclass(frozen=True)
 class RuntimeParameter:
-    """What a run may set anew without compiling: `--param epochs=20`."""
+    """A parameter that a run can override without compiling again: `--param epochs=20`."""
 
     name: str
     type: str
     default: str | int
     overrides: tuple[tuple[str, str], ...]
-    """(task, override) pairs that receive it."""
+    """(task, override) pairs that receive the value."""
 
 
 def runtime_parameters(configuration: Configuration) -> list[RuntimeParameter]:
@@ -56,10 +52,10 @@ def runtime_parameters(configuration: Configuration) -> list[RuntimeParameter]:
     ]
 
 
-def finish(spec: Specification, configuration: Configuration, *, root: str, gpus: int) -> Specification:
-    """Mend what the stock compiler leaves unfit, and add what it has no means to say.
+def finish(spec: Message, configuration: Configuration, *, root: str, gpus: int) -> Message:
+    """Fix what Kubeflow would refuse, and add resources, retries, parameters and the data-version task.
 
-    Raises google.protobuf.json_format.ParseError if the result were no valid specification.
+    Raises google.protobuf.json_format.ParseError if the result is not a valid specification.
     """
     spec = _hyphenate_names(spec)
     _strip_stock_suffix(spec)
@@ -76,14 +72,14 @@ def finish(spec: Specification, configuration: Configuration, *, root: str, gpus
     return _checked(spec)
 
 
-def containers(spec: Specification) -> Iterator[tuple[str, Specification]]:
-    """Each task's name with the container that it runs."""
+def containers(spec: Message) -> Iterator[tuple[str, Message]]:
+    """Name and container of each task."""
     for name, component in spec["components"].items():
         yield name, spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
 
 
-def mark_optional(spec: Specification, optional_inputs: dict[str, list[str]]) -> None:
-    """Note which input artifacts (task -> keys) a component can do without, for the entrypoint."""
+def mark_optional(spec: Message, optional_inputs: dict[str, list[str]]) -> None:
+    """Mark the input artifacts (task -> keys) that a component can run without, for the entrypoint."""
     for name, keys in optional_inputs.items():
         artifacts = spec["components"][name].get("inputDefinitions", {}).get("artifacts", {})
         for key in keys:
@@ -91,18 +87,18 @@ def mark_optional(spec: Specification, optional_inputs: dict[str, list[str]]) ->
                 artifacts[key]["isOptional"] = True
 
 
-def _hyphenate_names(spec: Specification) -> Specification:
-    """Argo, beneath Kubeflow, allows no underscore in a task's name."""
+def _hyphenate_names(spec: Message) -> Message:
+    """Replace underscores in the names of tasks, which Argo does not allow."""
     text = json.dumps(spec)
     for name in spec["components"]:
         if "_" in name:
             text = text.replace(json.dumps(name), json.dumps(name.replace("_", "-")))
-    hyphenated: Specification = json.loads(text)
+    hyphenated: Message = json.loads(text)
     return hyphenated
 
 
-def _strip_stock_suffix(spec: Specification) -> None:
-    """The stock compiler names the producer of a parameter `X_task`, though the task is called X."""
+def _strip_stock_suffix(spec: Message) -> None:
+    """Correct the producers of parameters: TFX's compiler writes `X_task` for the task X."""
     tasks = spec["root"]["dag"]["tasks"]
     for task in tasks.values():
         for value in task.get("inputs", {}).get("parameters", {}).values():
@@ -111,8 +107,8 @@ def _strip_stock_suffix(spec: Specification) -> None:
                 producer["producerTask"] = producer["producerTask"].removesuffix(_STOCK_SUFFIX)
 
 
-def _add_data_version(spec: Specification, configuration: Configuration) -> None:
-    """A task that looks at the data in every run; who reads or records them gets its answer."""
+def _add_data_version(spec: Message, configuration: Configuration) -> None:
+    """Add the task that computes the data's version in every run, and pass it to ImageExampleGen and Trainer."""
     example_gen = spec["deploymentSpec"]["executors"][spec["components"][EXAMPLE_GEN]["executorLabel"]]
     names = ("settings", "data_root", "data_version")
     spec["components"][DATA_VERSION] = {
@@ -124,7 +120,7 @@ def _add_data_version(spec: Specification, configuration: Configuration) -> None
     spec["deploymentSpec"]["executors"][f"{DATA_VERSION}_executor"] = {
         "container": {
             "image": example_gen["container"]["image"],
-            "command": ["python", "-m", DATA_VERSION_MODULE],
+            "command": ["python", "-m", data_version.__name__],
             "args": [*flags, "--output", f"{{{{$.outputs.parameters['{_FINGERPRINT}'].output_file}}}}"],
         }
     }
@@ -139,16 +135,16 @@ def _add_data_version(spec: Specification, configuration: Configuration) -> None
             }
         },
     }
-    answer = {"taskOutputParameter": {"producerTask": DATA_VERSION, "outputParameterKey": _FINGERPRINT}}
-    _set_parameter(spec, EXAMPLE_GEN, "data_fingerprint", "STRING", answer)
-    _set_parameter(spec, TRAINER, f"{OVERRIDE_PREFIX}custom_config--data_fingerprint", "STRING", answer)
+    version = {"taskOutputParameter": {"producerTask": DATA_VERSION, "outputParameterKey": _FINGERPRINT}}
+    _set_parameter(spec, EXAMPLE_GEN, "data_fingerprint", "STRING", version)
+    _set_parameter(spec, TRAINER, f"{OVERRIDE_PREFIX}custom_config--data_fingerprint", "STRING", version)
 
 
 def _flag(parameter: str) -> str:
     return "--" + parameter.replace("_", "-")
 
 
-def _add_runtime_parameters(spec: Specification, parameters: list[RuntimeParameter]) -> None:
+def _add_runtime_parameters(spec: Message, parameters: list[RuntimeParameter]) -> None:
     definitions = spec["root"].setdefault("inputDefinitions", {}).setdefault("parameters", {})
     for parameter in parameters:
         definitions[parameter.name] = {
@@ -161,8 +157,8 @@ def _add_runtime_parameters(spec: Specification, parameters: list[RuntimeParamet
             _set_parameter(spec, task, OVERRIDE_PREFIX + override, parameter.type, source)
 
 
-def _set_parameter(spec: Specification, name: str, key: str, type_: str, source: Specification) -> None:
-    """Give a task one more input parameter, or another source for the one it has."""
+def _set_parameter(spec: Message, name: str, key: str, type_: str, source: Message) -> None:
+    """Add an input parameter to a task, or change the source of an existing one."""
     inputs = spec["components"][name].setdefault("inputDefinitions", {})
     inputs.setdefault("parameters", {})[key] = {"parameterType": type_}
     task = spec["root"]["dag"]["tasks"][name]
@@ -172,8 +168,10 @@ def _set_parameter(spec: Specification, name: str, key: str, type_: str, source:
         task["dependentTasks"] = sorted({*task.get("dependentTasks", []), producer})
 
 
-def _train_in_a_job(spec: Specification, configuration: Configuration, shared_folder: str) -> None:
-    """Put the stand-in for the Trainer's function into the package, and the job that it is to create."""
+def _train_in_a_job(spec: Message, configuration: Configuration, shared_folder: str) -> None:
+    """Replace the Trainer's function by one that creates a TFJob, and add the job's manifest."""
+    from pipeline.kubeflow.pods.trainer import run_fn  # loads the Kubernetes client
+
     parameters = spec["root"]["dag"]["tasks"][TRAINER]["inputs"]["parameters"]
     image = dict(containers(spec))[TRAINER]["image"]
     custom_config = json.loads(parameters["custom_config"]["runtimeValue"]["constant"])
@@ -182,10 +180,10 @@ def _train_in_a_job(spec: Specification, configuration: Configuration, shared_fo
         "manifest": training_job(configuration, image),
     }
     parameters["custom_config"]["runtimeValue"]["constant"] = json.dumps(custom_config, sort_keys=True)
-    parameters["run_fn"]["runtimeValue"]["constant"] = TRAIN_IN_A_JOB
+    parameters["run_fn"]["runtimeValue"]["constant"] = f"{run_fn.__module__}.{run_fn.__qualname__}"
 
 
-def _resources(configuration: Configuration, name: str, gpus: int) -> Specification:
+def _resources(configuration: Configuration, name: str, gpus: int) -> Message:
     pod = configuration.kubeflow.pod(name)
     asked = {
         "cpuRequest": pod.cpu,
@@ -193,20 +191,20 @@ def _resources(configuration: Configuration, name: str, gpus: int) -> Specificat
         "cpuLimit": pod.cpu_limit,
         "memoryLimit": pod.memory_limit_gb,
     }
-    resources: Specification = {field: value for field, value in asked.items() if value is not None}
+    resources: Message = {field: value for field, value in asked.items() if value is not None}
     if name in (TRAINER, TUNER) and gpus:
         resources["accelerator"] = {"type": configuration.kubeflow.gpu_resource, "count": str(gpus)}
     return resources
 
 
-def _environment(configuration: Configuration, name: str) -> list[Specification]:
+def _environment(configuration: Configuration, name: str) -> list[Message]:
     variables = dict(configuration.kubeflow.variables)
     if configuration.kubeflow.pod(name).scratch:
         variables.setdefault("TMPDIR", SCRATCH_FOLDER)
     return [{"name": variable, "value": value} for variable, value in sorted(variables.items())]
 
 
-def _retry(task: Specification, configuration: Configuration) -> None:
+def _retry(task: Message, configuration: Configuration) -> None:
     retries = configuration.kubeflow.retries
     if retries.count:
         task["retryPolicy"] = {
@@ -216,8 +214,8 @@ def _retry(task: Specification, configuration: Configuration) -> None:
         }
 
 
-def _rewrite_inputs_spec(spec: Specification) -> None:
-    """The entrypoint learns a component's inputs from an argument, which must tell of the added ones too."""
+def _rewrite_inputs_spec(spec: Message) -> None:
+    """Update the argument that describes a component's inputs to the entrypoint, so that it includes the added ones."""
     for name, container in containers(spec):
         arguments = container.get("args", [])
         if INPUTS_SPEC_FLAG in arguments:
@@ -225,8 +223,8 @@ def _rewrite_inputs_spec(spec: Specification) -> None:
             arguments[arguments.index(INPUTS_SPEC_FLAG) + 1] = json.dumps(definitions, sort_keys=True)
 
 
-def _checked(spec: Specification) -> Specification:
-    """The same, as kfp's own messages read it: a misspelt field fails here, not on the cluster."""
+def _checked(spec: Message) -> Message:
+    """The specification after a round trip through kfp's messages: a misspelt field fails here, not on the cluster."""
     json_format.ParseDict(spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
-    checked: Specification = json_format.MessageToDict(json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec()))
+    checked: Message = json_format.MessageToDict(json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec()))
     return checked

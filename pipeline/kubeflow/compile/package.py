@@ -1,4 +1,4 @@
-"""A configuration -> the package (one YAML file) that open-source Kubeflow Pipelines 2 runs."""
+"""Compiles a configuration into a package: one YAML file that open-source Kubeflow Pipelines 2 runs."""
 
 import re
 from collections.abc import Iterable
@@ -10,11 +10,12 @@ import yaml
 
 from pipeline.configuration.configuration import Configuration, ConfigurationError, holds_secret
 from pipeline.configuration.kubeflow import DEFAULT_POD, WORKER_POD
-from pipeline.kubeflow.names import ENTRYPOINT
+from pipeline.kubeflow.names import STAGING_FOLDERS
+from pipeline.kubeflow.pods import entrypoint
 from runtime.imports import imported_for_good
 from serving.model.versions import RUN_SUBFOLDER
 
-ROOT_SCHEMES = ("s3://", "minio://", "gs://")
+_ROOT_SCHEMES = tuple(STAGING_FOLDERS)
 _DIGEST = re.compile(r"^[^\s@]+@sha256:[0-9a-f]{64}$")
 _TAG = re.compile(r"^[^\s@]+:[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 
@@ -27,52 +28,52 @@ def check_image(image: str, *, allow_tag: bool) -> None:
         raise ConfigurationError(f"--image {image}: must look like REGISTRY/NAME@sha256:<64 hexadecimal digits>")
     if not allow_tag:
         raise ConfigurationError(
-            f"--image {image}: is a tag, and Kubeflow's cache key holds that text, not the image: once the "
-            "tag moves, results of the old code would be reused. Pass NAME@sha256:... "
+            f"--image {image}: is a tag, and Kubeflow's cache key contains the tag instead of the image: once the "
+            "tag moves, Kubeflow would reuse results of the old code. Pass NAME@sha256:... "
             "(docker inspect --format '{{index .RepoDigests 0}}'), or --allow-tag to accept this"
         )
 
 
 def check_root(root: str) -> None:
-    """Raises ConfigurationError unless Kubeflow's launcher can stage artifacts from there."""
+    """Raises ConfigurationError unless `root` is in an object store that Kubeflow's launcher can stage."""
     if holds_secret(root):
-        raise ConfigurationError("--root: holds a password or key; pods find theirs in secrets: docs/kubeflow.md")
-    if not root.startswith(ROOT_SCHEMES) or len(root.partition("://")[2].strip("/")) == 0:
+        raise ConfigurationError("--root: holds a password or key; pass it to the pods as a secret: docs/kubeflow.md")
+    if not root.startswith(_ROOT_SCHEMES) or len(root.partition("://")[2].strip("/")) == 0:
         raise ConfigurationError(
-            f"--root {root}: must be an object store, e.g. s3://bucket/prefix, minio://... or gs://...: pods "
-            "share no disk, and Kubeflow's launcher moves artifacts through these alone"
+            f"--root {root}: must be an object store, e.g. s3://bucket/prefix, minio://... or gs://...: pods share no "
+            "disk, and Kubeflow's launcher supports only these"
         )
 
 
 def check_output(path: Path) -> None:
-    """Raises ConfigurationError unless a package can be written there under a name that Kubeflow's client accepts."""
+    """Raises ConfigurationError unless the folder exists and kfp's client accepts the file's suffix."""
     if path.suffix not in (".yaml", ".yml"):
-        raise ConfigurationError(f"-o {path}: must end in .yaml, or Kubeflow's client will not read it")
+        raise ConfigurationError(f"-o {path}: must end in .yaml or .yml, the only suffixes that kfp's client reads")
     if not path.parent.is_dir():
-        raise ConfigurationError(f"-o {path}: there is no folder {path.parent}")
+        raise ConfigurationError(f"-o {path}: folder {path.parent} does not exist; create it first")
 
 
 def check_for_cluster(configuration: Configuration) -> None:
-    """Raises ConfigurationError for what works on one machine but cannot in pods."""
+    """Raises ConfigurationError for settings that work on one machine but not in pods."""
     if "_" in configuration.name:
         raise ConfigurationError(
-            f"name: {configuration.name!r} has an underscore, which Kubernetes allows in no name; use hyphens"
+            f"name: {configuration.name!r} has an underscore, which Kubernetes does not allow in names; use hyphens"
         )
     if configuration.trainer.warm_start:
         raise ConfigurationError(
-            "trainer.warm_start: Kubeflow's backend cannot query past models; train on from one by `autoencoder run`"
+            "trainer.warm_start: open-source Kubeflow cannot query past models; remove it, or use `autoencoder run`"
         )
     _check_training(configuration)
     for field, path in (
         ("data.path", configuration.data.path),
         ("push.destination", configuration.push.destination),
     ):
-        if path is None or path.startswith(ROOT_SCHEMES):
+        if path is None or path.startswith(_ROOT_SCHEMES):
             continue
         if not any(Path(path).is_relative_to(volume.mount_path) for volume in configuration.kubeflow.volumes):
             raise ConfigurationError(
-                f"{field}: {path} lies on this machine, which no pod sees; name a folder below the "
-                f"mount_path of a kubeflow.volumes entry, or an object store"
+                f"{field}: {path} is on this machine, where pods cannot read it; use a folder below the "
+                "mount_path of a kubeflow.volumes entry, or an object store"
             )
 
 
@@ -83,27 +84,32 @@ def _check_training(configuration: Configuration) -> None:
             raise ConfigurationError("trainer.distribution: 'multi_worker' needs kubeflow.tfjob; add it, or use 'auto'")
         return
     if trainer.distribution == "mirrored":
-        raise ConfigurationError("trainer.distribution: 'mirrored' is one machine, kubeflow.tfjob several; use 'auto'")
+        raise ConfigurationError(
+            "trainer.distribution: 'mirrored' uses one machine, but kubeflow.tfjob several; use 'auto'"
+        )
     if trainer.checkpoint_folder:
         raise ConfigurationError(
-            "trainer.checkpoint_folder: with kubeflow.tfjob, checkpoints lie on its claim; drop it"
+            "trainer.checkpoint_folder: kubeflow.tfjob keeps checkpoints on its claim; remove the field"
         )
     if trainer.batch_size % kubeflow.tfjob.devices:
         raise ConfigurationError(
-            f"trainer.batch_size: {trainer.batch_size} cannot be divided evenly among the {kubeflow.tfjob.devices} "
-            "devices of kubeflow.tfjob"
+            f"trainer.batch_size: {trainer.batch_size} is not a multiple of the {kubeflow.tfjob.devices} devices of "
+            "kubeflow.tfjob"
         )
 
 
 def check_components(nodes: Iterable[Any]) -> None:
-    """Raises ConfigurationError that names each node open-source Kubeflow Pipelines cannot run, and why."""
+    """Raises ConfigurationError with each component that open-source Kubeflow Pipelines cannot run, and the reason."""
     from tfx.components import FileBasedExampleGen, InfraValidator
     from tfx.dsl.components.common.resolver import Resolver
 
+    from components.example_gen.component import ImageExampleGen
+    from components.resolvers.pushed_model import LatestPushedModel
+
     reasons = {
-        Resolver: "its backend cannot query past artifacts; use components.pushed_baseline.LatestPushedModel",
-        InfraValidator: "TFX has not implemented it there",
-        FileBasedExampleGen: "its driver, which notices changed files, is never called; use ImageExampleGen",
+        Resolver: f"its backend cannot query past artifacts; use {LatestPushedModel.__name__}",
+        InfraValidator: "TFX does not implement it there",
+        FileBasedExampleGen: "its driver, which detects changed files, never runs; use " + ImageExampleGen.__name__,
     }
     found = [
         f"{node.id}: open-source Kubeflow Pipelines cannot run a {kind.__name__}: {reason}"
@@ -116,21 +122,21 @@ def check_components(nodes: Iterable[Any]) -> None:
 
 
 def check_pods(configuration: Configuration, components: Iterable[str]) -> None:
-    """Raises ConfigurationError for settings of a pod that the pipeline does not have."""
+    """Raises ConfigurationError for settings of a component that is not in the pipeline."""
     known = [DEFAULT_POD, *components, *([WORKER_POD] if configuration.kubeflow.tfjob else [])]
     for name in configuration.kubeflow.pods:
         if name not in known:
             near = get_close_matches(name, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
-            raise ConfigurationError(f"kubeflow.pods: no component is called '{name}'; {hint}")
+            hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(known)}"
+            raise ConfigurationError(f"kubeflow.pods: no component is named '{name}'; {hint}")
 
 
 def compile_package(
     configuration: Configuration, *, image: str, trainer_image: str | None, root: str, gpus: int
 ) -> list[dict[str, Any]]:
-    """The package's documents: the specification, and the platform's where the configuration has any.
+    """The package's documents: the specification and, if the configuration needs it, the Kubernetes settings.
 
-    Raises ConfigurationError for what open-source Kubeflow Pipelines cannot run.
+    Raises ConfigurationError for anything that open-source Kubeflow Pipelines cannot run.
     """
     from pipeline.kubeflow.compile.finish import TRAINER, TUNER, finish, mark_optional
     from pipeline.kubeflow.compile.platform import platform_spec
@@ -139,7 +145,7 @@ def compile_package(
     check_for_cluster(configuration)
     if gpus and configuration.kubeflow.tfjob:
         raise ConfigurationError(
-            f"kubeflow.gpus, --gpu: {gpus} would be the Trainer's own, but kubeflow.tfjob trains in other pods; "
+            f"kubeflow.gpus, --gpu: {gpus} would go to the Trainer's pod, but kubeflow.tfjob trains in other pods; "
             "use kubeflow.tfjob.gpus_per_worker"
         )
     pipeline = _pipeline(configuration, root)
@@ -154,7 +160,7 @@ def compile_package(
 
 
 def write_package(documents: list[dict[str, Any]], path: Path) -> None:
-    """One YAML file; the same documents always give the same bytes."""
+    """Write one YAML file; the same documents always produce the same bytes."""
     path.write_text(yaml.safe_dump_all(documents, sort_keys=True), encoding="utf-8")
 
 
@@ -166,7 +172,7 @@ def _pipeline(configuration: Configuration, root: str) -> Any:
     push_destination = configuration.push.destination or f"{root}/{configuration.name}/{RUN_SUBFOLDER}"
     return create_pipeline(
         configuration,
-        data_fingerprint="",  # the data-version task finds it in every run
+        data_fingerprint="",  # the data-version task computes it in every run
         pipeline_root=root,
         push_destination=push_destination,
         find_baseline=lambda model: LatestPushedModel(candidate=model, push_destination=push_destination),
@@ -178,7 +184,7 @@ def _stock_specification(pipeline: Any, images: dict[str, str]) -> dict[str, Any
 
     runner = stock.KubeflowV2DagRunner(
         stock.KubeflowV2DagRunnerConfig(
-            default_image=images, default_commands=["python", "-m", ENTRYPOINT], use_pipeline_spec_2_1=True
+            default_image=images, default_commands=["python", "-m", entrypoint.__name__], use_pipeline_spec_2_1=True
         )
     )
     spec: dict[str, Any] = runner.run(pipeline, write_out=False)["pipelineSpec"]

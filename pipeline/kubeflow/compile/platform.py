@@ -1,19 +1,19 @@
-"""The package's second document: what only Kubernetes knows (node selectors, volumes, secrets).
+"""Creates the package's second document: Kubernetes settings such as node selectors, volumes and secrets.
 
-Field names are those of kfp-kubernetes' kubernetes_executor_config.proto. Names of claims and secrets go into
-the older of its two fields for them, which every Kubeflow Pipelines 2 release reads.
+Field names are those of kfp-kubernetes' kubernetes_executor_config.proto. Of its two fields for the names of claims and
+secrets, this uses the older one, which every Kubeflow Pipelines 2 release reads.
 """
 
 from typing import Any
 
 from pipeline.configuration.configuration import Configuration
 from pipeline.configuration.kubeflow import PodSettings, TrainingJobSettings, Volume
-from pipeline.kubeflow.compile.finish import TRAINER, Specification
-from pipeline.kubeflow.names import SCRATCH_FOLDER
+from pipeline.kubeflow.compile.finish import TRAINER
+from pipeline.kubeflow.names import SCRATCH_FOLDER, Message
 
 
-def platform_spec(spec: Specification, configuration: Configuration) -> Specification:
-    """One Kubernetes section for each executor of `spec`; {} if the configuration asks for nothing."""
+def platform_spec(spec: Message, configuration: Configuration) -> Message:
+    """One Kubernetes section per executor of `spec`; {} if the configuration sets none of these fields."""
     sections = {
         component["executorLabel"]: {
             **_for_every_pod(configuration, name),
@@ -55,7 +55,7 @@ def _for_pod(pod: PodSettings) -> dict[str, Any]:
     if pod.shared_memory:
         section["enabledSharedMemory"] = {"volumeName": "shared-memory", "size": pod.shared_memory}
     if pod.scratch:
-        # Kubernetes makes such a volume writable for everybody; one of a storage class would be root's alone.
+        # An emptyDir is writable for every user; a volume of a storage class would belong to root.
         mount = {"volumeName": "scratch", "mountPath": SCRATCH_FOLDER, "sizeLimit": pod.scratch}
         section["emptyDirMounts"] = [mount]
     return section

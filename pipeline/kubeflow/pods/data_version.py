@@ -1,7 +1,7 @@
-"""What the first task of every scheduled run executes: has the data changed since the last run?
+"""Computes the version of the data, in the first task of every run.
 
-It is never cached; its answer is part of ImageExampleGen's cache key, so that unchanged data are not read
-again and changed data re-run everything.
+The task is never cached, and its result is part of ImageExampleGen's cache key: unchanged data are not read again, and
+changed data re-run everything.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from components.sources.planning import plan_source
 
 
 def data_version(settings: DataSettings, named_version: str) -> str:
-    """The version that the run was given, or else a fingerprint of the files as they are now."""
+    """The version that the run names, or else a fingerprint of the current files."""
     if named_version:
         return f"named: {named_version}"
     if settings.path is None and settings.source in SHA256_UNCOMPRESSED:
-        # A fresh pod would download the files anew, with new modification times; their content is fixed.
+        # Each pod would download the files with new modification times, but their content is fixed.
         checksums = json.dumps(SHA256_UNCOMPRESSED[settings.source], sort_keys=True)
         return hashlib.blake2b(checksums.encode(), digest_size=16).hexdigest()
     return plan_source(settings).fingerprint
@@ -28,11 +28,11 @@ def data_version(settings: DataSettings, named_version: str) -> str:
 
 @click.command()
 @click.option("--settings", required=True, help="The configuration's data section as JSON.")
-@click.option("--data-root", default="", help="Takes the place of data.path.")
-@click.option("--data-version", "named_version", default="", help="Takes the place of a fingerprint.")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="File that gets the answer.")
+@click.option("--data-root", default="", help="Replaces data.path.")
+@click.option("--data-version", "named_version", default="", help="Replaces the fingerprint.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="File to write the version to.")
 def main(settings: str, data_root: str, named_version: str, output: Path) -> None:
-    """Write the version of the data to a file, for Kubeflow to read."""
+    """Write the version of the data to a file that Kubeflow reads."""
     values = json.loads(settings)
     if data_root:
         values["path"] = data_root

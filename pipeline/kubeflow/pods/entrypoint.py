@@ -1,8 +1,8 @@
-"""What each pod runs: TFX's own entrypoint, its input and output mended for open-source Kubeflow Pipelines.
+"""Runs a component in its pod: TFX's own entrypoint, with input and output adapted to open-source Kubeflow Pipelines.
 
-Kubeflow's driver and launcher differ from the service that TFX's entrypoint was written for: artifact types
-and integer properties get lost, extra properties appear, files are staged below /s3, /minio or /gcs, and a
-property that is null stops the run. Tested against the sources of Kubeflow Pipelines 2; see docs/kubeflow.md.
+Kubeflow's driver and launcher differ from the service for which TFX's entrypoint was written: they drop artifact types
+and turn integers into floats, add properties, stage files below /s3, /minio or /gcs, and fail on null properties. See
+docs/kubeflow.md for what this was tested against.
 """
 
 import json
@@ -12,57 +12,61 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.kubeflow.names import OVERRIDE_PREFIX, STAGING_ROOT_VARIABLE
+from pipeline.kubeflow.names import OVERRIDE_PREFIX, STAGING_FOLDERS, STAGING_ROOT_VARIABLE, Message
 from pipeline.metadata.measure import start_measuring
+from runtime.errors import UserError
 from runtime.imports import imported_for_good
 from runtime.keras_flavour import use_keras_2
 
-_STAGED_SCHEMES = {"s3://": "s3", "minio://": "minio", "gs://": "gcs"}
-_KUBEFLOWS_OWN_PROPERTIES = ("display_name", "store_session_info")
+_PROPERTIES_OF_KUBEFLOW = ("display_name", "store_session_info")
 _WRAPPERS = ("list", "struct")
 
-Message = dict[str, Any]
-"""A protobuf message in its JSON form."""
+
+class StagingError(UserError):
+    """An artifact is in a place that Kubeflow's launcher does not stage."""
 
 
 def staged_path(uri: str, staging_root: str = "/") -> str:
-    """Where Kubeflow's launcher puts an artifact's files: `s3://bucket/x` -> `/s3/bucket/x`.
+    """The folder to which Kubeflow's launcher downloads an artifact: `s3://bucket/x` -> `/s3/bucket/x`.
 
-    Raises ValueError for a URI that it stages nowhere.
+    Raises StagingError for any other scheme.
     """
-    for scheme, folder in _STAGED_SCHEMES.items():
+    for scheme, folder in STAGING_FOLDERS.items():
         if uri.startswith(scheme):
             return str(Path(staging_root, folder, uri.removeprefix(scheme)))
-    raise ValueError(f"artifact {uri!r} is in no object store that Kubeflow stages ({', '.join(_STAGED_SCHEMES)})")
+    raise StagingError(
+        f"artifact {uri!r}: Kubeflow cannot stage it; compile with a --root that starts with "
+        f"{', '.join(STAGING_FOLDERS)}"
+    )
 
 
-def mend_input(executor_input: Message, inputs_spec: Message, staging_root: str = "/") -> Message:
-    """ExecutorInput as the launcher passes it -> as TFX's entrypoint expects it.
+def adapt_input(executor_input: Message, inputs_spec: Message, staging_root: str = "/") -> Message:
+    """Convert the launcher's ExecutorInput to the one that TFX's entrypoint expects.
 
-    Restores types, stages URIs, drops what Kubeflow added and optional artifacts that were never written, and
-    applies overrides to the JSON properties that they name.
+    Restores artifact types, replaces URIs by staged paths, drops Kubeflow's own properties and optional artifacts that
+    were never written, and applies overrides.
     """
     inputs = dict(executor_input.get("inputs", {}))
     artifacts = {}
     for key, artifact_list in inputs.get("artifacts", {}).items():
         spec = inputs_spec.get("artifacts", {}).get(key, {})
-        mended = [_mend_artifact(a, spec.get("artifactType"), staging_root) for a in artifact_list["artifacts"]]
-        if not (spec.get("isOptional") and all(_is_empty(a["uri"]) for a in mended)):
-            artifacts[key] = {"artifacts": mended}
+        adapted = [_adapt_artifact(a, spec.get("artifactType"), staging_root) for a in artifact_list["artifacts"]]
+        if not (spec.get("isOptional") and all(_is_empty(a["uri"]) for a in adapted)):
+            artifacts[key] = {"artifacts": adapted}
     inputs["artifacts"] = artifacts
     inputs["parameterValues"] = apply_overrides(inputs.get("parameterValues", {}), inputs_spec)
     outputs = dict(executor_input.get("outputs", {}))
     outputs["artifacts"] = {
-        key: {"artifacts": [_mend_artifact(a, None, staging_root) for a in artifact_list["artifacts"]]}
+        key: {"artifacts": [_adapt_artifact(a, None, staging_root) for a in artifact_list["artifacts"]]}
         for key, artifact_list in outputs.get("artifacts", {}).items()
     }
     return {**executor_input, "inputs": inputs, "outputs": outputs}
 
 
-def mend_output(executor_output: Message, executor_input: Message, staging_root: str = "/") -> Message:
-    """ExecutorOutput as TFX wrote it -> as the launcher takes it.
+def adapt_output(executor_output: Message, executor_input: Message, staging_root: str = "/") -> Message:
+    """Convert TFX's ExecutorOutput to the one that the launcher expects.
 
-    Staged paths become URIs again, also in properties, and properties that are null are left out.
+    Replaces staged paths by URIs, also in properties, and drops null properties.
     """
     provisioned = executor_input.get("outputs", {}).get("artifacts", {})
     known = {
@@ -73,12 +77,12 @@ def mend_output(executor_output: Message, executor_input: Message, staging_root:
     }
     artifacts = {}
     for key, artifact_list in executor_output.get("artifacts", {}).items():
-        mended = []
+        adapted = []
         for artifact, original in zip(artifact_list["artifacts"], provisioned[key]["artifacts"], strict=True):
             properties = artifact.get("metadata", {}).items()
             metadata = {name: _known_uri(value, known) for name, value in properties if value is not None}
-            mended.append({**artifact, "uri": original["uri"], "metadata": metadata})
-        artifacts[key] = {"artifacts": mended}
+            adapted.append({**artifact, "uri": original["uri"], "metadata": metadata})
+        artifacts[key] = {"artifacts": adapted}
     return {**executor_output, "artifacts": artifacts}
 
 
@@ -87,7 +91,7 @@ def _known_uri(value: Any, uri_of_staged_path: Message) -> Any:
 
 
 def apply_overrides(parameters: Message, inputs_spec: Message) -> Message:
-    """Put each `override--property--path` into the JSON of its property; empty strings mean: as compiled."""
+    """Write each `override--property--path` into the JSON of its property; an empty string keeps the compiled value."""
     overrides = {key: value for key, value in parameters.items() if key.startswith(OVERRIDE_PREFIX)}
     result = {key: value for key, value in parameters.items() if key not in overrides}
     for key, value in overrides.items():
@@ -105,20 +109,20 @@ def apply_overrides(parameters: Message, inputs_spec: Message) -> Message:
     return result
 
 
-def _mend_artifact(artifact: Message, type_schema: Message | None, staging_root: str) -> Message:
-    mended = {**artifact, "uri": staged_path(artifact["uri"], staging_root)}
+def _adapt_artifact(artifact: Message, type_schema: Message | None, staging_root: str) -> Message:
+    adapted = {**artifact, "uri": staged_path(artifact["uri"], staging_root)}
     if type_schema:
-        mended["type"] = type_schema
+        adapted["type"] = type_schema
     metadata = {
         name: _unwrapped(value)
         for name, value in artifact.get("metadata", {}).items()
-        if name not in _KUBEFLOWS_OWN_PROPERTIES
+        if name not in _PROPERTIES_OF_KUBEFLOW
     }
-    return {**mended, "metadata": metadata}
+    return {**adapted, "metadata": metadata}
 
 
 def _unwrapped(value: Any) -> Any:
-    """ML Metadata holds no bare lists or mappings: Kubeflow writes {"list": [...]} and {"struct": {...}}."""
+    """The content of {"list": [...]} or {"struct": {...}}, as Kubeflow wraps lists and mappings for ML Metadata."""
     if isinstance(value, dict) and len(value) == 1:
         [(kind, content)] = value.items()
         if kind in _WRAPPERS:
@@ -131,7 +135,7 @@ def _is_empty(path: str) -> bool:
 
 
 def main(arguments: list[str], environment: Mapping[str, str]) -> None:
-    """Run one component; `arguments` are those that the stock compiler wrote into the package."""
+    """Run one component with the arguments that TFX's compiler wrote into the package."""
     use_keras_2()
     with imported_for_good():
         from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor as stock
@@ -143,20 +147,20 @@ def main(arguments: list[str], environment: Mapping[str, str]) -> None:
     original: Message = json.loads(parsed.json_serialized_invocation_args)
     inputs_spec: Message = json.loads(parsed.json_serialized_inputs_spec_args or "{}")
     staging_root = environment.get(STAGING_ROOT_VARIABLE, "/")
-    mended = mend_input(original, inputs_spec, staging_root)
-    for artifact_list in mended["outputs"]["artifacts"].values():
+    adapted = adapt_input(original, inputs_spec, staging_root)
+    for artifact_list in adapted["outputs"]["artifacts"].values():
         for artifact in artifact_list["artifacts"]:
             Path(artifact["uri"]).mkdir(parents=True, exist_ok=True)
-    parsed.json_serialized_invocation_args = json.dumps(mended)
+    parsed.json_serialized_invocation_args = json.dumps(adapted)
     measure = start_measuring()
     stock._run_executor(parsed, beam_arguments)
     measures = measure()
-    output_file = Path(mended["outputs"]["outputFile"])
+    output_file = Path(adapted["outputs"]["outputFile"])
     written: Message = json.loads(output_file.read_text(encoding="utf-8"))
     for artifact_list in written.get("artifacts", {}).values():
         for artifact in artifact_list["artifacts"]:
             artifact["metadata"] = {**artifact.get("metadata", {}), **measures}
-    output_file.write_text(json.dumps(mend_output(written, original, staging_root)), encoding="utf-8")
+    output_file.write_text(json.dumps(adapt_output(written, original, staging_root)), encoding="utf-8")
 
 
 if __name__ == "__main__":

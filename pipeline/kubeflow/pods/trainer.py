@@ -1,4 +1,4 @@
-"""The Trainer's function where several nodes train: a TFJob trains, this pod prepares it, waits and exports."""
+"""The Trainer's function for training on several nodes: stages the inputs, runs a TFJob and exports the model."""
 
 import copy
 import os
@@ -21,7 +21,7 @@ from trainer.fitting.fit import training_folder, write_job
 
 
 def run_fn(fn_args: FnArgs) -> None:
-    """Train as `trainer.module.run_fn`, by the job in `custom_config`; in a rehearsal, which has no cluster, here."""
+    """Like `trainer.module.run_fn`, but trains in the TFJob of `custom_config`; a rehearsal trains in this process."""
     custom_config = dict(fn_args.custom_config)
     job = custom_config.pop(TRAINING_JOB)
     if STAGING_ROOT_VARIABLE not in os.environ:
@@ -30,11 +30,11 @@ def run_fn(fn_args: FnArgs) -> None:
     fn_args = attr.evolve(fn_args, custom_config=custom_config)
     if STAGING_ROOT_VARIABLE not in os.environ:
         _train_in_a_job(fn_args, job["manifest"])
-    module.run_fn(fn_args)  # finds a finished checkpoint, and exports it
+    module.run_fn(fn_args)  # finds the finished checkpoint and exports it
 
 
 def _train_in_a_job(fn_args: FnArgs, manifest: Manifest) -> None:
-    """Leaves a finished checkpoint in the shared folder, and the curves in `model_run_dir`."""
+    """Write a finished checkpoint to the shared folder, and the training curves to `model_run_dir`."""
     checkpoint = Path(training_folder(fn_args))
     stored = load_checkpoint(str(checkpoint))
     if stored and stored[0].finished:
@@ -42,19 +42,19 @@ def _train_in_a_job(fn_args: FnArgs, manifest: Manifest) -> None:
     name = job_name(fn_args.custom_config["name"], checkpoint.name)
     shared = checkpoint.parent.parent
     with _staged(fn_args, shared, name) as job_file:
-        run_training_job(named(manifest, name, job_file), os.environ)
+        run_training_job(complete_manifest(manifest, name, job_file), os.environ)
         shutil.copytree(job_file.parent / "model_run", fn_args.model_run_dir, dirs_exist_ok=True)
-    for left_behind in shared.glob(f"{name}.*"):  # by pods that were killed
-        shutil.rmtree(left_behind)
+    for abandoned in shared.glob(f"{name}.*"):  # by pods that were killed
+        shutil.rmtree(abandoned)
 
 
 def job_name(pipeline: str, identity: str) -> str:
-    """The same for the same training, so that no two of them write one checkpoint; short enough for its services."""
+    """Identical for the same training, so that two jobs never write one checkpoint; leaves room for service names."""
     return f"train-{pipeline[:30].rstrip('-')}-{identity[:12]}"
 
 
-def named(manifest: Manifest, name: str, job_file: Path) -> Manifest:
-    """The job of that name that trains what the file says."""
+def complete_manifest(manifest: Manifest, name: str, job_file: Path) -> Manifest:
+    """A copy of the compiled manifest with the job's name and the file that describes the training."""
     manifest = copy.deepcopy(manifest)
     manifest["metadata"]["name"] = name
     for replicas in manifest["spec"]["tfReplicaSpecs"].values():
@@ -66,7 +66,7 @@ def named(manifest: Manifest, name: str, job_file: Path) -> Manifest:
 
 @contextmanager
 def _staged(fn_args: FnArgs, shared: Path, name: str) -> Iterator[Path]:
-    """The Trainer's inputs and the file that names them in the shared folder, while training lasts."""
+    """Copy the Trainer's inputs to the shared folder during training; yields the file that describes the training."""
     shared.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=shared))
     try:

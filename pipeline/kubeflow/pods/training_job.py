@@ -1,4 +1,4 @@
-"""A TFJob from its creation to its deletion: whoever calls this waits for it and sees its pods' logs."""
+"""Creates a TFJob, prints its pods' logs until it ends, and deletes it."""
 
 import signal
 import sys
@@ -21,19 +21,19 @@ _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _POLL_S = 2.0
 _LAST_LINES_S = 30.0
 _RETRIES = urllib3.Retry(total=10, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504))
-"""An API server that restarts, which takes a minute, costs no training."""
+"""Long enough for an API server to restart, which takes about a minute."""
 _FINISHED_PHASES = ("Succeeded", "Failed")
 
 
 class TrainingJobError(UserError):
-    """The job failed, vanished or could not be created; the message says why."""
+    """The job failed, was deleted or could not be created."""
 
 
 def run_training_job(manifest: Manifest, environment: Mapping[str, str]) -> None:
-    """Create the job, print what its pods say until it ends, delete it in every case; TrainingJobError if it fails.
+    """Create the job, print its pods' logs until it ends, and always delete it; raises TrainingJobError if it fails.
 
-    It runs in this pod's namespace; outside of a cluster, where kubectl's current context points. Kubernetes deletes it
-    together with the pod that `environment` names, should that be deleted first.
+    The job runs in this pod's namespace or, outside a cluster, in that of kubectl's current context. If the pod that
+    `environment` names is deleted first, Kubernetes deletes the job with it.
     """
     name = manifest["metadata"]["name"]
     api, namespace = _connect(environment)
@@ -68,7 +68,7 @@ def _connect(environment: Mapping[str, str]) -> tuple[Any, str]:
 
 
 def _owner(environment: Mapping[str, str]) -> list[Manifest]:
-    """The pod that this runs in, by the variables that Kubeflow Pipelines gives it."""
+    """This pod, from the variables that Kubeflow Pipelines sets."""
     name, uid = environment.get("KFP_POD_NAME"), environment.get("KFP_POD_UID")
     return [{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}] if name and uid else []
 
@@ -83,8 +83,8 @@ def _create(jobs: Any, pods: Any, place: dict[str, str], manifest: Manifest) -> 
             raise
     owner = _living_owner(jobs, pods, place, name)
     if owner:
-        raise TrainingJobError(f"TFJob {name}: pod {owner} trains the same model at this moment; wait for its run")
-    print(f"TFJob {name} was left by a pod that is no more: it is replaced", flush=True)
+        raise TrainingJobError(f"TFJob {name}: pod {owner} is training the same model; wait for its run to finish")
+    print(f"TFJob {name} belongs to a pod that no longer exists; replacing it", flush=True)
     _delete(jobs, place, name)
     while _get(jobs, place, name) is not None:
         time.sleep(_POLL_S)
@@ -110,7 +110,7 @@ def _follow(jobs: Any, pods: Any, place: dict[str, str], name: str) -> None:
     while True:
         job = _get(jobs, place, name)
         if job is None:
-            raise TrainingJobError(f"TFJob {name}: somebody deleted it")
+            raise TrainingJobError(f"TFJob {name} was deleted while it ran; run the pipeline again")
         listed = pods.list_namespaced_pod(place["namespace"], label_selector=f"{JOB_LABEL}={name}").items
         for pod in listed:
             before, now = phases.get(pod.metadata.name), pod.status.phase
@@ -128,8 +128,8 @@ def _follow(jobs: Any, pods: Any, place: dict[str, str], name: str) -> None:
                 log.join(max(0.0, deadline - time.monotonic()))
             if "Failed" in conditions:
                 raise TrainingJobError(
-                    f"TFJob {name} failed: {conditions['Failed'].get('message', 'for no stated reason')}; the workers' "
-                    "logs are above; the next attempt continues from the last checkpoint"
+                    f"TFJob {name} failed: {conditions['Failed'].get('message', 'no reason given')}; see the workers' "
+                    "logs above; the next attempt continues from the last checkpoint"
                 )
             return
         time.sleep(_POLL_S)
@@ -141,12 +141,12 @@ def _print_log(pods: Any, namespace: str, pod: str) -> None:
         for line in stream:
             print(f"{pod}: {line.decode(errors='replace').rstrip()}", flush=True)
     except (ApiException, urllib3.exceptions.HTTPError) as error:
-        print(f"{pod}: its log cannot be read any more: {error}", flush=True)
+        print(f"{pod}: cannot read the rest of the log: {error}", flush=True)
 
 
 @contextmanager
 def _termination_as_exception() -> Iterator[None]:
-    """Whoever ends the pipeline's run ends the job with it."""
+    """Raise SystemExit on SIGTERM, so that terminating the run also deletes the job."""
 
     def leave(*_: Any) -> None:
         sys.exit(128 + signal.SIGTERM)
@@ -170,7 +170,7 @@ def _get(jobs: Any, place: dict[str, str], name: str) -> Manifest | None:
 
 def _delete(jobs: Any, place: dict[str, str], name: str) -> None:
     try:
-        # The job goes last, so that one of the same name finds none of its pods.
+        # Deletes the pods before the job, so that a new job of the same name finds none of them.
         jobs.delete_namespaced_custom_object(**place, name=name, propagation_policy="Foreground")
     except ApiException as error:
         if error.status != 404:
@@ -179,7 +179,7 @@ def _delete(jobs: Any, place: dict[str, str], name: str) -> None:
 
 def _reason(error: Any) -> str:
     hint = {
-        403: ": the pod's service account may not; see deploy/tfjob-rbac.yaml",
-        404: ": is Kubeflow's Training Operator installed?",
+        403: ": the pod's service account lacks the permission; apply deploy/tfjob-rbac.yaml",
+        404: ": install Kubeflow's Training Operator",
     }
     return f"{error.status} {error.reason}{hint.get(error.status, '')}"

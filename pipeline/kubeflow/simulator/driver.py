@@ -1,6 +1,6 @@
-"""The rehearsal's driver: what Kubeflow Pipelines 2 decides before a pod starts, and what it forgets.
+"""Simulates Kubeflow's driver: resolves a task's inputs, provisions its outputs and computes its cache key.
 
-Follows the driver's and the metadata client's sources (backend/src/v2/driver, metadata, cacheutils).
+Follows the sources of Kubeflow Pipelines 2 (backend/src/v2/driver, metadata, cacheutils).
 """
 
 import hashlib
@@ -10,23 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.kubeflow.names import Message
+from pipeline.kubeflow.specification import RefusedError, convert_parameters, declared_parameters
 from runtime.errors import UsageError
 
-Message = dict[str, Any]
-"""A protobuf message in its JSON form."""
 
-
-class NotPlayedError(UsageError):
-    """The package uses something that the rehearsal does not play."""
-
-
-class RefusedError(UsageError):
-    """Kubeflow would refuse or fail this; the message says where and why."""
+class NotSimulatedError(UsageError):
+    """The package uses a feature that the simulator lacks."""
 
 
 @dataclass
 class Outputs:
-    """What one execution left: artifact ids by key, and parameter values."""
+    """Outputs of one execution: artifact ids by key, and parameter values."""
 
     artifacts: dict[str, str]
     parameters: dict[str, Any]
@@ -34,7 +29,7 @@ class Outputs:
 
 @dataclass
 class Records:
-    """What Kubeflow remembers between runs: artifacts by id, executions by cache key; a JSON file."""
+    """What Kubeflow keeps between runs, in a JSON file: artifacts by id, executions by cache key."""
 
     path: Path
     artifacts: dict[str, Message] = field(default_factory=dict)
@@ -53,20 +48,22 @@ class Records:
 
     def add_artifact(self, key: str, artifact: Message) -> str:
         """Store as ML Metadata would; returns the new id."""
-        metadata = {name: remembered(name, value) for name, value in artifact.get("metadata", {}).items()}
+        metadata = {name: recorded_property(name, value) for name, value in artifact.get("metadata", {}).items()}
         metadata |= {"display_name": key, "store_session_info": "{}"}
         artifact_id = str(len(self.artifacts) + 1)
         self.artifacts[artifact_id] = {"uri": artifact["uri"], "metadata": metadata}
         return artifact_id
 
 
-def remembered(name: str, value: Any) -> Any:
-    """A property after its way through ML Metadata: numbers lose their type, lists and mappings get wrapped.
+def recorded_property(name: str, value: Any) -> Any:
+    """A property as ML Metadata returns it: numbers become floats, lists and mappings are wrapped.
 
     Raises RefusedError for null, which Kubeflow's launcher cannot record.
     """
     if value is None:
-        raise RefusedError(f"property {name!r} is null: the launcher fails with 'unknown/unsupported value type'")
+        raise RefusedError(
+            f"property {name!r} is null: Kubeflow's launcher would fail with 'unknown/unsupported value type'"
+        )
     if isinstance(value, bool | int | float):
         return float(value)
     if isinstance(value, list):
@@ -79,7 +76,7 @@ def remembered(name: str, value: Any) -> Any:
 def resolve_inputs(
     task: Message, run_parameters: dict[str, Any], finished: dict[str, Outputs], records: Records
 ) -> Message:
-    """The ExecutorInput's inputs; artifacts come back without their type, as from the real driver."""
+    """The ExecutorInput's inputs; like the real driver, this returns artifacts without their type."""
     inputs = task.get("inputs", {})
     parameters = {
         key: _parameter(source, run_parameters, finished) for key, source in inputs.get("parameters", {}).items()
@@ -101,7 +98,7 @@ def _parameter(source: Message, run_parameters: dict[str, Any], finished: dict[s
         return finished[output["producerTask"]].parameters[output["outputParameterKey"]]
     if "constant" in source.get("runtimeValue", {}):
         return source["runtimeValue"]["constant"]
-    raise NotPlayedError(f"a parameter from {sorted(source)} is not played")
+    raise NotSimulatedError(f"the simulator does not support parameters from {', '.join(sorted(source))}")
 
 
 def provision_outputs(component: Message, folder_uri: str, pod: Path) -> Message:
@@ -119,7 +116,7 @@ def provision_outputs(component: Message, folder_uri: str, pod: Path) -> Message
 
 
 def cache_key(inputs: Message, component: Message, container: Message) -> str:
-    """SHA-256 over what Kubeflow's cache key holds: artifact ids, values, output types, image and command."""
+    """SHA-256 over the parts of Kubeflow's cache key: artifact ids, values, output types, image and command."""
     definitions = component.get("outputDefinitions", {})
     key = {
         "inputArtifactNames": {
@@ -137,27 +134,14 @@ def cache_key(inputs: Message, component: Message, container: Message) -> str:
 
 
 def run_parameters(spec: Message, given: dict[str, str]) -> dict[str, Any]:
-    """The run's parameters: given ones, converted as the API server would, over the package's defaults.
+    """The package's defaults, overridden by the given parameters.
 
-    Raises RefusedError for an unknown name, a value of the wrong type, or one that is missing.
+    Raises RefusedError for an undeclared name, a value of the wrong type, or a missing value.
     """
-    definitions = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-    unknown = sorted(set(given) - set(definitions))
-    if unknown:
-        raise RefusedError(f"--param {unknown[0]}: the package has {', '.join(sorted(definitions)) or 'no parameters'}")
-    values = {name: d["defaultValue"] for name, d in definitions.items() if "defaultValue" in d}
-    for name, text in given.items():
-        values[name] = typed(name, text, definitions[name]["parameterType"])
-    missing = sorted(set(definitions) - set(values))
+    declared = declared_parameters(spec)
+    defaults = {name: d["defaultValue"] for name, d in declared.items() if "defaultValue" in d}
+    values = {**defaults, **convert_parameters(spec, given)}
+    missing = sorted(set(declared) - set(values))
     if missing:
-        raise RefusedError(f"--param {missing[0]}=... is missing: it has no default")
+        raise RefusedError(f"--param {missing[0]}=... is required: the parameter has no default")
     return values
-
-
-def typed(name: str, text: str, parameter_type: str) -> Any:
-    """The value of `--param name=text`; raises RefusedError if it is not of that type."""
-    converters: dict[str, Any] = {"STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": float}
-    try:
-        return converters.get(parameter_type, json.loads)(text)
-    except ValueError:
-        raise RefusedError(f"--param {name}={text}: must be of type {parameter_type}") from None

@@ -1,11 +1,10 @@
-"""The rehearsal's launcher: what Kubeflow Pipelines 2 does in a pod around the component's own command.
+"""Simulates Kubeflow's launcher: downloads a pod's inputs, runs the component's command and uploads its outputs.
 
-Follows the launcher's source (backend/src/v2/component/launcher_v2.go).
+Follows the source of Kubeflow Pipelines 2 (backend/src/v2/component/launcher_v2.go).
 """
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,23 +14,23 @@ from typing import Any
 
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2  # type: ignore[import-untyped]
-from pyarrow import fs as arrow  # type: ignore[import-untyped]
 
-from pipeline.kubeflow.names import STAGING_ROOT_VARIABLE
+from pipeline.kubeflow.names import STAGING_ROOT_VARIABLE, Message
 from pipeline.kubeflow.pods.entrypoint import staged_path
-from pipeline.kubeflow.simulator.driver import Message, RefusedError
+from pipeline.kubeflow.specification import RefusedError
 from runtime.errors import UserError
+from runtime.object_store import download, upload
 
 _PASSED_ON = ("PYTHONPATH", "LANG")
 
 
 class PodFailedError(UserError):
-    """The component's command ended with a status other than 0."""
+    """The component's command failed."""
 
 
 @dataclass(frozen=True)
 class Pod:
-    """An empty folder that stands for a container's file system."""
+    """An empty folder that replaces a container's file system."""
 
     folder: Path
 
@@ -54,7 +53,7 @@ def launch(
 ) -> Message:
     """Download, run, upload; returns the ExecutorOutput with the artifacts' final URIs and all parameters.
 
-    Raises PodFailedError if the command fails, RefusedError if its output is none that Kubeflow can read.
+    Raises PodFailedError if the command fails, and RefusedError if Kubeflow could not read its output.
     """
     outputs = executor_input["outputs"]
     for artifact in _artifacts(executor_input["inputs"]):
@@ -100,10 +99,10 @@ def _run(command: list[str], environment: dict[str, str], pod: Pod, log: Path) -
 
 
 def _environment(container: Message, pod: Pod, variables: Mapping[str, str]) -> dict[str, str]:
-    """A pod's environment: the package's variables, those given, and little of this process's own."""
+    """A pod's environment: the package's variables, `variables`, and few of this process's own."""
     inherited = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     declared = {variable["name"]: variable["value"] for variable in container.get("env", [])}
-    # No scratch volume is mounted here: temporary files stay below the pod's folder.
+    # Replaces the scratch volume, which is not mounted here.
     temporary = pod.folder / "tmp"
     temporary.mkdir(exist_ok=True)
     return {
@@ -128,19 +127,19 @@ def _read_output(path: Path) -> Message:
     try:
         json_format.Parse(path.read_text(encoding="utf-8"), message)
     except json_format.ParseError as error:
-        raise RefusedError(f"{path.name} is no ExecutorOutput: {error}") from None
+        raise RefusedError(f"{path.name} is not a valid ExecutorOutput: {error}") from None
     read = json_format.MessageToDict(message)
     return {"parameterValues": read.get("parameterValues", {}), "artifacts": read.get("artifacts", {})}
 
 
 def _read_parameter(key: str, path: Path) -> str:
     if not path.exists():
-        raise RefusedError(f"output parameter {key!r}: the component wrote no {path.name}")
+        raise RefusedError(f"output parameter {key!r}: the component did not write {path.name}")
     return path.read_text(encoding="utf-8")
 
 
 def _merge(provisioned: Message, written: Message | None) -> Message:
-    """What the component reports (a URI, properties) takes the place of what was provisioned."""
+    """The provisioned artifact, updated with the URI and properties that the component reports."""
     if not written or not written.get("artifacts"):
         return {**provisioned, "metadata": provisioned.get("metadata", {})}
     reported = written["artifacts"][0]
@@ -150,30 +149,3 @@ def _merge(provisioned: Message, written: Message | None) -> Message:
 
 def _artifacts(side: Message) -> list[Message]:
     return [artifact for artifacts in side["artifacts"].values() for artifact in artifacts["artifacts"]]
-
-
-def _key(uri: str) -> str:
-    return uri.partition("://")[2]
-
-
-def upload(store: Any, folder: Path, uri: str) -> None:
-    """Files only, as in any object store: an empty folder leaves no trace."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            key = f"{_key(uri)}/{path.relative_to(folder).as_posix()}"
-            if isinstance(store, arrow.SubTreeFileSystem):
-                store.create_dir(key.rpartition("/")[0], recursive=True)
-            with path.open("rb") as source, store.open_output_stream(key) as target:
-                shutil.copyfileobj(source, target)
-
-
-def download(store: Any, uri: str, folder: Path) -> None:
-    """All files below a URI; where there are none, no folder either."""
-    selector = arrow.FileSelector(_key(uri), allow_not_found=True, recursive=True)
-    for info in store.get_file_info(selector):
-        if info.type != arrow.FileType.File:
-            continue
-        path = folder / info.path.removeprefix(_key(uri)).lstrip("/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with store.open_input_stream(info.path) as source, path.open("wb") as target:
-            shutil.copyfileobj(source, target)

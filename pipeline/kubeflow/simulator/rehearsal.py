@@ -1,6 +1,5 @@
-"""`autoencoder rehearse`: a compiled package, played on this machine task by task."""
+"""Runs a compiled package on this machine, task by task."""
 
-import re
 import shutil
 import time
 import uuid
@@ -10,23 +9,20 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-import yaml
-from google.protobuf import json_format
-from kfp.pipeline_spec import pipeline_spec_pb2  # type: ignore[import-untyped]
-
+from pipeline.kubeflow.names import Message
 from pipeline.kubeflow.simulator import driver, launcher
-from pipeline.kubeflow.simulator.driver import Message, NotPlayedError, Outputs, Records, RefusedError
+from pipeline.kubeflow.simulator.driver import NotSimulatedError, Outputs, Records
+from pipeline.kubeflow.specification import RefusedError, load_package
 from pipeline.states import CACHED, FAILED, RAN, SKIPPED
+from runtime.errors import UserError
 from runtime.object_store import connect
 
-SCHEMA_VERSION = "2.1.0"
-_ARGO_NAME = re.compile(r"^[a-zA-Z0-9][-a-zA-Z0-9]*$")
-_NOT_PLAYED = ("artifactIterator", "parameterIterator", "iteratorPolicy")
+_NOT_SIMULATED = ("artifactIterator", "parameterIterator", "iteratorPolicy")
 
 
 @dataclass(frozen=True)
 class TaskOutcome:
-    """What happened to one task."""
+    """State, duration and number of attempts of one task."""
 
     name: str
     state: str
@@ -37,19 +33,19 @@ class TaskOutcome:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """One run of a package in `folder`, which keeps store, records and logs between runs."""
+    """One run of a package in `folder`, which keeps the store, the records and the logs between runs."""
 
     spec: Message
     folder: Path
     parameters: dict[str, Any]
     store: Any
     variables: Mapping[str, str]
-    """Environment variables of every pod: what secrets would bring, and where the store is."""
+    """Environment variables of every pod: credentials and the store's location."""
     run_id: str
     records: Records
 
-    def play(self, listen: Callable[[TaskOutcome], None]) -> list[TaskOutcome]:
-        """All tasks in order; after a failure the rest are skipped."""
+    def run(self, listen: Callable[[TaskOutcome], None]) -> list[TaskOutcome]:
+        """Run all tasks in order; after a failure, skip the rest."""
         finished: dict[str, Outputs] = {}
         outcomes: list[TaskOutcome] = []
         for name in ordered_tasks(self.spec):
@@ -58,16 +54,16 @@ class Rehearsal:
                 continue
             started = time.monotonic()
             try:
-                outputs, state, attempts = self._play_task(name, finished)
+                outputs, state, attempts = self._run_task(name, finished)
                 finished[name] = outputs
                 outcome = TaskOutcome(name, state, time.monotonic() - started, attempts)
-            except (launcher.PodFailedError, RefusedError, NotPlayedError) as error:
+            except UserError as error:
                 outcome = TaskOutcome(name, FAILED, time.monotonic() - started, error=str(error))
             outcomes.append(outcome)
             listen(outcome)
         return outcomes
 
-    def _play_task(self, name: str, finished: dict[str, Outputs]) -> tuple[Outputs, str, int]:
+    def _run_task(self, name: str, finished: dict[str, Outputs]) -> tuple[Outputs, str, int]:
         task, component, container = self._definitions(name)
         inputs = driver.resolve_inputs(task, self.parameters, finished, self.records)
         key = driver.cache_key(inputs, component, container)
@@ -125,12 +121,12 @@ def open_rehearsal(
     *,
     run_id: str | None = None,
 ) -> Rehearsal:
-    """Load the package as Kubeflow's API server does, and prepare the folder.
+    """Load and check the package, and prepare the folder.
 
-    Raises RefusedError for what it would refuse, NotPlayedError for what only a cluster can show.
+    Raises RefusedError if Kubeflow would refuse the package, and NotSimulatedError if the simulator cannot run it.
     """
     spec = load_package(package)
-    _check_played(spec)
+    _check_simulated(spec)
     folder.mkdir(parents=True, exist_ok=True)
     return Rehearsal(
         spec,
@@ -143,33 +139,14 @@ def open_rehearsal(
     )
 
 
-def load_package(path: Path) -> Message:
-    """The checked specification; raises RefusedError that names what is wrong with it."""
-    try:
-        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise RefusedError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RefusedError(f"{path}: is not valid YAML: {error}") from None
-    if not documents or not isinstance(documents[0], dict) or "root" not in documents[0]:
-        raise RefusedError(f"{path}: is no compiled package; make one with: autoencoder compile")
-    spec: Message = documents[0]
-    try:
-        json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
-    except json_format.ParseError as error:
-        raise RefusedError(f"{path}: {error}") from None
-    _check(spec)
-    return spec
-
-
 def ordered_tasks(spec: Message) -> list[str]:
-    """Task names, each after those it depends on; equally ready ones in alphabetical order."""
+    """Task names in topological order, then in alphabetical order."""
     tasks = spec["root"]["dag"]["tasks"]
     sorter = TopologicalSorter({name: sorted(task.get("dependentTasks", [])) for name, task in tasks.items()})
     try:
         sorter.prepare()
     except CycleError as error:
-        raise RefusedError(f"tasks depend on each other in a circle: {' -> '.join(error.args[1])}") from None
+        raise RefusedError(f"tasks depend on each other in a cycle: {' -> '.join(error.args[1])}") from None
     order: list[str] = []
     while sorter.is_active():
         ready = sorted(sorter.get_ready())
@@ -178,33 +155,7 @@ def ordered_tasks(spec: Message) -> list[str]:
     return order
 
 
-def _check(spec: Message) -> None:
-    if spec.get("schemaVersion") != SCHEMA_VERSION:
-        raise RefusedError(
-            f"schemaVersion {spec.get('schemaVersion')!r}: Kubeflow Pipelines 2 takes {SCHEMA_VERSION} only"
-        )
-    tasks = spec["root"]["dag"]["tasks"]
-    for name, task in tasks.items():
-        if not _ARGO_NAME.match(name):
-            raise RefusedError(f"task {name!r}: Argo allows letters, digits and hyphens only")
-        for producer in _producers(task):
-            if producer not in tasks:
-                raise RefusedError(f"task {name!r} reads from {producer!r}, and there is no such task")
-            if producer not in task.get("dependentTasks", []):
-                raise RefusedError(f"task {name!r} reads from {producer!r} but would not wait for it")
-        executor = spec["deploymentSpec"]["executors"][spec["components"][name]["executorLabel"]]
-        if "container" not in executor:
-            raise RefusedError(f"task {name!r} is a {', '.join(executor)}, not a container")
-
-
-def _check_played(spec: Message) -> None:
+def _check_simulated(spec: Message) -> None:
     for name, task in spec["root"]["dag"]["tasks"].items():
-        if task.get("triggerPolicy", {}).get("condition") or any(field in task for field in _NOT_PLAYED):
-            raise NotPlayedError(f"task {name!r} has a condition or a loop, which the rehearsal does not play")
-
-
-def _producers(task: Message) -> set[str]:
-    inputs = task.get("inputs", {})
-    sources = [*inputs.get("parameters", {}).values(), *inputs.get("artifacts", {}).values()]
-    found = (source.get("taskOutputParameter") or source.get("taskOutputArtifact") for source in sources)
-    return {source["producerTask"] for source in found if source}
+        if task.get("triggerPolicy", {}).get("condition") or any(field in task for field in _NOT_SIMULATED):
+            raise NotSimulatedError(f"task {name!r} has a condition or a loop, which the simulator does not support")

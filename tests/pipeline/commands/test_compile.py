@@ -31,7 +31,7 @@ def test_a_package_that_could_not_run_is_refused(tmp_path: Path, arguments: list
 
 
 @pytest.mark.parametrize(
-    ("output", "reason"), [("pipeline.json", "must end in .yaml"), ("missing/pipeline.yaml", "there is no folder")]
+    ("output", "reason"), [("pipeline.json", "must end in .yaml"), ("missing/pipeline.yaml", "create it first")]
 )
 def test_an_unwritable_output_is_refused_before_compilation(tmp_path: Path, output: str, reason: str) -> None:
     config = tmp_path / "config.yaml"

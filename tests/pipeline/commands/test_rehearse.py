@@ -19,7 +19,7 @@ def test_a_configuration_cannot_be_rehearsed(tmp_path: Path) -> None:
     path.write_text("name: digits\n", encoding="utf-8")
     result = CliRunner().invoke(rehearse, [str(path), "--folder", str(tmp_path / "r")])
     assert result.exit_code == 2
-    assert "make one with: autoencoder compile" in result.output
+    assert "create one with: autoencoder compile" in result.output
 
 
 @pytest.mark.parametrize("parameter", ["epochs", ""])

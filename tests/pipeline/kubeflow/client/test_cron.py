@@ -1,4 +1,4 @@
-"""Cron expressions are checked before they are sent."""
+"""Cron expressions as Kubeflow's server parses them."""
 
 import pytest
 
@@ -16,14 +16,14 @@ from pipeline.kubeflow.client.cron import check_cron
         "@every 1h30m",
     ],
 )
-def test_what_kubeflow_understands_passes(expression: str) -> None:
+def test_expressions_that_kubeflow_parses_pass(expression: str) -> None:
     check_cron(expression)
 
 
 @pytest.mark.parametrize(
     ("expression", "reason"),
     [
-        ("0 2 * * *", "has five fields; Kubeflow's has six, the seconds first: '0 0 2 \\* \\* \\*'"),
+        ("0 2 * * *", "has five fields, but Kubeflow expects six, seconds first: '0 0 2 \\* \\* \\*'"),
         ("0 0 2 * *  * *", "has 7 fields"),
         ("", "has 0 fields"),
         ("0 0 24 * * *", "hour: '24' is not in 0-23"),
@@ -34,12 +34,12 @@ def test_what_kubeflow_understands_passes(expression: str) -> None:
         ("0 0 0 * * someday", "day of week: 'someday'"),
         ("0 0 5-2 * * *", "hour: the range '5-2' runs backwards"),
         ("0 */0 * * * *", "minute: the step in '\\*/0' must be at least 1"),
-        ("0 0 *-5 * * *", "hour: '\\*-5' is not like"),
-        ("0 0 -1 * * *", "hour: '-1' is not like"),
+        ("0 0 *-5 * * *", "hour: '\\*-5' must look like"),
+        ("0 0 -1 * * *", "hour: '-1' must look like"),
         ("@nightly", "must be one of @yearly"),
         ("@every day", "must be one of @yearly"),
     ],
 )
-def test_an_error_names_the_field(expression: str, reason: str) -> None:
+def test_the_error_contains_the_field_and_its_range(expression: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         check_cron(expression)

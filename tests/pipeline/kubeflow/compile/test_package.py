@@ -22,7 +22,7 @@ from pipeline.kubeflow.compile.package import (
     compile_package,
     write_package,
 )
-from pipeline.kubeflow.simulator.rehearsal import load_package, ordered_tasks
+from pipeline.kubeflow.specification import load_package
 
 CONFIGS = REPOSITORY / "configs"
 DIGEST = "registry.example/autoencoder@sha256:" + "4f" * 32
@@ -78,7 +78,7 @@ def _container(spec: dict[str, Any], task: str) -> dict[str, Any]:
     return container
 
 
-def test_the_package_is_what_kubeflow_loads(documents: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_kubeflow_can_load_the_package(documents: list[dict[str, Any]], tmp_path: Path) -> None:
     write_package(documents, tmp_path / "pipeline.yaml")
     loaded = load_package(tmp_path / "pipeline.yaml")
     assert loaded["schemaVersion"] == "2.1.0"
@@ -86,8 +86,8 @@ def test_the_package_is_what_kubeflow_loads(documents: list[dict[str, Any]], tmp
     json_format.ParseDict(documents[1], pipeline_spec_pb2.PlatformSpec())
 
 
-def test_nothing_of_the_local_graph_is_left_out(spec: dict[str, Any]) -> None:
-    assert set(ordered_tasks(spec)) == {
+def test_the_package_contains_every_component(spec: dict[str, Any]) -> None:
+    assert set(spec["root"]["dag"]["tasks"]) == {
         "data-version",
         "ImageExampleGen",
         "StatisticsGen",
@@ -104,7 +104,7 @@ def test_nothing_of_the_local_graph_is_left_out(spec: dict[str, Any]) -> None:
     }
 
 
-def test_only_the_trainer_gets_gpus_and_its_own_image(spec: dict[str, Any]) -> None:
+def test_only_the_trainer_has_gpus_and_its_own_image(spec: dict[str, Any]) -> None:
     for task in spec["components"]:
         accelerator = _container(spec, task)["resources"].get("accelerator")
         is_trainer = task == "Trainer"
@@ -112,14 +112,14 @@ def test_only_the_trainer_gets_gpus_and_its_own_image(spec: dict[str, Any]) -> N
         assert _container(spec, task)["image"] == (GPU_DIGEST if is_trainer else DIGEST)
 
 
-def test_every_task_asks_for_cpu_and_memory_and_is_retried(spec: dict[str, Any]) -> None:
+def test_every_task_requests_cpu_and_memory_and_is_retried(spec: dict[str, Any]) -> None:
     for name, task in spec["root"]["dag"]["tasks"].items():
         assert {"cpuRequest", "memoryRequest"} <= _container(spec, name)["resources"].keys()
         assert task["retryPolicy"] == {"maxRetryCount": 3, "backoffDuration": "30s", "backoffFactor": 2.0}
     assert _container(spec, "Trainer")["resources"]["memoryLimit"] == 64.0
 
 
-def test_runtime_parameters_have_the_configurations_values_as_defaults(spec: dict[str, Any]) -> None:
+def test_parameters_default_to_the_configuration(spec: dict[str, Any]) -> None:
     parameters = spec["root"]["inputDefinitions"]["parameters"]
     assert {name: p["defaultValue"] for name, p in parameters.items()} == {
         "data_root": "/data/images",
@@ -128,13 +128,13 @@ def test_runtime_parameters_have_the_configurations_values_as_defaults(spec: dic
     }
 
 
-def test_only_the_look_at_the_data_is_never_cached(spec: dict[str, Any]) -> None:
+def test_only_the_data_version_task_is_never_cached(spec: dict[str, Any]) -> None:
     tasks = spec["root"]["dag"]["tasks"]
     uncached = [n for n, task in tasks.items() if not task.get("cachingOptions", {}).get("enableCache")]
     assert uncached == ["data-version"]
 
 
-def test_changed_data_change_the_inputs_of_who_reads_them(spec: dict[str, Any]) -> None:
+def test_the_data_version_is_an_input_of_the_task_that_reads_the_data(spec: dict[str, Any]) -> None:
     source = spec["root"]["dag"]["tasks"]["ImageExampleGen"]["inputs"]["parameters"]["data_fingerprint"]
     assert source["taskOutputParameter"] == {
         "producerTask": "data-version",
@@ -142,26 +142,26 @@ def test_changed_data_change_the_inputs_of_who_reads_them(spec: dict[str, Any]) 
     }
 
 
-def test_the_entrypoint_is_told_of_the_inputs_that_the_finishing_pass_added(spec: dict[str, Any]) -> None:
+def test_the_entrypoints_argument_includes_the_added_inputs(spec: dict[str, Any]) -> None:
     arguments = _container(spec, "Trainer")["args"]
-    told = json.loads(arguments[arguments.index("--json_serialized_inputs_spec_args") + 1])
-    assert told == spec["components"]["Trainer"]["inputDefinitions"]
-    assert "override--custom_config--trainer--epochs" in told["parameters"]
+    described = json.loads(arguments[arguments.index("--json_serialized_inputs_spec_args") + 1])
+    assert described == spec["components"]["Trainer"]["inputDefinitions"]
+    assert "override--custom_config--trainer--epochs" in described["parameters"]
 
 
 @pytest.mark.parametrize("task", ["ModelAnalysis", "Evaluator"])
-def test_a_model_is_judged_without_a_baseline_too(spec: dict[str, Any], task: str) -> None:
+def test_the_baseline_model_is_optional(spec: dict[str, Any], task: str) -> None:
     artifacts = spec["components"][task]["inputDefinitions"]["artifacts"]
     assert [key for key, artifact in artifacts.items() if artifact.get("isOptional")] == ["baseline_model"]
 
 
-def test_models_are_pushed_to_the_object_store_unless_told_otherwise(spec: dict[str, Any]) -> None:
+def test_models_are_pushed_to_the_object_store_by_default(spec: dict[str, Any]) -> None:
     for task in ("Pusher", "latest-blessed-model"):
         parameters = spec["root"]["dag"]["tasks"][task]["inputs"]["parameters"]
         assert "s3://bucket/prefix/digits/serving" in json.dumps(parameters["push_destination"])
 
 
-def test_the_second_document_holds_what_only_kubernetes_knows(documents: list[dict[str, Any]]) -> None:
+def test_the_second_document_contains_the_kubernetes_settings(documents: list[dict[str, Any]]) -> None:
     executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     shared = {
         "pvcMount": [{"constant": "images", "mountPath": "/data"}],
@@ -203,7 +203,7 @@ def test_an_image_without_a_digest_is_refused(image: str, reason: str) -> None:
         check_image(image, allow_tag=False)
 
 
-def test_a_tag_may_be_allowed() -> None:
+def test_allow_tag_accepts_a_tag() -> None:
     check_image("registry.example:5000/autoencoder:1.0", allow_tag=True)
     check_image(DIGEST, allow_tag=False)
 
@@ -220,19 +220,19 @@ def test_a_root_that_pods_do_not_share_is_refused(root: str) -> None:
         ({"name": "my_digits"}, "has an underscore"),
         (
             {"data": {"source": "folder", "path": "/home/me/images"}},
-            "data.path: /home/me/images lies on this",
+            "data.path: /home/me/images is on this machine",
         ),
-        ({"push": {"destination": "/models"}}, "push.destination: /models lies on this machine"),
+        ({"push": {"destination": "/models"}}, "push.destination: /models is on this machine"),
         ({"trainer": {"warm_start": True}}, "cannot query past models"),
     ],
 )
-def test_what_no_pod_can_reach_is_refused(change: dict[str, Any], reason: str) -> None:
+def test_settings_that_cannot_work_in_pods_are_refused(change: dict[str, Any], reason: str) -> None:
     configuration = Configuration.model_validate({**CONFIGURATION, **change})
     with pytest.raises(ConfigurationError, match=reason):
         check_for_cluster(configuration)
 
 
-def test_settings_for_a_component_that_does_not_exist_are_refused() -> None:
+def test_settings_of_an_unknown_component_are_refused() -> None:
     configuration = Configuration.model_validate({"kubeflow": {"pods": {"Trainr": {"cpu": 1}}}})
     with pytest.raises(ConfigurationError, match="'Trainr'; did you mean 'Trainer'?"):
         check_pods(configuration, ["Trainer", "Pusher"])
@@ -268,7 +268,7 @@ def test_the_example_configuration_compiles(path: Path) -> None:
     assert platform["platforms"]
 
 
-def test_the_claims_are_ones_that_kubernetes_knows() -> None:
+def test_the_claims_have_only_fields_that_kubernetes_knows() -> None:
     claims = list(yaml.safe_load_all((CONFIGS.parent / "deploy" / "kubeflow-storage.yaml").read_text(encoding="utf-8")))
     client = kubernetes.client.ApiClient()
     for claim in claims:
@@ -277,7 +277,7 @@ def test_the_claims_are_ones_that_kubernetes_knows() -> None:
     assert [claim["metadata"]["name"] for claim in claims] == ["images", "training"]
 
 
-def test_a_tuner_trains_where_the_trainer_does_and_tells_it_what_it_found() -> None:
+def test_a_tuner_has_the_trainers_resources_and_passes_its_result_to_it() -> None:
     values = {**CONFIGURATION, "tuner": {"enabled": True, "search_space": {"latent_dim": [4, 8]}}}
     [spec, _] = compile_package(
         Configuration.model_validate(values), image=DIGEST, trainer_image=GPU_DIGEST, root="s3://bucket/prefix", gpus=1

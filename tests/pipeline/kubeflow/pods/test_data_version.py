@@ -1,4 +1,4 @@
-"""The task that notices changed data."""
+"""The task that detects changed data."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def _folder(tmp_path: Path) -> DataSettings:
     return DataSettings(source="folder", path=str(tmp_path))
 
 
-def test_another_file_is_another_version(tmp_path: Path) -> None:
+def test_an_added_file_changes_the_version(tmp_path: Path) -> None:
     settings = _folder(tmp_path)
     before = data_version(settings, "")
     assert data_version(settings, "") == before
@@ -22,17 +22,17 @@ def test_another_file_is_another_version(tmp_path: Path) -> None:
     assert data_version(settings, "") != before
 
 
-def test_a_named_version_needs_no_look_at_the_data() -> None:
+def test_a_named_version_does_not_read_the_data() -> None:
     missing = DataSettings(source="folder", path="/no/such/folder")
     assert data_version(missing, "2026-11") == "named: 2026-11"
 
 
-def test_downloads_with_fixed_content_are_not_fetched_to_tell_their_version() -> None:
+def test_data_sets_with_fixed_content_are_not_downloaded() -> None:
     versions = {data_version(DataSettings(source=source), "") for source in ("mnist", "fashion_mnist")}
     assert len(versions) == 2
 
 
-def test_the_data_root_takes_the_place_of_the_path(tmp_path: Path) -> None:
+def test_the_data_root_replaces_the_path(tmp_path: Path) -> None:
     settings = _folder(tmp_path)
     elsewhere = DataSettings(source="folder", path="/data").model_dump_json()
     output = tmp_path / "outputs" / "fingerprint"

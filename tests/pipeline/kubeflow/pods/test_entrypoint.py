@@ -1,4 +1,4 @@
-"""The entrypoint mends what Kubeflow's driver and launcher lose on the way to TFX, and back."""
+"""The entrypoint converts between Kubeflow's launcher and TFX's entrypoint."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.kubeflow.pods.entrypoint import apply_overrides, mend_input, mend_output, staged_path
+from pipeline.kubeflow.pods.entrypoint import StagingError, adapt_input, adapt_output, apply_overrides, staged_path
 
 MODEL_TYPE = {"instanceSchema": "title: tfx.Model\ntype: object\n"}
 
@@ -20,9 +20,9 @@ def _inputs_spec(**more: Any) -> dict[str, Any]:
     return {"artifacts": {"model": {"artifactType": MODEL_TYPE, **more}}}
 
 
-def _mended_model(executor_input: dict[str, Any], staging_root: str = "/") -> dict[str, Any]:
-    mended = mend_input(executor_input, _inputs_spec(), staging_root)
-    artifact: dict[str, Any] = mended["inputs"]["artifacts"]["model"]["artifacts"][0]
+def _adapted_model(executor_input: dict[str, Any], staging_root: str = "/") -> dict[str, Any]:
+    adapted = adapt_input(executor_input, _inputs_spec(), staging_root)
+    artifact: dict[str, Any] = adapted["inputs"]["artifacts"]["model"]["artifacts"][0]
     return artifact
 
 
@@ -38,39 +38,39 @@ def test_uris_become_the_launchers_paths(uri: str, path: str) -> None:
     assert staged_path(uri) == path
 
 
-def test_a_uri_that_kubeflow_stages_nowhere_is_refused() -> None:
-    with pytest.raises(ValueError, match="'hdfs://x' is in no object store"):
+def test_a_uri_that_kubeflow_does_not_stage_is_refused() -> None:
+    with pytest.raises(StagingError, match="'hdfs://x': Kubeflow cannot stage it"):
         staged_path("hdfs://x")
 
 
-def test_the_lost_type_is_restored_from_the_component() -> None:
-    assert _mended_model(_input())["type"] == MODEL_TYPE
+def test_the_artifact_type_is_restored_from_the_component() -> None:
+    assert _adapted_model(_input())["type"] == MODEL_TYPE
 
 
 def test_inputs_are_read_from_the_staged_path() -> None:
-    assert _mended_model(_input(), "/pod")["uri"] == "/pod/s3/bucket/run/model"
+    assert _adapted_model(_input(), "/pod")["uri"] == "/pod/s3/bucket/run/model"
 
 
 def test_kubeflows_own_properties_are_dropped() -> None:
     metadata = {"display_name": "model", "store_session_info": "{}", "span": 3.0}
-    assert _mended_model(_input(metadata))["metadata"] == {"span": 3.0}
+    assert _adapted_model(_input(metadata))["metadata"] == {"span": 3.0}
 
 
 def test_lists_and_mappings_lose_their_wrapper() -> None:
     metadata = {"a": {"list": [1, 2]}, "b": {"struct": {"x": 1}}, "c": {"other": 1}}
-    assert _mended_model(_input(metadata))["metadata"] == {"a": [1, 2], "b": {"x": 1}, "c": {"other": 1}}
+    assert _adapted_model(_input(metadata))["metadata"] == {"a": [1, 2], "b": {"x": 1}, "c": {"other": 1}}
 
 
-def test_an_optional_artifact_that_was_never_written_is_left_out(tmp_path: Path) -> None:
+def test_an_optional_artifact_that_was_never_written_is_dropped(tmp_path: Path) -> None:
     optional = _inputs_spec(isOptional=True)
-    assert mend_input(_input(), optional, str(tmp_path))["inputs"]["artifacts"] == {}
+    assert adapt_input(_input(), optional, str(tmp_path))["inputs"]["artifacts"] == {}
     written = tmp_path / "s3/bucket/run/model/Format-Serving"
     written.mkdir(parents=True)
-    assert "model" in mend_input(_input(), optional, str(tmp_path))["inputs"]["artifacts"]
+    assert "model" in adapt_input(_input(), optional, str(tmp_path))["inputs"]["artifacts"]
 
 
 def test_a_required_artifact_stays_even_if_empty(tmp_path: Path) -> None:
-    assert "model" in mend_input(_input(), _inputs_spec(), str(tmp_path))["inputs"]["artifacts"]
+    assert "model" in adapt_input(_input(), _inputs_spec(), str(tmp_path))["inputs"]["artifacts"]
 
 
 def test_an_override_is_written_into_the_json_of_its_property() -> None:
@@ -98,7 +98,7 @@ def test_outputs_get_their_uris_back_and_lose_null_properties() -> None:
         "outputs": {"artifacts": {"blessing": {"artifacts": [{"uri": "s3://bucket/run/blessing"}]}}},
     }
     written = {"uri": "/s3/bucket/run/blessing", "metadata": {"model": "/s3/bucket/run/model", "x": None}}
-    mended = mend_output({"artifacts": {"blessing": {"artifacts": [written]}}}, executor_input)
-    assert mended["artifacts"]["blessing"]["artifacts"] == [
+    adapted = adapt_output({"artifacts": {"blessing": {"artifacts": [written]}}}, executor_input)
+    assert adapted["artifacts"]["blessing"]["artifacts"] == [
         {"uri": "s3://bucket/run/blessing", "metadata": {"model": "s3://bucket/run/model"}}
     ]

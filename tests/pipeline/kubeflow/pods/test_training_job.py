@@ -1,4 +1,4 @@
-"""Training on several nodes by a TFJob: its manifest, its life, and the model that comes of it."""
+"""Training on several nodes by a TFJob: its manifest, its creation and deletion, and the trained model."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tfjob_server import NAMESPACE, Cluster, cluster
 from pipeline.configuration.configuration import Configuration, ConfigurationError
 from pipeline.kubeflow.compile.package import check_for_cluster, check_pods, compile_package
 from pipeline.kubeflow.pods import training_job as kubeflow_training_job
-from pipeline.kubeflow.pods.trainer import job_name, named
+from pipeline.kubeflow.pods.trainer import complete_manifest, job_name, run_fn
 from pipeline.kubeflow.pods.training_job import TrainingJobError, run_training_job
 from pipeline.kubeflow.tfjob import training_job
 
@@ -49,7 +49,7 @@ OWNER = {"KFP_POD_NAME": "trainer-1", "KFP_POD_UID": "uid-1"}
 
 
 def _round_trip(document: Any, model: str) -> Any:
-    """As the official client reads and writes it: a field that Kubernetes does not know gets lost."""
+    """The document as the official client reads and writes it, which drops fields that Kubernetes does not know."""
     client = kubernetes.client.ApiClient()
     return client.sanitize_for_serialization(client.deserialize(SimpleNamespace(data=json.dumps(document)), model))
 
@@ -59,12 +59,12 @@ def manifest() -> dict[str, Any]:
     return training_job(Configuration.model_validate(VALUES), IMAGE)
 
 
-def test_the_pods_of_the_job_are_what_kubernetes_knows(manifest: dict[str, Any]) -> None:
+def test_the_jobs_pods_have_only_fields_that_kubernetes_knows(manifest: dict[str, Any]) -> None:
     template = manifest["spec"]["tfReplicaSpecs"]["Worker"]["template"]
     assert _round_trip(template, "V1PodTemplateSpec") == template
 
 
-def test_the_workers_get_what_the_configuration_gives_them(manifest: dict[str, Any]) -> None:
+def test_the_workers_have_the_configured_resources(manifest: dict[str, Any]) -> None:
     worker = manifest["spec"]["tfReplicaSpecs"]["Worker"]
     [container] = worker["template"]["spec"]["containers"]
     assert (worker["replicas"], worker["restartPolicy"]) == (2, "Never")
@@ -77,12 +77,12 @@ def test_the_workers_get_what_the_configuration_gives_them(manifest: dict[str, A
     assert worker["template"]["spec"]["nodeSelector"] == {"accelerator": "h200"}
 
 
-def test_a_name_fits_into_the_names_of_the_services_that_the_operator_makes(manifest: dict[str, Any]) -> None:
+def test_a_jobs_name_leaves_room_for_its_services(manifest: dict[str, Any]) -> None:
     name = job_name("9" * 60, "0123456789abcdef" * 2)
     assert len(f"{name}-worker-99") <= 63
     assert name[0].isalpha()
     assert name == job_name("9" * 60, "0123456789abcdef" * 2) != job_name("9" * 60, "f" * 32)
-    job = named(manifest, name, Path("/training/digits/job.json"))
+    job = complete_manifest(manifest, name, Path("/training/digits/job.json"))
     assert job["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["args"] == [
         "/training/digits/job.json"
     ]
@@ -94,7 +94,7 @@ def test_the_trainers_pod_starts_the_job_and_needs_no_gpu() -> None:
         Configuration.model_validate(VALUES), image=IMAGE, trainer_image=None, root="s3://bucket/prefix", gpus=0
     )
     parameters = spec["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
-    assert parameters["run_fn"]["runtimeValue"]["constant"] == "pipeline.kubeflow.pods.trainer.run_fn"
+    assert parameters["run_fn"]["runtimeValue"]["constant"] == f"{run_fn.__module__}.{run_fn.__qualname__}"
     job = json.loads(parameters["custom_config"]["runtimeValue"]["constant"])["tfjob"]
     assert job == {
         "folder": "/training/digits",
@@ -109,12 +109,12 @@ def test_the_trainers_pod_starts_the_job_and_needs_no_gpu() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"batch_size": 60}, "trainer.batch_size: 60 cannot be divided evenly among the 8 devices"),
-        ({"distribution": "mirrored"}, "'mirrored' is one machine"),
+        ({"batch_size": 60}, "trainer.batch_size: 60 is not a multiple of the 8 devices"),
+        ({"distribution": "mirrored"}, "'mirrored' uses one machine"),
         ({"checkpoint_folder": "/data/checkpoints"}, "trainer.checkpoint_folder"),
     ],
 )
-def test_what_contradicts_the_job_is_refused(change: dict[str, Any], reason: str) -> None:
+def test_settings_that_contradict_the_job_are_refused(change: dict[str, Any], reason: str) -> None:
     configuration = Configuration.model_validate({**VALUES, "trainer": {**VALUES["trainer"], **change}})
     with pytest.raises(ConfigurationError, match=reason):
         check_for_cluster(configuration)
@@ -123,7 +123,7 @@ def test_what_contradicts_the_job_is_refused(change: dict[str, Any], reason: str
 def test_several_machines_without_a_job_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="needs kubeflow.tfjob"):
         check_for_cluster(Configuration.model_validate({"trainer": {"distribution": "multi_worker"}}))
-    with pytest.raises(ConfigurationError, match="no component is called 'Worker'"):
+    with pytest.raises(ConfigurationError, match="no component is named 'Worker'"):
         check_pods(Configuration.model_validate({"kubeflow": {"pods": {"Worker": {"cpu": 1}}}}), ["Trainer"])
     with pytest.raises(ConfigurationError, match="use kubeflow.tfjob.gpus_per_worker"):
         compile_package(
@@ -131,7 +131,7 @@ def test_several_machines_without_a_job_are_refused() -> None:
         )
 
 
-def test_the_role_allows_what_the_trainer_asks_for_and_no_more() -> None:
+def test_the_role_grants_exactly_what_the_trainer_needs() -> None:
     path = REPOSITORY / "deploy" / "tfjob-rbac.yaml"
     documents = {document["kind"]: document for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))}
     for kind in ("ServiceAccount", "Role"):
@@ -149,7 +149,7 @@ def test_the_role_allows_what_the_trainer_asks_for_and_no_more() -> None:
     }
 
 
-def test_the_job_without_a_pipeline_is_one_chief_and_workers_that_wait_for_it() -> None:
+def test_the_standalone_job_has_a_chief_that_runs_the_pipeline_and_workers() -> None:
     job = yaml.safe_load((REPOSITORY / "deploy" / "tfjob.yaml").read_text(encoding="utf-8"))
     assert (job["apiVersion"], job["kind"]) == ("kubeflow.org/v1", "TFJob")
     replicas = job["spec"]["tfReplicaSpecs"]
@@ -183,7 +183,7 @@ def _run(manifest: dict[str, Any]) -> None:
     run_training_job(manifest, {**OWNER, "KUBECONFIG": os.environ["KUBECONFIG"]})
 
 
-def test_what_the_workers_say_is_printed_and_the_job_is_deleted(
+def test_the_workers_logs_are_printed_and_the_job_is_deleted(
     server: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _run(_job("import os, json; print('I am', json.loads(os.environ['TF_CONFIG'])['task']['index'])"))
@@ -195,7 +195,7 @@ def test_what_the_workers_say_is_printed_and_the_job_is_deleted(
     assert (owner["kind"], owner["name"], owner["uid"]) == ("Pod", "trainer-1", "uid-1")
 
 
-def test_a_worker_that_fails_fails_the_step_and_leaves_no_job(
+def test_a_failing_worker_fails_the_step_and_the_job_is_deleted(
     server: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = "import os, sys, time; print('alas'); '1}' in os.environ['TF_CONFIG'] and sys.exit(3); time.sleep(1)"
@@ -205,12 +205,12 @@ def test_a_worker_that_fails_fails_the_step_and_leaves_no_job(
     assert server.jobs == {}
 
 
-def test_a_job_that_a_killed_pod_left_is_replaced_and_one_of_a_living_pod_is_not(server: Cluster) -> None:
+def test_a_job_of_a_dead_pod_is_replaced_and_that_of_a_running_pod_is_not(server: Cluster) -> None:
     left = _job("import time; time.sleep(60)")
     left["metadata"]["ownerReferences"] = [{"kind": "Pod", "name": "other", "uid": "uid-2"}]
     server.create(left)
     server.pods["other"] = {"metadata": {"name": "other", "uid": "uid-2"}, "status": {"phase": "Running"}}
-    with pytest.raises(TrainingJobError, match="pod other trains the same model"):
+    with pytest.raises(TrainingJobError, match="pod other is training the same model"):
         _run(_job("pass"))
     assert server.jobs["train-x"] is left
     server.pods["other"]["status"]["phase"] = "Failed"
@@ -218,14 +218,14 @@ def test_a_job_that_a_killed_pod_left_is_replaced_and_one_of_a_living_pod_is_not
     assert server.jobs == {}
 
 
-def test_a_refusal_says_what_is_missing(server: Cluster) -> None:
+def test_a_missing_training_operator_is_reported(server: Cluster) -> None:
     kubeconfig = server.kubeconfig.read_text(encoding="utf-8")
     server.kubeconfig.write_text(kubeconfig.replace(f"namespace: {NAMESPACE}", "namespace: other"), encoding="utf-8")
-    with pytest.raises(TrainingJobError, match="answered 404 Not Found: is Kubeflow's Training Operator installed"):
+    with pytest.raises(TrainingJobError, match="answered 404 Not Found: install Kubeflow's Training Operator"):
         _run(_job("pass"))
 
 
-PLAY = """
+STEP = """
 import json, sys
 from tfx.components.trainer.fn_args_utils import FnArgs
 from pipeline.kubeflow.pods.trainer import run_fn
@@ -234,7 +234,7 @@ run_fn(FnArgs(**json.loads(sys.argv[1])))
 
 
 def _transform(folder: Path) -> dict[str, Any]:
-    """Examples of 40 + 12 images and the graph that Transform makes of them, as the Trainer is given them."""
+    """The Trainer's inputs: examples of 40 + 12 images and the graph that Transform creates from them."""
     import tensorflow as tf
     import tensorflow_transform.beam as tft_beam
     from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
@@ -274,7 +274,7 @@ def _weights(model: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_model_of_a_job_is_that_of_one_process(server: Cluster, tmp_path: Path) -> None:
+def test_a_job_trains_the_same_model_as_one_process(server: Cluster, tmp_path: Path) -> None:
     from tfx.components.trainer.fn_args_utils import FnArgs
 
     from trainer import module
@@ -282,11 +282,11 @@ def test_the_model_of_a_job_is_that_of_one_process(server: Cluster, tmp_path: Pa
     trainer = {"preset": "dense", "latent_dim": 3, "loss": "mse", "batch_size": 8, "epochs": 2, "learning_rate": 0.01}
     job = {**TFJOB, "gpus_per_worker": 0, "mount_path": str(tmp_path / "claim")}
     configuration = Configuration.model_validate(
-        {"name": "play", "image": {"height_px": 4, "width_px": 4}, "trainer": trainer, "kubeflow": {"tfjob": job}}
+        {"name": "small", "image": {"height_px": 4, "width_px": 4}, "trainer": trainer, "kubeflow": {"tfjob": job}}
     )
     given = _transform(tmp_path)
     custom_config = {
-        "name": "play",
+        "name": "small",
         "image": configuration.image.model_dump(mode="json"),
         "trainer": configuration.trainer.model_dump(mode="json"),
         "seed": 42,
@@ -302,9 +302,9 @@ def test_the_model_of_a_job_is_that_of_one_process(server: Cluster, tmp_path: Pa
         return {**given, **folders, "custom_config": {**custom_config, **more}}
 
     module.run_fn(FnArgs(**fn_args("alone")))
-    tfjob = {"folder": str(tmp_path / "claim" / "play"), "manifest": training_job(configuration, IMAGE)}
+    tfjob = {"folder": str(tmp_path / "claim" / "small"), "manifest": training_job(configuration, IMAGE)}
     step = subprocess.run(
-        [sys.executable, "-c", PLAY, json.dumps(fn_args("together", tfjob=tfjob))],
+        [sys.executable, "-c", STEP, json.dumps(fn_args("together", tfjob=tfjob))],
         env={**os.environ, **OWNER, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
@@ -322,7 +322,7 @@ def test_the_model_of_a_job_is_that_of_one_process(server: Cluster, tmp_path: Pa
     assert [path for path in (tmp_path / "claim").rglob("*") if path.is_file()] == []
 
 
-def test_a_step_that_is_ended_ends_its_job(server: Cluster, tmp_path: Path) -> None:
+def test_terminating_the_step_deletes_the_job(server: Cluster, tmp_path: Path) -> None:
     code = """
 import json, os, sys
 from pipeline.kubeflow.pods.training_job import run_training_job

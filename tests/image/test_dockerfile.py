@@ -1,6 +1,5 @@
-"""deploy/Dockerfile against the repository: finding out that it is no fiction needs no container engine."""
+"""deploy/Dockerfile matches the repository; this needs no container engine."""
 
-import importlib.util
 import os
 import re
 import shutil
@@ -12,7 +11,9 @@ import pytest
 from dockerfile import copied_from_repository, instructions, stages
 from repository import REPOSITORY
 
-from pipeline.kubeflow.names import DATA_VERSION_MODULE, ENTRYPOINT
+from pipeline.kubeflow.pods import data_version, entrypoint
+
+POD_MODULES = [data_version.__name__, entrypoint.__name__]
 
 
 def _copied_stages() -> list[str]:
@@ -20,7 +21,7 @@ def _copied_stages() -> list[str]:
 
 
 @pytest.mark.parametrize("stage", _copied_stages())
-def test_what_is_copied_exists_and_the_build_may_see_it(stage: str) -> None:
+def test_copied_files_exist_and_are_in_the_build_context(stage: str) -> None:
     allowed = (REPOSITORY / "deploy" / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     for source, _ in copied_from_repository(stage):
         assert (REPOSITORY / source).exists(), source
@@ -28,7 +29,7 @@ def test_what_is_copied_exists_and_the_build_may_see_it(stage: str) -> None:
         assert any(Path(source).match(pattern) for pattern in patterns), source
 
 
-def test_both_targets_come_from_stages_that_are_defined_before() -> None:
+def test_stages_are_defined_before_they_are_used() -> None:
     seen: list[str] = []
     for stage, steps in stages().items():
         for instruction, arguments in steps:
@@ -55,24 +56,19 @@ def test_packages_are_installed_by_hash_from_the_lock() -> None:
         assert "--hash=sha256:" in (REPOSITORY / name).read_text(encoding="utf-8")
 
 
-def test_every_cuda_library_of_the_lock_is_on_the_gpu_images_path() -> None:
+def test_the_gpu_image_finds_every_locked_cuda_library() -> None:
     lock = (REPOSITORY / "deploy" / "requirements-gpu.lock").read_text(encoding="utf-8")
     locked = {name.replace("-", "_") for name in re.findall(r"^nvidia-(\S+)-cu12==", lock, re.MULTILINE)}
     environment = " ".join(arguments for instruction, arguments in stages()["gpu"] if instruction == "ENV")
     assert set(re.findall(r"/nvidia/(\w+)/", environment + "/")) == locked
 
 
-def test_the_user_is_a_number_and_not_root() -> None:
+def test_the_user_is_numeric_and_not_root() -> None:
     [user] = [arguments for instruction, arguments in instructions() if instruction == "USER"]
     assert re.fullmatch(r"[1-9][0-9]*:[1-9][0-9]*", user)
 
 
-@pytest.mark.parametrize("module", [ENTRYPOINT, DATA_VERSION_MODULE])
-def test_what_pods_run_is_a_module_of_the_package(module: str) -> None:
-    assert importlib.util.find_spec(module) is not None
-
-
-def test_the_wheel_of_what_is_copied_holds_everything_that_pods_run(tmp_path: Path) -> None:
+def test_the_image_contains_every_module_that_pods_run(tmp_path: Path) -> None:
     context, site = tmp_path / "context", tmp_path / "site"
     context.mkdir()
     for source, destination in copied_from_repository("package"):
@@ -94,9 +90,9 @@ def test_the_wheel_of_what_is_copied_holds_everything_that_pods_run(tmp_path: Pa
     ]
     subprocess.run([sys.executable, *install], cwd=context, check=True)
     code = (
-        f"import importlib.resources, {DATA_VERSION_MODULE}, {ENTRYPOINT}\n"
+        f"import importlib.resources, {', '.join(POD_MODULES)}\n"
         "print(importlib.resources.files('schema').joinpath('schema.pbtxt').is_file())\n"
-        f"print({ENTRYPOINT}.__file__)"
+        f"print({entrypoint.__name__}.__file__)"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code],
