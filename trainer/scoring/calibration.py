@@ -63,7 +63,7 @@ def thresholds_at(held_out_scores: tf.Tensor, false_alarm_rates: tf.Tensor) -> t
     return tf.gather(padded, tf.clip_by_value(rank, 1, tf.size(padded)) - 1)
 
 
-def thinned(ascending: npt.NDArray[np.float32], count: int) -> list[float]:
+def thinned(ascending: npt.NDArray[np.float32], count: int) -> tuple[float, ...]:
     """At most `count` of the scores, evenly spaced in rank, the smallest and the largest among them."""
     ranks = np.linspace(0, len(ascending) - 1, min(count, len(ascending))).round().astype(int)
-    return [float(score) for score in ascending[ranks]]
+    return tuple(map(float, ascending[ranks]))

@@ -20,6 +20,7 @@ from runtime.tfrecords import as_many_as_fit, count_records, files_of, spread_re
 from schema import features
 from schema.artifact_types import Artifacts, Calibration
 from schema.artifacts import CALIBRATION_FILE
+from schema.calibration_record import CalibrationRecord
 from trainer.data.dataset import parse_encoded
 from trainer.export.signatures import ServedModel, export_served
 from trainer.export.trained_model import read_record, write_record
@@ -66,14 +67,14 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         _require_numbers(scores, settings.score)
         threshold = conformal_threshold(scores, settings.false_alarm_rate)
         record = read_record(trained_folder)
-        calibration = {
-            "score": settings.score,
-            "threshold": threshold,
-            "false_alarm_rate": settings.false_alarm_rate,
-            "images": image_count,
-            "scores": thinned(scores, _RECORDED_SCORES),
-            "source_fingerprint": exec_properties["source_fingerprint"],
-        }
+        calibration = CalibrationRecord(
+            score=settings.score,
+            threshold=threshold,
+            false_alarm_rate=settings.false_alarm_rate,
+            images=image_count,
+            scores=thinned(scores, _RECORDED_SCORES),
+            source_fingerprint=exec_properties["source_fingerprint"],
+        )
 
         folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(output_dict["model"]))
         model = ServedModel(
@@ -86,7 +87,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         )
         [warmup_image] = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(1))).numpy()
         export_served(model, folder, warmup_image=warmup_image)
-        write_record(folder, {**record, "calibration": calibration})
+        write_record(folder, {**record, "calibration": calibration.to_json()})
         _write_calibration(artifact_utils.get_single_instance(output_dict["calibration"]), calibration)
 
 
@@ -149,9 +150,9 @@ def _scores_of(trained: Any, score: FittedScore, pattern: str, count: int) -> np
     return scores
 
 
-def _write_calibration(artifact: types.Artifact, calibration: dict[str, Any]) -> None:
-    for name in ("threshold", "false_alarm_rate"):
-        artifact.set_float_custom_property(name, calibration[name])
-    artifact.set_int_custom_property("images", calibration["images"])
+def _write_calibration(artifact: types.Artifact, calibration: CalibrationRecord) -> None:
+    artifact.set_float_custom_property("threshold", calibration.threshold)
+    artifact.set_float_custom_property("false_alarm_rate", calibration.false_alarm_rate)
+    artifact.set_int_custom_property("images", calibration.images)
     with tf.io.gfile.GFile(f"{artifact.uri}/{CALIBRATION_FILE}", "w") as file:
-        file.write(json.dumps(calibration, indent=2))
+        file.write(json.dumps(calibration.to_json(), indent=2))
