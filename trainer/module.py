@@ -13,13 +13,15 @@ from trainer.data.dataset import Images, ImageSet, PixelConstants, pixel_constan
 from trainer.export.controls import export_controls
 from trainer.export.projector import write_projector
 from trainer.export.trained_model import TrainedModel, export_trained
-from trainer.families.presets import build_autoencoder
+from trainer.families.registry import build_autoencoder
+from trainer.fitting.arguments import loaded_splits, settings_of, training_folder
 from trainer.fitting.callbacks import PICTURES, originals_over_reconstructions, write_picture
 from trainer.fitting.checkpoint import remove_checkpoint
 from trainer.fitting.distribution import on_several_machines
-from trainer.fitting.fit import fit, fit_on_several_machines, loaded_splits, settings_of, training_folder
+from trainer.fitting.fit import fit
+from trainer.fitting.several_machines import fit_on_several_machines
 from trainer.fitting.tracing import keep_autograph_out_of_keras
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 
 def run_fn(fn_args: FnArgs) -> None:

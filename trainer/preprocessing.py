@@ -7,7 +7,7 @@ import tensorflow_transform as tft
 
 from schema import features
 from schema.features import NORMALISED, OFFSET, SCALE
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:

@@ -11,11 +11,11 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
 from trainer.data.dataset import ImageSet, PixelConstants, pixel_constants
-from trainer.families.presets import build_autoencoder
-from trainer.fitting.fit import loaded_splits, settings_of
+from trainer.families.registry import build_autoencoder
+from trainer.fitting.arguments import loaded_splits, settings_of
 from trainer.fitting.tracing import keep_autograph_out_of_keras
-from trainer.fitting.training import train_autoencoder
-from trainer.settings.trainer import ImageSettings
+from trainer.fitting.training_loop import train_autoencoder
+from trainer.settings.image import ImageSettings
 from trainer.settings.tuner import Range, TunerSettings
 
 _OBJECTIVE = "val_error"

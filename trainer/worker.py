@@ -11,7 +11,8 @@ with imported_for_good():
     from tfx.components.trainer.fn_args_utils import FnArgs
 
     from trainer.data.dataset import pixel_constants
-    from trainer.fitting.fit import fit, loaded_splits
+    from trainer.fitting.arguments import loaded_splits
+    from trainer.fitting.fit import fit
     from trainer.fitting.tracing import keep_autograph_out_of_keras
 
 

@@ -10,7 +10,9 @@ from components.settings import DataSettings, GateSettings
 from pipeline.configuration.kubeflow import KubeflowSettings
 from pipeline.metadata.store import MetadataSettings
 from runtime.errors import BAD_USAGE, UserError
-from trainer.settings.trainer import CalibrationSettings, ImageSettings, TrainerSettings
+from trainer.settings.calibration import CalibrationSettings
+from trainer.settings.image import ImageSettings
+from trainer.settings.trainer import TrainerSettings
 from trainer.settings.tuner import TunerSettings
 
 _SECRET = re.compile(r"[\w+.-]+://[^/@\s]*:[^/@\s]*@|--\w*(secret|password|passwd|token)\w*(=|$)", re.IGNORECASE)

@@ -9,12 +9,14 @@ import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from trainer.data.dataset import ImageSet, PixelConstants
-from trainer.families.presets import Autoencoder, build_autoencoder
+from trainer.families.autoencoder import Autoencoder
+from trainer.families.registry import build_autoencoder
 from trainer.fitting.distribution import local_strategy
 from trainer.fitting.fit import fit
 from trainer.fitting.tracing import keep_autograph_out_of_keras
-from trainer.fitting.training import train_autoencoder
-from trainer.settings.trainer import ImageSettings, TrainerSettings
+from trainer.fitting.training_loop import train_autoencoder
+from trainer.settings.image import ImageSettings
+from trainer.settings.trainer import TrainerSettings
 
 keep_autograph_out_of_keras()
 

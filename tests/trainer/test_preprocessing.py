@@ -10,7 +10,7 @@ from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 from images.stored import from_pixels
 from schema.features import NORMALISED, OFFSET, SCALE
 from trainer.preprocessing import decode_images, preprocessing_fn
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 PIXELS = np.array([[[0, 51], [102, 153]] * 2, [[10, 20], [30, 40]] * 2, [[255, 0], [0, 255]] * 2], np.uint8)
 IMAGES = np.repeat(PIXELS, 2, axis=2)[..., np.newaxis]  # [3, 4, 4, 1]

@@ -3,7 +3,7 @@
 import pytest
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer.fitting.fit import settings_of
+from trainer.fitting.arguments import settings_of
 from trainer.settings.tuner import TunerSettings
 from trainer.tuning import hyperparameters
 
@@ -41,8 +41,8 @@ def test_without_a_tuner_the_settings_are_the_configured_ones():
     [
         ({"enabled": True}, "search_space is empty"),
         ({"search_space": {"laten_dim": [1]}}, "no field 'laten_dim'; did you mean 'latent_dim'"),
-        ({"search_space": {"latent_dim": {"min": 4, "max": 2}}}, "min below max"),
-        ({"search_space": {"learning_rate": {"min": 0, "max": 2, "log": True}}}, "min above 0"),
+        ({"search_space": {"latent_dim": {"min": 4, "max": 2}}}, "min must be below max"),
+        ({"search_space": {"learning_rate": {"min": 0, "max": 2, "log": True}}}, "above 0 with log: true"),
     ],
 )
 def test_a_search_space_that_cannot_be_searched_is_refused(values, message):

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from schema import features
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 _UNKNOWN = -1
 

@@ -14,7 +14,7 @@ from trainer.export.evaluated_model import EvaluatedModel, Tensors, export_evalu
 from trainer.export.probes import PROBED_IMAGES
 from trainer.export.trained_model import pixels_decoder
 from trainer.families.autoencoder import Autoencoder
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 PixelsFn = Callable[[tf.Tensor], tf.Tensor]
 _PCA_BUDGET_BYTES = 168 * 2**20

@@ -10,7 +10,7 @@ from tensorboard.plugins import projector
 
 from schema import features
 from trainer.data.dataset import Images, ImageSet, PixelConstants
-from trainer.families.presets import Autoencoder
+from trainer.families.autoencoder import Autoencoder
 
 _POINTS = 1024
 _SPRITE_PX = 2048

@@ -29,7 +29,7 @@ from trainer.export.evaluated_model import EvaluatedModel, Tensors
 from trainer.export.probes import PROBED_IMAGES
 from trainer.scoring.calibration import p_values, thresholds_at
 from trainer.scoring.losses import error_map, error_per_image
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 ScoreFn = Callable[[tf.Tensor, Tensors], tf.Tensor]
 """Pixels [B, H, W, C] and what `autoencode` made of them -> score [B]."""

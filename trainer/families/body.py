@@ -2,9 +2,10 @@
 
 import tf_keras as keras
 
-from trainer.families.autoencoder import Shape
+from trainer.families.autoencoder import Autoencoder, Shape
 from trainer.families.dense import dense_decoder, dense_encoder
-from trainer.families.residual import residual_decoder, residual_encoder
+from trainer.families.family import SampleFn
+from trainer.families.residual import ResidualDecoder, residual_decoder, residual_encoder, start_at_mean_colour
 from trainer.settings.model import ModelSettings
 
 
@@ -20,3 +21,9 @@ def body_decoder(shape: Shape, settings: ModelSettings) -> keras.Model:
     if settings.hidden_units:
         return dense_decoder(shape, settings)
     return residual_decoder(shape, settings)
+
+
+def start_body(autoencoder: Autoencoder, sample: SampleFn) -> None:
+    """Start a residual body at the images' mean colour; leave fully connected layers as they are."""
+    if isinstance(autoencoder.decoder, ResidualDecoder):
+        start_at_mean_colour(autoencoder, sample)

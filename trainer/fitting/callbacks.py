@@ -12,8 +12,7 @@ from PIL import Image
 
 from runtime.errors import UserError
 from trainer.data.dataset import Images, ImageSet, PixelConstants
-from trainer.families.presets import Autoencoder
-from trainer.settings.trainer import TrainerSettings
+from trainer.families.autoencoder import Autoencoder
 
 _LOG = logging.getLogger(__name__)
 _ZOOM_TO_PX = 96
@@ -68,7 +67,6 @@ class WriteSummaries(keras.callbacks.Callback):
         autoencoder: Autoencoder,
         held_out: ImageSet,
         constants: PixelConstants,
-        settings: TrainerSettings,
         *,
         images_per_epoch: int,
     ) -> None:
@@ -78,7 +76,7 @@ class WriteSummaries(keras.callbacks.Callback):
         self._shown = held_out.sample(PICTURES)
         self._measured = held_out.sample(_MEASURED)
         self._noise: Images | None = None
-        if settings.preset == "variational":
+        if autoencoder.divergence is not None:
             shape = (PICTURES, autoencoder.latent_dim)
             self._noise = np.random.default_rng(0).standard_normal(shape, np.float32)
         self._images_per_epoch = images_per_epoch

@@ -17,7 +17,7 @@ from sklearn.covariance import LedoitWolf
 from runtime.errors import UserError
 from schema.signatures import LATENT, RECONSTRUCTION
 from trainer.scoring.losses import error_map, error_per_image
-from trainer.settings.trainer import CalibrationSettings
+from trainer.settings.calibration import CalibrationSettings
 
 Tensors = dict[str, tf.Tensor]
 Fitted = dict[str, npt.NDArray[np.float32]]

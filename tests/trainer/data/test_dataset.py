@@ -17,7 +17,7 @@ from images.stored import from_pixels
 from runtime.tfrecords import count_records
 from trainer.data.dataset import load_images, pixel_constants
 from trainer.preprocessing import preprocessing_fn
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 COUNT = 300  # more than one batch of the decoder
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 4, 5), dtype=np.uint8)

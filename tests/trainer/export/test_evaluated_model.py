@@ -10,7 +10,7 @@ from PIL import Image
 
 from trainer.export.evaluated_model import EvaluatedModel, score_by_error
 from trainer.export.probes import probe
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 RANDOM = np.random.default_rng(7)
 SIZE = ImageSettings(height_px=16, width_px=16)

@@ -8,13 +8,14 @@ from sklearn.datasets import load_digits
 
 from trainer.families.contractive import squared_jacobian_norm
 from trainer.families.denoising import Corruption
-from trainer.families.presets import FAMILIES, build_autoencoder, pays_to_compile
+from trainer.families.registry import FAMILIES, build_autoencoder, compiles_faster
 from trainer.families.sparse import kl_activity, l1_activity
 from trainer.families.variational import kl_from_standard_normal
 from trainer.fitting.tracing import keep_autograph_out_of_keras
 from trainer.scoring.losses import error_per_image, weighted_loss
-from trainer.settings.model import MEANINGFUL, CorruptionSettings
-from trainer.settings.trainer import ImageSettings, TrainerSettings
+from trainer.settings.image import ImageSettings
+from trainer.settings.model import CorruptionSettings
+from trainer.settings.trainer import TrainerSettings
 
 keep_autograph_out_of_keras()  # as in a run; several times faster
 RANDOM = np.random.default_rng(5)
@@ -35,7 +36,7 @@ def fit(autoencoder, images, epochs, **settings):
     autoencoder.model.compile(
         optimizer=keras.optimizers.Adam(settings.learning_rate),
         loss=lambda image, reconstruction: loss(image, reconstruction),
-        jit_compile=pays_to_compile(settings),
+        jit_compile=compiles_faster(settings),
     )
     autoencoder.model.fit(images, images, batch_size=32, epochs=epochs, verbose=0)
 
@@ -271,15 +272,3 @@ def test_super_resolution_sees_only_the_shrunk_image():
     images = RANDOM.random((2, 8, 8, 1), np.float32)
     blocks = images.reshape(2, 4, 2, 4, 2, 1).mean(axis=(2, 4)).repeat(2, axis=1).repeat(2, axis=2)
     assert autoencoder.model(images).numpy() == pytest.approx(autoencoder.model(blocks).numpy(), abs=1e-6)
-
-
-@pytest.mark.parametrize("field", MEANINGFUL)
-def test_a_field_without_meaning_for_a_preset_is_refused(field):
-    value = {"hidden_units": [9], "filters": [4, 4], "sparsity": {}, "corruption": {}}.get(field, 3)
-    for preset in FAMILIES:
-        settings = {"preset": preset, field: value}
-        if preset in MEANINGFUL[field]:
-            TrainerSettings.model_validate(settings)
-        else:
-            with pytest.raises(ValueError, match=f"trainer.{field} has no meaning for preset '{preset}'; use '"):
-                TrainerSettings.model_validate(settings)

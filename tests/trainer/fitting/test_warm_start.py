@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 from training_run import SETTINGS, plain_autoencoder
 
-from trainer.families.presets import build_autoencoder
+from trainer.families.registry import build_autoencoder
 from trainer.fitting.warm_start import ArchitectureError, take_weights
-from trainer.settings.trainer import ImageSettings, TrainerSettings
+from trainer.settings.image import ImageSettings
+from trainer.settings.trainer import TrainerSettings
 
 
 class Exported(tf.Module):

@@ -61,8 +61,8 @@ def test_thinned_scores_keep_both_ends_and_their_order():
     scores = np.arange(25_000, dtype=np.float32)
     kept = thinned(scores, 10_000)
     assert (len(kept), kept[0], kept[-1]) == (10_000, 0.0, 24_999.0)
-    assert kept == sorted(kept)
-    assert thinned(scores[:3], 10_000) == [0.0, 1.0, 2.0]
+    assert kept == tuple(sorted(kept))
+    assert thinned(scores[:3], 10_000) == (0.0, 1.0, 2.0)
 
 
 def test_too_few_images_says_how_many_and_what_rate_would_do():

@@ -9,7 +9,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
 from trainer.scoring.scores import SCORES, ScoreError, fit_score
-from trainer.settings.trainer import CalibrationSettings, ScoreName
+from trainer.settings.calibration import CalibrationSettings, ScoreName
 
 RANDOM = np.random.default_rng(5)
 

@@ -8,7 +8,8 @@ import tf_keras as keras
 
 from trainer.data.augmentation import augment
 from trainer.data.dataset import Images, ImageSet, PixelConstants
-from trainer.families.presets import Autoencoder, pays_to_compile
+from trainer.families.autoencoder import Autoencoder
+from trainer.families.registry import compiles_faster
 from trainer.fitting.callbacks import ReportProgress, StopWhenDiverged, WriteSummaries
 from trainer.fitting.checkpoint import Resumable, build_metrics
 from trainer.fitting.distribution import is_chief, share_of
@@ -66,9 +67,7 @@ def train_autoencoder(
         if log_dir:
             reports += [
                 keras.callbacks.TensorBoard(log_dir, write_graph=False),
-                WriteSummaries(
-                    log_dir, autoencoder, held_out, constants, settings, images_per_epoch=steps * batch_size
-                ),
+                WriteSummaries(log_dir, autoencoder, held_out, constants, images_per_epoch=steps * batch_size),
             ]
         model.fit(
             _distributed(strategy, training),
@@ -99,7 +98,7 @@ def _compile(model: keras.Model, settings: TrainerSettings, *, steps_per_epoch: 
             loss=lambda pixels, reconstruction: loss(pixels, reconstruction),
             metrics=[keras.metrics.MeanMetricWrapper(error_per_image, name="error")],
             # Gradients that are summed over devices cannot be compiled with the rest.
-            jit_compile=pays_to_compile(settings) and strategy.num_replicas_in_sync == 1,
+            jit_compile=compiles_faster(settings) and strategy.num_replicas_in_sync == 1,
             steps_per_execution=_STEPS_PER_CALL,
         )
 

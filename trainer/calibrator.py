@@ -26,7 +26,8 @@ from trainer.export.signatures import ServedModel, export_served
 from trainer.export.trained_model import read_record, write_record
 from trainer.scoring.calibration import check_image_count, conformal_threshold, thinned
 from trainer.scoring.scores import FittedScore, ScoreError, Tensors, fit_score
-from trainer.settings.trainer import CalibrationSettings, ImageSettings
+from trainer.settings.calibration import CalibrationSettings
+from trainer.settings.image import ImageSettings
 
 _FIT_IMAGES = 4096
 _RECORDED_SCORES = 10_000
