@@ -1,6 +1,6 @@
-"""Calibrator: a trained model -> the finished one, with its score, its threshold and all its doors.
+"""Calibrator: a TFX component that adds the anomaly score, its threshold and the signatures to a trained model.
 
-Apart from the Trainer, so that another score or false-alarm rate trains nothing anew.
+It is separate from the Trainer so that changing the score or the false-alarm rate does not retrain the model.
 """
 
 import json
@@ -50,12 +50,12 @@ class CalibratorSpec(component_spec.ComponentSpec):
 
 
 class CalibratorExecutor(base_executor.BaseExecutor):
-    """Fits the score to training images, takes the threshold from all held-out ones, and exports the model."""
+    """Fits the score to training images, computes the threshold from all held-out ones, and exports the model."""
 
     def Do(  # noqa: N802 - TFX's name
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
-        """Raises TooFewImagesError, or ScoreError for a score that this model has not, or that is no number."""
+        """Raises TooFewImagesError; ScoreError if the model does not support the score or it is not finite."""
         settings = CalibrationSettings.model_validate_json(exec_properties["settings"])
         trained_folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(input_dict["trained_model"]))
         train, held_out = (_files(input_dict["examples"], split) for split in (features.TRAIN, features.EVAL))
@@ -65,7 +65,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         trained = tf.saved_model.load(trained_folder)
         score = fit_score(settings, lambda: _autoencoded(trained, spread_records([train], _FIT_IMAGES)))
         scores = np.sort(_scores_of(trained, score, held_out, image_count))
-        _require_numbers(scores, settings.score)
+        _require_finite(scores, settings.score)
         threshold = conformal_threshold(scores, settings.false_alarm_rate)
         record = read_record(trained_folder)
         calibration = CalibrationRecord(
@@ -93,7 +93,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
 
 
 class Calibrator(base_component.BaseComponent):
-    """Outputs `model`, the finished SavedModel, and `calibration`."""
+    """Outputs `model`, the SavedModel to serve, and `calibration`, the calibration record."""
 
     SPEC_CLASS = CalibratorSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(CalibratorExecutor)
@@ -123,19 +123,19 @@ def _files(examples: list[types.Artifact], split: str) -> str:
 
 
 def _autoencoded(trained: Any, records: tf.data.Dataset) -> Iterator[tuple[tf.Tensor, Tensors]]:
-    """Batches of pixels [B, H, W, C] and of what the model makes of them."""
+    """Batches of pixels [B, H, W, C] and the model's outputs for them."""
     at_a_time = as_many_as_fit(trained.mean_image.shape)
     for encoded in records.batch(at_a_time).map(parse_encoded).prefetch(2):
         pixels = trained.decode_pixels(encoded)
         yield pixels, trained.autoencode(pixels)
 
 
-def _require_numbers(scores: npt.NDArray[Any], name: str) -> None:
+def _require_finite(scores: npt.NDArray[Any], name: str) -> None:
     broken = int(np.count_nonzero(~np.isfinite(scores)))
     if broken:
         raise ScoreError(
-            f"the score {name!r} of {broken:,} of {len(scores):,} held-out images is no finite number: weights of the "
-            "model are none; train it anew, with a lower trainer.learning_rate or with trainer.clip_norm"
+            f"the score {name!r} is not finite for {broken:,} of {len(scores):,} held-out images: the model has "
+            "non-finite weights; retrain it with a lower trainer.learning_rate or with trainer.clip_norm"
         )
 
 

@@ -1,4 +1,4 @@
-"""TFX Trainer's entry point: train, export the model to be calibrated and the controls that the gate needs."""
+"""TFX Trainer's entry point: trains, then exports the model for calibration and the controls for the gate."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ from trainer.settings.image import ImageSettings
 
 
 def run_fn(fn_args: FnArgs) -> None:
-    """Train as `custom_config` says: its keys are name, image, trainer, seed and fingerprints."""
+    """Train with the settings in `custom_config`, whose keys are name, image, trainer, seed and the fingerprints."""
     keep_autograph_out_of_keras()
     config = fn_args.custom_config
     image = ImageSettings.model_validate(config["image"])
@@ -56,7 +56,7 @@ def run_fn(fn_args: FnArgs) -> None:
         )
         record = {
             **config,
-            "trainer": settings.model_dump(mode="json"),  # with what the Tuner chose
+            "trainer": settings.model_dump(mode="json"),  # with the values that the Tuner chose
             "tensorflow": tf.__version__,
             "latent_dim": autoencoder.latent_dim,
             "parameters": autoencoder.model.count_params(),

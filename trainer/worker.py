@@ -1,4 +1,4 @@
-"""One of the processes that train together: `python -m trainer.worker JOB`, with TF_CONFIG set."""
+"""One of the processes that train together on several machines: `python -m trainer.worker JOB`, with TF_CONFIG set."""
 
 import json
 import sys
@@ -17,8 +17,8 @@ with imported_for_good():
 
 
 def main(job: str) -> None:
-    """Train as the file `job` says; the chief leaves a finished checkpoint."""
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()  # before anything else of TensorFlow
+    """Train with the arguments in the file `job`; the chief leaves a finished checkpoint."""
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()  # must come before any other use of TensorFlow
     keep_autograph_out_of_keras()
     with tf.io.gfile.GFile(job) as file:
         fn_args = FnArgs(**json.loads(file.read()))

@@ -1,4 +1,4 @@
-"""The network that `denoising`, `variational` and `super_resolution` are built around."""
+"""The network inside `denoising`, `variational` and `super_resolution`: fully connected or residual."""
 
 import tf_keras as keras
 
@@ -10,14 +10,14 @@ from trainer.settings.model import ModelSettings
 
 
 def body_encoder(shape: Shape, settings: ModelSettings, outputs: int) -> keras.Model:
-    """Normalised [B, H, W, C] -> [B, outputs]: fully connected if there are `hidden_units`, else residual."""
+    """Normalised [B, H, W, C] -> [B, outputs]: fully connected if there are `hidden_units`, otherwise residual."""
     if settings.hidden_units:
         return dense_encoder(shape, settings, outputs)
     return residual_encoder(shape, settings, outputs)
 
 
 def body_decoder(shape: Shape, settings: ModelSettings) -> keras.Model:
-    """Latent [B, Z] -> [B, H, W, C] in [0, 1], of the same kind."""
+    """Latent [B, Z] -> [B, H, W, C] in [0, 1]; the same kind of network as `body_encoder`."""
     if settings.hidden_units:
         return dense_decoder(shape, settings)
     return residual_decoder(shape, settings)

@@ -40,7 +40,7 @@ def test_the_weakest_gpu_decides(capabilities, policy, monkeypatch, caplog):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(range(len(details))))
     monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details[gpu])
     assert precision.mixed_policy() == policy
-    assert ("trains in float32 here" in caplog.text) == (policy == "float32")
+    assert ("training uses float32" in caplog.text) == (policy == "float32")
 
 
 def train(preset, folder, **settings):

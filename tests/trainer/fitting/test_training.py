@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training_run import COUNT, SHAPE, image_set, random_autoencoder, seeded, train, train_families
 
 from trainer.data.dataset import ImageSet
-from trainer.fitting import training
+from trainer.fitting import training_loop
 from trainer.fitting.callbacks import DivergedError
 from trainer.fitting.checkpoint import checkpoint_folder, load_checkpoint
 
@@ -36,14 +36,14 @@ class Interruption(Exception):  # noqa: N818
 
 def interrupt_after(monkeypatch, saves):
     """Stop training at its so-many-th checkpoint."""
-    original, count = training.Resumable._save, iter(range(saves))
+    original, count = training_loop.Resumable._save, iter(range(saves))
 
     def save(self):
         original(self)
         if next(count, None) is None:
             raise Interruption
 
-    monkeypatch.setattr(training.Resumable, "_save", save)
+    monkeypatch.setattr(training_loop.Resumable, "_save", save)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_a_damaged_checkpoint_is_told_and_counts_as_none(undisturbed, damage, tm
     (tmp_path / intact.name).write_bytes(damage(intact.read_bytes()))
     assert load_checkpoint(str(tmp_path)) is None
     assert "damaged" in caplog.text
-    assert "training starts anew" in caplog.text
+    assert "training starts from the beginning" in caplog.text
 
 
 def test_a_checkpoint_belongs_to_one_configuration():

@@ -47,5 +47,5 @@ def test_without_an_earlier_model_it_says_so_and_keeps_its_own_weights(caplog):
     model = plain_autoencoder().model
     before = model.get_weights()
     take_weights(model, None)
-    assert "no model was blessed before" in caplog.text
+    assert "there is no blessed model yet" in caplog.text
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
