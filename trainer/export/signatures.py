@@ -79,7 +79,7 @@ class ServedModel(EvaluatedModel):
 
     @tf.function(input_signature=[_IMAGE_BYTES, _RATE], autograph=False)
     def score_at(self, image_bytes: tf.Tensor, false_alarm_rate: tf.Tensor) -> Tensors:
-        """As `serving_default`, with a rate for each image [B]; a rate that needs more held-out images gives no alarm."""
+        """As `serving_default`, with a rate per image [B]; a rate that needs more held-out images gives no alarm."""
         scores = self.serving_default(image_bytes)
         threshold = thresholds_at(self._held_out, false_alarm_rate)
         is_anomaly = tf.cast(scores[SCORE] > threshold, tf.int64)

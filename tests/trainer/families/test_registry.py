@@ -33,7 +33,7 @@ def test_conv_squeezes_mnist_into_196_numbers():
 
 @pytest.mark.parametrize("preset", ["dense", "deep", "conv", "residual"])
 @pytest.mark.parametrize(("height", "width", "channels"), [(28, 28, 1), (9, 13, 3), (33, 7, 1)])
-def test_any_size_goes_in_and_comes_out(preset, height, width, channels):
+def test_reconstructions_have_the_size_of_the_image(preset, height, width, channels):
     image = ImageSettings(height_px=height, width_px=width, channels=channels)
     autoencoder = build(image, preset=preset, latent_dim=None if preset == "conv" else 7)
     batch = np.random.default_rng(0).random((2, *image.shape), np.float32)
@@ -50,7 +50,7 @@ def test_any_latent_size(preset):
     assert autoencoder.decoder.input_shape == (None, 5)
 
 
-def test_the_model_is_its_decoder_after_its_encoder():
+def test_the_model_is_the_decoder_applied_to_the_encoder():
     autoencoder = build(preset="conv")
     batch = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
     assert np.array_equal(autoencoder.model(batch), autoencoder.decoder(autoencoder.encoder(batch)))

@@ -1,4 +1,4 @@
-"""A warm start takes the earlier model's weights, or says why it cannot."""
+"""A warm start copies the earlier model's weights or explains why it cannot."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from trainer.settings.trainer import TrainerSettings
 
 
 class Exported(tf.Module):
-    """As the finished model is: the trained one within."""
+    """Like the served model, which contains the trained one."""
 
     def __init__(self, weights):
         super().__init__()
@@ -29,7 +29,7 @@ def earlier(tmp_path_factory):
     return model.get_weights(), str(folder)
 
 
-def test_the_weights_are_the_earlier_models(earlier):
+def test_a_warm_start_copies_the_weights_of_the_earlier_model(earlier):
     model = plain_autoencoder().model
     assert not np.array_equal(model.get_weights()[0], earlier[0][0])
     take_weights(model, earlier[1])
@@ -43,7 +43,7 @@ def test_another_architecture_is_an_error_that_names_the_shapes(earlier):
         take_weights(model, earlier[1])
 
 
-def test_without_an_earlier_model_it_says_so_and_keeps_its_own_weights(caplog):
+def test_without_an_earlier_model_the_weights_stay_random(caplog):
     model = plain_autoencoder().model
     before = model.get_weights()
     take_weights(model, None)
