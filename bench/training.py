@@ -11,10 +11,11 @@ import tf_keras as keras
 
 from bench.comparison import Comparison
 from trainer.data.dataset import Images, ImageSet, PixelConstants
-from trainer.families.presets import build_autoencoder
+from trainer.families.registry import build_autoencoder
 from trainer.fitting.tracing import keep_autograph_out_of_keras
-from trainer.fitting.training import train_autoencoder
-from trainer.settings.trainer import ImageSettings, TrainerSettings
+from trainer.fitting.training_loop import train_autoencoder
+from trainer.settings.image import ImageSettings
+from trainer.settings.trainer import TrainerSettings
 
 # The claims: how many times as many images a second as the plain loop.
 CLAIMS = {"dense": 1.8, "conv": 1.0}

@@ -23,9 +23,9 @@ from pipeline.configuration.beam_options import set_beam_options
 from pipeline.configuration.configuration import Configuration
 from runtime.fingerprint import source_fingerprint
 from schema import features
+from trainer.calibrator import Calibrator
 from trainer.module import run_fn
 from trainer.preprocessing import preprocessing_fn
-from trainer.scoring.calibrator import Calibrator
 from trainer.tuning import tuner_fn
 
 
@@ -113,7 +113,7 @@ def create_pipeline(
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
         settings=configuration.evaluation,
-        source_fingerprint=source_fingerprint("trainer.scoring.calibrator"),
+        source_fingerprint=source_fingerprint("trainer.calibrator"),
     )
     baseline = find_baseline(calibrator.outputs["model"]).with_id("latest_blessed_model")
     analysis = ModelAnalysis(

@@ -17,7 +17,8 @@ from typing import Final
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-from serving.score_log import Calibration, ScoreCounts, ScoresError, count_scores
+from schema.calibration_record import CalibrationRecord
+from serving.score_log import ScoreCounts, ScoresError, count_scores, interval_edges
 
 CONFIDENCE: Final = 0.99
 MIN_DISTANCE: Final = 0.1
@@ -42,7 +43,7 @@ class Drift:
     sentence: str
 
 
-def drift_of(counts: ScoreCounts, calibration: Calibration) -> Drift:
+def drift_of(counts: ScoreCounts, calibration: CalibrationRecord) -> Drift:
     """Hold recorded scores against the calibration's.
 
     Distance: Kolmogorov and Smirnov's, less what chance explains in either sample by the inequality of Dvoretzky,
@@ -72,7 +73,7 @@ def drift_of(counts: ScoreCounts, calibration: Calibration) -> Drift:
     return Drift(**{**vars(drift), "sentence": _sentence(drift, calibration, alarms_too_often=alarms_too_often)})
 
 
-def read_scores(path: Path, calibration: Calibration) -> ScoreCounts:
+def read_scores(path: Path, calibration: CalibrationRecord) -> ScoreCounts:
     """The scores in a file of `autoencoder score` (JSON Lines or CSV) or of the server, or in a folder of such files.
 
     Raises ScoresError for a file that holds none, or those of a model with another threshold.
@@ -106,10 +107,12 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
             yield from (json.loads(line) for line in file)
 
 
-def _distance(counts: ScoreCounts, calibration: Calibration) -> float:
+def _distance(counts: ScoreCounts, calibration: CalibrationRecord) -> float:
     """The largest difference between the two distribution functions, at the edges."""
     recorded = np.cumsum(counts.per_interval[:-1]) / counts.images
-    calibrated = np.searchsorted(calibration.scores, calibration.edges, side="right") / len(calibration.scores)
+    calibrated = np.searchsorted(calibration.scores, interval_edges(calibration), side="right") / len(
+        calibration.scores
+    )
     return float(np.abs(recorded - calibrated).max())
 
 
@@ -118,7 +121,7 @@ def _chance(images: int) -> float:
     return math.sqrt(math.log(2 / ((1 - CONFIDENCE) / 2)) / (2 * images))
 
 
-def _sentence(drift: Drift, calibration: Calibration, *, alarms_too_often: bool) -> str:
+def _sentence(drift: Drift, calibration: CalibrationRecord, *, alarms_too_often: bool) -> str:
     images = f"{drift.images:,} images"
     if alarms_too_often:
         return (

@@ -10,6 +10,7 @@ import numpy as np
 
 from runtime.errors import UserError
 from schema.artifacts import RECORD_FILE
+from schema.calibration_record import CalibrationRecord
 
 Array = np.ndarray[Any, Any]
 
@@ -20,22 +21,6 @@ class ScoresError(UserError):
 
 EDGES: Final = 200
 """A difference between two distributions is seen to within half a percent."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What the model's record says: held-out normal `scores`, ascending, of `images`, and the threshold from them."""
-
-    scores: tuple[float, ...]
-    images: int
-    threshold: float
-    false_alarm_rate: float
-
-    @property
-    def edges(self) -> Array:
-        """Quantiles of the scores, ascending: a recorded score is counted below the first that it does not exceed."""
-        ranks = np.linspace(0, len(self.scores) - 1, EDGES).round().astype(int)
-        return np.unique(np.asarray(self.scores)[ranks])
 
 
 @dataclass(frozen=True)
@@ -56,16 +41,15 @@ class ScoreCounts:
         )
 
 
-def read_calibration(model: Path) -> Calibration | None:
-    """The calibration recorded in the SavedModel folder `model`; None where there is none, or none of its scores.
+def read_calibration(model: Path) -> CalibrationRecord | None:
+    """The calibration record of the SavedModel folder `model`; None if it is missing or holds no scores.
 
     Raises ScoresError where the record is not one that this project writes.
     """
     try:
-        found = json.loads((model / RECORD_FILE).read_text(encoding="utf-8"))["calibration"]
-        scores = tuple(float(score) for score in found["scores"])
-        rates = float(found["threshold"]), float(found["false_alarm_rate"])
-        return Calibration(scores, int(found["images"]), *rates) if scores else None
+        record = json.loads((model / RECORD_FILE).read_text(encoding="utf-8"))["calibration"]
+        calibration = CalibrationRecord.from_json(record)
+        return calibration if calibration.scores else None
     except (FileNotFoundError, NotADirectoryError, KeyError):
         return None
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -73,10 +57,16 @@ def read_calibration(model: Path) -> Calibration | None:
         raise ScoresError(told) from None
 
 
-def count_scores(scores: Array, calibration: Calibration) -> ScoreCounts:
+def interval_edges(calibration: CalibrationRecord) -> Array:
+    """Quantiles of the scores, ascending: a recorded score is counted below the first that it does not exceed."""
+    ranks = np.linspace(0, len(calibration.scores) - 1, EDGES).round().astype(int)
+    return np.unique(np.asarray(calibration.scores)[ranks])
+
+
+def count_scores(scores: Array, calibration: CalibrationRecord) -> ScoreCounts:
     """The counts of `scores` [n]; one that is not a number is left out."""
-    finite = scores[~np.isnan(scores)]
-    per_interval = np.bincount(np.searchsorted(calibration.edges, finite), minlength=len(calibration.edges) + 1)
+    finite, edges = scores[~np.isnan(scores)], interval_edges(calibration)
+    per_interval = np.bincount(np.searchsorted(edges, finite), minlength=len(edges) + 1)
     above = int((finite > np.float32(calibration.threshold)).sum())
     return ScoreCounts(calibration.threshold, len(finite), above, tuple(map(int, per_interval)))
 
@@ -84,8 +74,8 @@ def count_scores(scores: Array, calibration: Calibration) -> ScoreCounts:
 class ScoreLog:
     """The counts of one served version; safe for many threads."""
 
-    def __init__(self, calibration: Calibration) -> None:
-        self._edges = calibration.edges
+    def __init__(self, calibration: CalibrationRecord) -> None:
+        self._edges = interval_edges(calibration)
         self._threshold = calibration.threshold
         self._above = 0
         self._per_interval = np.zeros(len(self._edges) + 1, np.int64)

@@ -1,4 +1,4 @@
-"""TFX Trainer's entry point: train, export the model to be calibrated and the controls that the gate needs."""
+"""TFX Trainer's entry point: trains, then exports the model for calibration and the controls for the gate."""
 
 from typing import Any
 
@@ -13,17 +13,19 @@ from trainer.data.dataset import Images, ImageSet, PixelConstants, pixel_constan
 from trainer.export.controls import export_controls
 from trainer.export.projector import write_projector
 from trainer.export.trained_model import TrainedModel, export_trained
-from trainer.families.presets import build_autoencoder
+from trainer.families.registry import build_autoencoder
+from trainer.fitting.arguments import loaded_splits, settings_of, training_folder
 from trainer.fitting.callbacks import PICTURES, originals_over_reconstructions, write_picture
 from trainer.fitting.checkpoint import remove_checkpoint
 from trainer.fitting.distribution import on_several_machines
-from trainer.fitting.fit import fit, fit_on_several_machines, loaded_splits, settings_of, training_folder
+from trainer.fitting.fit import fit
+from trainer.fitting.several_machines import fit_on_several_machines
 from trainer.fitting.tracing import keep_autograph_out_of_keras
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 
 def run_fn(fn_args: FnArgs) -> None:
-    """Train as `custom_config` says: its keys are name, image, trainer, seed and fingerprints."""
+    """Train with the settings in `custom_config`, whose keys are name, image, trainer, seed and the fingerprints."""
     keep_autograph_out_of_keras()
     config = fn_args.custom_config
     image = ImageSettings.model_validate(config["image"])
@@ -54,7 +56,7 @@ def run_fn(fn_args: FnArgs) -> None:
         )
         record = {
             **config,
-            "trainer": settings.model_dump(mode="json"),  # with what the Tuner chose
+            "trainer": settings.model_dump(mode="json"),  # with the values that the Tuner chose
             "tensorflow": tf.__version__,
             "latent_dim": autoencoder.latent_dim,
             "parameters": autoencoder.model.count_params(),

@@ -1,4 +1,4 @@
-"""The one preprocessing graph: encoded bytes -> normalised pixels, in Transform, training, evaluation and serving."""
+"""The preprocessing graph, shared by training, evaluation and serving: encoded bytes -> normalised pixels."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import tensorflow_transform as tft
 
 from schema import features
 from schema.features import NORMALISED, OFFSET, SCALE
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
@@ -50,7 +50,7 @@ def _resize(pixels: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
 
 
 def _normalisation_constants(pixels: tf.Tensor, settings: ImageSettings) -> tuple[tf.Tensor, tf.Tensor]:
-    """(offset [C], scale [C]); those of zscore and minmax are analysed over the whole training split."""
+    """(offset [C], scale [C]); for zscore and minmax, tf.Transform computes them from the whole training split."""
     per_channel = tf.reshape(pixels, [-1, settings.channels])
     if settings.normalisation == "zscore":
         offset = tft.mean(per_channel, reduce_instance_dims=False)
@@ -60,5 +60,5 @@ def _normalisation_constants(pixels: tf.Tensor, settings: ImageSettings) -> tupl
         scale = tft.max(per_channel, reduce_instance_dims=False) - offset
     else:
         return tf.zeros([settings.channels]), tf.ones([settings.channels])
-    # A channel that never changes has no spread to divide by.
+    # A constant channel has no spread to divide by.
     return offset, tf.where(scale > 1e-6, scale, tf.ones_like(scale))

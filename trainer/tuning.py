@@ -1,4 +1,4 @@
-"""TFX Tuner's entry point: random search over fields of the `trainer` section (Bergstra & Bengio 2012, JMLR 13)."""
+"""TFX Tuner's entry point: random search over fields of the `trainer:` section (Bergstra & Bengio 2012, JMLR 13)."""
 
 import json
 import logging
@@ -11,20 +11,20 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
 from trainer.data.dataset import ImageSet, PixelConstants, pixel_constants
-from trainer.families.presets import build_autoencoder
-from trainer.fitting.fit import loaded_splits, settings_of
+from trainer.families.registry import build_autoencoder
+from trainer.fitting.arguments import loaded_splits, settings_of
 from trainer.fitting.tracing import keep_autograph_out_of_keras
-from trainer.fitting.training import train_autoencoder
-from trainer.settings.trainer import ImageSettings
+from trainer.fitting.training_loop import train_autoencoder
+from trainer.settings.image import ImageSettings
 from trainer.settings.tuner import Range, TunerSettings
 
 _OBJECTIVE = "val_error"
-"""Mean squared error on held-out images: unlike the losses, it can be compared between trials."""
+"""Mean squared error on held-out images: comparable between trials, unlike the losses."""
 _LOG = logging.getLogger(__name__)
 
 
 def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
-    """Search as `custom_config` says: its keys are image, trainer, tuner and seed."""
+    """Search with the settings in `custom_config`, whose keys are image, trainer, tuner and seed."""
     keep_autograph_out_of_keras()
     settings = TunerSettings.model_validate(fn_args.custom_config["tuner"])
     fn_args.transform_output = fn_args.transform_graph_path
@@ -39,7 +39,7 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
 
 
 def hyperparameters(settings: TunerSettings) -> keras_tuner.HyperParameters:
-    """The search space as KerasTuner has it, where a list is a JSON string."""
+    """The search space in KerasTuner's terms, where a list is a JSON string."""
     space = keras_tuner.HyperParameters()
     for name, choice in settings.search_space.items():
         if isinstance(choice, Range):
@@ -52,7 +52,7 @@ def hyperparameters(settings: TunerSettings) -> keras_tuner.HyperParameters:
 
 
 class AutoencoderTuner(keras_tuner.engine.base_tuner.BaseTuner):
-    """Each trial is a training run of ours: KerasTuner sees no Keras model, and which Keras it has does not matter."""
+    """Runs our own training for each trial, so that it does not matter which version of Keras KerasTuner uses."""
 
     def search(self, fn_args: FnArgs, epochs: int | None) -> None:
         constants = pixel_constants(fn_args.train_files, tft.TFTransformOutput(fn_args.transform_output))
@@ -78,7 +78,7 @@ class AutoencoderTuner(keras_tuner.engine.base_tuner.BaseTuner):
         history = train_autoencoder(autoencoder, train, held_out, constants, settings, seed=config["seed"])
         error = min(history[_OBJECTIVE])
         _LOG.info(
-            "trial %s: %s gives %.5g",
+            "trial %s: %s has an error of %.5g",
             *(trial.trial_id, trial.hyperparameters.values, error),
             extra={"done": int(trial.trial_id) + 1, "total": self.oracle.max_trials, "unit": "trials"},
         )

@@ -1,4 +1,4 @@
-"""One of the processes that train together: `python -m trainer.worker JOB`, with TF_CONFIG set."""
+"""One of the processes that train together on several machines: `python -m trainer.worker JOB`, with TF_CONFIG set."""
 
 import json
 import sys
@@ -11,13 +11,14 @@ with imported_for_good():
     from tfx.components.trainer.fn_args_utils import FnArgs
 
     from trainer.data.dataset import pixel_constants
-    from trainer.fitting.fit import fit, loaded_splits
+    from trainer.fitting.arguments import loaded_splits
+    from trainer.fitting.fit import fit
     from trainer.fitting.tracing import keep_autograph_out_of_keras
 
 
 def main(job: str) -> None:
-    """Train as the file `job` says; the chief leaves a finished checkpoint."""
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()  # before anything else of TensorFlow
+    """Train with the arguments in the file `job`; the chief leaves a finished checkpoint."""
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()  # must come before any other use of TensorFlow
     keep_autograph_out_of_keras()
     with tf.io.gfile.GFile(job) as file:
         fn_args = FnArgs(**json.loads(file.read()))

@@ -12,6 +12,7 @@ from tfx.utils import path_utils
 
 from schema import features
 from schema.artifacts import COUNTS_FILE, GATE_FILE, RECORD_FILE, REJECTS_FILE, SAVED_MODEL_FILE
+from schema.calibration_record import CalibrationRecord
 
 _STATISTICS_FILE = "FeatureStats.pb"
 _ANOMALIES_FILE = "SchemaDiff.pb"
@@ -52,6 +53,7 @@ class Facts:
 
     record: Document
     """What the Trainer wrote beside the model."""
+    calibration: CalibrationRecord
     gate: Document
     baseline_record: Document
     counts: dict[str, int]
@@ -75,6 +77,7 @@ def read_facts(inputs: ReportInputs) -> Facts:
     has_baseline = baseline is not None and fileio.exists(_join(model_folder(baseline), SAVED_MODEL_FILE))
     return Facts(
         record=record,
+        calibration=CalibrationRecord.from_json(record["calibration"]),
         gate=_json(_join(inputs.evaluation, GATE_FILE)),
         baseline_record=_json(_join(model_folder(baseline), RECORD_FILE)) if baseline and has_baseline else {},
         counts=counts,

@@ -24,7 +24,7 @@ _TEMPLATE = "page.html.jinja"
 def write_report(inputs: ReportInputs, folder: str) -> None:
     """Write `report.html` and `synthetic_defects.json`; the same artifacts give the same page."""
     facts = read_facts(inputs)
-    seed, threshold = facts.record["seed"], facts.record["calibration"]["threshold"]
+    seed, threshold = facts.record["seed"], facts.calibration.threshold
     model = load_model(model_folder(inputs.model))
     total = facts.counts[features.TEST]
     sample = score_sample(model, inputs.examples, total=total, limit=_SCORED_IMAGES, seed=seed)
@@ -61,7 +61,7 @@ def _facts_of(facts: Facts) -> dict[str, Any]:
         "name": facts.record["name"],
         "gate": facts.gate,
         "image": facts.record["image"],
-        "calibration": facts.record["calibration"],
+        "calibration": facts.calibration,
         "verdict": tables.verdict_sentence(facts.gate),
         "pca": tables.pca_comparison(facts.gate["metrics"]),
         "metrics": tables.metrics_table(facts.gate),

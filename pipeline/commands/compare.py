@@ -5,7 +5,7 @@ import difflib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def _chosen(_: click.Context, __: click.Parameter, presets: str | None) -> list[str]:
-    from trainer.settings.model import Preset
+    from trainer.settings.families import FAMILY_SETTINGS
 
-    known = list(get_args(Preset))
+    known = list(FAMILY_SETTINGS)
     chosen = [preset.strip() for preset in presets.split(",")] if presets else known
     for preset in chosen:
         if preset not in known:

@@ -11,7 +11,9 @@ from pipeline.configuration.kubeflow import KubeflowSettings
 from pipeline.metadata.store import MetadataSettings
 from runtime.errors import UsageError
 from runtime.settings import Section
-from trainer.settings.trainer import CalibrationSettings, ImageSettings, TrainerSettings
+from trainer.settings.calibration import CalibrationSettings
+from trainer.settings.image import ImageSettings
+from trainer.settings.trainer import TrainerSettings
 from trainer.settings.tuner import TunerSettings
 
 _SECRET = re.compile(r"[\w+.-]+://[^/@\s]*:[^/@\s]*@|--\w*(secret|password|passwd|token)\w*(=|$)", re.IGNORECASE)

@@ -12,10 +12,7 @@ from pipeline.configuration.configuration import Configuration
 from pipeline.configuration.loading import load_configuration, read_values
 from runtime.errors import DONE, REFUSED
 from serving.model.versions import RUN_SUBFOLDER
-from trainer.settings.model import MEANINGFUL
-
-_OF_ONE_FAMILY = ("preset", "loss", "batch_size", *MEANINGFUL)
-"""Fields of `trainer:` that each family takes from its own preset; all others are common."""
+from trainer.settings.families import PRESET_FIELDS
 
 
 @dataclass(frozen=True)
@@ -41,9 +38,7 @@ def overrides_for(
 
     The runs share one pipeline, so the images are ingested once; no model is compared with another family's.
     """
-    common = {field: value for field, value in trainer.items() if field not in _OF_ONE_FAMILY}
-    if preset == "conv" and "latent_dim" not in trainer:
-        common["latent_dim"] = None
+    common = {field: value for field, value in trainer.items() if field not in PRESET_FIELDS}
     return (
         f"name={comparison_name(configuration)}",
         f"trainer={json.dumps({**common, 'preset': preset})}",

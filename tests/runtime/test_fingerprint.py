@@ -32,7 +32,7 @@ def fingerprints(folder):
 @pytest.mark.parametrize(
     ("edited", "changed"),
     [
-        ("trainer/families/presets.py", {"trainer.module"}),
+        ("trainer/families/registry.py", {"trainer.module"}),
         ("trainer/families/noise.py", {"trainer.module"}),
         ("trainer/preprocessing.py", {"trainer.preprocessing"}),
         ("components/example_gen/splits.py", {"components.example_gen.component"}),

@@ -12,20 +12,23 @@ from scipy import stats
 from pipeline.commands.drift import drift
 from runtime.errors import DONE, FAILED, REFUSED
 from schema.artifacts import RECORD_FILE
+from schema.calibration_record import CalibrationRecord
 from serving.client import score_images
 from serving.drift import drift_of, read_scores
-from serving.score_log import Calibration, ScoreCounts, ScoreLog, ScoresError, count_scores
+from serving.score_log import ScoreCounts, ScoreLog, ScoresError, count_scores, interval_edges
 from serving.server.server import running_server
 from serving.server.settings import ServerSettings
 
 
-def _calibration(images: int = 1000, rate: float = 0.01, seed: int = 0) -> Calibration:
+def _calibration(images: int = 1000, rate: float = 0.01, seed: int = 0) -> CalibrationRecord:
     scores = np.sort(np.random.default_rng(seed).gamma(4, 0.01, images)).astype(np.float32)
     rank = int(np.ceil((images + 1) * (1 - rate)))
-    return Calibration(tuple(map(float, scores)), images, float(scores[rank - 1]), rate)
+    return CalibrationRecord(
+        scores=tuple(map(float, scores)), images=images, threshold=float(scores[rank - 1]), false_alarm_rate=rate
+    )
 
 
-def _counts(calibration: Calibration, images: int, *, factor: float = 1.0, seed: int = 1) -> ScoreCounts:
+def _counts(calibration: CalibrationRecord, images: int, *, factor: float = 1.0, seed: int = 1) -> ScoreCounts:
     scores = factor * np.random.default_rng(seed).gamma(4, 0.01, images)
     return count_scores(scores.astype(np.float32), calibration)
 
@@ -69,7 +72,7 @@ def test_alarms_beyond_what_the_threshold_may_raise_are_drift() -> None:
 def test_bound_on_alarms_is_clopper_and_pearsons() -> None:
     """As SciPy's own exact binomial test has it."""
     calibration = _calibration()
-    counts = ScoreCounts(calibration.threshold, 500, 9, (500,) + (0,) * len(calibration.edges))
+    counts = ScoreCounts(calibration.threshold, 500, 9, (500,) + (0,) * len(interval_edges(calibration)))
     bound = stats.binomtest(9, 500, alternative="greater").proportion_ci(0.99, method="exact").low
     assert drift_of(counts, calibration).alarm_rate_at_least == pytest.approx(bound)
 
@@ -90,13 +93,7 @@ def model(tmp_path: Path) -> Path:
     calibration = _calibration()
     folder = tmp_path / "serving" / "5"
     (folder / RECORD_FILE).parent.mkdir(parents=True)
-    record = {
-        "scores": calibration.scores,
-        "images": calibration.images,
-        "threshold": calibration.threshold,
-        "false_alarm_rate": calibration.false_alarm_rate,
-    }
-    (folder / RECORD_FILE).write_text(json.dumps({"calibration": record}))
+    (folder / RECORD_FILE).write_text(json.dumps({"calibration": calibration.to_json()}))
     (folder / "saved_model.pb").touch()
     return folder
 
@@ -144,8 +141,9 @@ def test_server_records_scores_that_drift_reads(
 ) -> None:
     """A file per version, written at the end at the latest; one that is no record is refused by name."""
     record = image_model / "7" / RECORD_FILE
-    calibration = Calibration((0.0, 0.01, 0.02, 0.05), 4, 0.05, 0.2)
-    record.write_text(json.dumps({"calibration": vars(calibration)}))
+    scores = (0.0, 0.01, 0.02, 0.05)
+    calibration = CalibrationRecord(scores=scores, images=4, threshold=0.05, false_alarm_rate=0.2)
+    record.write_text(json.dumps({"calibration": calibration.to_json()}))
     try:
         with running_server(settings_for(image_model, record_scores=tmp_path / "scores")) as address:
             for server in (address.rest_url, address.grpc_url):

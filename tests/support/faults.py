@@ -92,18 +92,18 @@ def limit_memory(component: str, spare_mb: int) -> None:
 
 def train_on(kind: str) -> None:
     """The Trainer gets other images than the rest of the pipeline: `shuffled`, `noise` or `other` ones."""
-    from trainer.fitting import fit
+    from trainer.fitting import arguments
 
-    load = fit.load_images
+    load = arguments.load_images
     random = np.random.default_rng(0)
 
-    def load_others(*arguments: Any, **named: Any) -> Any:
+    def load_others(*positional: Any, **named: Any) -> Any:
         from dataclasses import replace
 
-        loaded = load(*arguments, **named)
+        loaded = load(*positional, **named)
         return replace(loaded, images=_others(kind, loaded.images, random))
 
-    fit.load_images = load_others
+    arguments.load_images = load_others
 
 
 def spoil_a_weight() -> None:
@@ -124,8 +124,8 @@ def spoil_a_weight() -> None:
 
 def preprocess_otherwise(door: str) -> None:
     """Half the contrast that Transform gives: in the `served` door alone, or in `every` door of the model."""
+    from trainer import calibrator
     from trainer.export import trained_model
-    from trainer.scoring import calibrator
 
     if door == "every":
         decoder = trained_model.pixels_decoder

@@ -4,7 +4,7 @@ import time
 
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer.fitting.fit import loaded_splits
+from trainer.fitting.arguments import loaded_splits
 
 
 def hold_images_on_disk(patterns, transform, loaded):

@@ -8,7 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 MODULES = (
     "pipeline.local.run", "pipeline.graph", "pipeline.local.runner", "pipeline.metadata.history", "trainer.module",
-    "trainer.scoring.calibrator", "components.evaluation.evaluator",
+    "trainer.calibrator", "components.evaluation.evaluator",
     "components.report.component", "components.pusher.component", "tfx.components.transform.executor",
     "tfx.components.trainer.executor",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A small training run for the tests, also as a process: `training_run.py OUTPUT SETTINGS DEVICES [CHECKPOINT]`."""
+"""A small training run for tests, also as a process: `training_run.py OUTPUT SETTINGS DEVICES [CHECKPOINT]`."""
 
 import json
 import sys
@@ -9,12 +9,14 @@ import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from trainer.data.dataset import ImageSet, PixelConstants
-from trainer.families.presets import Autoencoder, build_autoencoder
+from trainer.families.autoencoder import Autoencoder
+from trainer.families.registry import build_autoencoder
 from trainer.fitting.distribution import local_strategy
 from trainer.fitting.fit import fit
 from trainer.fitting.tracing import keep_autograph_out_of_keras
-from trainer.fitting.training import train_autoencoder
-from trainer.settings.trainer import ImageSettings, TrainerSettings
+from trainer.fitting.training_loop import train_autoencoder
+from trainer.settings.image import ImageSettings
+from trainer.settings.trainer import TrainerSettings
 
 keep_autograph_out_of_keras()
 
@@ -30,7 +32,7 @@ def image_set(count, seed=0, shape=SHAPE):
 
 
 class Noise(keras.layers.Layer):
-    """In training, another disturbance at every step."""
+    """Adds different noise at every training step."""
 
     def __init__(self):
         super().__init__()
@@ -41,7 +43,7 @@ class Noise(keras.layers.Layer):
 
 
 def random_autoencoder():
-    """Noise and a normalisation, so that random states and moving averages matter."""
+    """An autoencoder with noise and batch normalisation, whose random states and moving averages matter."""
     layers = keras.layers
     encoder = keras.Sequential(
         [layers.Input(SHAPE), layers.Flatten(), Noise(), layers.Dense(3), layers.BatchNormalization()]
@@ -74,12 +76,12 @@ def train(settings, *, build=random_autoencoder, images=None, strategy=None, **k
 
 
 def plain_autoencoder():
-    """Without anything random, and nothing whose value depends on how a batch is divided."""
+    """An autoencoder without randomness, and without layers that depend on how a batch is divided."""
     return build_autoencoder(ImageSettings(height_px=4, width_px=4), TrainerSettings.model_validate(SETTINGS))
 
 
 def train_families(presets, folder):
-    """Preset -> all weights after the Trainer's own `fit`, of images large enough to be shared out over threads."""
+    """Preset -> all weights after the Trainer's `fit`, with images large enough to be divided among threads."""
     weights = {}
     for preset in presets:
         config = {
@@ -96,7 +98,7 @@ def train_families(presets, folder):
 
 
 def strategy_for(devices):
-    """The one that `devices` names; to be made before TensorFlow does anything."""
+    """The strategy that `devices` names; it must be created before any other use of TensorFlow."""
     if devices == "workers":
         return tf.distribute.MultiWorkerMirroredStrategy()
     if devices == "mirrored":

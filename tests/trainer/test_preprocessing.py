@@ -10,7 +10,7 @@ from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 from images.stored import from_pixels
 from schema.features import NORMALISED, OFFSET, SCALE
 from trainer.preprocessing import decode_images, preprocessing_fn
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 PIXELS = np.array([[[0, 51], [102, 153]] * 2, [[10, 20], [30, 40]] * 2, [[255, 0], [0, 255]] * 2], np.uint8)
 IMAGES = np.repeat(PIXELS, 2, axis=2)[..., np.newaxis]  # [3, 4, 4, 1]
@@ -35,7 +35,7 @@ def transformed(normalisation, tmp_path):
     ("normalisation", "offset", "scale"),
     [("unit", 0.0, 1.0), ("zscore", UNIT.mean(), UNIT.std()), ("minmax", UNIT.min(), UNIT.max() - UNIT.min())],
 )
-def test_normalisation_is_numpys_and_can_be_undone(normalisation, offset, scale, tmp_path):
+def test_normalisation_matches_numpy_and_can_be_inverted(normalisation, offset, scale, tmp_path):
     outputs, saved, rows = transformed(normalisation, tmp_path)
     assert outputs[OFFSET] == pytest.approx(np.full((3, 1), offset), abs=1e-6)
     assert outputs[SCALE] == pytest.approx(np.full((3, 1), scale), rel=1e-5)
@@ -64,13 +64,13 @@ def test_halving_averages_blocks_of_flat_colour():
     assert small.mean() == pytest.approx(0.5, abs=1e-6)
 
 
-def test_padding_keeps_the_shape_of_things():
+def test_padding_keeps_the_aspect_ratio():
     padded = decode(np.full((4, 8), 255), height_px=8, width_px=8, fit="pad")[:, :, 0]
     assert padded[:2].max() == 0
     assert padded[2:6].min() == 1
 
 
-def test_grey_becomes_colour_and_colour_grey():
+def test_images_are_converted_between_grey_and_colour():
     assert decode(np.full((4, 4), 51), height_px=4, width_px=4, channels=3) == pytest.approx(np.full((4, 4, 3), 0.2))
     red = np.zeros((4, 4, 3))
     red[..., 0] = 255

@@ -1,9 +1,9 @@
-"""What the Tuner may choose is what the configuration names, and the Trainer gets it back as it was written."""
+"""The Tuner chooses from the configured search space, and the Trainer gets its choices as settings."""
 
 import pytest
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer.fitting.fit import settings_of
+from trainer.fitting.arguments import settings_of
 from trainer.settings.tuner import TunerSettings
 from trainer.tuning import hyperparameters
 
@@ -15,7 +15,7 @@ SPACE = {
 }
 
 
-def test_every_choice_lies_in_the_search_space_and_makes_valid_settings():
+def test_every_choice_is_in_the_search_space_and_gives_valid_settings():
     tuner = TunerSettings.model_validate({"enabled": True, "search_space": SPACE})
     space = hyperparameters(tuner)
     seen = set()
@@ -32,7 +32,7 @@ def test_every_choice_lies_in_the_search_space_and_makes_valid_settings():
     assert len(seen) > 3
 
 
-def test_without_a_tuner_the_settings_are_the_configured_ones():
+def test_settings_are_unchanged_without_a_tuner():
     assert settings_of(FnArgs(custom_config={"trainer": {"preset": "dense", "latent_dim": 5}})).latent_dim == 5
 
 
@@ -41,10 +41,10 @@ def test_without_a_tuner_the_settings_are_the_configured_ones():
     [
         ({"enabled": True}, "search_space is empty"),
         ({"search_space": {"laten_dim": [1]}}, "no field 'laten_dim'; did you mean 'latent_dim'"),
-        ({"search_space": {"latent_dim": {"min": 4, "max": 2}}}, "min below max"),
-        ({"search_space": {"learning_rate": {"min": 0, "max": 2, "log": True}}}, "min above 0"),
+        ({"search_space": {"latent_dim": {"min": 4, "max": 2}}}, "min must be below max"),
+        ({"search_space": {"learning_rate": {"min": 0, "max": 2, "log": True}}}, "above 0 with log: true"),
     ],
 )
-def test_a_search_space_that_cannot_be_searched_is_refused(values, message):
+def test_an_invalid_search_space_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
         TunerSettings.model_validate(values)

@@ -337,7 +337,7 @@ def test_an_edited_model_re_runs_the_trainer_and_what_follows(digits, tmp_path):
     root, _ = digits
     for package in ("schema", "runtime", "images", "components", "trainer", "pipeline", "serving", "configs"):
         shutil.copytree(REPOSITORY / package, tmp_path / package)
-    with (tmp_path / "trainer/families/presets.py").open("a") as file:
+    with (tmp_path / "trainer/families/registry.py").open("a") as file:
         file.write("# edited\n")
     _, document = run("configs/digits.yaml", root, "evaluation.max_regression=null", cwd=tmp_path)
     assert names_that("cached", document) == COMPONENTS[:5]

@@ -1,4 +1,4 @@
-"""Changed copies of the training images: moved, turned, mirrored, brighter or darker."""
+"""Random changes to training images: shifts, rotations, flips and brightness."""
 
 import math
 
@@ -8,9 +8,9 @@ from trainer.settings.trainer import AugmentationSettings
 
 
 def augment(pixels: tf.Tensor, settings: AugmentationSettings, seed: tf.Tensor) -> tf.Tensor:
-    """Each image changed in its own way: [B, H, W, C] in [0, 1] to the same; `seed` [2] decides how.
+    """Change each image in its own way, determined by `seed` [2]: [B, H, W, C] in [0, 1] -> the same shape and range.
 
-    Shift, turn and flip are one resampling about the image's centre; what comes in from outside continues the edge.
+    Shift, rotation and flips are one resampling about the image's centre; edge pixels are repeated beyond the edge.
     """
     count = tf.shape(pixels)[0]
     height, width = pixels.shape[1:3]
@@ -20,7 +20,7 @@ def augment(pixels: tf.Tensor, settings: AugmentationSettings, seed: tf.Tensor) 
     mirror_x = _sign(chance[3], settings.flip_horizontal)
     mirror_y = _sign(chance[4], settings.flip_vertical)
 
-    # Rows of an affine map from an output pixel to the input pixel that it shows; the centre stays, then moves.
+    # Rows of an affine map from an output pixel to its input pixel: a rotation about the centre, then a shift.
     a, b = mirror_x * tf.cos(angle), -mirror_x * tf.sin(angle)
     c, d = mirror_y * tf.sin(angle), mirror_y * tf.cos(angle)
     centre_x, centre_y = (width - 1) / 2.0, (height - 1) / 2.0
@@ -40,5 +40,5 @@ def augment(pixels: tf.Tensor, settings: AugmentationSettings, seed: tf.Tensor) 
 
 
 def _sign(chance: tf.Tensor, allowed: bool) -> tf.Tensor:
-    """-1 for half of the images where `allowed`, else 1: [B]."""
+    """-1 for half of the images if `allowed`, otherwise 1: [B]."""
     return tf.where(chance < 0.0, -1.0, 1.0) if allowed else tf.ones_like(chance)

@@ -1,4 +1,4 @@
-"""TFRecords of encoded images -> batches for `fit`: decoded once by Transform's graph, kept in memory or on disk."""
+"""Training images: decoded once from TFRecords by Transform's graph, kept in memory or on disk, served in batches."""
 
 import logging
 import tempfile
@@ -45,7 +45,7 @@ def parse_encoded(serialized: tf.Tensor) -> tf.Tensor:
 
 
 def pixel_constants(patterns: Sequence[str], transform: tft.TFTransformOutput) -> PixelConstants:
-    """Read Transform's constants off its graph, fed with any one image."""
+    """Transform's normalisation constants, read from its graph's output for one image."""
     layer = transform.transform_features_layer()
     one = next(iter(tf.data.TFRecordDataset(files_of(patterns)).batch(1)))
     outputs = layer({features.IMAGE: parse_encoded(one)})
@@ -79,7 +79,7 @@ WHOLE: Final = Share()
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One split's normalised images [N, H, W, C], in memory, or in a file of raw float32 that is read in pieces."""
+    """One split's normalised images [N, H, W, C], in memory or in a file of raw float32 that is read batch by batch."""
 
     count: int
     shape: tuple[int, int, int]
@@ -91,11 +91,11 @@ class ImageSet:
         if self.images is not None:
             return self.images[rows]
         assert self.file is not None
-        # Mapped anew for every batch: pages that were read do not add up to the process's memory.
+        # A new mapping for every batch, so that pages already read do not add up in the process's memory.
         return np.array(np.memmap(self.file, np.float32, "r", shape=(self.count, *self.shape))[rows])
 
     def steps(self, batch_size: int) -> int:
-        """Training steps in an epoch: what is left over after whole batches waits for another epoch's order."""
+        """Training steps in an epoch. Images left over after whole batches are skipped; each epoch skips others."""
         return max(1, self.count // batch_size)
 
     def training_batches(
@@ -108,9 +108,9 @@ class ImageSet:
         first_step: int = 0,
         share: Share = WHOLE,
     ) -> tf.data.Dataset:
-        """`finish(global step [], images [B, H, W, C])` for all epochs in one stream, from the step `first_step` on.
+        """`finish(global step [], images [B, H, W, C])` for all epochs in one stream, starting at `first_step`.
 
-        The order depends on seed and epoch alone, so that training continues anywhere as if it had not stopped. With
+        The order depends only on seed and epoch, so that training can resume at any step as if it had not stopped. With
         several replicas an element is one replica's part of a batch: B = batch_size / replicas.
         """
         orders = self._orders(batch_size, seed=seed, epochs=epochs, first_step=first_step).unbatch()
@@ -119,13 +119,13 @@ class ImageSet:
             orders = orders.flat_map(lambda step, rows: _parts(rows, share).map(lambda part: (step, part)))
         gather = self._gather()
         ahead = as_many_as_fit((batch_size, *self.shape), at_most=_BATCHES_AHEAD)
-        # One thread that works ahead: handing batches from thread to thread costs more than making them.
+        # A single prefetching thread: handing batches between threads costs more than making them.
         return orders.map(lambda step, rows: finish(step, gather(rows))).prefetch(ahead)
 
     def rows_of_steps(
         self, batch_size: int, *, seed: int, epochs: int, first_step: int, steps_per_call: int
     ) -> tf.data.Dataset:
-        """The rows of `training_batches`, for so many steps at a time: [steps_per_call, B], 0 after an epoch's end."""
+        """The rows of `training_batches` for several steps at a time: [steps_per_call, B], 0 after an epoch's end."""
 
         def divide(rows: tf.Tensor) -> tf.data.Dataset:
             missing = -tf.shape(rows)[0] % steps_per_call
@@ -135,7 +135,7 @@ class ImageSet:
         return self._orders(batch_size, seed=seed, epochs=epochs, first_step=first_step).flat_map(divide)
 
     def _orders(self, batch_size: int, *, seed: int, epochs: int, first_step: int) -> tf.data.Dataset:
-        """For each epoch, the rows of its batches that are still to come: [steps, B]."""
+        """For each epoch, the rows of its remaining batches: [steps, B]."""
         batch_size, steps = min(batch_size, self.count), self.steps(batch_size)
         first_epoch, done = divmod(first_step, steps)
 
@@ -149,8 +149,8 @@ class ImageSet:
     def batches(self, batch_size: int, *, share: Share = WHOLE) -> tf.data.Dataset:
         """Batches [B, H, W, C] in file order, the last one smaller.
 
-        With several replicas it repeats for ever, and the first images come again where the last batch needs them to
-        be divided evenly.
+        With several replicas it repeats for ever, and the first images fill up the last batch so that it can be divided
+        evenly.
         """
         count = self.count + -self.count % share.replicas
         starts = tf.data.Dataset.range(0, count, batch_size)
@@ -170,7 +170,7 @@ class ImageSet:
         return self.rows(slice(count))
 
     def _gather(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """Rows [R] -> images [R, H, W, C]: whole batches by index cost a fraction of batching single images."""
+        """Rows [R] -> images [R, H, W, C]; gathering whole batches is far cheaper than batching single images."""
         if self.images is not None:
             images = tf.constant(self.images)
             return lambda rows: tf.gather(images, rows)
@@ -189,7 +189,7 @@ def _parts(rows: tf.Tensor, share: Share) -> tf.data.Dataset:
 def load_images(
     patterns: Sequence[str], transform: tft.TFTransformOutput, *, cache_mb: float, file: IO[bytes]
 ) -> ImageSet:
-    """Decode a split once; up to `cache_mb` it stays in memory, beyond that it goes to `file`, empty until then."""
+    """Decode a split once. Up to `cache_mb` it stays in memory; a larger one goes to `file`, which must be empty."""
     count = count_records(patterns)
     batches = decoded_batches(patterns, transform)
     shape = tuple(batches.element_spec.shape[1:])
@@ -197,8 +197,8 @@ def load_images(
     in_memory = size_mb <= cache_mb
     if not in_memory:
         _LOG.warning(
-            "%d images take %.4g MB, more than the %.4g MB left of trainer.cache_mb: they are read from disk, a file "
-            "without a name in %s",
+            "%d images take %.4g MB, more than the %.4g MB left of trainer.cache_mb, so training reads them from a "
+            "temporary file in %s; raise trainer.cache_mb to keep them in memory",
             *(count, size_mb, cache_mb, tempfile.gettempdir()),
         )
     images = np.empty((count, *shape), np.float32) if in_memory else None

@@ -1,17 +1,17 @@
-"""Ground-truth masks as the Evaluator needs them: of the model's size, and saying where nothing is known."""
+"""Ground-truth masks for evaluation, resized as their images are, with unknown pixels marked."""
 
 import tensorflow as tf
 
 from schema import features
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 _UNKNOWN = -1
 
 
 def masks_of(examples: tf.Tensor, is_anomaly: tf.Tensor, image: ImageSettings) -> tf.Tensor:
-    """Serialized tf.Examples [B] -> int8 [B, H, W]: 0 sound, 1 defective; -1 all over where nothing is known.
+    """Serialized tf.Examples [B] -> int8 [B, H, W]: 0 normal, 1 defective, -1 for all pixels of an unknown image.
 
-    An image that is known to be normal has no defective pixel. A mask is fitted as its image is.
+    An image that is known to be normal has no defective pixels. A mask is resized as its image is.
     """
     absent = tf.io.FixedLenFeature([], tf.string, default_value="")
     encoded = tf.io.parse_example(examples, {features.MASK: absent})[features.MASK]

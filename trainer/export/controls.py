@@ -1,4 +1,4 @@
-"""Models that the gate must refuse (untrained, constant) and the one to beat (PCA), judged like the candidate."""
+"""Control models, evaluated like the candidate: two that the gate must refuse (untrained, constant) and PCA."""
 
 from collections.abc import Callable
 
@@ -14,13 +14,13 @@ from trainer.export.evaluated_model import EvaluatedModel, Tensors, export_evalu
 from trainer.export.probes import PROBED_IMAGES
 from trainer.export.trained_model import pixels_decoder
 from trainer.families.autoencoder import Autoencoder
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 PixelsFn = Callable[[tf.Tensor], tf.Tensor]
 _PCA_BUDGET_BYTES = 168 * 2**20
-"""Of pixels that the principal components are fitted to: all of MNIST's fit. Fitting takes twice as much again."""
+"""Pixels that the principal components are fitted to: all of MNIST. Fitting needs twice as much in addition."""
 _IMAGES_PER_COMPONENT = 10
-"""At least, however large they are."""
+"""Minimum, however large the images are."""
 
 
 def export_controls(
@@ -70,7 +70,7 @@ def _as_outputs(reconstruct: PixelsFn) -> Callable[[tf.Tensor], Tensors]:
 def _pca_reconstruction(
     train: ImageSet, latent_dim: int, constants: PixelConstants
 ) -> tuple[PixelsFn, tuple[tf.Variable, ...]]:
-    """PCA on the training pixels, or on as many as fit the memory budget, as a TensorFlow function."""
+    """PCA of the training pixels, or of as many as fit the memory budget, as a TensorFlow function."""
     bytes_per_image = train.sample(1).nbytes
     count = max(_IMAGES_PER_COMPONENT * latent_dim, _PCA_BUDGET_BYTES // bytes_per_image)
     sample = constants.to_pixels(train.sample(count))

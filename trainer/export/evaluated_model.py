@@ -1,4 +1,4 @@
-"""Whatever the Evaluator can judge: a candidate, or a control, behind the `examples` signature."""
+"""A model that can be evaluated, candidate or control: the `examples` signature."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,20 +21,20 @@ from trainer.data.dataset import parse_encoded
 from trainer.data.masks import masks_of
 from trainer.export.probes import probe
 from trainer.scoring.losses import error_map, error_per_image, ssim_per_image
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 Tensors = dict[str, tf.Tensor]
 _EXAMPLES = tf.TensorSpec([None], tf.string, "examples")
 _UNKNOWN_NORMALITY = -1
 _LARGEST_LATENT = 1024
-"""Of larger ones no covariance is computed."""
+"""No covariance is computed for larger latents."""
 
 
 class EvaluatedModel(tf.Module):
-    """An autoencoder in three functions; what they need is theirs, or in `tracked`.
+    """An autoencoder as three functions; `tracked` holds the variables and models that they use.
 
-    `decode_pixels`: encoded images [B] -> pixels [B, H, W, C]; `autoencode`: pixels -> reconstruction and, where
-    there is one, latent; `verdict`: pixels and what `autoencode` gave -> score and threshold [B].
+    `decode_pixels`: encoded images [B] -> pixels [B, H, W, C]; `autoencode`: pixels -> reconstruction and, if the model
+    has one, latent; `verdict`: pixels and the outputs of `autoencode` -> score and threshold [B].
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class EvaluatedModel(tf.Module):
         probed_share: float,
         tracked: tuple[Any, ...] = (),
     ) -> None:
-        """`probed_share` of the images are probed for noise."""
+        """`probed_share` is the share of the images that are probed with noise."""
         super().__init__()
         self._decode_pixels = decode_pixels
         self._autoencode = autoencode
@@ -60,7 +60,7 @@ class EvaluatedModel(tf.Module):
 
     @tf.function(input_signature=[_EXAMPLES], autograph=False)
     def examples(self, examples: tf.Tensor) -> Tensors:
-        """Serialized tf.Examples [B] -> what the Evaluator's metrics need of each image."""
+        """Serialized tf.Examples [B] -> the values of each image that the Evaluator's metrics need."""
         encoded = parse_encoded(examples)
         pixels = self._decode_pixels(encoded)
         outputs = self._autoencode(pixels)
@@ -87,17 +87,17 @@ class EvaluatedModel(tf.Module):
 
 
 def _levels(errors: tf.Tensor) -> tf.Tensor:
-    """The upper 17 bits of float32 that is not negative, whose order they keep: [...] -> uint16."""
+    """The upper 17 bits of non-negative float32 values, which preserve their order: [...] -> uint16."""
     bits = tf.bitcast(tf.cast(errors, tf.float32), tf.uint32)
     return tf.cast(tf.bitwise.right_shift(bits, tf.constant(15, tf.uint32)), tf.uint16)
 
 
 def score_by_error(pixels: tf.Tensor, outputs: Tensors) -> Tensors:
-    """The verdict of a model that is not calibrated: the error, and a threshold that is no number."""
+    """The verdict of a model without calibration: the error as the score, and NaN as the threshold."""
     error = error_per_image(pixels, outputs[RECONSTRUCTION])
     return {SCORE: error, THRESHOLD: tf.fill(tf.shape(error), float("nan"))}
 
 
 def export_evaluated(model: EvaluatedModel, folder: str) -> None:
-    """Write a SavedModel that has the `examples` signature only."""
+    """Write a SavedModel with only the `examples` signature."""
     tf.saved_model.save(model, folder, signatures={EXAMPLES_SIGNATURE: model.examples})

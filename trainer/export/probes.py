@@ -1,4 +1,4 @@
-"""What a model makes of images that are not its own: noisy ones, and such as a mere copier would copy."""
+"""Probes: reconstruction errors on noisy images, and on shuffled ones that only a copying model reproduces."""
 
 from collections.abc import Callable
 
@@ -8,18 +8,18 @@ from schema.signatures import NOISE_ERRORS, PIXEL_VARIANCE, SHUFFLED_ERROR
 from trainer.scoring.losses import error_per_image
 
 PROBED_IMAGES = 1000
-"""About so many are probed: each costs as many reconstructions as there are probes."""
+"""Approximate number of images to probe: each needs one reconstruction per probe."""
 _BUCKETS = 2**31 - 1
 
 
 def probe(
     encoded: tf.Tensor, pixels: tf.Tensor, reconstruct: Callable[[tf.Tensor], tf.Tensor], share: float
 ) -> dict[str, tf.Tensor]:
-    """Errors [B] of a `share` of the images, NaN for the others; which ones, and their noise, follows from `encoded`.
+    """Errors [B] for a `share` of the images, NaN for the others; `encoded` determines which ones, and their noise.
 
-    Reconstructed from a noisy image (Gaussian, deviation 5 to 40 % of the range) the error is that to the clean one;
-    of an image whose pixels are shuffled it is that to the shuffled one. Beside it stands the variance
-    of the image's pixels, by which it would err if it answered with the image's mean colour.
+    For a noisy image (Gaussian, standard deviation 5 to 40 % of the range) it is the error to the clean image; for an
+    image with shuffled pixels it is the error to the shuffled image. The variance of the image's pixels is included
+    for comparison: it is the error of a model that always returns the image's mean colour.
     """
     seeds = tf.strings.to_hash_bucket_fast(encoded, _BUCKETS)
     chosen = tf.where(tf.cast(seeds, tf.float32) < share * _BUCKETS)[:, 0]
@@ -39,13 +39,13 @@ def probe(
 
 
 def _of_any_number(reconstruct: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor) -> tf.Tensor:
-    """Reconstructions of [B, H, W, C], B = 0 included: TensorFlow's convolutions on the CPU fail on an empty batch."""
+    """Reconstructions of [B, H, W, C]; B may be 0, for which TensorFlow's convolutions fail on a CPU."""
     blank = tf.zeros([1, *images.shape[1:]])
     return reconstruct(tf.concat([blank, images], axis=0))[1:]
 
 
 def _shuffle_pixels(one: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-    """[H, W, C] with its pixels in another order, channels kept together."""
+    """[H, W, C] with its pixels in random order, the channels of each kept together."""
     image, seed = one
     flat = tf.reshape(image, [-1, image.shape[-1]])
     order = tf.argsort(tf.random.stateless_uniform([flat.shape[0]], [seed, 1]))

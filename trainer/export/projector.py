@@ -1,4 +1,4 @@
-"""TensorBoard's projector: held-out images as points in the latent space, with their labels."""
+"""Data for TensorBoard's projector: held-out images as points in the latent space, with labels."""
 
 import math
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from tensorboard.plugins import projector
 
 from schema import features
 from trainer.data.dataset import Images, ImageSet, PixelConstants
-from trainer.families.presets import Autoencoder
+from trainer.families.autoencoder import Autoencoder
 
 _POINTS = 1024
 _SPRITE_PX = 2048
-"""Longest side of the sheet of thumbnails."""
+"""Longest side of the sheet of thumbnails, in pixels."""
 
 
 def write_projector(
     folder: str, autoencoder: Autoencoder, held_out: ImageSet, constants: PixelConstants, patterns: Sequence[str]
 ) -> None:
-    """Write latents, labels and thumbnails of the first images of the split that `patterns` name."""
+    """Write latents, labels and thumbnails of the first held-out images, whose records match `patterns`."""
     images = held_out.sample(_POINTS)
     latents = np.concatenate(
         [autoencoder.encoder(part) for part in np.array_split(images, math.ceil(len(images) / 64))]
@@ -39,7 +39,7 @@ def write_projector(
 
 
 def sprite_of(pixels: Images) -> tuple[Image.Image, tuple[int, int]]:
-    """Images [N, H, W, C] in [0, 1] in a square sheet, row by row, and (width, height) of one of them."""
+    """A square sheet of images [N, H, W, C] in [0, 1], row by row, and the (width, height) of a thumbnail."""
     side = math.ceil(math.sqrt(len(pixels)))
     height, width = pixels.shape[1:3]
     scale = min(1.0, _SPRITE_PX / (side * max(height, width)))
@@ -52,7 +52,7 @@ def sprite_of(pixels: Images) -> tuple[Image.Image, tuple[int, int]]:
 
 
 def labels_of(patterns: Sequence[str], count: int) -> list[str]:
-    """The labels of the first records, in the order in which the images are loaded; empty where there is none."""
+    """Labels of the first records, in the order in which the images are loaded; empty if there is none."""
     files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
     records = next(iter(tf.data.TFRecordDataset(files).batch(count)))
     spec = {features.LABEL: tf.io.FixedLenFeature([], tf.string, default_value="")}

@@ -1,4 +1,4 @@
-"""The finished model: one graph, several doors (TensorFlow signatures), and its warm-up requests."""
+"""The served model: one graph with several signatures, and its warm-up requests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,10 +29,10 @@ from trainer.export.evaluated_model import EvaluatedModel, Tensors
 from trainer.export.probes import PROBED_IMAGES
 from trainer.scoring.calibration import p_values, thresholds_at
 from trainer.scoring.losses import error_map, error_per_image
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 ScoreFn = Callable[[tf.Tensor, Tensors], tf.Tensor]
-"""Pixels [B, H, W, C] and what `autoencode` made of them -> score [B]."""
+"""Pixels [B, H, W, C] and the outputs of `autoencode` for them -> score [B]."""
 _IMAGE_BYTES = tf.TensorSpec([None], tf.string, IMAGE_BYTES)
 _RATE = tf.TensorSpec([None], tf.float32, FALSE_ALARM_RATE)
 
@@ -50,7 +50,7 @@ class ServedModel(EvaluatedModel):
         threshold: float,
         held_out_scores: npt.NDArray[np.float32],
     ) -> None:
-        """`trained`: a TrainedModel as it was loaded; `held_out_scores` [n] in ascending order."""
+        """`trained` is a loaded TrainedModel; `held_out_scores` [n] must ascend."""
         super().__init__(
             decode_pixels=trained.decode_pixels,
             autoencode=trained.autoencode,
@@ -79,23 +79,24 @@ class ServedModel(EvaluatedModel):
 
     @tf.function(input_signature=[_IMAGE_BYTES, _RATE], autograph=False)
     def score_at(self, image_bytes: tf.Tensor, false_alarm_rate: tf.Tensor) -> Tensors:
-        """As `serving_default`, at rates [B] of the caller's choice; where too few images can keep one, no alarm."""
+        """As `serving_default`, with a rate per image [B]; a rate that needs more held-out images gives no alarm."""
         scores = self.serving_default(image_bytes)
         threshold = thresholds_at(self._held_out, false_alarm_rate)
         is_anomaly = tf.cast(scores[SCORE] > threshold, tf.int64)
         return {**scores, THRESHOLD: threshold, IS_ANOMALY: is_anomaly}
 
     def signatures(self) -> dict[str, Any]:
-        """All doors by name; those for pixels and latents take their shapes from the model."""
+        """All signatures by name; those for pixels and latents take their shapes from the model."""
         image = tf.TensorSpec([None, *self._mean_image.shape], tf.float32, "image")
         latent = tf.TensorSpec([None, self._latent_dim], tf.float32, LATENT)
-        doors = {
+        bodies = {
             "pixels": (self._everything, image),
             "encode": (lambda image: {LATENT: self.trained.encode(image)}, image),
             "decode": (lambda latent: {RECONSTRUCTION: self.trained.decode(latent)}, latent),
         }
         functions = {
-            name: tf.function(body, autograph=False).get_concrete_function(spec) for name, (body, spec) in doors.items()
+            name: tf.function(body, autograph=False).get_concrete_function(spec)
+            for name, (body, spec) in bodies.items()
         }
         return {
             SCORE_SIGNATURE: self.serving_default,

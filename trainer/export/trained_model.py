@@ -1,4 +1,4 @@
-"""What the Trainer exports: an autoencoder with its preprocessing, from encoded bytes to pixels and back."""
+"""The Trainer's export: an autoencoder with its preprocessing, not calibrated yet, and its record."""
 
 import json
 from pathlib import PurePosixPath
@@ -18,12 +18,12 @@ ENCODED = tf.TensorSpec([None], tf.string, "encoded")
 
 
 class TrainedModel(tf.Module):
-    """An autoencoder that is not calibrated yet; its functions survive saving and loading.
+    """An autoencoder that is not calibrated yet; its functions can be saved and loaded.
 
     `decode_pixels`: encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph.
-    `autoencode`: pixels -> reconstruction [B, H, W, C], latent [B, Z] and, of some families, KL [B].
-    `encode`, `decode`: one half of it.
-    `weights` are those of `Autoencoder.model`, in Keras's order.
+    `autoencode`: pixels -> reconstruction [B, H, W, C], latent [B, Z] and, for some families, KL [B].
+    `encode`, `decode`: pixels -> latent, latent -> reconstruction.
+    `weights`: the weights of `Autoencoder.model`, in Keras's order.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class TrainedModel(tf.Module):
         super().__init__()
         self.mean_image = tf.Variable(mean_image, trainable=False)
         self.weights = autoencoder.model.variables
-        # Variables, not Keras models: nothing is saved, or traced, that is never called.
+        # Variables rather than Keras models, so that functions that are never called are neither traced nor saved.
         self._variables = [*autoencoder.encoder.variables, *autoencoder.decoder.variables]
         self._transform_layer = transform_layer
         encode, decode = autoencoder.encoder, autoencoder.decoder
@@ -62,7 +62,7 @@ def pixels_decoder(transform_layer: keras.Model, constants: PixelConstants) -> A
 
 
 def export_trained(model: TrainedModel, folder: str, *, record: dict[str, Any]) -> None:
-    """Write the SavedModel, which has no signature, and its record."""
+    """Write the SavedModel, without signatures, and its record."""
     tf.saved_model.save(model, folder)
     write_record(folder, record)
 
@@ -75,7 +75,7 @@ def write_record(folder: str, record: dict[str, Any]) -> None:
 
 
 def read_record(folder: str) -> dict[str, Any]:
-    """What is recorded beside a SavedModel."""
+    """Read the record beside a SavedModel."""
     with tf.io.gfile.GFile(f"{folder}/{RECORD_FILE}") as file:
         record: dict[str, Any] = json.load(file)
     return record

@@ -1,4 +1,4 @@
-"""What every family builds, and what training, scoring and export rely on."""
+"""The networks that every family builds, and that training, scoring and export use."""
 
 import math
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """Three Keras models that share weights.
+    """Keras models that share weights.
 
     `encoder`: normalised [B, H, W, C] -> latent [B, Z]. `decoder`: latent -> [B, H, W, C] in [0, 1]. `model`: the
-    decoder after the encoder, and what `fit` trains: whatever a family adds to training (noise, corrupted input,
-    penalties) lies inside it and is off at inference. `divergence`: normalised images -> KL [B] in nats of the latent's
-    distribution from N(0, I), for a family whose latent has one.
+    decoder applied to the encoder's output, which `fit` trains; it contains whatever a family adds to training (noise,
+    corrupted input, penalties), which is off at inference. `divergence`: normalised images -> KL divergence [B] in nats
+    of the latent's distribution from N(0, I), if the family's latent has a distribution.
     """
 
     encoder: keras.Model
@@ -27,19 +27,20 @@ class Autoencoder:
 
     @property
     def latent_dim(self) -> int:
-        """Numbers in the latent of one image."""
+        """Numbers in the latent of an image."""
         return int(self.encoder.output_shape[-1])
 
 
 def join(encoder: keras.Model, decoder: keras.Model, *, latent: tf.Tensor | None = None) -> Autoencoder:
-    """`latent`: what the decoder is trained on, where it is not the encoder's output itself."""
+    """Connect a decoder to `latent` or, without it, to the encoder's output."""
     model = keras.Model(encoder.input, decoder(encoder.output if latent is None else latent), name="autoencoder")
     return Autoencoder(encoder, decoder, model)
 
 
 def weight_per_value(weight: float, shape: Shape) -> float:
-    """A penalty's weight beside a loss that is the mean over an image's values, from that beside their sum.
+    """Convert the weight of a penalty from a loss summed over an image's values to their mean.
 
-    Papers sum over pixels and our losses average: so a weight means the same at every size of image.
+    Papers sum over pixels, whereas our losses average. With this conversion a weight has the same effect as in the
+    papers, whatever the image's size.
     """
     return weight / math.prod(shape)

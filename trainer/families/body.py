@@ -1,22 +1,29 @@
-"""The network that `denoising`, `variational` and `super_resolution` are built around."""
+"""The network inside `denoising`, `variational` and `super_resolution`: fully connected or residual."""
 
 import tf_keras as keras
 
-from trainer.families.autoencoder import Shape
+from trainer.families.autoencoder import Autoencoder, Shape
 from trainer.families.dense import dense_decoder, dense_encoder
-from trainer.families.residual import residual_decoder, residual_encoder
+from trainer.families.family import SampleFn
+from trainer.families.residual import ResidualDecoder, residual_decoder, residual_encoder, start_at_mean_colour
 from trainer.settings.model import ModelSettings
 
 
 def body_encoder(shape: Shape, settings: ModelSettings, outputs: int) -> keras.Model:
-    """Normalised [B, H, W, C] -> [B, outputs]: fully connected if there are `hidden_units`, else residual."""
+    """Normalised [B, H, W, C] -> [B, outputs]: fully connected if there are `hidden_units`, otherwise residual."""
     if settings.hidden_units:
         return dense_encoder(shape, settings, outputs)
     return residual_encoder(shape, settings, outputs)
 
 
 def body_decoder(shape: Shape, settings: ModelSettings) -> keras.Model:
-    """Latent [B, Z] -> [B, H, W, C] in [0, 1], of the same kind."""
+    """Latent [B, Z] -> [B, H, W, C] in [0, 1]; the same kind of network as `body_encoder`."""
     if settings.hidden_units:
         return dense_decoder(shape, settings)
     return residual_decoder(shape, settings)
+
+
+def start_body(autoencoder: Autoencoder, sample: SampleFn) -> None:
+    """Start a residual body at the images' mean colour; leave fully connected layers as they are."""
+    if isinstance(autoencoder.decoder, ResidualDecoder):
+        start_at_mean_colour(autoencoder, sample)

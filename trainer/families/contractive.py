@@ -1,8 +1,8 @@
-"""`contractive`: small changes of an image barely change its latent.
+"""`contractive`: small changes to an image barely change its latent.
 
 Rifai et al. 2011, "Contractive Auto-Encoders: Explicit Invariance During Feature Extraction", ICML.
 The penalty is the squared Frobenius norm of the encoder's Jacobian, estimated without forming it (Hutchinson 1990,
-doi:10.1080/03610919008812866): one backward pass instead of one for each latent number.
+doi:10.1080/03610919008812866): this takes one backward pass instead of one per latent number.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from trainer.settings.model import ModelSettings
 
 
 def contractive(shape: Shape, settings: ModelSettings) -> Autoencoder:
-    """The decoder's weights are the encoder's, transposed: a tiny latent, enlarged again, would evade the penalty."""
+    """The decoder uses the encoder's transposed weights: otherwise tiny latents, scaled up again, evade the penalty."""
     encoder = dense_encoder(shape, settings, settings.latent_size)
     forward = [layer for layer in encoder.layers if isinstance(layer, keras.layers.Dense)]
     backward = [TransposedDense(layer, activation="relu") for layer in reversed(forward[1:])]
@@ -37,7 +37,7 @@ def contractive(shape: Shape, settings: ModelSettings) -> Autoencoder:
 def squared_jacobian_norm(
     encode: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, probe: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """(latent [B, Z], |probe^T J|^2 of each image [B]); the latter's mean over probes with E[v v^T] = I is |J|_F^2."""
+    """(latent [B, Z], |probe^T J|^2 [B]); the mean of the latter over probes v with E[v v^T] = I is |J|_F^2."""
     with tf.GradientTape() as tape:
         tape.watch(images)
         latent = tf.cast(encode(images), images.dtype)
@@ -47,7 +47,7 @@ def squared_jacobian_norm(
 
 
 class ContractionPenalty(keras.layers.Layer):
-    """The encoder, which in training adds its Jacobian's squared norm to the loss; it owns no weights of its own."""
+    """Applies the encoder and, in training, adds its Jacobian's squared norm to the loss; has no weights of its own."""
 
     def __init__(self, encoder: keras.Model, weight: float) -> None:
         super().__init__(dtype="float32")
@@ -65,7 +65,7 @@ class ContractionPenalty(keras.layers.Layer):
 
 
 class TransposedDense(keras.layers.Layer):
-    """A dense layer with another's kernel, transposed, and a bias of its own: [B, units] -> [B, inputs]."""
+    """A dense layer with the transposed kernel of another layer and a bias of its own: [B, units] -> [B, inputs]."""
 
     def __init__(self, tied_to: keras.layers.Dense, *, activation: str) -> None:
         super().__init__()

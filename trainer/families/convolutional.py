@@ -1,4 +1,4 @@
-"""`conv`: pooling down, upsampling up.
+"""`conv`: convolutions with pooling in the encoder and upsampling in the decoder.
 
 Masci et al. 2011, "Stacked Convolutional Auto-Encoders", doi:10.1007/978-3-642-21735-7_7.
 """
@@ -15,7 +15,7 @@ Margins = tuple[tuple[int, int], tuple[int, int]]
 
 
 def convolutional(shape: Shape, settings: ModelSettings) -> Autoencoder:
-    """Without `latent_dim` the smallest feature map, flattened, is the latent."""
+    """Without `latent_dim` the latent is the smallest feature map, flattened."""
     layers = keras.layers
     filters, latent_dim = settings.filters, settings.latent_dim
     stride = 2 ** (len(filters) - 1)
@@ -47,11 +47,11 @@ def convolutional(shape: Shape, settings: ModelSettings) -> Autoencoder:
 
 
 def smallest_map(shape: Shape, stride: int) -> tuple[int, int]:
-    """(height, width) of an image shrunk by `stride`, padded where it does not divide."""
+    """(height, width) of an image padded to multiples of `stride` and shrunk by it."""
     return math.ceil(shape[0] / stride), math.ceil(shape[1] / stride)
 
 
 def margins_to_multiple(shape: Shape, stride: int) -> Margins:
-    """What an encoder pads and its decoder crops, so that `stride` divides both sides."""
+    """Margins that the encoder pads and the decoder crops, so that `stride` divides both sides."""
     height, width = ((stride - side % stride) % stride for side in shape[:2])
     return (height // 2, height - height // 2), (width // 2, width - width // 2)

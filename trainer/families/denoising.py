@@ -1,4 +1,4 @@
-"""`denoising`: in training the encoder sees a corrupted image, and the target is the clean one.
+"""`denoising`: in training the encoder gets a corrupted image, and the target is the clean one.
 
 Vincent et al. 2008, "Extracting and Composing Robust Features with Denoising Autoencoders",
 doi:10.1145/1390156.1390294; 2010, "Stacked Denoising Autoencoders", JMLR 11:3371-3408.
@@ -15,11 +15,11 @@ from trainer.families.noise import Noise
 from trainer.settings.model import CorruptionSettings, ModelSettings
 
 _BLOCK_SHARES = (1 / 7, 1 / 4, 1 / 2)
-"""Of the image's shorter side; one of them for each image at random."""
+"""Sides of a block relative to the image's shorter side; each image gets one of them at random."""
 
 
 def denoising(shape: Shape, settings: ModelSettings) -> Autoencoder:
-    """Any body; nothing is corrupted at inference."""
+    """Either kind of body; nothing is corrupted at inference."""
     encoder = body_encoder(shape, settings, settings.latent_size)
     decoder = body_decoder(shape, settings)
     image = keras.layers.Input(shape)
@@ -28,11 +28,11 @@ def denoising(shape: Shape, settings: ModelSettings) -> Autoencoder:
 
 
 class Corruption(keras.layers.Layer):
-    """Damages normalised images [B, H, W, C] in training; a pixel's channels share its fate.
+    """Corrupts normalised images [B, H, W, C] in training, all channels of a pixel alike.
 
     `gaussian` adds noise whose standard deviation is `amount`; `masking` sets the share `amount` of the pixels to 0;
-    `salt_and_pepper` sets that share to the lowest or the highest value in the batch, at random; `patches` puts the
-    same part of another image of the batch, mirrored or turned at random, in the place of that share of square blocks.
+    `salt_and_pepper` sets that share to the lowest or the highest value in the batch, at random; `patches` replaces
+    that share of square blocks by the same part of another image of the batch, randomly mirrored or transposed.
     """
 
     def __init__(self, settings: CorruptionSettings) -> None:
@@ -55,7 +55,7 @@ class Corruption(keras.layers.Layer):
         return tf.where(uniform > 1.0 - amount / 2.0, tf.reduce_max(images), pepper)
 
     def _block_mask(self, images: tf.Tensor, amount: float) -> tf.Tensor:
-        """Where images [B, H, W, C] are replaced: bool [B, H, W, 1]."""
+        """Which pixels of images [B, H, W, C] are replaced: bool [B, H, W, 1]."""
         count, height_px, width_px = _sizes(images)
         masks = []
         for share in _BLOCK_SHARES:
@@ -67,7 +67,7 @@ class Corruption(keras.layers.Layer):
         return tf.gather(tf.stack(masks, axis=1), choice, axis=1, batch_dims=1)
 
     def _turned(self, images: tf.Tensor) -> tf.Tensor:
-        """Each image mirrored either way or not and, if it is square, transposed or not, at random."""
+        """Images mirrored along either axis at random and, if they are square, transposed at random."""
         coins = self._noise.uniform((3, tf.shape(images)[0], 1, 1, 1)) < 0.5
         images = tf.where(coins[0], tf.reverse(images, [1]), images)
         images = tf.where(coins[1], tf.reverse(images, [2]), images)

@@ -12,7 +12,7 @@ from trainer.settings.model import ModelSettings
 
 
 def fully_connected(shape: Shape, settings: ModelSettings) -> Autoencoder:
-    """`dense`: one layer each way, the latent rectified; `deep`: hidden layers too, the latent linear."""
+    """`dense`: one layer each way and a rectified latent; `deep`: hidden layers and a linear latent."""
     activation = "relu" if settings.preset == "dense" else None
     encoder = dense_encoder(shape, settings, settings.latent_size, activation=activation)
     return join(encoder, dense_decoder(shape, settings))
@@ -35,7 +35,7 @@ def dense_encoder(shape: Shape, settings: ModelSettings, outputs: int, *, activa
 def dense_decoder(shape: Shape, settings: ModelSettings, *, bounded: bool = False) -> keras.Model:
     """Latent [B, Z] -> [B, H, W, C] in [0, 1].
 
-    `bounded`: the weights of each latent number on the image's values keep a root mean square of at most one.
+    `bounded` limits the root mean square of the weights from each latent number to the image's values to 1.
     """
     layers = keras.layers
     constraint = keras.constraints.MaxNorm(math.prod(shape) ** 0.5, axis=1) if bounded else None

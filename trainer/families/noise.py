@@ -1,4 +1,4 @@
-"""Randomness inside a model: from the global seed, kept in checkpoints, the same with and without XLA."""
+"""Random numbers inside a model: seeded, saved in checkpoints, and the same with and without XLA."""
 
 import numpy as np
 import tensorflow as tf
@@ -6,9 +6,9 @@ import tf_keras as keras
 
 
 class Noise(keras.layers.Layer):
-    """Standard normal numbers of the input's shape, or uniform ones; each call continues the stream.
+    """Standard normal numbers in the input's shape, or uniform ones; each call continues the stream.
 
-    Keras's own noise layers take TensorFlow's global stream, whose seed XLA ignores and which no checkpoint holds.
+    Keras's own noise layers use TensorFlow's global stream, which ignores its seed under XLA and is in no checkpoint.
     """
 
     def __init__(self) -> None:
@@ -19,5 +19,5 @@ class Noise(keras.layers.Layer):
         return self._generator.normal(tf.shape(like), dtype=like.dtype)
 
     def uniform(self, shape: tuple[int | tf.Tensor, ...]) -> tf.Tensor:
-        """Numbers of any shape, spread evenly over [0, 1)."""
+        """Uniform numbers in [0, 1), in any shape."""
         return self._generator.uniform(shape)

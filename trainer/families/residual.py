@@ -1,8 +1,9 @@
 """`residual`: a convolutional autoencoder of residual blocks, for images of any size and colour.
 
 He et al. 2016, "Identity Mappings in Deep Residual Networks", arXiv:1603.05027. Blocks are not normalised, so that
-training and inference are one function; each starts as the identity instead, its last convolution at zero (Zhang et al.
-2019, "Fixup Initialization", arXiv:1901.09321). Enlarged by sub-pixel convolutions (Shi et al. 2016, arXiv:1609.05158).
+training and inference compute the same function. Instead each block starts as the identity, with its last convolution
+at zero (Zhang et al. 2019, "Fixup Initialization", arXiv:1901.09321). The decoder upsamples by sub-pixel convolutions
+(Shi et al. 2016, arXiv:1609.05158).
 """
 
 import math
@@ -14,21 +15,33 @@ import tf_keras as keras
 
 from trainer.families.autoencoder import Autoencoder, Shape, join
 from trainer.families.convolutional import margins_to_multiple, smallest_map
+from trainer.families.family import SampleFn
 from trainer.settings.model import ModelSettings
 
 _LARGEST_MAP_PX = 8
 _FIRST_FILTERS, _MOST_FILTERS = 32, 64
 _LEAST = 0.01
-"""What a sigmoid starts from at least: closer to black its gradient vanishes."""
+"""Smallest output that a sigmoid starts from: closer to 0 its gradient vanishes."""
+_COLOUR_IMAGES = 1000
+"""Training images whose mean colour the decoder starts from, if they fit into memory."""
 
 
 def residual(shape: Shape, settings: ModelSettings) -> Autoencoder:
-    """Each of `filters` is a stage at half the previous size; none: as many as the image's size asks for."""
+    """One stage for each of `filters`, at half the previous size; without filters the image's size determines them."""
     return join(residual_encoder(shape, settings, settings.latent_size), residual_decoder(shape, settings))
 
 
+def start_at_mean_colour(autoencoder: Autoencoder, sample: SampleFn) -> None:
+    """Initialise a ResidualDecoder so that it draws the mean colour of the training images everywhere.
+
+    Decoders that started from black had to overcome clipping first, and learned light images late or never.
+    """
+    _, pixels = sample(_COLOUR_IMAGES)
+    autoencoder.decoder.start_at(pixels.mean(axis=(0, 1, 2)))
+
+
 def filters_for(shape: Shape) -> tuple[int, ...]:
-    """Stages down to a map of at most 8x8: 32 filters at half size, 64 below."""
+    """Filters of the stages down to a map of at most 8x8: 32 for the first stage, 64 for the others."""
     stages = max(1, math.ceil(math.log2(max(shape[:2]) / _LARGEST_MAP_PX)))
     return tuple(min(_FIRST_FILTERS * 2**stage, _MOST_FILTERS) for stage in range(stages))
 
@@ -66,7 +79,7 @@ def residual_decoder(shape: Shape, settings: ModelSettings) -> "ResidualDecoder"
 
 
 class ResidualDecoder(keras.Model):
-    """A decoder that can start from a colour."""
+    """A decoder whose first output can be set to a colour."""
 
     def __init__(
         self, latent: tf.Tensor, pixels: tf.Tensor, *, into_pixels: "SubPixelConvolution", into_range: "Clip | Sigmoid"
@@ -76,30 +89,27 @@ class ResidualDecoder(keras.Model):
         self._into_range = into_range
 
     def start_at(self, colour: npt.NDArray[np.float32]) -> None:
-        """Give, while untrained, this colour [C] in [0, 1] everywhere.
-
-        From black, where clipping had to be overcome first, it learnt the colours of light pictures late or never.
-        """
+        """Make the untrained decoder draw this colour [C] in [0, 1] everywhere."""
         self._into_pixels.bias.assign(np.tile(self._into_range.inverse(colour), 4))
 
 
 class Sigmoid(keras.layers.Layer):
-    """Probabilities, which cross-entropy takes."""
+    """Values in (0, 1), for cross-entropy."""
 
     def call(self, values: tf.Tensor) -> tf.Tensor:
         return tf.sigmoid(values)
 
     def inverse(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """What becomes `pixels`."""
+        """The values that the layer maps to `pixels`."""
         inside = np.clip(pixels, _LEAST, 1.0 - _LEAST)
         return np.log(inside / (1.0 - inside))
 
 
 class Clip(keras.layers.Layer):
-    """Values into [0, 1]; in training with the identity's gradient, where a sigmoid's would vanish on black images."""
+    """Clips values to [0, 1]; in training with the identity's gradient, as a sigmoid's vanishes on black images."""
 
     def inverse(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """What becomes `pixels`."""
+        """The values that the layer maps to `pixels`."""
         return pixels
 
     def call(self, values: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -108,7 +118,7 @@ class Clip(keras.layers.Layer):
 
 
 class SubPixelConvolution(keras.layers.Layer):
-    """Twice the size: [B, H, W, C] -> [B, 2 H, 2 W, filters]."""
+    """Doubles the size: [B, H, W, C] -> [B, 2 H, 2 W, filters]."""
 
     def __init__(self, filters: int, *, kernel_initializer: str = "glorot_uniform") -> None:
         super().__init__()
@@ -116,7 +126,7 @@ class SubPixelConvolution(keras.layers.Layer):
 
     @property
     def bias(self) -> tf.Variable:
-        """[4 filters]: of each of the four pixels that one becomes, the filters in turn."""
+        """[4 filters]: the filters of each of the four pixels that one pixel becomes, in turn."""
         return self._convolution.bias
 
     def call(self, features: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""`sparse`: few of an image's latent numbers are active.
+"""`sparse`: only a few of an image's latent numbers are active.
 
 L1 activity: Olshausen & Field 1996, "Emergence of simple-cell receptive field properties by learning a sparse code for
 natural images", doi:10.1038/381607a0. KL activity: Ng 2011, "Sparse autoencoder", Stanford CS294A lecture notes.
@@ -15,7 +15,7 @@ _EPSILON = 1e-6
 
 
 def sparse(shape: Shape, settings: ModelSettings) -> Autoencoder:
-    """One layer each way. With L1 the decoder's weights are bounded: else tiny latents would evade the penalty."""
+    """One layer each way. With L1 the decoder's weights are bounded; otherwise tiny latents would evade the penalty."""
     sparsity = settings.sparsity or SparsitySettings()
     rectified = sparsity.kind == "l1"
     encoder = dense_encoder(shape, settings, settings.latent_size, activation="relu" if rectified else "sigmoid")
@@ -25,7 +25,7 @@ def sparse(shape: Shape, settings: ModelSettings) -> Autoencoder:
 
 
 def l1_activity(latent: tf.Tensor) -> tf.Tensor:
-    """Sum of the absolute latent numbers, mean over images: [B, Z] -> []."""
+    """Sum of the absolute latent numbers, averaged over images: [B, Z] -> []."""
     return tf.reduce_mean(tf.reduce_sum(tf.abs(latent), axis=-1))
 
 
@@ -38,7 +38,7 @@ def kl_activity(latent: tf.Tensor, target: float) -> tf.Tensor:
 
 
 class SparsityPenalty(keras.layers.Layer):
-    """Passes the latent on and adds its activity to the loss."""
+    """Returns the latent unchanged and adds its activity to the loss."""
 
     def __init__(self, settings: SparsitySettings, weight: float) -> None:
         super().__init__(dtype="float32")

@@ -1,4 +1,4 @@
-"""`variational`: latents distributed like N(0, I), so that the decoder makes new images of random numbers.
+"""`variational`: latents distributed like N(0, I), so that the decoder turns random numbers into new images.
 
 Kingma & Welling 2014, "Auto-Encoding Variational Bayes", arXiv:1312.6114; `beta`: Higgins et al. 2017, "beta-VAE:
 Learning Basic Visual Concepts with a Constrained Variational Framework", ICLR.
@@ -16,8 +16,9 @@ from trainer.settings.model import ModelSettings
 def variational(shape: Shape, settings: ModelSettings) -> Autoencoder:
     """At inference the latent is the distribution's mean, and nothing is random.
 
-    The Kullback-Leibler term is divided by the values of an image, as the reconstruction losses are means over them:
-    with `bce` and beta 1 the loss is the paper's bound, per value; with `mse`, beta is twice the assumed variance.
+    The Kullback-Leibler term is divided by the number of values of an image, because the reconstruction losses are
+    means over them. With `bce` and a beta of 1 the loss is the paper's bound per value; with `mse`, beta is twice the
+    assumed variance of a pixel.
     """
     body = body_encoder(shape, settings, 2 * settings.latent_size)
     mean, log_variance = Halves(dtype="float32")(body.output)
@@ -34,21 +35,21 @@ def kl_from_standard_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tens
 
 
 class Halves(keras.layers.Layer):
-    """[B, 2 Z] -> mean and logarithm of the variance, each [B, Z]."""
+    """Splits [B, 2 Z] into mean and logarithm of the variance, each [B, Z]."""
 
     def call(self, parameters: tf.Tensor) -> list[tf.Tensor]:
         return tf.split(parameters, 2, axis=-1)
 
 
 class Divergence(keras.layers.Layer):
-    """KL from N(0, I) in nats: mean and logarithm of the variance, each [B, Z] -> [B]."""
+    """KL divergence from N(0, I) in nats: mean and logarithm of the variance, each [B, Z] -> [B]."""
 
     def call(self, distribution: list[tf.Tensor]) -> tf.Tensor:
         return kl_from_standard_normal(*distribution)
 
 
 class Sample(keras.layers.Layer):
-    """A latent drawn from the encoder's distribution in training, its mean at inference; adds the KL to the loss."""
+    """Draws a latent from the distribution in training, returns its mean at inference; adds the KL to the loss."""
 
     def __init__(self, weight: float) -> None:
         super().__init__(dtype="float32")

@@ -1,4 +1,4 @@
-"""What is told while a model trains: progress, TensorBoard pictures, and an explanation when it diverges."""
+"""Reports during training: progress, TensorBoard summaries, and an error when the loss diverges."""
 
 import logging
 import math
@@ -12,23 +12,22 @@ from PIL import Image
 
 from runtime.errors import UserError
 from trainer.data.dataset import Images, ImageSet, PixelConstants
-from trainer.families.presets import Autoencoder
-from trainer.settings.trainer import TrainerSettings
+from trainer.families.autoencoder import Autoencoder
 
 _LOG = logging.getLogger(__name__)
 _ZOOM_TO_PX = 96
 PICTURES = 10
 """Held-out images shown beside their reconstructions."""
 _MEASURED = 256
-"""Held-out images whose latents make the histogram."""
+"""Held-out images whose latents the histogram shows."""
 
 
 class DivergedError(UserError):
-    """The loss is no longer a number; the message names the remedies."""
+    """The loss is no longer finite; the message suggests remedies."""
 
 
 class ReportProgress(keras.callbacks.Callback):
-    """Logs every epoch, with `done`, `total` and `unit` for whoever draws a progress bar."""
+    """Logs every epoch, with `done`, `total` and `unit` for progress bars."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         values = logs or {}
@@ -38,11 +37,11 @@ class ReportProgress(keras.callbacks.Callback):
 
 
 class StopWhenDiverged(keras.callbacks.Callback):
-    """Raises DivergedError soon after the loss has ceased to be finite."""
+    """Raises DivergedError soon after the loss has become infinite or NaN."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._supports_tf_logs = True  # the mean loss since the epoch's start, which stays what it became
+        self._supports_tf_logs = True  # `loss` is the mean since the epoch's start, which stays non-finite
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -54,13 +53,13 @@ class StopWhenDiverged(keras.callbacks.Callback):
             rate = float(self.model.optimizer.learning_rate)
             raise DivergedError(
                 f"the loss became {loss} in epoch {self._epoch + 1}, by batch {batch + 1}, at a learning rate of "
-                f"{rate:.3g}: lower trainer.learning_rate, let it rise (trainer.warmup_epochs: 1), limit the gradient "
-                "(trainer.clip_norm: 1.0), or look for damaged images"
+                f"{rate:.3g}; lower trainer.learning_rate, set trainer.warmup_epochs to 1 or trainer.clip_norm to 1.0, "
+                "or look for damaged images"
             )
 
 
 class WriteSummaries(keras.callbacks.Callback):
-    """TensorBoard, after every epoch: images/s, originals over reconstructions, a histogram of the latent, samples."""
+    """Writes to TensorBoard after every epoch: images/s, originals over reconstructions, latents, generated images."""
 
     def __init__(
         self,
@@ -68,7 +67,6 @@ class WriteSummaries(keras.callbacks.Callback):
         autoencoder: Autoencoder,
         held_out: ImageSet,
         constants: PixelConstants,
-        settings: TrainerSettings,
         *,
         images_per_epoch: int,
     ) -> None:
@@ -78,7 +76,7 @@ class WriteSummaries(keras.callbacks.Callback):
         self._shown = held_out.sample(PICTURES)
         self._measured = held_out.sample(_MEASURED)
         self._noise: Images | None = None
-        if settings.preset == "variational":
+        if autoencoder.divergence is not None:
             shape = (PICTURES, autoencoder.latent_dim)
             self._noise = np.random.default_rng(0).standard_normal(shape, np.float32)
         self._images_per_epoch = images_per_epoch
@@ -103,7 +101,7 @@ class WriteSummaries(keras.callbacks.Callback):
 
 
 def originals_over_reconstructions(autoencoder: Autoencoder, images: Images, constants: PixelConstants) -> Any:
-    """Two rows of N pictures: [2 H, N W, C] uint8, from normalised [N, H, W, C]."""
+    """A picture with two rows of N images, [2 H, N W, C] uint8, from normalised [N, H, W, C]."""
     originals = np.asarray(constants.to_pixels(images))
     rows = [originals, np.asarray(autoencoder.model(images))]
     grid = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
@@ -115,7 +113,7 @@ def _as_bytes(pixels: Any) -> Any:
 
 
 def write_picture(grid: Any, image_height_px: int, path: str) -> None:
-    """Save a grid [H, W, C] uint8 as PNG, small images enlarged without smoothing."""
+    """Save a grid [H, W, C] uint8 as PNG; small images are enlarged without smoothing."""
     zoom = max(1, _ZOOM_TO_PX // image_height_px)
     enlarged = np.kron(grid, np.ones((zoom, zoom, 1), np.uint8))
     with tf.io.gfile.GFile(path, "wb") as file:

@@ -1,4 +1,4 @@
-"""Interrupted training goes on where it was: one file with weights, optimizer, random states, position and curves."""
+"""Checkpoints: one file from which interrupted training resumes with identical results."""
 
 import dataclasses
 import hashlib
@@ -26,12 +26,12 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass
 class Position:
-    """How far training has come."""
+    """Progress of training."""
 
     step: int = 0
-    """Steps done, all epochs together."""
+    """Steps done in all epochs together."""
     finished: bool = False
-    """Nothing is left to do: the last epoch is over, or early stopping ended training."""
+    """Whether training is over, after the last epoch or by early stopping."""
     history: dict[str, list[float]] = field(default_factory=dict)
     """Loss curves of the finished epochs."""
     patience: dict[str, Any] = field(default_factory=dict)
@@ -39,13 +39,13 @@ class Position:
 
 
 def checkpoint_folder(parent: str, identity: Mapping[str, Any]) -> str:
-    """The folder below `parent` for training with this configuration, data and source, the same in every run."""
+    """The folder below `parent` for training with this configuration, data and source; the same in every run."""
     digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16)
     return f"{parent}/{digest.hexdigest()}"
 
 
 def load_checkpoint(folder: str) -> tuple[Position, Arrays] | None:
-    """What an interrupted run left; None where there is nothing, or nothing that can be read, which is logged."""
+    """What an interrupted run saved; None if there is nothing, or if it cannot be read, which is logged."""
     path = f"{folder}/{_FILE}"
     if not tf.io.gfile.exists(path):
         return None
@@ -54,21 +54,21 @@ def load_checkpoint(folder: str) -> tuple[Position, Arrays] | None:
             arrays = dict(stored)  # reading checks each array's CRC
         position = Position(**json.loads(arrays.pop(_POSITION).tobytes()))
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, tf.errors.OpError) as error:
-        _LOG.warning("the checkpoint %s is damaged (%s): training starts anew", path, error)
+        _LOG.warning("the checkpoint %s is damaged (%s); training starts from the beginning", path, error)
         return None
     return position, arrays
 
 
 def remove_checkpoint(folder: str) -> None:
-    """Forget it, once what was trained is safe elsewhere."""
+    """Remove a checkpoint folder, once the trained model is saved elsewhere."""
     if tf.io.gfile.exists(folder):
         tf.io.gfile.rmtree(folder)
 
 
 class Resumable(keras.callbacks.Callback):
-    """Saves after every epoch, and within one every so many seconds; continues from what was saved.
+    """Saves a checkpoint after every epoch and every so many seconds within one; resumes from a saved one.
 
-    It belongs last among the callbacks. Metrics are restored too, so that an interrupted epoch's curves are whole.
+    It must be the last callback. Metrics are restored too, so that an interrupted epoch's curves are complete.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class Resumable(keras.callbacks.Callback):
         every_seconds: float,
         stopping: keras.callbacks.EarlyStopping | None,
     ) -> None:
-        """Brings the compiled `model` to where the checkpoint in `folder` is, if there is one that fits."""
+        """Restore the compiled `model` from the checkpoint in `folder`, if there is one that fits."""
         super().__init__()
-        self._supports_tf_logs = True  # the batches' losses are not asked for: no waiting for them
+        self._supports_tf_logs = True  # does not fetch the batches' losses, which would wait for them
         self._folder = folder
         self._steps_per_epoch, self._every_seconds = steps_per_epoch, every_seconds
         self._stopping = stopping
@@ -92,7 +92,7 @@ class Resumable(keras.callbacks.Callback):
         self.position = Position()
         with model.distribute_strategy.scope():
             model.optimizer.build(model.trainable_variables)
-        model._training_state = self  # where `fit` asks for its first step
+        model._training_state = self  # where `fit` looks for its first step
         loaded = load_checkpoint(folder) if folder else None
         if loaded:
             self._continue(model, *loaded)
@@ -100,14 +100,17 @@ class Resumable(keras.callbacks.Callback):
     def _continue(self, model: keras.Model, position: Position, arrays: Arrays) -> None:
         unlike = _difference(model, arrays)
         if unlike:
-            _LOG.warning("the checkpoint in %s is of another model (%s): training starts anew", self._folder, unlike)
+            _LOG.warning(
+                "the checkpoint in %s belongs to another model (%s); training starts from the beginning",
+                *(self._folder, unlike),
+            )
             return
         self.position, self._arrays = position, arrays
         _assign(model, arrays)
-        _LOG.info("training continues after step %d, from the checkpoint in %s", position.step, self._folder)
+        _LOG.info("training resumes after step %d, from the checkpoint in %s", position.step, self._folder)
 
     def maybe_load_initial_counters_from_ckpt(self, *_: Any, **__: Any) -> tuple[int, int]:
-        """(epoch, step in it) at which `fit` begins: tf_keras asks the model's `_training_state`."""
+        """(epoch, step within it) at which `fit` begins; tf_keras calls this on the model's `_training_state`."""
         return divmod(self.position.step, self._steps_per_epoch)
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -139,7 +142,7 @@ class Resumable(keras.callbacks.Callback):
         self._save()
 
     def finish(self) -> None:
-        """Save the weights as they are after `fit`, with nothing left to do."""
+        """Save the weights after `fit`, marked as finished."""
         self.position.finished = True
         self._save()
         self.model._training_state = None
@@ -165,7 +168,7 @@ class Resumable(keras.callbacks.Callback):
 
 
 def _state(model: keras.Model) -> Iterator[tuple[str, tuple[tf.Variable, ...]]]:
-    """(key, this process's copies) of all that training changes."""
+    """(key, this process's copies) of every variable that training changes."""
     kinds = {
         "weight": model.variables,
         "optimizer": model.optimizer.variables,
@@ -178,19 +181,19 @@ def _state(model: keras.Model) -> Iterator[tuple[str, tuple[tf.Variable, ...]]]:
 
 
 def _random_states(model: keras.Model) -> list[tf.Variable]:
-    """Of the layers' random generators, which are no variables of a model."""
+    """States of the layers' random generators, which are not among a model's variables."""
     generators = [getattr(layer, "_generator", None) for layer in model._flatten_layers()]
     return [generator.state for generator in generators if isinstance(generator, tf.random.Generator)]
 
 
 def build_metrics(model: keras.Model) -> None:
-    """Bring the metrics' variables into being, which Keras does at the first batch."""
+    """Create the metrics' variables, which Keras otherwise does at the first batch."""
     black = tf.zeros((1, *model.input_shape[1:]))
     model.distribute_strategy.run(model.test_step, args=((black, tf.zeros((1, *model.output_shape[1:]))),))
 
 
 def _arrays_of(model: keras.Model) -> Arrays:
-    """Each variable as [copies, ...]; of copies that are all alike, one."""
+    """Each variable as [copies, ...]; a single copy if all are equal by design."""
     arrays = {}
     for key, copies in _state(model):
         alike = key.startswith(("weight", "optimizer"))
@@ -206,7 +209,7 @@ def _assign(model: keras.Model, arrays: Arrays, kind: str = "") -> None:
 
 
 def _difference(model: keras.Model, arrays: Arrays) -> str:
-    """What is missing or shaped otherwise; empty if the arrays are this model's."""
+    """The first variable that is missing or has another shape; empty if the arrays fit the model."""
     for key, copies in _state(model):
         if key.startswith("metric"):
             continue

@@ -1,4 +1,4 @@
-"""Which devices train: one, all of this machine, or those of several machines."""
+"""Devices to train on: one, all of this machine, or those of several machines."""
 
 import json
 import os
@@ -6,15 +6,20 @@ from typing import Any
 
 import tensorflow as tf
 
+from runtime.errors import UserError
 from trainer.data.dataset import WHOLE, Share
 from trainer.settings.trainer import TrainerSettings
 
 
-def cluster() -> dict[str, Any]:
-    """TF_CONFIG, TensorFlow's description of the machines that train together; empty where there is one only.
+class DevicesError(UserError):
+    """The settings do not fit the devices; the message says which value would."""
 
-    {"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}; a worker of type
-    "chief", if any, or else worker 0 is the chief.
+
+def cluster() -> dict[str, Any]:
+    """TF_CONFIG, TensorFlow's description of the machines that train together; empty if there is only one.
+
+    Example: {"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}. The chief is
+    the task of type "chief" or, without one, worker 0.
     """
     config: dict[str, Any] = json.loads(os.environ.get("TF_CONFIG") or "{}")
     addresses = config.get("cluster", {})
@@ -22,7 +27,7 @@ def cluster() -> dict[str, Any]:
 
 
 def is_chief() -> bool:
-    """Whether this process writes what training produces."""
+    """Whether this process writes the checkpoints and summaries of training."""
     config = cluster()
     if not config:
         return True
@@ -31,17 +36,17 @@ def is_chief() -> bool:
 
 
 def on_several_machines(settings: TrainerSettings) -> bool:
-    """Raises ValueError where `multi_worker` is asked for and TF_CONFIG names no second machine."""
+    """Whether to train on the machines in TF_CONFIG; raises DevicesError if `multi_worker` is set without them."""
     if settings.distribution == "multi_worker" and not cluster():
-        raise ValueError(
-            "trainer.distribution 'multi_worker' needs the environment variable TF_CONFIG to name at least two workers "
-            "and this process's task; see docs/training.md, or use 'auto'"
+        raise DevicesError(
+            "trainer.distribution is 'multi_worker', but the environment variable TF_CONFIG does not name at least two "
+            "workers and this process's task; set it (docs/training.md), or use 'auto'"
         )
     return settings.distribution != "mirrored" and bool(cluster())
 
 
 def local_strategy() -> tf.distribute.Strategy:
-    """All GPUs of this machine, or, without any, all logical CPU devices."""
+    """All GPUs of this machine or, without any, all logical CPU devices."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) == 1:
         return tf.distribute.get_strategy()
@@ -49,13 +54,13 @@ def local_strategy() -> tf.distribute.Strategy:
 
 
 def share_of(strategy: tf.distribute.Strategy, batch_size: int) -> Share:
-    """What this process reads of every batch; raises ValueError for a batch that cannot be divided evenly."""
+    """The part of every batch that this process reads; raises DevicesError if a batch cannot be divided evenly."""
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
         return WHOLE
     if batch_size % replicas:
         fitting = max(1, round(batch_size / replicas)) * replicas
-        raise ValueError(
+        raise DevicesError(
             f"trainer.batch_size {batch_size} cannot be divided evenly among {replicas} devices; use {fitting}"
         )
     local = len(strategy.extended.worker_devices)
@@ -65,6 +70,6 @@ def share_of(strategy: tf.distribute.Strategy, batch_size: int) -> Share:
 
 
 def _worker_index(config: dict[str, Any]) -> int:
-    """This process's place among all workers, a chief before the others."""
+    """This process's index among all workers, the chief first."""
     task = config["task"]
     return int(task["index"]) + (1 if "chief" in config["cluster"] and task["type"] != "chief" else 0)

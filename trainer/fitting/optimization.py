@@ -1,4 +1,4 @@
-"""Adam with what the configuration adds: a schedule, a warm-up, clipped gradients, averaged weights."""
+"""Adam with a learning-rate schedule, warm-up, gradient clipping and weight averaging, as configured."""
 
 import tf_keras as keras
 
@@ -6,7 +6,7 @@ from trainer.settings.trainer import TrainerSettings
 
 
 def make_optimizer(settings: TrainerSettings, *, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """For `settings.epochs` epochs of so many steps."""
+    """The optimizer for `settings.epochs` epochs of `steps_per_epoch` steps."""
     return keras.optimizers.Adam(
         learning_rate(settings, steps_per_epoch=steps_per_epoch),
         global_clipnorm=settings.clip_norm,
@@ -18,7 +18,7 @@ def make_optimizer(settings: TrainerSettings, *, steps_per_epoch: int) -> keras.
 def learning_rate(
     settings: TrainerSettings, *, steps_per_epoch: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Rising in a straight line for the warm-up; then constant, or falling to 0 along half a cosine.
+    """A linear rise during warm-up, then constant or falling to 0 along half a cosine.
 
     Cosine: Loshchilov & Hutter 2017, arXiv:1608.03983; warm-up: Goyal et al. 2017, arXiv:1706.02677.
     """

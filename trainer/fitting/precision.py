@@ -1,4 +1,4 @@
-"""Training in 16 bits where devices have them.
+"""Mixed precision: training in 16 bits on devices that support it.
 
 Micikevicius et al. 2018, "Mixed Precision Training", arXiv:1710.03740.
 """
@@ -16,14 +16,14 @@ FLOAT32 = "float32"
 BFLOAT16 = "mixed_bfloat16"
 FLOAT16 = "mixed_float16"
 _BFLOAT16_SINCE = (8, 0)
-"""Compute capability: Ampere."""
+"""Compute capability of Ampere."""
 _FLOAT16_SINCE = (7, 0)
-"""Volta, the first with tensor cores."""
+"""Compute capability of Volta, the first with tensor cores."""
 
 
 @contextmanager
 def computing_in(precision: Literal["float32", "mixed"]) -> Iterator[str]:
-    """The layers built within compute so; yields Keras's name of the policy that the devices allow."""
+    """Layers built in this context compute in this precision; yields the name of the Keras policy in use."""
     policy = FLOAT32 if precision == "float32" else mixed_policy()
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(policy)
@@ -34,7 +34,7 @@ def computing_in(precision: Literal["float32", "mixed"]) -> Iterator[str]:
 
 
 def mixed_policy() -> str:
-    """What all GPUs have: bfloat16, with float32's range; else float16; else, and on CPUs, float32, with a warning."""
+    """The best policy that all GPUs support: bfloat16, which has float32's range, or float16; otherwise float32."""
     details = tf.config.experimental.get_device_details
     gpus = tf.config.list_physical_devices("GPU")
     weakest = min((details(gpu).get("compute_capability", (0, 0)) for gpu in gpus), default=(0, 0))
@@ -43,6 +43,6 @@ def mixed_policy() -> str:
     if weakest >= _FLOAT16_SINCE:
         return FLOAT16
     _LOG.warning(
-        "trainer.precision: 'mixed' trains in float32 here: not every device is a GPU that computes in 16 bits"
+        "trainer.precision is 'mixed', but not every device is a GPU that computes in 16 bits; training uses float32"
     )
     return FLOAT32

@@ -1,4 +1,4 @@
-"""Begin with the weights of a model that was exported before."""
+"""Warm start: training begins with the weights of an exported model."""
 
 import logging
 
@@ -12,25 +12,25 @@ _LOG = logging.getLogger(__name__)
 
 
 class ArchitectureError(UserError):
-    """The earlier model is built otherwise; the message says where, and what to do."""
+    """The earlier model has another architecture; the message shows the difference and what to do."""
 
 
 def take_weights(model: keras.Model, base_model: str | None) -> None:
-    """Give `model` the weights of the Model artifact `base_model`; where there is none yet, say so and keep its own."""
+    """Copy the weights of the Model artifact `base_model`, if there is one, to `model`."""
     if not base_model:
-        _LOG.warning("trainer.warm_start: no model was blessed before, so training starts with random weights")
+        _LOG.warning("trainer.warm_start: there is no blessed model yet, so training starts from random weights")
         return
     earlier = tf.saved_model.load(path_utils.serving_model_path(base_model)).trained.weights
     theirs, ours = ([tuple(variable.shape) for variable in variables] for variables in (earlier, model.variables))
     if theirs != ours:
         raise ArchitectureError(
-            f"trainer.warm_start: the model in {base_model} has weights of the shapes {_brief(theirs)}, this "
-            f"configuration asks for {_brief(ours)}: keep preset, image size, latent_dim, hidden_units and filters as "
-            "they were, or set trainer.warm_start to false"
+            f"trainer.warm_start: the model in {base_model} has weights of shapes {_brief(theirs)}, but this "
+            f"configuration needs {_brief(ours)}; use the same preset, image size, latent_dim, hidden_units and "
+            "filters, or set trainer.warm_start to false"
         )
     for variable, value in zip(model.variables, earlier, strict=True):
         variable.assign(value)
-    _LOG.info("training starts with the weights of %s", base_model)
+    _LOG.info("training starts from the weights of %s", base_model)
 
 
 def _brief(shapes: list[tuple[int, ...]]) -> str:

@@ -1,4 +1,4 @@
-"""The anomaly threshold: a conformal quantile of the scores of held-out normal images."""
+"""Conformal calibration: thresholds and p-values from the scores of held-out normal images."""
 
 import math
 
@@ -9,20 +9,20 @@ import tensorflow as tf
 from runtime.errors import UserError
 
 _SINGLE_PRECISION = 1e-7
-"""A rate that came as float32 is off by less."""
+"""Bound on the rounding error of a rate given as float32."""
 
 
 class TooFewImagesError(UserError):
-    """The false-alarm rate asked for needs more held-out images; the message says how many."""
+    """The false-alarm rate needs more held-out images; the message says how many."""
 
 
 def images_needed(false_alarm_rate: float) -> int:
-    """The fewest held-out normal images for which the rate can be guaranteed."""
+    """The smallest number of held-out normal images that can guarantee the rate."""
     return math.ceil(1.0 / false_alarm_rate - 1e-9) - 1
 
 
 def check_image_count(image_count: int, false_alarm_rate: float) -> None:
-    """Raise TooFewImagesError where no finite threshold keeps the rate."""
+    """Raise TooFewImagesError if no finite threshold guarantees the rate."""
     needed = images_needed(false_alarm_rate)
     if image_count < needed:
         raise TooFewImagesError(
@@ -33,11 +33,11 @@ def check_image_count(image_count: int, false_alarm_rate: float) -> None:
 
 
 def conformal_threshold(scores: npt.NDArray[np.float32], false_alarm_rate: float) -> float:
-    """The threshold that a fresh normal image's score exceeds with probability at most `false_alarm_rate`.
+    """The threshold that the score of a new normal image exceeds with probability at most `false_alarm_rate`.
 
     Split conformal prediction (Vovk, Gammerman & Shafer 2005; Angelopoulos & Bates 2021, arXiv:2107.07511):
-    the ceil((n + 1)(1 - rate))-th smallest of `scores` [n]. It holds for exchangeable images, without any
-    assumption on their distribution.
+    the ceil((n + 1)(1 - rate))-th smallest of `scores` [n]. The guarantee needs exchangeable images, but no assumption
+    about their distribution.
     """
     check_image_count(len(scores), false_alarm_rate)
     rank = math.ceil((len(scores) + 1) * (1.0 - false_alarm_rate) - 1e-9)
@@ -45,9 +45,9 @@ def conformal_threshold(scores: npt.NDArray[np.float32], false_alarm_rate: float
 
 
 def p_values(held_out_scores: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-    """Conformal p-values of `scores` [B]: (1 + how many held-out scores are at least as high) / (n + 1).
+    """Conformal p-values of `scores` [B]: (1 + number of held-out scores that are at least as high) / (n + 1).
 
-    `held_out_scores` [n] ascend. A p-value is at most the rate exactly where the score exceeds `conformal_threshold`.
+    `held_out_scores` [n] must ascend. A p-value is at most a rate exactly if the score exceeds `conformal_threshold`.
     """
     count = tf.size(held_out_scores)
     at_least = count - tf.searchsorted(held_out_scores, scores, side="left")
@@ -55,7 +55,7 @@ def p_values(held_out_scores: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
 
 
 def thresholds_at(held_out_scores: tf.Tensor, false_alarm_rates: tf.Tensor) -> tf.Tensor:
-    """`conformal_threshold` in the served graph, for rates [B]; infinite where too few scores [n] can keep the rate."""
+    """`conformal_threshold` as TensorFlow code, for rates [B]; infinite if there are too few scores [n] for a rate."""
     padded = tf.concat([held_out_scores, [math.inf]], axis=0)
     share = 1.0 - tf.cast(false_alarm_rates, tf.float64)
     scaled = tf.cast(tf.size(padded), tf.float64) * share
@@ -63,7 +63,7 @@ def thresholds_at(held_out_scores: tf.Tensor, false_alarm_rates: tf.Tensor) -> t
     return tf.gather(padded, tf.clip_by_value(rank, 1, tf.size(padded)) - 1)
 
 
-def thinned(ascending: npt.NDArray[np.float32], count: int) -> list[float]:
-    """At most `count` of the scores, evenly spaced in rank, the smallest and the largest among them."""
+def thinned(ascending: npt.NDArray[np.float32], count: int) -> tuple[float, ...]:
+    """At most `count` of the scores, evenly spaced in rank, including the smallest and the largest."""
     ranks = np.linspace(0, len(ascending) - 1, min(count, len(ascending))).round().astype(int)
-    return [float(score) for score in ascending[ranks]]
+    return tuple(map(float, ascending[ranks]))

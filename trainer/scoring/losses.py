@@ -1,4 +1,4 @@
-"""Arithmetic on images: the one error, its companions, and the training losses. Per image; callers reduce."""
+"""The error of a reconstruction and the training losses, per image; callers reduce them."""
 
 from collections.abc import Callable, Mapping
 
@@ -32,7 +32,7 @@ def binary_cross_entropy_per_image(image: tf.Tensor, reconstruction: tf.Tensor) 
 def ssim_per_image(image: tf.Tensor, reconstruction: tf.Tensor) -> tf.Tensor:
     """Structural similarity (Wang et al. 2004, doi:10.1109/TIP.2003.819861): two [B, H, W, C] in [0, 1] -> [B].
 
-    The Gaussian window is 11 pixels, or the image's shorter side where that is smaller.
+    The Gaussian window is 11 pixels wide, or as wide as the image's shorter side if that is smaller.
     """
     window_px = min(_SSIM_WINDOW_PX, image.shape[1], image.shape[2])
     return tf.image.ssim(image, reconstruction, max_val=1.0, filter_size=window_px)
@@ -52,7 +52,7 @@ LOSSES: dict[LossName, LossFn] = {
 
 
 def weighted_loss(weights: Mapping[LossName, float]) -> LossFn:
-    """The weighted sum of LOSSES by name, per image: targets and reconstructions [B, H, W, C] -> [B]."""
+    """A weighted sum of LOSSES, given weights by name: targets and reconstructions [B, H, W, C] -> [B]."""
 
     def loss(image: tf.Tensor, reconstruction: tf.Tensor) -> tf.Tensor:
         return tf.add_n([weight * LOSSES[name](image, reconstruction) for name, weight in weights.items()])

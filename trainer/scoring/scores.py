@@ -1,7 +1,7 @@
-"""The anomaly score: one definition, for the Calibrator, the Evaluator and the served model. Higher is stranger.
+"""The anomaly scores, defined once for the Calibrator, the Evaluator and the served model. Higher is stranger.
 
-A score is a pure function of what the autoencoder made of an image and of numbers that were fitted to training
-images; the threshold comes from held-out images alone, so that no score is calibrated on what it was fitted to.
+A score is a pure function of an image, the autoencoder's outputs for it and numbers fitted to training images. The
+threshold comes from held-out images only, so that no score is calibrated on images that it was fitted to.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,12 +17,12 @@ from sklearn.covariance import LedoitWolf
 from runtime.errors import UserError
 from schema.signatures import LATENT, RECONSTRUCTION
 from trainer.scoring.losses import error_map, error_per_image
-from trainer.settings.trainer import CalibrationSettings
+from trainer.settings.calibration import CalibrationSettings
 
 Tensors = dict[str, tf.Tensor]
 Fitted = dict[str, npt.NDArray[np.float32]]
 Batches = Callable[[], Iterator[tuple[tf.Tensor, Tensors]]]
-"""Each call starts anew: batches of pixels [B, H, W, C] and of what the autoencoder made of them."""
+"""Each call iterates from the start over batches of pixels [B, H, W, C] and the autoencoder's outputs for them."""
 _MAX_LATENT = 4096
 _BANK = 2048
 _NEIGHBOURS = 5
@@ -33,12 +33,12 @@ _SSIM_WINDOW_PX = 7
 
 
 class ScoreError(UserError):
-    """The score that was asked for cannot be computed for this model; the message says which can."""
+    """The configured score cannot be computed for this model; the message says what to change."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """`compute`: pixels, outputs, fitted numbers, settings -> [B]; `fit`: their numbers from training images."""
+    """`compute`: pixels, outputs, fitted numbers, settings -> [B]; `fit`: images, settings -> fitted numbers."""
 
     compute: Callable[[tf.Tensor, Tensors, Any, CalibrationSettings], tf.Tensor]
     fit: Callable[[Batches, CalibrationSettings], Fitted] = lambda batches, settings: {}
@@ -52,18 +52,18 @@ def mean_of_worst(values: tf.Tensor, percent: float) -> tf.Tensor:
 
 
 def smoothed(maps: tf.Tensor, side_px: int) -> tf.Tensor:
-    """Means over all squares of `side_px` that lie within the maps: [B, H, W] -> [B, H', W']."""
+    """Means over all squares with sides of `side_px` inside the maps: [B, H, W] -> [B, H', W']."""
     return tf.nn.avg_pool2d(maps[..., tf.newaxis], side_px, strides=1, padding="VALID")[..., 0]
 
 
 def local_dissimilarity(image: tf.Tensor, reconstruction: tf.Tensor) -> tf.Tensor:
-    """1 - SSIM of each window of 7 pixels (Wang et al. 2004, as scored by Bergmann et al. 2019, arXiv:1807.02011)."""
+    """1 - SSIM of each window of 7 pixels (Wang et al. 2004; for anomalies Bergmann et al. 2019, arXiv:1807.02011)."""
     window_px = min(_SSIM_WINDOW_PX, image.shape[1], image.shape[2])
     return 1.0 - tf.image.ssim(image, reconstruction, max_val=1.0, filter_size=window_px, return_index_map=True)
 
 
 def blurred(images: tf.Tensor, deviation_px: float) -> tf.Tensor:
-    """A Gaussian blur that continues images beyond their edges by mirroring: [B, H, W, C] -> [B, H, W, C]."""
+    """Gaussian blur that mirrors images beyond their edges: [B, H, W, C] -> [B, H, W, C]."""
     if not deviation_px:
         return images
     down, across = (
@@ -95,7 +95,7 @@ def _weighted_error(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: 
 
 
 def _fit_weighted_error(batches: Batches, settings: CalibrationSettings) -> Fitted:
-    """Each pixel's usual error, plus the mean of all so that a pixel that never erred is not weighed without bound."""
+    """Each pixel's usual error plus the mean of all, which bounds the weight of pixels that never had an error."""
     total, count = np.zeros(()), 0
     for pixels, outputs in batches():
         maps = error_map(pixels, outputs[RECONSTRUCTION]).numpy()
@@ -110,14 +110,14 @@ def _blurred_error(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: C
 
 
 def _cosine_distance(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
-    """1 - cosine of the angle between the blurred images: blind to contrast, and to strokes that are a little off."""
+    """1 - cosine of the angle between the blurred images; ignores contrast and slightly displaced strokes."""
     deviation_px = settings.blur_deviation_px(pixels.shape[1], pixels.shape[2])
     image, reconstruction = (_directions(blurred(one, deviation_px)) for one in (pixels, outputs[RECONSTRUCTION]))
     return tf.reduce_sum(tf.math.squared_difference(image, reconstruction), axis=1) / 2.0
 
 
 def _directions(images: tf.Tensor) -> tf.Tensor:
-    """Unit vectors [B, H W C + 1]; one faint value more, so that a black image has a direction too."""
+    """Unit vectors [B, H W C + 1]; the extra faint value gives black images a direction too."""
     flat = tf.reshape(images, [-1, int(np.prod(images.shape[1:]))])
     return tf.math.l2_normalize(tf.pad(flat, [[0, 0], [0, 1]], constant_values=_FAINT), axis=1)
 
@@ -135,7 +135,7 @@ def _fit_latent_distance(batches: Batches, settings: CalibrationSettings) -> Fit
     latents = np.concatenate([outputs[LATENT].numpy() for _, outputs in batches()])
     if latents.shape[1] > _MAX_LATENT:
         raise ScoreError(
-            f"evaluation.score latent_distance and neighbour_distance: the latent has {latents.shape[1]} numbers, and "
+            f"evaluation.score latent_distance and neighbour_distance: the latent has {latents.shape[1]} numbers, but "
             f"at most {_MAX_LATENT} are supported; set trainer.latent_dim, or choose another score"
         )
     gaussian = LedoitWolf().fit(latents)
@@ -157,25 +157,25 @@ def _neighbour_distance(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settin
 
 
 def _fit_neighbour_distance(batches: Batches, settings: CalibrationSettings) -> Fitted:
-    """The whitening of `latent_distance`, and the whitened latents of at most `_BANK` images from all over."""
+    """The whitening of `latent_distance`, and the whitened latents of at most `_BANK` evenly spaced images."""
     fitted = _fit_latent_distance(batches, settings)
     bank = np.concatenate([_whitened(outputs, fitted).numpy() for _, outputs in batches()])
     return {**fitted, "bank": bank[np.linspace(0, len(bank) - 1, min(_BANK, len(bank))).round().astype(int)]}
 
 
 def _ensemble(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
-    """Mean of the members' standardised logarithms; none counts below -3, so that no calm one hides an alarm."""
+    """Mean of the members' standardised logarithms, each at least -3 so that one low score cannot hide an alarm."""
     logs = _member_logs(pixels, outputs, fitted, settings)
     standardised = tf.maximum((logs - fitted["location"]) / fitted["spread"], _QUIETEST)
     return tf.reduce_mean(standardised, axis=1)
 
 
 def _fit_ensemble(batches: Batches, settings: CalibrationSettings) -> Fitted:
-    """The members' own numbers, and mean and deviation of their logarithms.
+    """The members' own numbers, and mean and standard deviation of their logarithms.
 
-    The latter of other images than those that the members were fitted to: an image in the bank of
-    `neighbour_distance` is its own nearest neighbour. An overfitted network errs less on all of these by a factor,
-    which moves a logarithm but no ranking.
+    The latter come from images that the members were not fitted to, because an image in the bank of
+    `neighbour_distance` is its own nearest neighbour. An overfitted network has smaller errors on all training images
+    by a factor, which shifts the logarithms but changes no ranking.
     """
     fitted = {
         f"{name}.{key}": values
@@ -188,7 +188,7 @@ def _fit_ensemble(batches: Batches, settings: CalibrationSettings) -> Fitted:
 
 
 def _every_other(batches: Batches, first: int) -> Batches:
-    """Half of the images of each batch."""
+    """Every other image of each batch, starting with the index `first`."""
     return lambda: (
         (pixels[first::2], {name: values[first::2] for name, values in outputs.items()})
         for pixels, outputs in batches()
@@ -196,7 +196,7 @@ def _every_other(batches: Batches, first: int) -> Batches:
 
 
 def _member_logs(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
-    """[B, members]."""
+    """Logarithms of the members' scores: [B, members]."""
     columns = []
     for name in settings.score_members:
         own = {key.removeprefix(f"{name}."): values for key, values in fitted.items() if key.startswith(f"{name}.")}
@@ -219,7 +219,7 @@ SCORES: dict[str, Score] = {
 
 
 class FittedScore(tf.Module):
-    """The configured score with its numbers, as a function that can be exported: pixels, outputs -> [B]."""
+    """The configured score with its fitted numbers, as an exportable function: pixels, outputs -> [B]."""
 
     def __init__(self, settings: CalibrationSettings, fitted: Fitted) -> None:
         super().__init__()
@@ -231,5 +231,5 @@ class FittedScore(tf.Module):
 
 
 def fit_score(settings: CalibrationSettings, batches: Batches) -> FittedScore:
-    """The score that `settings` names, fitted to training images where it has anything to fit."""
+    """The score that `settings` names, fitted to training images."""
     return FittedScore(settings, SCORES[settings.score].fit(batches, settings))

@@ -16,8 +16,9 @@ from pipeline.kubeflow.pods.training_job import run_training_job
 from pipeline.kubeflow.tfjob import CONTAINER, Manifest
 from schema.artifacts import JOB_FILE
 from trainer import module
+from trainer.fitting.arguments import training_folder
 from trainer.fitting.checkpoint import load_checkpoint
-from trainer.fitting.fit import training_folder, write_job
+from trainer.fitting.several_machines import write_job
 
 
 def run_fn(fn_args: FnArgs) -> None:

@@ -1,4 +1,4 @@
-"""Augmentation does to an image what its name says, the same again for the same seed."""
+"""Each augmentation changes images as named, identically for the same seed."""
 
 import numpy as np
 import pytest
@@ -15,13 +15,13 @@ def augmented(seed=(1, 2), **settings):
 
 
 def kinds(images, expected):
-    """How many of the images look like each expected one; all must look like one of them."""
+    """How many images equal each expected one; every image must equal one of them."""
     close = np.array([[np.allclose(image, candidate, atol=1e-5) for candidate in expected] for image in images])
     assert close.any(axis=1).all()
     return close.sum(axis=0)
 
 
-def test_nothing_asked_nothing_changed():
+def test_default_augmentation_changes_nothing():
     assert augmented() == pytest.approx(MANY, abs=1e-6)
     assert AugmentationSettings().changes_nothing
     assert not AugmentationSettings(brightness=0.1).changes_nothing
@@ -43,7 +43,7 @@ def test_brightness_is_added_to_all_pixels_of_an_image_and_clipped():
     assert images.max() == 1.0
 
 
-def test_a_shift_moves_the_middle_by_at_most_so_many_pixels():
+def test_a_shift_moves_the_centre_by_at_most_shift_px():
     ramp = np.broadcast_to(np.arange(11, dtype=np.float32)[np.newaxis, :, np.newaxis] / 10, (64, 11, 11, 1))
     moved = augment(ramp, AugmentationSettings(shift_px=2), np.array([1, 2], np.int64)).numpy()[:, 5, 5, 0]
     shifts = (moved - 0.5) * 10
@@ -51,7 +51,7 @@ def test_a_shift_moves_the_middle_by_at_most_so_many_pixels():
     assert np.ptp(shifts) > 3
 
 
-def test_turning_keeps_the_centre_and_moves_the_corner():
+def test_rotation_keeps_the_centre_and_moves_the_corner():
     dot = np.zeros((64, 9, 9, 1), np.float32)
     dot[:, 4, 4] = 1.0
     assert augment(dot, AugmentationSettings(rotate_degrees=90), np.array([3, 4], np.int64)).numpy()[
@@ -60,7 +60,7 @@ def test_turning_keeps_the_centre_and_moves_the_corner():
     assert not np.allclose(augmented(rotate_degrees=90), MANY, atol=0.1)
 
 
-def test_a_seed_decides_everything():
+def test_augmentation_is_determined_by_the_seed():
     settings = {"shift_px": 2, "rotate_degrees": 20, "brightness": 0.2, "flip_horizontal": True}
     assert np.array_equal(augmented(**settings), augmented(**settings))
     assert not np.array_equal(augmented(**settings), augmented(seed=(1, 3), **settings))

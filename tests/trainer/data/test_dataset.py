@@ -1,4 +1,4 @@
-"""Images are decoded once and come out the same from memory and from disk, in a seeded order."""
+"""Images are decoded once and are the same from memory and from disk, in a seeded order."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ from images.stored import from_pixels
 from runtime.tfrecords import count_records
 from trainer.data.dataset import load_images, pixel_constants
 from trainer.preprocessing import preprocessing_fn
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 COUNT = 300  # more than one batch of the decoder
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 4, 5), dtype=np.uint8)
@@ -61,7 +61,7 @@ def test_records_of_all_files_are_counted(written):
     assert count_records(written[0]) == COUNT
 
 
-def test_images_keep_their_order_and_undo_to_pixels(written, images):
+def test_images_keep_their_order_and_convert_back_to_pixels(written, images):
     constants = pixel_constants(*written)
     seen = np.concatenate(list(images.iterate()))
     assert seen.shape == (COUNT, 4, 5, 1)
@@ -70,13 +70,13 @@ def test_images_keep_their_order_and_undo_to_pixels(written, images):
     assert images.sample(COUNT + 1).shape[0] == COUNT
 
 
-def test_normalising_undoes_the_undoing(written, images):
+def test_normalise_inverts_to_pixels(written, images):
     constants = pixel_constants(*written)
     normalised = images.sample(3)
     assert np.asarray(constants.normalise(constants.to_pixels(normalised))) == pytest.approx(normalised, abs=1e-6)
 
 
-def test_batches_come_in_file_order_the_last_one_smaller(images):
+def test_batches_are_in_file_order_and_the_last_is_smaller(images):
     batches = [batch.numpy() for batch in images.batches(128)]
     assert [len(batch) for batch in batches] == [128, 128, 44]
     assert np.array_equal(np.concatenate(batches), images.sample(COUNT))
@@ -88,7 +88,7 @@ def stream(images, **kwargs):
     return [(int(step), batch.numpy()) for step, batch in batches]
 
 
-def test_an_epoch_shows_no_image_twice_and_another_has_another_order(images):
+def test_an_epoch_has_no_image_twice_and_the_order_changes(images):
     batches = stream(images, seed=1)
     assert [step for step, _ in batches] == list(range(18))
     first, second = (np.concatenate([batch for _, batch in batches[i : i + 9]]) for i in (0, 9))
@@ -102,7 +102,7 @@ def test_an_epoch_shows_no_image_twice_and_another_has_another_order(images):
 
 
 @pytest.mark.parametrize("first_step", [1, 9, 13])
-def test_the_stream_can_be_entered_at_any_step(images, first_step):
+def test_the_stream_can_start_at_any_step(images, first_step):
     whole, rest = stream(images, seed=1), stream(images, seed=1, first_step=first_step)
     assert [step for step, _ in rest] == list(range(first_step, 18))
     assert all(np.array_equal(ours, theirs) for (_, ours), (_, theirs) in zip(rest, whole[first_step:], strict=True))
@@ -115,7 +115,7 @@ def test_memory_and_disk_give_the_same_batches(written, file):
     assert all(np.array_equal(ours, theirs) for (_, ours), (_, theirs) in zip(in_memory, on_disk, strict=True))
 
 
-def test_falling_back_to_disk_is_told_with_the_setting_that_avoids_it(written, file, caplog):
+def test_the_warning_about_images_on_disk_names_the_setting(written, file, caplog):
     load_images(*written, cache_mb=0.01, file=file)
     assert "300 images take 0.02289 MB" in caplog.text
     assert "trainer.cache_mb" in caplog.text
@@ -123,7 +123,7 @@ def test_falling_back_to_disk_is_told_with_the_setting_that_avoids_it(written, f
 
 
 @pytest.mark.slow
-def test_of_images_on_disk_a_killed_process_leaves_nothing(written, tmp_path, monkeypatch):
+def test_a_killed_process_leaves_no_temporary_files(written, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     patterns, transform = written
     spawn = multiprocessing.get_context("spawn")

@@ -1,4 +1,4 @@
-"""What the `examples` signature says of an image: its mask, its level of error, and what noise does to the model."""
+"""The `examples` signature: masks, error levels, and probes with noise and shuffled pixels."""
 
 import io
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from trainer.export.evaluated_model import EvaluatedModel, score_by_error
 from trainer.export.probes import probe
-from trainer.settings.trainer import ImageSettings
+from trainer.settings.image import ImageSettings
 
 RANDOM = np.random.default_rng(7)
 SIZE = ImageSettings(height_px=16, width_px=16)
@@ -51,7 +51,7 @@ def outputs_for(examples, reconstruct=tf.identity, image=SIZE):
     return {name: values.numpy() for name, values in model.examples(tf.constant(examples)).items()}
 
 
-def test_masks_are_known_sound_or_unknown_and_fitted_as_the_image_is():
+def test_masks_are_defective_normal_or_unknown_and_resized_like_the_image():
     image, mask = RANDOM.integers(0, 256, (16, 16)), np.zeros((32, 32))
     mask[:16, :8] = 255
     examples = [
@@ -67,7 +67,7 @@ def test_masks_are_known_sound_or_unknown_and_fitted_as_the_image_is():
     assert [set(one.ravel()) for one in masks[1:]] == [{-1}, {0}, {-1}]
 
 
-def test_a_padded_images_mask_is_padded():
+def test_the_mask_of_a_padded_image_is_padded():
     wide = np.full((8, 16), 255)
     padding = ImageSettings(height_px=16, width_px=16, fit="pad")
     examples = [example(RANDOM.integers(0, 256, (16, 16)), is_anomaly=1, mask=wide)]
@@ -75,7 +75,7 @@ def test_a_padded_images_mask_is_padded():
     assert np.array_equal(mask.sum(axis=1), [0] * 4 + [16] * 8 + [0] * 4)
 
 
-def test_levels_of_error_ascend_with_the_error_map():
+def test_error_levels_keep_the_order_of_the_error_map():
     images = [RANDOM.integers(0, 256, (16, 16)) for _ in range(4)]
     levels = outputs_for([example(image) for image in images], tf.zeros_like)["error_levels"]
     errors = (np.stack(images) / 255.0) ** 2
@@ -84,8 +84,8 @@ def test_levels_of_error_ascend_with_the_error_map():
     assert len(set(levels.ravel())) > 0.9 * len(set(np.round(errors.ravel(), 7)))
 
 
-def test_of_a_batch_may_none_be_probed(own):
-    """TensorFlow's convolutions fail on an empty batch, and a batch of few images has often none to probe."""
+def test_a_batch_may_have_no_image_to_probe(own):
+    """TensorFlow's convolutions fail on an empty batch, and a small batch often has no image to probe."""
     layers = [keras.layers.Conv2D(filters, 3, padding="same") for filters in (4, 1)]
     convolutions = keras.Sequential([keras.layers.Input((16, 16, 1)), *layers])
 
@@ -106,7 +106,7 @@ def own():
     return encoded, decode(encoded)
 
 
-def test_who_copies_errs_as_little_on_shuffled_pixels_as_on_its_own_and_by_the_noise_on_noisy_ones(own):
+def test_a_copying_model_reproduces_shuffled_pixels_and_noise(own):
     errors = probe(*own, tf.identity, 1.0)
     assert errors["shuffled_error"].numpy().max() == 0.0
     assert errors["pixel_variance"].numpy() == pytest.approx(own[1].numpy().var(axis=(1, 2, 3)), rel=1e-4)
@@ -114,7 +114,7 @@ def test_who_copies_errs_as_little_on_shuffled_pixels_as_on_its_own_and_by_the_n
     assert errors["error_at_noise_5"].numpy()[bright].mean() == pytest.approx(0.05**2, rel=0.1)
 
 
-def test_who_copies_at_half_the_resolution_reproduces_a_quarter_of_the_variance(own):
+def test_a_model_that_copies_at_half_resolution_keeps_a_quarter_of_the_variance(own):
     def halved(images):
         return tf.repeat(tf.repeat(tf.nn.avg_pool2d(images, 2, 2, "VALID"), 2, axis=1), 2, axis=2)
 
@@ -122,13 +122,13 @@ def test_who_copies_at_half_the_resolution_reproduces_a_quarter_of_the_variance(
     assert 1 - errors["shuffled_error"] / errors["pixel_variance"] == pytest.approx(0.25, abs=0.02)
 
 
-def test_who_knows_its_images_does_not_copy_shuffled_ones(own):
+def test_a_model_that_learned_its_images_does_not_copy_shuffled_ones(own):
     smooth = lambda pixels: tf.nn.avg_pool2d(pixels, 5, 1, "SAME")  # noqa: E731
     own_error = np.mean((own[1] - smooth(own[1])).numpy() ** 2)
     assert probe(*own, smooth, 1.0)["shuffled_error"].numpy().mean() > 2 * own_error
 
 
-def test_probes_depend_on_the_image_alone_and_only_a_share_is_probed(own):
+def test_probes_depend_only_on_the_image_and_cover_a_share(own):
     encoded, pixels = own
     blur = lambda images: tf.nn.avg_pool2d(images, 3, 1, "SAME")  # noqa: E731
     together = probe(encoded, pixels, blur, 0.5)

@@ -1,4 +1,4 @@
-"""What each family adds to training, against NumPy; what it leaves alone at inference; what it is exported as."""
+"""What each family adds to training, compared with NumPy, and its behaviour at inference and after export."""
 
 import numpy as np
 import pytest
@@ -8,20 +8,21 @@ from sklearn.datasets import load_digits
 
 from trainer.families.contractive import squared_jacobian_norm
 from trainer.families.denoising import Corruption
-from trainer.families.presets import FAMILIES, build_autoencoder, pays_to_compile
+from trainer.families.registry import FAMILIES, build_autoencoder, compiles_faster
 from trainer.families.sparse import kl_activity, l1_activity
 from trainer.families.variational import kl_from_standard_normal
 from trainer.fitting.tracing import keep_autograph_out_of_keras
 from trainer.scoring.losses import error_per_image, weighted_loss
-from trainer.settings.model import MEANINGFUL, CorruptionSettings
-from trainer.settings.trainer import ImageSettings, TrainerSettings
+from trainer.settings.image import ImageSettings
+from trainer.settings.model import CorruptionSettings
+from trainer.settings.trainer import TrainerSettings
 
 keep_autograph_out_of_keras()  # as in a run; several times faster
 RANDOM = np.random.default_rng(5)
 ODD = ImageSettings(height_px=29, width_px=23, channels=3)
 SMALL = ImageSettings(height_px=8, width_px=8)
 FULLY_CONNECTED = {preset: {"hidden_units": [32]} for preset in ("denoising", "super_resolution")}
-"""For two of the four presets that share a body: the others show its convolutions."""
+"""Two of the presets that share a body are tested fully connected, the others convolutional."""
 
 
 def build(image=SMALL, seed=0, **settings):
@@ -35,7 +36,7 @@ def fit(autoencoder, images, epochs, **settings):
     autoencoder.model.compile(
         optimizer=keras.optimizers.Adam(settings.learning_rate),
         loss=lambda image, reconstruction: loss(image, reconstruction),
-        jit_compile=pays_to_compile(settings),
+        jit_compile=compiles_faster(settings),
     )
     autoencoder.model.fit(images, images, batch_size=32, epochs=epochs, verbose=0)
 
@@ -50,7 +51,7 @@ def digits():
 
 
 @pytest.mark.parametrize("preset", FAMILIES)
-def test_every_family_takes_any_size_and_comes_back_from_an_export_the_same(preset, tmp_path):
+def test_every_family_takes_any_image_size_and_survives_export(preset, tmp_path):
     body = {"variational": {"filters": [8]}, "residual": {"filters": [8]}, **FULLY_CONNECTED}.get(preset, {})
     autoencoder = build(ODD, preset=preset, **body)
     images = RANDOM.random((3, *ODD.shape), np.float32)
@@ -87,7 +88,7 @@ def test_every_family_learns(preset, digits):
 
 
 @pytest.mark.parametrize("preset", ["variational", "contractive"])
-def test_a_seed_decides_what_a_random_family_learns(preset, digits):
+def test_training_of_a_random_family_is_determined_by_the_seed(preset, digits):
     settings = {"preset": preset, "hidden_units": [16]}
     errors = []
     for seed in (1, 1, 2):
@@ -107,7 +108,7 @@ def test_a_seed_decides_what_a_random_family_learns(preset, digits):
     ],
     ids=lambda settings: settings["preset"],
 )
-def test_what_is_random_in_training_survives_a_checkpoint(settings, digits, tmp_path):
+def test_random_states_are_restored_from_a_checkpoint(settings, digits, tmp_path):
     one, other = build(seed=1, **settings), build(seed=2, **settings)
     path = tf.train.Checkpoint(model=one.model).save(str(tmp_path / "at"))
     tf.train.Checkpoint(model=other.model).restore(path).assert_consumed()
@@ -119,7 +120,7 @@ def test_what_is_random_in_training_survives_a_checkpoint(settings, digits, tmp_
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "masking", "salt_and_pepper"])
-def test_corruption_is_off_at_inference_and_takes_its_share_in_training(kind):
+def test_corruption_changes_its_share_of_pixels_in_training_only(kind):
     keras.utils.set_random_seed(3)
     corrupt = Corruption(CorruptionSettings(kind=kind, amount=0.3))
     images = RANDOM.uniform(0.3, 0.7, (40, 32, 32, 3)).astype(np.float32)
@@ -141,7 +142,7 @@ def test_corruption_is_off_at_inference_and_takes_its_share_in_training(kind):
 @pytest.mark.parametrize(
     ("shape", "sides_px", "symmetries"), [((28, 28, 1), (4, 7, 14), 8), ((30, 21, 3), (3, 5, 10), 4)]
 )
-def test_patches_are_square_blocks_of_the_image_before_in_the_batch_mirrored_or_turned(shape, sides_px, symmetries):
+def test_patches_are_square_blocks_of_the_previous_image_mirrored_or_transposed(shape, sides_px, symmetries):
     keras.utils.set_random_seed(3)
     corrupt = Corruption(CorruptionSettings(kind="patches", amount=0.4))
     images = RANDOM.random((90, *shape), np.float32)
@@ -170,8 +171,8 @@ def square_views(image):
     return [image, image.transpose(1, 0, 2)] if image.shape[0] == image.shape[1] else [image]
 
 
-def test_denoising_is_trained_towards_the_clean_image(digits):
-    """From noise alone nothing can be learned but the clean images' mean."""
+def test_the_target_of_denoising_is_the_clean_image(digits):
+    """From pure noise the network can only learn the mean of the clean images."""
     settings = {"preset": "denoising", "hidden_units": [32], "corruption": {"amount": 1.0}}
     settings |= {"loss": "bce", "learning_rate": 0.01}
     autoencoder = build(**settings)
@@ -180,7 +181,7 @@ def test_denoising_is_trained_towards_the_clean_image(digits):
     assert autoencoder.model(black).numpy()[0] == pytest.approx(digits.mean(axis=0), abs=0.05)
 
 
-def test_the_contraction_penalty_is_the_squared_norm_of_the_numeric_jacobian(digits):
+def test_the_contraction_penalty_matches_the_numeric_jacobian(digits):
     autoencoder = build(preset="contractive", hidden_units=[16])
     encoder = autoencoder.encoder
     weights = [weight.astype(np.float64) for weight in encoder.get_weights()]
@@ -221,8 +222,8 @@ def test_contraction_makes_the_latent_less_sensitive(digits):
     assert norms[1] < 0.8 * norms[0]
 
 
-def test_the_divergence_is_the_closed_form():
-    """Against a numerical integral of q log(q / p) for one dimension, and the sum over independent dimensions."""
+def test_the_divergence_matches_a_numerical_integral():
+    """The integral of q log(q / p) over each dimension, summed over independent dimensions."""
     mean, deviation = np.array([[0.7, -1.2]]), np.array([[0.5, 1.4]])
     grid = np.linspace(-12, 12, 200_001)
     expected = 0.0
@@ -234,7 +235,7 @@ def test_the_divergence_is_the_closed_form():
     assert divergence.numpy() == pytest.approx([expected], rel=1e-6)
 
 
-def test_a_variational_model_adds_its_divergence_per_value_and_draws_in_training_only(digits):
+def test_a_variational_model_adds_its_divergence_per_value_and_samples_in_training_only(digits):
     autoencoder = build(preset="variational", hidden_units=[16], beta=3.0)
     images = digits[:4]
     log_variance_layer = keras.Model(autoencoder.model.input, autoencoder.model.get_layer("latent").output)
@@ -245,7 +246,7 @@ def test_a_variational_model_adds_its_divergence_per_value_and_draws_in_training
     assert [float(loss) for loss in autoencoder.model.losses] == pytest.approx([3.0 * expected / 64], rel=1e-5)
 
 
-def test_activities_are_the_papers():
+def test_activities_match_the_papers():
     latent = RANDOM.random((6, 4)).astype(np.float32)
     rate = latent.astype(np.float64).mean(axis=0)
     kl = (0.1 * np.log(0.1 / rate) + 0.9 * np.log(0.9 / (1 - rate))).sum()
@@ -271,15 +272,3 @@ def test_super_resolution_sees_only_the_shrunk_image():
     images = RANDOM.random((2, 8, 8, 1), np.float32)
     blocks = images.reshape(2, 4, 2, 4, 2, 1).mean(axis=(2, 4)).repeat(2, axis=1).repeat(2, axis=2)
     assert autoencoder.model(images).numpy() == pytest.approx(autoencoder.model(blocks).numpy(), abs=1e-6)
-
-
-@pytest.mark.parametrize("field", MEANINGFUL)
-def test_a_field_without_meaning_for_a_preset_is_refused(field):
-    value = {"hidden_units": [9], "filters": [4, 4], "sparsity": {}, "corruption": {}}.get(field, 3)
-    for preset in FAMILIES:
-        settings = {"preset": preset, field: value}
-        if preset in MEANINGFUL[field]:
-            TrainerSettings.model_validate(settings)
-        else:
-            with pytest.raises(ValueError, match=f"trainer.{field} has no meaning for preset '{preset}'; use '"):
-                TrainerSettings.model_validate(settings)

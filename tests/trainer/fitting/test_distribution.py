@@ -1,4 +1,4 @@
-"""Several devices, and several processes, train to what one device trains to."""
+"""Training on several devices or in several processes gives the weights of training on one device."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from repository import REPOSITORY
 from training_run import image_set, plain_autoencoder, train
 
 from trainer.data.dataset import Share
-from trainer.fitting.distribution import cluster, is_chief, on_several_machines
+from trainer.fitting.distribution import DevicesError, cluster, is_chief, on_several_machines
 from trainer.settings.trainer import TrainerSettings
 
 SCRIPT = REPOSITORY / "tests" / "support" / "training_run.py"
@@ -41,7 +41,7 @@ def alone():
 
 
 @pytest.mark.slow
-def test_two_workers_end_with_the_same_weights_and_those_of_one_process(alone, tmp_path):
+def test_two_workers_end_with_the_weights_of_one_process(alone, tmp_path):
     addresses = [f"localhost:{free_port()}" for _ in range(2)]
     paths = [tmp_path / f"worker{index}.npz" for index in range(2)]
     processes = [
@@ -61,7 +61,7 @@ def test_two_devices_of_one_machine_end_with_the_weights_of_one(alone, tmp_path)
     assert largest_difference(weights(path), alone) < 1e-4
 
 
-def test_the_shares_of_a_batch_are_the_batch():
+def test_the_shares_of_a_batch_add_up_to_the_batch():
     images = image_set(20)
     whole = list(images.training_batches(lambda step, x: (step, x), 6, seed=1, epochs=2))
     shares = [
@@ -75,7 +75,7 @@ def test_the_shares_of_a_batch_are_the_batch():
         assert {int(part_step) for part_step, _ in parts} == {int(step)} == {number}
 
 
-def test_held_out_images_are_divided_evenly_with_the_first_again_at_the_end():
+def test_held_out_images_are_divided_evenly_by_repeating_the_first():
     images = image_set(7)
     parts = [list(images.batches(4, share=Share(2, first)).take(2)) for first in (0, 1)]
     seen = np.concatenate([parts[0][0], parts[1][0], parts[0][1], parts[1][1]])
@@ -92,14 +92,14 @@ def test_held_out_images_are_divided_evenly_with_the_first_again_at_the_end():
         ({"type": "worker", "index": 0}, {"worker": ["a:1"]}, True),
     ],
 )
-def test_one_of_the_workers_is_the_chief(task, kinds, chief, monkeypatch):
+def test_exactly_one_worker_is_the_chief(task, kinds, chief, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": kinds, "task": task}))
     assert is_chief() is chief
     assert bool(cluster()) is (sum(map(len, kinds.values())) > 1)
 
 
-def test_several_machines_without_tf_config_are_an_error_that_names_it(monkeypatch):
+def test_multi_worker_without_tf_config_is_an_error(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert not on_several_machines(TrainerSettings.model_validate({}))
-    with pytest.raises(ValueError, match="TF_CONFIG"):
+    with pytest.raises(DevicesError, match="TF_CONFIG"):
         on_several_machines(TrainerSettings.model_validate({"distribution": "multi_worker"}))

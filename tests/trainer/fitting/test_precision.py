@@ -1,4 +1,4 @@
-"""Mixed precision: chosen by what devices have, learning what float32 learns, leaving no trace in the model."""
+"""Mixed precision: chosen by the devices, as good as float32, and absent from the exported model."""
 
 import numpy as np
 import pytest
@@ -35,12 +35,12 @@ ARITHMETIC_OF_THEIR_OWN = {
         ([], "float32"),
     ],
 )
-def test_the_weakest_gpu_decides(capabilities, policy, monkeypatch, caplog):
+def test_the_weakest_gpu_determines_the_policy(capabilities, policy, monkeypatch, caplog):
     details = [{} if capability is None else {"compute_capability": capability} for capability in capabilities]
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(range(len(details))))
     monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details[gpu])
     assert precision.mixed_policy() == policy
-    assert ("trains in float32 here" in caplog.text) == (policy == "float32")
+    assert ("training uses float32" in caplog.text) == (policy == "float32")
 
 
 def train(preset, folder, **settings):
@@ -60,7 +60,7 @@ def train(preset, folder, **settings):
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("preset", ARITHMETIC_OF_THEIR_OWN)
-def test_a_family_learns_in_16_bits_what_it_learns_in_32(preset, policy, tmp_path, monkeypatch):
+def test_a_family_learns_as_much_in_16_bits_as_in_32(preset, policy, tmp_path, monkeypatch):
     if (preset, policy) == ("residual", "mixed_float16"):
         pytest.skip("TensorFlow's float16 convolutions take minutes on a CPU")
     settings = ARITHMETIC_OF_THEIR_OWN[preset]

@@ -1,4 +1,4 @@
-"""What a training step takes, and the warning where that is too much."""
+"""The estimated memory of a training step, and the warning if it is too much."""
 
 import logging
 
@@ -18,12 +18,12 @@ def convolution() -> keras.Model:
     return keras.Model(outer, keras.layers.Flatten()(inner(outer)))
 
 
-def test_outputs_of_all_layers_and_four_numbers_for_each_weight() -> None:
+def test_the_estimate_counts_all_outputs_and_four_values_per_weight() -> None:
     outputs = 64 + 64 + 256 + 256
     assert step_gb(convolution(), 1000) == pytest.approx(4 * (1000 * outputs + 4 * 40) / GIB)
 
 
-def test_a_batch_too_large_for_this_machine_is_told_with_one_that_fits(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_warning_about_memory_suggests_a_batch_size_that_fits(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     warn_if_short(convolution(), 1000)
     assert caplog.text == ""

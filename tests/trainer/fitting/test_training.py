@@ -1,4 +1,4 @@
-"""Training goes on after an interruption as if there had been none, and says why it stops."""
+"""Training resumes after an interruption with identical results, and explains why it stops."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training_run import COUNT, SHAPE, image_set, random_autoencoder, seeded, train, train_families
 
 from trainer.data.dataset import ImageSet
-from trainer.fitting import training
+from trainer.fitting import training_loop
 from trainer.fitting.callbacks import DivergedError
 from trainer.fitting.checkpoint import checkpoint_folder, load_checkpoint
 
@@ -35,15 +35,15 @@ class Interruption(Exception):  # noqa: N818
 
 
 def interrupt_after(monkeypatch, saves):
-    """Stop training at its so-many-th checkpoint."""
-    original, count = training.Resumable._save, iter(range(saves))
+    """Stop training at a checkpoint, counted from 1."""
+    original, count = training_loop.Resumable._save, iter(range(saves))
 
     def save(self):
         original(self)
         if next(count, None) is None:
             raise Interruption
 
-    monkeypatch.setattr(training.Resumable, "_save", save)
+    monkeypatch.setattr(training_loop.Resumable, "_save", save)
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +61,10 @@ def settings(augmented):
 
 
 @pytest.mark.parametrize(("augmented", "saves"), [(True, 2), (False, 0), (False, 6)])
-def test_an_interrupted_run_ends_with_the_weights_and_curves_of_an_undisturbed_one(
+def test_an_interrupted_run_ends_with_the_weights_and_curves_of_an_uninterrupted_one(
     undisturbed, augmented, saves, tmp_path, monkeypatch
 ):
-    """25 steps an epoch, 16 at a time: the checkpoints lie within epochs, at their ends, and after the last."""
+    """25 steps per epoch, 16 at a time: checkpoints lie within epochs, at their ends and after the last epoch."""
     with monkeypatch.context() as patch:
         interrupt_after(patch, saves)
         with pytest.raises(Interruption):
@@ -84,7 +84,7 @@ def test_images_on_disk_train_to_the_same_weights_as_in_memory(undisturbed, tmp_
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_continued_to_the_same_weights(tmp_path):
+def test_a_killed_process_resumes_to_the_same_weights(tmp_path):
     settings = {"epochs": 20}
     script = REPOSITORY / "tests" / "support" / "training_run.py"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -132,7 +132,7 @@ def stopped():
     return weights, history
 
 
-def test_early_stopping_is_continued_too(stopped, tmp_path, monkeypatch):
+def test_early_stopping_resumes_too(stopped, tmp_path, monkeypatch):
     weights, history = stopped
     with monkeypatch.context() as patch:
         interrupt_after(patch, len(history["loss"]) - 2)
@@ -143,20 +143,20 @@ def test_early_stopping_is_continued_too(stopped, tmp_path, monkeypatch):
     assert all(map(np.array_equal, resumed, weights))
 
 
-def test_the_best_epochs_weights_are_kept_also_where_the_last_epoch_is_reached(stopped):
+def test_the_best_weights_are_kept_even_after_the_last_epoch(stopped):
     weights, history = stopped
     kept, _ = train({**STOPPING, "epochs": len(history["loss"]) - 1})
     assert all(map(np.array_equal, kept, weights))
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda data: data[:-2000] + b"?" + data[-1999:]])
-def test_a_damaged_checkpoint_is_told_and_counts_as_none(undisturbed, damage, tmp_path, caplog):
+def test_a_damaged_checkpoint_is_logged_and_ignored(undisturbed, damage, tmp_path, caplog):
     intact = undisturbed[True][2]
     assert load_checkpoint(str(intact.parent))[0].finished
     (tmp_path / intact.name).write_bytes(damage(intact.read_bytes()))
     assert load_checkpoint(str(tmp_path)) is None
     assert "damaged" in caplog.text
-    assert "training starts anew" in caplog.text
+    assert "training starts from the beginning" in caplog.text
 
 
 def test_a_checkpoint_belongs_to_one_configuration():
@@ -173,7 +173,7 @@ def test_the_average_of_the_weights_becomes_the_model():
     assert np.abs(averaged[kernel] - start[kernel]).max() < 0.05 * np.abs(plain[kernel] - start[kernel]).max()
 
 
-def test_a_loss_that_is_no_number_stops_training_and_names_the_remedies():
+def test_a_nan_loss_stops_training_with_remedies():
     with pytest.raises(DivergedError, match=r"became nan in epoch 1.*learning_rate.*warmup_epochs.*clip_norm"):
         train({"learning_rate": float("inf")})
 

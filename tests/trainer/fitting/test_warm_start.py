@@ -1,17 +1,18 @@
-"""A warm start takes the earlier model's weights, or says why it cannot."""
+"""A warm start copies the earlier model's weights or explains why it cannot."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from training_run import SETTINGS, plain_autoencoder
 
-from trainer.families.presets import build_autoencoder
+from trainer.families.registry import build_autoencoder
 from trainer.fitting.warm_start import ArchitectureError, take_weights
-from trainer.settings.trainer import ImageSettings, TrainerSettings
+from trainer.settings.image import ImageSettings
+from trainer.settings.trainer import TrainerSettings
 
 
 class Exported(tf.Module):
-    """As the finished model is: the trained one within."""
+    """Like the served model, which contains the trained one."""
 
     def __init__(self, weights):
         super().__init__()
@@ -28,7 +29,7 @@ def earlier(tmp_path_factory):
     return model.get_weights(), str(folder)
 
 
-def test_the_weights_are_the_earlier_models(earlier):
+def test_a_warm_start_copies_the_weights_of_the_earlier_model(earlier):
     model = plain_autoencoder().model
     assert not np.array_equal(model.get_weights()[0], earlier[0][0])
     take_weights(model, earlier[1])
@@ -42,9 +43,9 @@ def test_another_architecture_is_an_error_that_names_the_shapes(earlier):
         take_weights(model, earlier[1])
 
 
-def test_without_an_earlier_model_it_says_so_and_keeps_its_own_weights(caplog):
+def test_without_an_earlier_model_the_weights_stay_random(caplog):
     model = plain_autoencoder().model
     before = model.get_weights()
     take_weights(model, None)
-    assert "no model was blessed before" in caplog.text
+    assert "there is no blessed model yet" in caplog.text
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))

@@ -1,4 +1,4 @@
-"""The conformal threshold keeps its promise, and refuses to make one it cannot keep."""
+"""The conformal threshold guarantees its false-alarm rate, or is refused for too few images."""
 
 import numpy as np
 import pytest
@@ -29,8 +29,8 @@ def test_the_threshold_is_the_conformal_rank():
 
 @settings(deadline=None)
 @given(st.integers(1, 400), st.floats(0.004, 0.9))
-def test_a_fresh_image_exceeds_it_with_at_most_the_rate(count, rate):
-    """By exchangeability the fresh score's rank is uniform: count the ranks that exceed the threshold."""
+def test_a_new_image_exceeds_the_threshold_at_most_at_the_rate(count, rate):
+    """By exchangeability the rank of the new score is uniform, so count the ranks that exceed the threshold."""
     if count < images_needed(rate):
         with pytest.raises(TooFewImagesError):
             conformal_threshold(np.zeros(count, np.float32), rate)
@@ -42,7 +42,7 @@ def test_a_fresh_image_exceeds_it_with_at_most_the_rate(count, rate):
 
 @pytest.mark.parametrize("rate", [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.995])
 @pytest.mark.parametrize("count", [199, 200, 1000, 60_000])
-def test_p_values_and_thresholds_in_the_graph_say_what_the_conformal_threshold_says(count, rate):
+def test_p_values_and_thresholds_in_the_graph_match_the_conformal_threshold(count, rate):
     held_out = np.sort(np.random.default_rng(count).choice(500, count).astype(np.float32))  # ties included
     fresh = np.arange(-1, 502, dtype=np.float32)
     threshold = conformal_threshold(held_out, rate)
@@ -51,7 +51,7 @@ def test_p_values_and_thresholds_in_the_graph_say_what_the_conformal_threshold_s
     assert thresholds_at(held_out, np.array([rate], np.float32)).numpy().tolist() == [threshold]
 
 
-def test_a_rate_that_too_few_images_can_keep_raises_no_alarm():
+def test_a_rate_that_needs_more_images_raises_no_alarm():
     held_out = np.arange(20, dtype=np.float32)
     assert thresholds_at(held_out, np.array([0.01, 0.05], np.float32)).numpy().tolist() == [np.inf, 19.0]
     assert p_values(held_out, np.array([1e9], np.float32)).numpy()[0] == pytest.approx(1 / 21)
@@ -61,11 +61,11 @@ def test_thinned_scores_keep_both_ends_and_their_order():
     scores = np.arange(25_000, dtype=np.float32)
     kept = thinned(scores, 10_000)
     assert (len(kept), kept[0], kept[-1]) == (10_000, 0.0, 24_999.0)
-    assert kept == sorted(kept)
-    assert thinned(scores[:3], 10_000) == [0.0, 1.0, 2.0]
+    assert kept == tuple(sorted(kept))
+    assert thinned(scores[:3], 10_000) == (0.0, 1.0, 2.0)
 
 
-def test_too_few_images_says_how_many_and_what_rate_would_do():
+def test_the_error_about_too_few_images_names_the_number_and_a_possible_rate():
     with pytest.raises(TooFewImagesError, match=r"at least 99 images in split 'eval', which holds 20.*0\.0477 or more"):
         conformal_threshold(np.zeros(20, np.float32), 0.01)
     conformal_threshold(np.zeros(20, np.float32), 0.0477)

@@ -33,7 +33,7 @@ def test_the_error_map_averages_to_the_error():
     assert per_pixel.mean(axis=(1, 2)) == pytest.approx(error_per_image(IMAGES, RECONSTRUCTIONS).numpy(), rel=1e-6)
 
 
-def test_the_cross_entropy_is_keras_s():
+def test_the_cross_entropy_matches_keras():
     expected = keras.losses.binary_crossentropy(IMAGES.reshape(4, -1), RECONSTRUCTIONS.reshape(4, -1)).numpy()
     assert binary_cross_entropy_per_image(IMAGES, RECONSTRUCTIONS).numpy() == pytest.approx(expected, rel=1e-4)
 
@@ -50,13 +50,13 @@ def test_identical_images_have_ssim_one_and_small_images_are_allowed():
     assert (ssim_per_image(IMAGES, RECONSTRUCTIONS).numpy() < 0.2).all()
 
 
-def test_the_absolute_error_is_scikit_learn_s():
+def test_the_absolute_error_matches_scikit_learn():
     expected = [mean_absolute_error(a.ravel(), b.ravel()) for a, b in zip(IMAGES, RECONSTRUCTIONS, strict=True)]
     assert absolute_error_per_image(IMAGES, RECONSTRUCTIONS).numpy() == pytest.approx(expected, rel=1e-6)
 
 
-def test_ssim_is_the_paper_s_formula_in_numpy():
-    """Wang et al. 2004: an 11-pixel Gaussian window of deviation 1.5, K1 0.01, K2 0.03, where it fits whole."""
+def test_ssim_matches_the_formula_of_the_paper():
+    """Wang et al. 2004: an 11-pixel Gaussian window with deviation 1.5, K1 0.01, K2 0.03, inside the image only."""
     window = np.exp(-0.5 * ((np.arange(11) - 5) / 1.5) ** 2)
     window = np.outer(window, window) / window.sum() ** 2
 
@@ -89,6 +89,6 @@ def test_a_loss_is_a_name_or_a_weighted_sum_of_names():
 
 
 @pytest.mark.parametrize("loss", ["mes", {}, {"mse": 0}, {"mse": -1}, {"psnr": 1.0}, 3])
-def test_a_loss_that_means_nothing_is_refused(loss):
+def test_an_invalid_loss_is_refused(loss):
     with pytest.raises(ValueError, match="loss"):
         TrainerSettings(loss=loss)

@@ -9,13 +9,13 @@ from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
 from trainer.scoring.scores import SCORES, ScoreError, fit_score
-from trainer.settings.trainer import CalibrationSettings, ScoreName
+from trainer.settings.calibration import CalibrationSettings, ScoreName
 
 RANDOM = np.random.default_rng(5)
 
 
 def batch(count):
-    """Pixels, and what an autoencoder might make of them."""
+    """Pixels and possible outputs of an autoencoder for them."""
     pixels = RANDOM.random((count, 16, 20, 3)).astype(np.float32)
     reconstruction = np.clip(pixels + RANDOM.normal(0, 0.1, pixels.shape), 0, 1).astype(np.float32)
     latent = RANDOM.normal(0, [1, 2, 3, 4], (count, 4)).astype(np.float32)
@@ -119,7 +119,7 @@ def test_cosine_distance_ignores_contrast_but_not_that_an_image_is_black():
     assert score(black, {"reconstruction": PIXELS}).numpy() == pytest.approx(1, abs=1e-2)
 
 
-def test_what_gives_a_black_image_a_direction_is_one_value_of_a_hundredth():
+def test_the_extra_value_that_gives_a_black_image_a_direction_is_a_hundredth():
     """Of two images of two by two pixels, one black and one of 0.01, the cosine is 0.01 / |(0.01, ... 0.01)|."""
     score = fit_score(CalibrationSettings(score="cosine_distance", blur_px=0), lambda: iter([]))
     black = tf.zeros([1, 2, 2, 1])
@@ -143,7 +143,7 @@ def test_the_bank_of_neighbours_is_bounded():
 
 
 def test_ensemble_averages_logarithms_standardised_on_images_that_no_member_was_fitted_to():
-    """Of each batch (30 and 20 images), members are fitted to every other image and scales to the rest."""
+    """In each batch (30 and 20 images) members are fitted to every other image and scales to the rest."""
     fitted_to = np.r_[0:30:2, 30:50:2]
     others = fitted_to + 1
     bank = TRAINING_LATENTS[fitted_to]
@@ -159,7 +159,7 @@ def test_ensemble_averages_logarithms_standardised_on_images_that_no_member_was_
     assert scored(score="ensemble", score_members=list(members)) == pytest.approx(expected, abs=1e-3)
 
 
-def test_training_images_that_all_score_the_same_leave_any_other_a_higher_score():
+def test_any_other_image_scores_higher_if_all_training_images_score_the_same():
     same = [tf.repeat(value[:1], 20, axis=0) for value in (PIXELS, OUTPUTS["reconstruction"])]
     settings = CalibrationSettings(score="ensemble", score_members=["error", "worst_pixels"])
     score = fit_score(settings, lambda: iter([(same[0], {"reconstruction": same[1]})]))
@@ -167,7 +167,7 @@ def test_training_images_that_all_score_the_same_leave_any_other_a_higher_score(
     assert score(PIXELS[:1], {"reconstruction": worse}).numpy()[0] > 3
 
 
-def test_a_calm_member_cannot_hide_the_alarm_of_another():
+def test_a_low_member_cannot_hide_the_alarm_of_another():
     perfect = {**OUTPUTS, "reconstruction": PIXELS, "latent": OUTPUTS["latent"] + 100.0}
     settings = CalibrationSettings(score="ensemble", score_members=["error", "latent_distance"])
     score = fit_score(settings, lambda: iter(TRAINING))
@@ -188,7 +188,7 @@ def test_a_score_is_the_same_after_saving_and_loading(name, tmp_path):
     assert loaded.call(PIXELS, OUTPUTS).numpy() == pytest.approx(score(PIXELS, OUTPUTS).numpy(), rel=1e-4, abs=1e-4)
 
 
-def test_a_latent_too_large_for_a_covariance_is_told():
+def test_a_latent_too_large_for_a_covariance_is_an_error():
     wide = (PIXELS, {**OUTPUTS, "latent": tf.zeros([10, 5000])})
     with pytest.raises(ScoreError, match="the latent has 5000 numbers.*choose another score"):
         fit_score(CalibrationSettings(score="latent_distance"), lambda: iter([wide]))

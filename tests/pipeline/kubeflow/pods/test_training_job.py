@@ -241,7 +241,7 @@ def _transform(folder: Path) -> dict[str, Any]:
 
     from images.stored import from_pixels
     from trainer.preprocessing import preprocessing_fn
-    from trainer.settings.trainer import ImageSettings
+    from trainer.settings.image import ImageSettings
 
     image = ImageSettings(height_px=4, width_px=4)
     pixels = np.random.default_rng(0).integers(0, 256, (52, 4, 4, 1), np.uint8)

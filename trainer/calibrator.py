@@ -1,6 +1,6 @@
-"""Calibrator: a trained model -> the finished one, with its score, its threshold and all its doors.
+"""Calibrator: a TFX component that adds the anomaly score, its threshold and the signatures to a trained model.
 
-Apart from the Trainer, so that another score or false-alarm rate trains nothing anew.
+It is separate from the Trainer so that changing the score or the false-alarm rate does not retrain the model.
 """
 
 import json
@@ -20,12 +20,14 @@ from runtime.tfrecords import as_many_as_fit, count_records, files_of, spread_re
 from schema import features
 from schema.artifact_types import Artifacts, Calibration
 from schema.artifacts import CALIBRATION_FILE
+from schema.calibration_record import CalibrationRecord
 from trainer.data.dataset import parse_encoded
 from trainer.export.signatures import ServedModel, export_served
 from trainer.export.trained_model import read_record, write_record
 from trainer.scoring.calibration import check_image_count, conformal_threshold, thinned
 from trainer.scoring.scores import FittedScore, ScoreError, Tensors, fit_score
-from trainer.settings.trainer import CalibrationSettings, ImageSettings
+from trainer.settings.calibration import CalibrationSettings
+from trainer.settings.image import ImageSettings
 
 _FIT_IMAGES = 4096
 _RECORDED_SCORES = 10_000
@@ -48,12 +50,12 @@ class CalibratorSpec(component_spec.ComponentSpec):
 
 
 class CalibratorExecutor(base_executor.BaseExecutor):
-    """Fits the score to training images, takes the threshold from all held-out ones, and exports the model."""
+    """Fits the score to training images, computes the threshold from all held-out ones, and exports the model."""
 
     def Do(  # noqa: N802 - TFX's name
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
-        """Raises TooFewImagesError, or ScoreError for a score that this model has not, or that is no number."""
+        """Raises TooFewImagesError; ScoreError if the model does not support the score or it is not finite."""
         settings = CalibrationSettings.model_validate_json(exec_properties["settings"])
         trained_folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(input_dict["trained_model"]))
         train, held_out = (_files(input_dict["examples"], split) for split in (features.TRAIN, features.EVAL))
@@ -63,17 +65,17 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         trained = tf.saved_model.load(trained_folder)
         score = fit_score(settings, lambda: _autoencoded(trained, spread_records([train], _FIT_IMAGES)))
         scores = np.sort(_scores_of(trained, score, held_out, image_count))
-        _require_numbers(scores, settings.score)
+        _require_finite(scores, settings.score)
         threshold = conformal_threshold(scores, settings.false_alarm_rate)
         record = read_record(trained_folder)
-        calibration = {
-            "score": settings.score,
-            "threshold": threshold,
-            "false_alarm_rate": settings.false_alarm_rate,
-            "images": image_count,
-            "scores": thinned(scores, _RECORDED_SCORES),
-            "source_fingerprint": exec_properties["source_fingerprint"],
-        }
+        calibration = CalibrationRecord(
+            score=settings.score,
+            threshold=threshold,
+            false_alarm_rate=settings.false_alarm_rate,
+            images=image_count,
+            scores=thinned(scores, _RECORDED_SCORES),
+            source_fingerprint=exec_properties["source_fingerprint"],
+        )
 
         folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(output_dict["model"]))
         model = ServedModel(
@@ -86,12 +88,12 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         )
         [warmup_image] = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(1))).numpy()
         export_served(model, folder, warmup_image=warmup_image)
-        write_record(folder, {**record, "calibration": calibration})
+        write_record(folder, {**record, "calibration": calibration.to_json()})
         _write_calibration(artifact_utils.get_single_instance(output_dict["calibration"]), calibration)
 
 
 class Calibrator(base_component.BaseComponent):
-    """Outputs `model`, the finished SavedModel, and `calibration`."""
+    """Outputs `model`, the SavedModel to serve, and `calibration`, the calibration record."""
 
     SPEC_CLASS = CalibratorSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(CalibratorExecutor)
@@ -121,19 +123,19 @@ def _files(examples: list[types.Artifact], split: str) -> str:
 
 
 def _autoencoded(trained: Any, records: tf.data.Dataset) -> Iterator[tuple[tf.Tensor, Tensors]]:
-    """Batches of pixels [B, H, W, C] and of what the model makes of them."""
+    """Batches of pixels [B, H, W, C] and the model's outputs for them."""
     at_a_time = as_many_as_fit(trained.mean_image.shape)
     for encoded in records.batch(at_a_time).map(parse_encoded).prefetch(2):
         pixels = trained.decode_pixels(encoded)
         yield pixels, trained.autoencode(pixels)
 
 
-def _require_numbers(scores: npt.NDArray[Any], name: str) -> None:
+def _require_finite(scores: npt.NDArray[Any], name: str) -> None:
     broken = int(np.count_nonzero(~np.isfinite(scores)))
     if broken:
         raise ScoreError(
-            f"the score {name!r} of {broken:,} of {len(scores):,} held-out images is no finite number: weights of the "
-            "model are none; train it anew, with a lower trainer.learning_rate or with trainer.clip_norm"
+            f"the score {name!r} is not finite for {broken:,} of {len(scores):,} held-out images: the model has "
+            "non-finite weights; retrain it with a lower trainer.learning_rate or with trainer.clip_norm"
         )
 
 
@@ -149,9 +151,9 @@ def _scores_of(trained: Any, score: FittedScore, pattern: str, count: int) -> np
     return scores
 
 
-def _write_calibration(artifact: types.Artifact, calibration: dict[str, Any]) -> None:
-    for name in ("threshold", "false_alarm_rate"):
-        artifact.set_float_custom_property(name, calibration[name])
-    artifact.set_int_custom_property("images", calibration["images"])
+def _write_calibration(artifact: types.Artifact, calibration: CalibrationRecord) -> None:
+    artifact.set_float_custom_property("threshold", calibration.threshold)
+    artifact.set_float_custom_property("false_alarm_rate", calibration.false_alarm_rate)
+    artifact.set_int_custom_property("images", calibration.images)
     with tf.io.gfile.GFile(f"{artifact.uri}/{CALIBRATION_FILE}", "w") as file:
-        file.write(json.dumps(calibration, indent=2))
+        file.write(json.dumps(calibration.to_json(), indent=2))

@@ -1,4 +1,4 @@
-"""Fit an autoencoder to a split of images."""
+"""The training loop: fits an autoencoder to images with Keras."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -8,7 +8,8 @@ import tf_keras as keras
 
 from trainer.data.augmentation import augment
 from trainer.data.dataset import Images, ImageSet, PixelConstants
-from trainer.families.presets import Autoencoder, pays_to_compile
+from trainer.families.autoencoder import Autoencoder
+from trainer.families.registry import compiles_faster
 from trainer.fitting.callbacks import ReportProgress, StopWhenDiverged, WriteSummaries
 from trainer.fitting.checkpoint import Resumable, build_metrics
 from trainer.fitting.distribution import is_chief, share_of
@@ -18,7 +19,7 @@ from trainer.scoring.losses import error_per_image, weighted_loss
 from trainer.settings.trainer import TrainerSettings
 
 _STEPS_PER_CALL = 16
-"""Steps between two returns to Python, where the loss is looked at and a checkpoint may be due."""
+"""Steps between two returns to Python, which check the loss and may save a checkpoint."""
 Pair = tuple[tf.Tensor, tf.Tensor]
 
 
@@ -33,10 +34,10 @@ def train_autoencoder(
     log_dir: str | None = None,
     checkpoint_folder: str | None = None,
 ) -> dict[str, list[float]]:
-    """Fit in place; the target of a normalised image is its pixels in [0, 1]. Returns the loss curves.
+    """Fit in place and return the loss curves; the target of a normalised image is its pixels in [0, 1].
 
-    It trains on the devices of the strategy in whose scope the model was built. Given a `checkpoint_folder`, it goes
-    on from what an interrupted call left there, to the same weights, and notes there that it has finished.
+    Trains on the devices of the strategy in whose scope the model was built. With a `checkpoint_folder` it resumes from
+    the checkpoint of an interrupted call, ending with the same weights, and marks the checkpoint as finished.
     """
     model, batch_size = autoencoder.model, settings.batch_size
     strategy = model.distribute_strategy
@@ -61,14 +62,12 @@ def train_autoencoder(
         else:
             training = train.training_batches(_with_target(constants, settings, seed), batch_size, **span, share=share)
         validation = held_out.batches(batch_size, share=share).map(lambda images: (images, constants.to_pixels(images)))
-        validation = validation.repeat()  # of a dataset that ends after as many steps as asked for, Keras opens two
+        validation = validation.repeat()  # Keras iterates twice over a dataset that ends exactly at the last step
         reports: list[keras.callbacks.Callback] = [ReportProgress()]
         if log_dir:
             reports += [
                 keras.callbacks.TensorBoard(log_dir, write_graph=False),
-                WriteSummaries(
-                    log_dir, autoencoder, held_out, constants, settings, images_per_epoch=steps * batch_size
-                ),
+                WriteSummaries(log_dir, autoencoder, held_out, constants, images_per_epoch=steps * batch_size),
             ]
         model.fit(
             _distributed(strategy, training),
@@ -85,7 +84,7 @@ def train_autoencoder(
             verbose=0,
         )
         if stopping and stopping.best_weights:
-            model.set_weights(stopping.best_weights)  # which Keras leaves to us where the last epoch was reached
+            model.set_weights(stopping.best_weights)  # Keras does not restore them after the last epoch
         resumable.finish()
     return resumable.position.history
 
@@ -98,8 +97,8 @@ def _compile(model: keras.Model, settings: TrainerSettings, *, steps_per_epoch: 
             optimizer=make_optimizer(settings, steps_per_epoch=steps_per_epoch),
             loss=lambda pixels, reconstruction: loss(pixels, reconstruction),
             metrics=[keras.metrics.MeanMetricWrapper(error_per_image, name="error")],
-            # Gradients that are summed over devices cannot be compiled with the rest.
-            jit_compile=pays_to_compile(settings) and strategy.num_replicas_in_sync == 1,
+            # XLA cannot compile a step that sums gradients over devices.
+            jit_compile=compiles_faster(settings) and strategy.num_replicas_in_sync == 1,
             steps_per_execution=_STEPS_PER_CALL,
         )
 
@@ -107,11 +106,11 @@ def _compile(model: keras.Model, settings: TrainerSettings, *, steps_per_epoch: 
 def _compiled_steps(
     model: keras.Model, images: Images, constants: PixelConstants
 ) -> Callable[[Iterator[tf.Tensor]], dict[str, tf.Tensor]]:
-    """What `fit` calls for several steps: one compiled loop, which also takes the batches' rows out of `images`.
+    """The function that `fit` calls for several steps: one compiled loop, which also gathers the batches from `images`.
 
-    Where a step takes a millisecond, to go from TensorFlow's data threads to compiled code and back takes another.
+    If a step takes a millisecond, handing its batch from TensorFlow's data threads to compiled code takes another.
     """
-    build_metrics(model)  # nothing may come into being within the loop
+    build_metrics(model)  # no variable may be created within the loop
     all_images = tf.constant(images)
 
     @tf.function(jit_compile=True, autograph=False)
@@ -130,7 +129,7 @@ def _compiled_steps(
 def _with_target(
     constants: PixelConstants, settings: TrainerSettings, seed: int
 ) -> Callable[[tf.Tensor, tf.Tensor], Pair]:
-    """(global step, normalised images) -> (the model's input, its target), augmented if so configured."""
+    """(global step, normalised images) -> (the model's input, its target), augmented if configured."""
 
     def pair(step: tf.Tensor, images: tf.Tensor) -> Pair:
         pixels = constants.to_pixels(images)
@@ -143,10 +142,9 @@ def _with_target(
 
 
 def _distributed(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The dataset's elements in turn for this process's replicas.
+    """The dataset, its elements distributed in turn over this process's replicas.
 
-    Nothing is left to be tuned: the thread that would try takes time from training, and keeps `fit` from returning
-    for seconds.
+    Autotuning is off: its thread takes time from training and delays the end of `fit` by seconds.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

@@ -1,0 +1,41 @@
+"""The calibration record: `calibration.json`, also kept under `calibration` in the model's record."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationRecord:
+    """The anomaly threshold of a model and the held-out normal images that it was computed from."""
+
+    score: str = "error"
+    """Name of the score that the threshold applies to."""
+    threshold: float
+    false_alarm_rate: float
+    """Share of normal images, in (0, 1), that may score above the threshold."""
+    images: int
+    """Number of held-out images."""
+    scores: tuple[float, ...] = ()
+    """Their scores in ascending order, thinned evenly if there are many."""
+    source_fingerprint: str = ""
+    """Fingerprint of the code that calibrated the model."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "CalibrationRecord":
+        """Raises ValueError, TypeError or OverflowError if `values` are not those of a calibration record."""
+        missing = {"threshold", "false_alarm_rate", "images"} - set(values)
+        if missing:
+            raise ValueError(f"{', '.join(sorted(missing))} missing")
+        return cls(
+            score=str(values.get("score", cls.score)),
+            threshold=float(values["threshold"]),
+            false_alarm_rate=float(values["false_alarm_rate"]),
+            images=int(values["images"]),
+            scores=tuple(map(float, values.get("scores", ()))),
+            source_fingerprint=str(values.get("source_fingerprint", cls.source_fingerprint)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a JSON object."""
+        return {**asdict(self), "scores": list(self.scores)}

@@ -1,0 +1,35 @@
+import json
+
+import pytest
+
+from schema.calibration_record import CalibrationRecord
+
+RECORD = {
+    "score": "patch_max",
+    "threshold": 0.25,
+    "false_alarm_rate": 0.01,
+    "images": 3,
+    "scores": [0.0, 0.125, 0.25],
+    "source_fingerprint": "abc",
+}
+
+
+def test_record_reads_and_writes_the_file_unchanged():
+    assert json.dumps(CalibrationRecord.from_json(RECORD).to_json()) == json.dumps(RECORD)
+
+
+def test_record_written_before_scores_were_kept_is_read():
+    """Such a record names no score either: it was the error."""
+    record = CalibrationRecord.from_json({"threshold": 0.25, "false_alarm_rate": 0.01, "images": 3})
+    assert (record.score, record.scores) == ("error", ())
+
+
+@pytest.mark.parametrize("change", [{"threshold": None}, {"images": "many"}, {"scores": ["x"]}, {"scores": 1}])
+def test_malformed_record_is_rejected(change):
+    with pytest.raises((ValueError, TypeError)):
+        CalibrationRecord.from_json({**RECORD, **change})
+
+
+def test_incomplete_record_names_the_missing_field():
+    with pytest.raises(ValueError, match="images missing"):
+        CalibrationRecord.from_json({"threshold": 0.25, "false_alarm_rate": 0.01})

@@ -1,0 +1,42 @@
+"""All model families by the name of their preset."""
+
+import tensorflow as tf
+
+from trainer.families.autoencoder import Autoencoder
+from trainer.families.body import start_body
+from trainer.families.contractive import contractive
+from trainer.families.convolutional import convolutional
+from trainer.families.denoising import denoising
+from trainer.families.dense import fully_connected
+from trainer.families.family import Family
+from trainer.families.residual import residual, start_at_mean_colour
+from trainer.families.sparse import sparse
+from trainer.families.super_resolution import super_resolution
+from trainer.families.variational import variational
+from trainer.settings.image import ImageSettings
+from trainer.settings.model import ModelSettings
+
+FAMILIES: dict[str, Family] = {
+    "dense": Family(fully_connected),
+    "deep": Family(fully_connected),
+    "conv": Family(convolutional, convolutional=True),
+    "sparse": Family(sparse),
+    "denoising": Family(denoising, convolutional=True, start=start_body),
+    "contractive": Family(contractive),
+    "variational": Family(variational, convolutional=True, start=start_body),
+    "residual": Family(residual, convolutional=True, start=start_at_mean_colour),
+    "super_resolution": Family(super_resolution, convolutional=True, start=start_body),
+}
+"""`trainer.settings.families` has an entry for each."""
+
+
+def build_autoencoder(image: ImageSettings, settings: ModelSettings) -> Autoencoder:
+    """The autoencoder that `settings` describe, with random weights from the global seed."""
+    return FAMILIES[settings.preset].build(image.shape, settings)
+
+
+def compiles_faster(settings: ModelSettings) -> bool:
+    """Whether XLA speeds up training: always on a GPU; on a CPU only without convolutions, which it slows down."""
+    convolutional = FAMILIES[settings.preset].convolutional and not settings.hidden_units
+    has_convolutions = convolutional or "ssim" in settings.loss
+    return not has_convolutions or bool(tf.config.list_physical_devices("GPU"))
