@@ -153,8 +153,9 @@ def test_the_pca_floor_is_scikit_learns(digits):
 
 
 def test_controls_are_measured_as_tfma_measures_the_candidate(digits):
+    from components.evaluation.bounds import CANDIDATE
     from components.evaluation.control_metrics import metrics_of
-    from components.evaluation.gate import CANDIDATE, read_metrics
+    from components.evaluation.gate import read_metrics
 
     artifacts = digits[0] / "digits/artifacts"
     [model], [examples], [analysis] = (
@@ -210,7 +211,7 @@ def test_a_refused_model_of_each_kind_re_runs_only_the_gate_and_pushes_nothing(d
     assert len([row for row in document["thresholds"] if not row["passed"]]) == 8
     assert refused["psnr"].startswith("psnr over images labelled '3' is ")
     assert refused["noise_ratio"].endswith("below the bound 1000")
-    assert refused["auroc"].endswith("could not be computed: there are none, or too little is known of them")
+    assert refused["auroc"].endswith("could not be computed: no such images, or the data it needs are missing")
     assert {"error_at_noise_20", "false_alarm_rate", "effective_dimension"} <= set(refused)
     assert [path.name for path in Path(first["pushed"]).parent.iterdir()] == [Path(first["pushed"]).name]
     assert document["paths"]["serve it"].endswith(f"autoencoder serve {root / 'digits'}")  # what was pushed before
