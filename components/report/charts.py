@@ -10,8 +10,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from components.report import charts as svg_charts
-from components.report.images import Sample
+from components.report import svg
+from components.report.scored_images import Sample
 from components.report.tables import number
 
 _CURVE_POINTS = 400
@@ -47,9 +47,9 @@ def score_chart(sample: Sample, threshold: float) -> Chart:
     groups = score_groups(sample)
     medians = ", ".join(f"{name} {number(float(np.median(scores)))}" for name, scores in groups.items())
     alt = f"Histogram of scores. Medians: {medians}. The threshold is {number(threshold)}."
-    svg = svg_charts.histogram(groups, alt=alt, x_label="score", threshold=threshold)
+    histogram = svg.histogram(groups, alt=alt, x_label="score", threshold=threshold)
     note = f"The dashed line is the threshold, {number(threshold)}."
-    return {"title": "Scores of test images", "svg": svg, "legend": list(groups), "note": note}
+    return {"title": "Scores of test images", "svg": histogram, "legend": list(groups), "note": note}
 
 
 def detection_charts(sample: Sample) -> list[Chart]:
@@ -64,7 +64,7 @@ def detection_charts(sample: Sample) -> list[Chart]:
     return [
         {
             "title": f"ROC: area {auroc:.3f}",
-            "svg": svg_charts.line_chart(
+            "svg": svg.line_chart(
                 {"roc": _thinned(false_alarms, found)},
                 unit_square=True,
                 diagonal=True,
@@ -76,7 +76,7 @@ def detection_charts(sample: Sample) -> list[Chart]:
         },
         {
             "title": f"Precision-recall: area {aupr:.3f}",
-            "svg": svg_charts.line_chart(
+            "svg": svg.line_chart(
                 {"precision": _thinned(recall, precision)},
                 unit_square=True,
                 x_label="anomalies found (recall)",
@@ -122,7 +122,7 @@ def latent_charts(sample: Sample, seed: int) -> list[Chart]:
     return [
         {
             "title": title,
-            "svg": svg_charts.scatter(points, groups, crosses, alt=f"{title}: {len(rows)} images coloured by label"),
+            "svg": svg.scatter(points, groups, crosses, alt=f"{title}: {len(rows)} images coloured by label"),
             "legend": names if len(names) > 1 else [],
             "note": text,
         }
@@ -145,7 +145,7 @@ def loss_charts(history: Mapping[str, Sequence[float]]) -> list[Chart]:
         charts.append(
             {
                 "title": name.replace("_", " ").capitalize(),
-                "svg": svg_charts.line_chart(
+                "svg": svg.line_chart(
                     {split: (range(1, len(curve) + 1), curve) for split, curve in curves.items()},
                     alt=f"{name} over {len(values)} epochs; at the end: {last}", x_label="epoch", y_label=name,
                 ),
@@ -159,22 +159,22 @@ def loss_charts(history: Mapping[str, Sequence[float]]) -> list[Chart]:
 def distribution_chart(title: str, curves: Mapping[str, tuple[list[float], list[float]]]) -> Chart:
     """A feature's distribution in every split."""
     alt = f"Distribution of {title} in {', '.join(curves)}"
-    svg = svg_charts.line_chart(curves, alt=alt, x_label=title, y_label="share of images")
-    return {"title": title.capitalize(), "svg": svg, "legend": list(curves), "note": ""}
+    drawn = svg.line_chart(curves, alt=alt, x_label=title, y_label="share of images")
+    return {"title": title.capitalize(), "svg": drawn, "legend": list(curves), "note": ""}
 
 
 def defect_chart(kind: str, sizes: Sequence[float], found: Sequence[float]) -> Markup:
     """Share of images in which a defect was found, against its size."""
     pairs = ", ".join(f"{100 * f:.0f} % at {100 * s:.3g} %" for s, f in zip(sizes, found, strict=True))
-    return svg_charts.rate_chart(sizes, found, alt=f"{kind} found in {pairs}")
+    return svg.rate_chart(sizes, found, alt=f"{kind} found in {pairs}")
 
 
 def _label_groups(labels: Sequence[str]) -> tuple[list[str], list[int]]:
     """(names, the name's number of each label): the most frequent labels by name, the rest together."""
     counts = {label: labels.count(label) for label in set(labels)}
     by_frequency = sorted(counts, key=lambda label: (-counts[label], label))
-    many = len(by_frequency) > svg_charts.SERIES
-    named = sorted(by_frequency[: svg_charts.SERIES - 1] if many else by_frequency)
+    many = len(by_frequency) > svg.SERIES
+    named = sorted(by_frequency[: svg.SERIES - 1] if many else by_frequency)
     numbers = {label: number_ for number_, label in enumerate(named)}
     names = [label or "(no label)" for label in named] + ([_OTHERS] if many else [])
     return names, [numbers.get(label, len(named)) for label in labels]

@@ -8,7 +8,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import json_utils
 
-from components.report.inputs import ReportInputs
+from components.report.facts import ReportInputs
 from components.report.page import write_report
 from schema.artifact_types import Analysis, Artifacts, HtmlReport
 from schema.artifacts import PEAK_MEMORY_PROPERTY, SECONDS_PROPERTY

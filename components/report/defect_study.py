@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from components.report.images import Model, Sample, read_test_images, score_all
-from components.report.pictures import pixels_uri
+from components.report.data_uris import pixels_uri
+from components.report.scored_images import Model, Sample, read_test_images, score_all
 from components.report.synthetic_defects import DEFECTS, Detection, Pixels, detect, png_bytes
 
 _IMAGES = 32

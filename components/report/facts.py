@@ -1,4 +1,4 @@
-"""What the report reads of a run's artifacts: small facts; images and scores are `components.report.images`'."""
+"""What the report reads of a run's artifacts: small facts; images and scores are `components.report.scored_images`'."""
 
 import json
 import os

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.report.images import Model, Sample, ShownImage, show
-from components.report.pictures import file_uri, heat_uri, values_uri
+from components.report.data_uris import file_uri, heat_uri, values_uri
+from components.report.scored_images import Model, Sample, ShownImage, show
 from components.report.tables import number
 
 _IMAGES_PER_GROUP = 10

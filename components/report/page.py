@@ -8,11 +8,11 @@ from typing import Any
 import jinja2
 from tfx.dsl.io import fileio
 
-from components.report import findings, tables
-from components.report.defects import defects_document, pictures_of, study_defects
+from components.report import charts, tables
+from components.report.defect_study import defects_document, pictures_of, study_defects
+from components.report.facts import Facts, ReportInputs, model_folder, read_facts
 from components.report.gallery import gallery
-from components.report.images import Sample, load_model, score_sample
-from components.report.inputs import Facts, ReportInputs, model_folder, read_facts
+from components.report.scored_images import Sample, load_model, score_sample
 from components.report.synthetic_defects import Detection
 from schema import features
 from schema.artifacts import DEFECTS_FILE, REPORT_FILE
@@ -36,7 +36,7 @@ def write_report(inputs: ReportInputs, folder: str) -> None:
         sample={"images": len(sample.scores), "total": total, "seed": seed},
         groups=gallery(model, inputs.examples, sample, threshold=threshold),
         charts=_charts(facts, sample, threshold, seed),
-        flagged=findings.at_threshold(sample, threshold),
+        flagged=charts.at_threshold(sample, threshold),
         defects={"images": images, "kinds": [_defect(detection, threshold) for detection in detections]},
     )
     fileio.makedirs(folder)
@@ -76,11 +76,11 @@ def _facts_of(facts: Facts) -> dict[str, Any]:
 def _charts(facts: Facts, sample: Sample, threshold: float, seed: int) -> dict[str, Any]:
     distributions = {name: tables.distribution(facts, name) for name in (features.MEAN_INTENSITY, features.CONTRAST)}
     return {
-        "scores": [findings.score_chart(sample, threshold), *findings.detection_charts(sample)],
-        "latent": findings.latent_charts(sample, seed),
-        "training": findings.loss_charts(facts.record["history"]),
+        "scores": [charts.score_chart(sample, threshold), *charts.detection_charts(sample)],
+        "latent": charts.latent_charts(sample, seed),
+        "training": charts.loss_charts(facts.record["history"]),
         "data": [
-            findings.distribution_chart(name.replace("_", " "), curves)
+            charts.distribution_chart(name.replace("_", " "), curves)
             for name, curves in distributions.items()
             if curves
         ],
@@ -93,7 +93,7 @@ def _defect(detection: Detection, threshold: float) -> dict[str, Any]:
         "size_of": detection.size_of,
         "smallest": detection.smallest_found(0.9),
         "smallest_in_half": detection.smallest_found(0.5),
-        "chart": findings.defect_chart(detection.kind, detection.sizes, detection.found),
+        "chart": charts.defect_chart(detection.kind, detection.sizes, detection.found),
         "pictures": pictures_of(detection, threshold),
         "largest": detection.sizes[-1],
         "found_largest": detection.found[-1],

@@ -3,7 +3,7 @@
 import numpy as np
 
 from components.report.gallery import choose
-from components.report.images import Sample
+from components.report.scored_images import Sample
 
 
 def sample_of(scores: list[float], is_anomaly: list[int]) -> Sample:

@@ -16,9 +16,9 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from components.report import page as report_page
 from components.report import tables as report_tables
-from components.report.findings import at_threshold, detection_charts
-from components.report.images import Sample, score_sample
-from components.report.inputs import ReportInputs
+from components.report.charts import at_threshold, detection_charts
+from components.report.facts import ReportInputs
+from components.report.scored_images import Sample, score_sample
 
 HOSTILE_LABEL = '<script>alert("label")</script>'
 HOSTILE_ID = '"><img src="https://example.com/x" onerror=alert(1)>.png'
