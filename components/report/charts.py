@@ -1,4 +1,4 @@
-"""The report's charts: scores against the threshold, ROC and precision-recall, the latent space, the loss."""
+"""The report's charts: scores and threshold, ROC and precision-recall, latent space, losses, distributions, defects."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,8 +11,9 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from components.report import svg
+from components.report.defect_study import RELIABLE
 from components.report.scored_images import Sample
-from components.report.tables import number
+from components.report.tables import number, percent
 
 _CURVE_POINTS = 400
 _PROJECTED = 600
@@ -20,7 +21,7 @@ _FEWEST_PROJECTED = 10
 _PERPLEXITY = 30.0
 _TSNE_STEPS = 500
 _TSNE_DIMENSIONS = 50
-_OTHERS = "others"
+_OTHERS = "other"
 
 Chart = dict[str, Any]
 """`title`, `svg`, `legend` (names in the order of the series' colours), `note`."""
@@ -28,22 +29,22 @@ Values = npt.NDArray[np.float64]
 
 
 def score_groups(sample: Sample) -> dict[str, Values]:
-    """Scores by what is known of the images."""
+    """Scores of the images that are known to be normal, known to be anomalous, or neither."""
     groups = {
         "normal": sample.scores[sample.is_anomaly == 0],
         "anomalous": sample.scores[sample.is_anomaly == 1],
-        "not known": sample.scores[sample.is_anomaly == -1],
+        "unknown": sample.scores[sample.is_anomaly == -1],
     }
     return {name: scores for name, scores in groups.items() if len(scores)}
 
 
 def at_threshold(sample: Sample, threshold: float) -> dict[str, tuple[int, int]]:
-    """Group -> (flagged images, images)."""
+    """Group -> (number of flagged images, number of images)."""
     return {name: (int((scores > threshold).sum()), len(scores)) for name, scores in score_groups(sample).items()}
 
 
 def score_chart(sample: Sample, threshold: float) -> Chart:
-    """How the scores lie about the threshold."""
+    """Histogram of the scores, with the threshold."""
     groups = score_groups(sample)
     medians = ", ".join(f"{name} {number(float(np.median(scores)))}" for name, scores in groups.items())
     alt = f"Histogram of scores. Medians: {medians}. The threshold is {number(threshold)}."
@@ -53,7 +54,7 @@ def score_chart(sample: Sample, threshold: float) -> Chart:
 
 
 def detection_charts(sample: Sample) -> list[Chart]:
-    """ROC and precision-recall, where both normal and anomalous images are known; else none."""
+    """ROC and precision-recall curves; none unless both normal and anomalous images are known."""
     known = sample.is_anomaly != -1
     truth, scores = sample.is_anomaly[known], sample.scores[known]
     if len(set(truth)) < 2:
@@ -63,19 +64,19 @@ def detection_charts(sample: Sample) -> list[Chart]:
     auroc, aupr = roc_auc_score(truth, scores), average_precision_score(truth, scores)
     return [
         {
-            "title": f"ROC: area {auroc:.3f}",
+            "title": f"ROC curve: AUROC {auroc:.3f}",
             "svg": svg.line_chart(
                 {"roc": _thinned(false_alarms, found)},
                 unit_square=True,
                 diagonal=True,
-                x_label="false alarms",
-                y_label="anomalies found",
-                alt=f"ROC curve, area {auroc:.3f}",
+                x_label="false-alarm rate",
+                y_label="anomalies found (recall)",
+                alt=f"ROC curve, AUROC {auroc:.3f}",
             ),
-            "note": "Share of anomalies found against share of false alarms, for every threshold; dashed is chance.",
+            "note": "Share of anomalies found over the false-alarm rate, for every threshold. Dashed: chance.",
         },
         {
-            "title": f"Precision-recall: area {aupr:.3f}",
+            "title": f"Precision-recall curve: average precision {aupr:.3f}",
             "svg": svg.line_chart(
                 {"precision": _thinned(recall, precision)},
                 unit_square=True,
@@ -83,14 +84,9 @@ def detection_charts(sample: Sample) -> list[Chart]:
                 y_label="precision",
                 alt=f"Precision-recall curve, average precision {aupr:.3f}",
             ),
-            "note": f"{percent_of(truth)} of these images are anomalous, which is the precision of chance.",
+            "note": f"By chance, precision would be {percent(truth.mean())}, the share of anomalous images.",
         },
     ]  # fmt: skip
-
-
-def percent_of(truth: npt.NDArray[np.int64]) -> str:
-    """The share of ones."""
-    return f"{100 * truth.mean():.3g} %"
 
 
 def latent_charts(sample: Sample, seed: int) -> list[Chart]:
@@ -107,16 +103,16 @@ def latent_charts(sample: Sample, seed: int) -> list[Chart]:
     neighbours = TSNE(2, perplexity=perplexity, init="pca", max_iter=_TSNE_STEPS, random_state=seed).fit_transform(
         reduced
     )
-    held = pca.explained_variance_ratio_[:2].sum()
+    explained = pca.explained_variance_ratio_[:2].sum()
     note = "Crosses are anomalies. " if crosses.any() else ""
     charts = {
         "Latent space by PCA": (
             reduced[:, :2],
-            f"{note}The two axes hold {100 * held:.0f} % of the latents' variance.",
+            f"{note}The two axes explain {100 * explained:.0f} % of the variance.",
         ),
         "Latent space by t-SNE": (
             neighbours,
-            f"{note}Neighbours stay neighbours; distances between groups mean little.",
+            f"{note}Nearby points are similar; distances between clusters mean little.",
         ),
     }
     return [
@@ -131,7 +127,7 @@ def latent_charts(sample: Sample, seed: int) -> list[Chart]:
 
 
 def loss_charts(history: Mapping[str, Sequence[float]]) -> list[Chart]:
-    """One chart per training quantity, with its curve on held-out images where there is one."""
+    """One chart per logged quantity: on training images and, if logged, on held-out images."""
     charts: list[Chart] = []
     drawn: list[Sequence[float]] = []
     for name in sorted(history, key=lambda name: (name != "loss", name)):
@@ -157,20 +153,20 @@ def loss_charts(history: Mapping[str, Sequence[float]]) -> list[Chart]:
 
 
 def distribution_chart(title: str, curves: Mapping[str, tuple[list[float], list[float]]]) -> Chart:
-    """A feature's distribution in every split."""
+    """Distribution of a feature in each split."""
     alt = f"Distribution of {title} in {', '.join(curves)}"
     drawn = svg.line_chart(curves, alt=alt, x_label=title, y_label="share of images")
     return {"title": title.capitalize(), "svg": drawn, "legend": list(curves), "note": ""}
 
 
 def defect_chart(kind: str, sizes: Sequence[float], found: Sequence[float]) -> Markup:
-    """Share of images in which a defect was found, against its size."""
-    pairs = ", ".join(f"{100 * f:.0f} % at {100 * s:.3g} %" for s, f in zip(sizes, found, strict=True))
-    return svg.rate_chart(sizes, found, alt=f"{kind} found in {pairs}")
+    """Share of images in which a defect was found, over its size."""
+    pairs = ", ".join(f"{100 * f:.0f} % at size {100 * s:.3g} %" for s, f in zip(sizes, found, strict=True))
+    return svg.rate_chart(sizes, found, target=RELIABLE, alt=f"Share of images with {kind} found: {pairs}")
 
 
 def _label_groups(labels: Sequence[str]) -> tuple[list[str], list[int]]:
-    """(names, the name's number of each label): the most frequent labels by name, the rest together."""
+    """(group names, group number of each label): a group for each of the most frequent labels, one for the rest."""
     counts = {label: labels.count(label) for label in set(labels)}
     by_frequency = sorted(counts, key=lambda label: (-counts[label], label))
     many = len(by_frequency) > svg.SERIES
@@ -181,6 +177,6 @@ def _label_groups(labels: Sequence[str]) -> tuple[list[str], list[int]]:
 
 
 def _thinned(x: Values, y: Values) -> tuple[list[float], list[float]]:
-    """At most some hundred points, first and last among them."""
+    """A few hundred points of a curve, including the first and the last."""
     kept = np.unique(np.linspace(0, len(x) - 1, min(len(x), _CURVE_POINTS)).round().astype(int))
     return x[kept].tolist(), y[kept].tolist()

@@ -1,4 +1,4 @@
-"""Charts as inline SVG that takes its colours from the page, so that they follow its light or dark theme."""
+"""Draws charts as inline SVG in the page's colours, which follow its light or dark theme."""
 
 import io
 import re
@@ -19,7 +19,7 @@ Curve = tuple[Sequence[float], Sequence[float]]
 """x and y."""
 
 SERIES = 10
-"""Colours that the page has for series; further ones share the last."""
+"""Number of series colours that the page defines; further series share the last."""
 _INK, _MUTED, _GRID, _ALARM = "#010101", "#010102", "#010103", "#010104"
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--line", _ALARM: "--alarm"}
 _VARIABLES |= {f"#0102{number:02d}": f"--series-{number}" for number in range(SERIES)}
@@ -57,7 +57,10 @@ def line_chart(
     unit_square: bool = False,
     diagonal: bool = False,
 ) -> Markup:
-    """Curves by name in the order of the page's series colours; `diagonal` adds chance level; a range as x counts."""
+    """Curves by name, in the order of the page's series colours.
+
+    `diagonal` adds the chance level. An x-axis of ranges has whole numbers only.
+    """
     with _axes() as (figure, axes):
         for number, (x, y) in enumerate(curves.values()):
             style: dict[str, Any] = {"marker": "o", "markersize": 4} if len(x) == 1 else {}
@@ -71,10 +74,10 @@ def line_chart(
         return _svg(figure, alt)
 
 
-def rate_chart(sizes: Sequence[float], rates: Sequence[float], *, alt: str) -> Markup:
-    """Shares of images, from 0 to 1, against sizes, evenly spaced, with a line at nine tenths."""
+def rate_chart(sizes: Sequence[float], rates: Sequence[float], *, target: float, alt: str) -> Markup:
+    """Rates in [0, 1] over evenly spaced sizes, with a dashed line at `target`."""
     with _axes((4.4, 2.0)) as (figure, axes):
-        axes.axhline(0.9, color=_MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.axhline(target, color=_MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.plot(range(len(sizes)), rates, color=_series(0), marker="o", markersize=4)
         axes.set(ylim=(-0.05, 1.05), yticks=[0, 0.5, 1], xlabel="size in %", ylabel="found")
         axes.set_xticks(range(len(sizes)), [f"{100 * size:.3g}" for size in sizes])
@@ -83,7 +86,7 @@ def rate_chart(sizes: Sequence[float], rates: Sequence[float], *, alt: str) -> M
 
 
 def histogram(groups: Mapping[str, Values], *, alt: str, x_label: str, threshold: float | None = None) -> Markup:
-    """Shares of each group per bin, on a logarithmic axis where the values span orders of magnitude."""
+    """Share of each group per bin; the axis is logarithmic if the values span orders of magnitude."""
     values = np.concatenate([*groups.values(), [] if threshold is None else [threshold]])
     low, high = float(values.min()), float(values.max())
     if low == high:
@@ -105,7 +108,7 @@ def histogram(groups: Mapping[str, Values], *, alt: str, x_label: str, threshold
 
 
 def scatter(points: Values, groups: Sequence[int], crosses: npt.NDArray[np.bool_], *, alt: str) -> Markup:
-    """Points [N, 2], each in its group's colour; a cross where `crosses` [N], else a dot."""
+    """Points [N, 2] in the colours of their groups; a cross where `crosses` [N] is true, else a dot."""
     with _axes((4.4, 3.6)) as (figure, axes):
         colours = np.asarray(groups)
         for group in sorted(set(groups)):
@@ -135,7 +138,7 @@ def _axes(size_inches: tuple[float, float] = _SIZE_INCHES) -> Iterator[tuple[Fig
 
 
 def _svg(figure: Figure, alt: str) -> Markup:
-    """The figure with the page's colours, one accessible name, and no ids that two charts could share."""
+    """The figure as SVG with the page's colours, an accessible name, and no ids that could clash with other charts."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": alt}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
