@@ -48,7 +48,7 @@ def _values(result: Any) -> Iterator[tuple[str | None, str, float]]:
                 continue
             name, _, of_label = tfma_name.partition(metrics.LABEL_SEPARATOR)
             if label is None or not METRICS[name].needs_anomalies:
-                yield of_label or label, name, _double(value)
+                yield of_label or label, name, float(value["doubleValue"])
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,3 @@ def _slicing_spec(slice_key: Any) -> Any:
     for single in slice_key.single_slice_keys:
         return config_pb2.SlicingSpec(feature_values={single.column: single.bytes_value.decode()})
     return config_pb2.SlicingSpec()
-
-
-def _double(value: dict[str, Any]) -> float:
-    return float(value["doubleValue"])

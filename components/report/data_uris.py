@@ -12,7 +12,7 @@ Values = npt.NDArray[np.float64]
 
 _LARGEST_PX = 144
 _LOSSLESS_UP_TO_PX = 64
-"""The browser enlarges smaller pictures without smoothing, which would make compression artefacts visible."""
+"""Pictures up to this size are stored losslessly, since the browser enlarges each of their pixels."""
 _HEAT = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 

@@ -69,9 +69,7 @@ class ShownImage:
 
 def load_model(folder: str) -> Model:
     """Load a SavedModel."""
-    loaded = tf.saved_model.load(
-        folder
-    )  # the function below keeps it alive: a signature alone does not keep its variables
+    loaded = tf.saved_model.load(folder)  # `reconstruct` keeps it alive; a signature alone would lose its variables
     signature = loaded.signatures[RECONSTRUCT_SIGNATURE]
 
     def reconstruct(encoded: Sequence[bytes]) -> dict[str, Any]:
