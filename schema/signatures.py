@@ -25,13 +25,13 @@ ERROR_LEVELS: Final = "error_levels"
 """[B, H, W] uint16: the upper 17 bits of the error map's float32, without the sign."""
 MASK_PIXELS: Final = "mask_pixels"
 """[B, H, W] int8: 0 sound, 1 defective, -1 unknown."""
-SSIM: Final = "ssim"
-DEVIATION: Final = "deviation"
-"""[B]: mean squared difference from the mean training image."""
 KL: Final = "kl"
 """[B] in nats; of a family whose latent has a distribution."""
 SHUFFLED_ERROR: Final = "shuffled_error"
 PIXEL_VARIANCE: Final = "pixel_variance"
+SSIM: Final = "ssim"
+DEVIATION: Final = "deviation"
+"""[B]: mean squared difference from the mean training image."""
 NOISE_ERRORS: Final = {
     "error_at_noise_5": 0.05,
     "error_at_noise_10": 0.1,

@@ -51,7 +51,7 @@ class Facts:
     """The run in numbers and words. Any text in it may be untrusted."""
 
     record: Document
-    """The model's record, which the Trainer writes beside the model."""
+    """What the Trainer wrote beside the model."""
     gate: Document
     baseline_record: Document
     counts: dict[str, int]
