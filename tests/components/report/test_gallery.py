@@ -1,21 +1,10 @@
 """The choice of images that the report shows."""
 
 import numpy as np
+from report_samples import sample_of
 
 from components.report.gallery import choose
 from components.report.scored_images import Sample
-
-
-def sample_of(scores: list[float], is_anomaly: list[int]) -> Sample:
-    count = len(scores)
-    return Sample(
-        total=count,
-        positions=tuple(range(count)),
-        labels=("",) * count,
-        is_anomaly=np.array(is_anomaly),
-        scores=np.array(scores),
-        latents=np.zeros((count, 2)),
-    )
 
 
 def rows_by_heading(sample: Sample) -> dict[str, list[int]]:

@@ -15,10 +15,8 @@ from PIL import Image
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from components.report import page as report_page
-from components.report import tables as report_tables
-from components.report.charts import at_threshold, detection_charts
 from components.report.facts import ReportInputs
-from components.report.scored_images import Sample, score_sample
+from components.report.scored_images import score_sample
 
 HOSTILE_LABEL = '<script>alert("label")</script>'
 HOSTILE_ID = '"><img src="https://example.com/x" onerror=alert(1)>.png'
@@ -289,43 +287,6 @@ def test_a_sample_holds_the_scores_of_the_images_chosen_by_the_seed(inputs):
     for sample in samples:
         assert sample.scores == pytest.approx(expected_scores()[list(sample.positions)], rel=1e-5)
         assert (sample.is_anomaly == (np.array(sample.positions) >= 45)).all()
-
-
-def sample_of(is_anomaly, scores):
-    count = len(scores)
-    return Sample(
-        count, tuple(range(count)), ("",) * count, np.array(is_anomaly), np.array(scores), np.zeros((count, 1))
-    )
-
-
-def test_auroc_is_the_share_of_correctly_ordered_pairs():
-    random = np.random.default_rng(5)
-    is_anomaly = np.array([0] * 40 + [1] * 25 + [-1] * 10)
-    scores = random.normal(is_anomaly, 1.0)
-    pairs = scores[40:65, None] > scores[None, :40]
-    roc, _ = detection_charts(sample_of(is_anomaly, scores))
-    assert roc["title"] == f"ROC curve: AUROC {pairs.mean():.3f}"
-
-
-def test_there_is_no_roc_curve_without_known_anomalies():
-    sample = sample_of([-1, -1, -1], [0.1, 0.2, 0.3])
-    assert detection_charts(sample) == []
-    assert at_threshold(sample, 0.15) == {"unknown": (2, 3)}
-
-
-@pytest.mark.parametrize(
-    ("rows", "sentence"),
-    [
-        ([row()], "Blessed: the model meets its only bound, and its mean error is 50 % below PCA's."),
-        ([row(), row()], "Blessed: the model meets both bounds, and its mean error is 50 % below PCA's."),
-        ([row()] * 3, "Blessed: the model meets all 3 bounds, and its mean error is 50 % below PCA's."),
-        ([row(), row(passed=False, reason="x is 2")], "Refused: x is 2."),
-        ([row(passed=False, reason="x")] * 2, "Refused: x (1 more bound is not met)."),
-        ([row(passed=False, reason="x")] * 3, "Refused: x (2 more bounds are not met)."),
-    ],
-)
-def test_the_verdict_is_one_sentence(rows, sentence):
-    assert report_tables.verdict_sentence({"thresholds": rows, "metrics": GATE["metrics"]}) == sentence
 
 
 @pytest.fixture
