@@ -26,9 +26,7 @@ _REPETITIONS = {"small": 1, "full": 3}
 @click.option("--size", type=click.Choice(["small", "full"]), default="full", show_default=True)
 @click.option("--repetitions", type=click.IntRange(min=1), help="Default: 3; 1 for --size small.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all measurements to this file.")
-@click.option(
-    "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with the MNIST files."
-)
+@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of MNIST files.")
 def main(areas: tuple[str, ...], size: str, repetitions: int | None, json_path: Path | None, data: Path | None) -> None:
     """Measure AREAS (default: all) and compare them with their claims."""
     if data:

@@ -1,14 +1,12 @@
 """Scales the number of images up by four, twice: time must grow proportionally, memory must stay flat."""
 
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from bench.comparison import Comparison
 from bench.images import write_synthetic_images
-from bench.timing import run_here
+from bench.timing import in_new_process, run_here
 
 _COUNTS = {"small": (10_000, 40_000), "full": (70_000, 280_000, 1_120_000)}
 _WARM_UP = 2_100
@@ -24,9 +22,7 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
     for repetition in range(repetitions):
         for count in counts:
             # A process per measurement: memory left by one run would count for the next.
-            with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
-                process.submit(_measure, _WARM_UP, seed=0).result()
-                measured[count].append(process.submit(_measure, count, seed=repetition).result())
+            measured[count].append(in_new_process(_measure, count, repetition))
     return [
         comparison
         for fewer, more in zip(counts, counts[1:], strict=False)
@@ -34,11 +30,13 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
     ]
 
 
-def _measure(count: int, *, seed: int) -> tuple[float, float]:
-    """(wall-clock seconds, peak MB) of a whole run on `count` synthetic images."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_synthetic_images(Path(folder, "images"), count, seed=seed)
-        return run_here(one_epoch_on(Path(folder, "images"), root=folder))
+def _measure(count: int, seed: int) -> tuple[float, float]:
+    """(wall-clock seconds, peak MB) of a whole run on `count` synthetic images, after a warm-up."""
+    for images in (_WARM_UP, count):
+        with tempfile.TemporaryDirectory() as folder:
+            write_synthetic_images(Path(folder, "images"), images, seed=seed)
+            measured = run_here(one_epoch_on(Path(folder, "images"), root=folder))
+    return measured
 
 
 def one_epoch_on(images: Path, *, root: str) -> dict[str, Any]:

@@ -30,9 +30,8 @@ def seconds_of_command(command: Sequence[str], *, exit_code: int = 0) -> float:
     ran = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     seconds = time.perf_counter() - started
     if ran.returncode != exit_code:
-        raise BenchmarkError(
-            f"{' '.join(command)} exited with {ran.returncode}, not {exit_code}: {(ran.stdout + ran.stderr)[-2000:]}"
-        )
+        output = (ran.stdout + ran.stderr)[-2000:]
+        raise BenchmarkError(f"{' '.join(command)} exited with {ran.returncode}, not {exit_code}: {output}")
     return seconds
 
 
@@ -57,14 +56,13 @@ def run_here(settings: dict[str, Any]) -> tuple[float, float]:
     from runtime.errors import DONE, REFUSED
 
     configuration = Configuration.model_validate(settings)
+    folder = Path(configuration.root, configuration.name)
     started = time.perf_counter()
     code = run(configuration, as_json=False)
     seconds = time.perf_counter() - started
     if code not in (DONE, REFUSED):
-        raise BenchmarkError(
-            f"the run in {configuration.root}/{configuration.name} exited with {code}; see its run.log"
-        )
-    return seconds, peak_memory_mb(Path(configuration.root, configuration.name))
+        raise BenchmarkError(f"the run in {folder} exited with {code}; see its run.log")
+    return seconds, peak_memory_mb(folder)
 
 
 def peak_memory_mb(folder: Path) -> float:

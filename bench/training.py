@@ -44,9 +44,8 @@ def _compare(preset: str, size: str, repetitions: int) -> Comparison:
     pairs = [(_ours(settings, train, held_out), _plain(settings, train, held_out)) for _ in range(repetitions)]
     for (_, our_loss), (_, plain_loss) in pairs:
         if not math.isclose(our_loss, plain_loss, rel_tol=_SAME_LOSS):
-            raise BenchmarkError(
-                f"{preset}: the losses differ ({our_loss:.4f} and {plain_loss:.4f}), so the times cannot be compared"
-            )
+            losses = f"({our_loss:.4f} and {plain_loss:.4f})"
+            raise BenchmarkError(f"{preset}: the losses differ {losses}, so the times cannot be compared")
     return Comparison(
         area="training",
         what=f"{preset}, {len(train):,} images of 28x28, {epochs} epochs",

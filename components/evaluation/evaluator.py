@@ -64,11 +64,10 @@ class ReconstructionEvaluatorExecutor(base_executor.BaseExecutor):
         judged = {name: _judge_control(controls[name], bounds, candidate, baseline) for name in _MUST_BE_REFUSED}
         _require_refused(judged, candidate)
         evaluation = artifact_utils.get_single_instance(output_dict[keys.EVALUATION_KEY])
-        by_label = {label: values for label, values in candidate.items() if label is not None}
         report = {
             "blessed": verdict.blessed,
             "metrics": {**candidate[None], "pca_mean_error": floor},
-            "metrics_by_label": by_label,
+            "metrics_by_label": {label: values for label, values in candidate.items() if label is not None},
             "baseline_metrics": baseline.get(None, {}),
             "thresholds": verdict.rows,
             "controls_refused": dict.fromkeys(judged, True),
@@ -155,23 +154,14 @@ def _compared(row: Row, candidate: MetricsByLabel) -> str:
 
 def _bless(is_blessed: bool, input_dict: Artifacts, blessing: types.Artifact) -> None:
     """Write the file and the properties that TFX's Evaluator writes, which the Pusher and resolvers read."""
-    compared = {
-        (constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY): (
-            input_dict[keys.MODEL_KEY]
-        ),
-        (constants.ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY, constants.ARTIFACT_PROPERTY_BASELINE_MODEL_ID_KEY): (
-            input_dict.get(keys.BASELINE_MODEL_KEY, [])
-        ),
-    }
-    for (uri_key, id_key), models in compared.items():
-        for model in models:
-            blessing.set_string_custom_property(uri_key, model.uri)
-            blessing.set_int_custom_property(id_key, model.id)
-    name, value = (
-        (constants.BLESSED_FILE_NAME, constants.BLESSED_VALUE)
-        if is_blessed
-        else (constants.NOT_BLESSED_FILE_NAME, constants.NOT_BLESSED_VALUE)
-    )
+    for model in input_dict[keys.MODEL_KEY]:
+        blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri)
+        blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model.id)
+    for model in input_dict.get(keys.BASELINE_MODEL_KEY, []):
+        blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY, model.uri)
+        blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BASELINE_MODEL_ID_KEY, model.id)
+    name = constants.BLESSED_FILE_NAME if is_blessed else constants.NOT_BLESSED_FILE_NAME
+    value = constants.BLESSED_VALUE if is_blessed else constants.NOT_BLESSED_VALUE
     with fileio.open(f"{blessing.uri}/{name}", "w") as file:
         file.write("")
     blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, value)

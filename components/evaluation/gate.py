@@ -83,15 +83,8 @@ def judge(bounds: list[Bound], candidate: MetricsByLabel, baseline: MetricsByLab
             for name, slice_, threshold in failures
         )
         lower, upper = _limits(bound, baseline)
-        row = {
-            "metric": bound.metric,
-            "label": bound.label,
-            "origin": bound.origin,
-            "min": lower,
-            "max": upper,
-            "value": value,
-            "passed": not failed,
-        }
+        row = {"metric": bound.metric, "label": bound.label, "origin": bound.origin, "min": lower, "max": upper}
+        row |= {"value": value, "passed": not failed}
         rows.append({**row, "reason": _reason(row) if failed else None})
     return Verdict(rows, validation)
 

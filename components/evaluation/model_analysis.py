@@ -100,11 +100,7 @@ def _frequent_garbage_collection() -> Iterator[None]:
 
 
 class ModelAnalysis(base_beam_component.BaseBeamComponent):
-    """Measures a model.
-
-    Outputs `analysis`: TFMA's metrics of candidate and baseline, the controls' metrics, and images for the Pusher to
-    replay.
-    """
+    """Outputs `analysis`: TFMA's metrics of candidate and baseline, the controls' metrics, and the parity file."""
 
     SPEC_CLASS = ModelAnalysisSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(ModelAnalysisExecutor)
