@@ -1,1 +1,1 @@
-"""`make bench`: what this project claims about speed, measured side by side on the machine at hand."""
+"""Benchmarks: measures this project's speed claims side by side on one machine (`make bench`)."""

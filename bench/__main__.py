@@ -1,6 +1,6 @@
-"""`make bench`: measure every claim about speed on this machine, in one run, as ratios.
+"""The command behind `make bench`: measures every speed claim as a ratio, in one run.
 
-Exit codes: 0 every claim holds; 1 one does not, or an area could not be measured; 2 bad usage.
+Exit codes: 0 if every claim holds; 1 if one does not or an area could not be measured; 2 for bad usage.
 """
 
 import json
@@ -16,7 +16,7 @@ from bench.areas import AREAS, measure
 from bench.comparison import Comparison
 from bench.images import MNIST_VARIABLE
 from bench.table import document_of, table_of
-from bench.timing import alone
+from bench.timing import in_new_process
 
 _REPETITIONS = {"small": 1, "full": 3}
 
@@ -25,10 +25,10 @@ _REPETITIONS = {"small": 1, "full": 3}
 @click.argument("areas", nargs=-1, type=click.Choice(AREAS))
 @click.option("--size", type=click.Choice(["small", "full"]), default="full", show_default=True)
 @click.option("--repetitions", type=click.IntRange(min=1), help="Default: 3; 1 for --size small.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write everything measured to this file.")
-@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of MNIST's files.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all measurements to this file.")
+@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of MNIST files.")
 def main(areas: tuple[str, ...], size: str, repetitions: int | None, json_path: Path | None, data: Path | None) -> None:
-    """Measure AREAS (default: all) and hold them against what is claimed."""
+    """Measure AREAS (default: all) and compare them with their claims."""
     if data:
         os.environ[MNIST_VARIABLE] = str(data.absolute())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -40,8 +40,8 @@ def main(areas: tuple[str, ...], size: str, repetitions: int | None, json_path: 
         started = time.monotonic()
         print(f"measuring {area} ...", file=sys.stderr)
         try:
-            comparisons += alone(measure, area, size, repetitions)
-        except Exception as error:  # one area that fails must not cost the others' figures
+            comparisons += in_new_process(measure, area, size, repetitions)
+        except Exception as error:  # a failed area must not discard the others' measurements
             failures[area] = f"{type(error).__name__}: {error}"
         print(f"  {time.monotonic() - started:.0f} s", file=sys.stderr)
     console.print(table_of(comparisons, title=f"--size {size}, medians of {repetitions}"))

@@ -1,4 +1,4 @@
-"""What the benchmark consists of; each area is measured in a process of its own."""
+"""The areas of the benchmark, each measured in its own process."""
 
 import importlib
 import logging
@@ -8,11 +8,11 @@ import warnings
 from bench.comparison import Comparison
 
 AREAS = ("startup", "ingestion", "training", "serving", "local_runners", "whole_pipeline", "scaling")
-"""Modules of this package, in the table's order; each has `compare(size, repetitions) -> list[Comparison]`."""
+"""Modules of this package, in the order of the table; each has `compare(size, repetitions) -> list[Comparison]`."""
 
 
 def measure(area: str, size: str, repetitions: int) -> list[Comparison]:
-    """What one area's module measures. For a process of its own: its standard output is sent to standard error."""
+    """Run one area's comparisons. Call it in a separate process: it redirects standard output to standard error."""
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
     logging.getLogger("absl").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What the benchmark runs on: MNIST where it lies, and as many made images as scaling needs."""
+"""The benchmark's images: MNIST, and as many synthetic images as needed."""
 
 import os
 import struct
@@ -10,7 +10,7 @@ from components.sources import downloads
 from images.stored import Pixels
 
 MNIST_VARIABLE = "MNIST_FOLDER"
-"""Names the folder of MNIST's four files; without it they are downloaded once, as the source `mnist` does."""
+"""Environment variable: folder of MNIST's four files; if unset, they are downloaded once, like the source `mnist`."""
 _SIDE_PX = 28
 _CHUNK = 10_000
 _TEST_SHARE = 7
@@ -22,10 +22,10 @@ def mnist_folder() -> Path:
     return Path(given) if given else downloads.fetch("mnist")
 
 
-def write_made_images(folder: Path, count: int, *, seed: int) -> None:
-    """`count` different pictures of 28x28 in MNIST's files and proportions: a seventh for test; no labels.
+def write_synthetic_images(folder: Path, count: int, *, seed: int) -> None:
+    """Write `count` different 28x28 images in MNIST's file format, a seventh of them for test, without labels.
 
-    Smooth light patches on black, so that they take about as many bytes as digits do.
+    Light patches on black, which compress to about as many bytes as digits.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -38,7 +38,7 @@ def write_made_images(folder: Path, count: int, *, seed: int) -> None:
 
 
 def _patches(rng: np.random.Generator, count: int) -> Pixels:
-    """[count, 28, 28] uint8: 7x7 noise, four times enlarged, of which the brighter half stays."""
+    """[count, 28, 28] uint8: 7x7 noise, the darker half set to black, enlarged four times."""
     coarse = rng.integers(0, 256, (count, 7, 7), dtype=np.uint8)
     coarse[coarse < 128] = 0
     return coarse.repeat(4, axis=1).repeat(4, axis=2)

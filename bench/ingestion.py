@@ -1,6 +1,6 @@
-"""Ingestion, statistics and Transform against what TFX itself offers, and against four times the images.
+"""Compares ingestion, statistics and Transform with TFX's own components, and with four times the images.
 
-`python -m bench.ingestion 1000000` takes one generated set through the three and tells time, peak memory and disk.
+`python -m bench.ingestion 1000000` runs the three once on synthetic images and prints time, peak memory and disk use.
 """
 
 import shutil
@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from bench.comparison import Comparison
-from bench.images import mnist_folder, write_made_images
-from bench.timing import alone, in_turn, peak_memory_mb
+from bench.images import mnist_folder, write_synthetic_images
+from bench.timing import alternately, in_new_process, peak_memory_mb
 from components.settings import DataSettings
 from pipeline.metadata.store import METADATA_FILE
 
@@ -33,13 +33,13 @@ _BEAM_ARGS: Final = [
 
 
 def compare(size: str, repetitions: int) -> list[Comparison]:
-    """All rows of this area; a row's data are made once, its two sides are timed in turn."""
+    """All rows of this area. A row's data are created once; its two sides are timed alternately."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         count = _IMAGES[size]
         once, four_times = folder / "once", folder / "four_times"
-        write_made_images(once, count, seed=0)
-        write_made_images(four_times, 4 * count, seed=0)
+        write_synthetic_images(once, count, seed=0)
+        write_synthetic_images(four_times, 4 * count, seed=0)
         data = mnist_folder() if size == "full" else once
         files = write_image_files(folder / "files", _FILES[size])
         examples = folder / "finished"
@@ -72,7 +72,7 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
             (
                 "a folder of JPEG and PNG files",
                 "a loop that only opens and decodes them",
-                4.0,  # each file is opened, decoded as serving does, measured and digested
+                4.0,  # ours also decodes as serving does, measures and hashes each file
                 _FILES[size],
                 lambda: _read_all(files),
                 lambda: _open_and_decode(files),
@@ -88,12 +88,12 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
         ]
         rows = []
         for what, reference, max_ratio, items, ours, theirs in pairs:
-            ours_s, reference_s = in_turn(ours, theirs, repetitions)
+            ours_s, reference_s = alternately(ours, theirs, repetitions)
             rows.append(Comparison(_AREA, what, reference, ours_s, reference_s, max_ratio, items))
         what, reference, *_ = pairs[-1]
-        more_mb, fewer_mb = in_turn(  # alone: what others leave in memory would count
-            lambda: alone(_three_components, four_times, folder)[1],
-            lambda: alone(_three_components, once, folder)[1],
+        more_mb, fewer_mb = alternately(  # in a process of its own, since memory left by others would count
+            lambda: in_new_process(_three_components, four_times, folder)[1],
+            lambda: in_new_process(_three_components, once, folder)[1],
             repetitions,
         )
         rows.append(Comparison(_AREA, f"{what}: peak memory", reference, more_mb, fewer_mb, _MAX_MEMORY, unit="MB"))
@@ -101,7 +101,7 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
 
 
 def write_image_files(folder: Path, count: int) -> Path:
-    """`count` photographs of 160x120 pixels, JPEG and PNG in turn: crops of scikit-learn's two sample images."""
+    """Write `count` photographs of 160x120 pixels, JPEG and PNG: crops of scikit-learn's two sample images."""
     from sklearn.datasets import load_sample_images
 
     folder.mkdir(parents=True)
@@ -115,7 +115,7 @@ def write_image_files(folder: Path, count: int) -> Path:
 
 
 def _read_all(folder: Path) -> float:
-    """Our reader: opens, decodes, describes, and digests each file."""
+    """Seconds of our reader, which opens, decodes, measures and hashes each file."""
     from components.sources.planning import plan_source
 
     started = time.perf_counter()
@@ -141,7 +141,7 @@ def _image_example_gen(data: Path) -> Any:
 
 
 def _ingest(data: Path, target: Path) -> None:
-    """Leaves the examples that ImageExampleGen makes of `data` in `target`."""
+    """Run ImageExampleGen on `data` and move its examples to `target`."""
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         _run([_image_example_gen(data)], Path(folder))
         [written] = Path(folder).glob("artifacts/ImageExampleGen/examples/*")
@@ -173,7 +173,7 @@ def _stock_statistics(example_gen: Any) -> Any:
 
 
 def _transform(*, materialize: bool) -> Callable[[Any], list[Any]]:
-    """Of 28x28 pixels without an analysis; `materialize` writes every image's pixels, as TFX does by default."""
+    """Transform to 28x28 pixels without an analysis; `materialize` writes all pixels, as TFX does by default."""
 
     def make(example_gen: Any) -> list[Any]:
         from tfx.components import Transform
@@ -202,7 +202,7 @@ def _schema_text() -> str:
 
 
 def _seconds(nodes: list[Any], folder: Path) -> float:
-    """Of the last node, run after the others in a fresh place."""
+    """Seconds of the last node, run after the others in a new folder."""
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
         return list(_run(nodes, Path(fresh)))[-1][1]
 
@@ -213,7 +213,7 @@ def _seconds_after(example_gen: Any, make: Callable[[Any], Any], folder: Path) -
 
 
 def _three_components(data: Path, folder: Path) -> tuple[float, float]:
-    """(seconds, peak resident MB)."""
+    """(seconds, peak resident memory in MB)."""
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
         seconds = sum(seconds for _, seconds in _run(_first_components(data), Path(fresh)))
         return seconds, peak_memory_mb(Path(fresh))
@@ -225,7 +225,7 @@ def _first_components(data: Path) -> list[Any]:
 
 
 def _run(nodes: list[Any], folder: Path) -> list[tuple[str, float]]:
-    """Name and seconds of each node; raises what made one fail."""
+    """(name, seconds) of each node; raises the error of a node that failed."""
     from tfx.orchestration import metadata
     from tfx.orchestration import pipeline as tfx_pipeline
 
@@ -248,10 +248,10 @@ def _run(nodes: list[Any], folder: Path) -> list[tuple[str, float]]:
 
 
 def _lines_of_one_pass(count: int) -> Iterator[str]:
-    """Seconds of each component, this process's peak memory, and the disk that the artifacts take."""
+    """Lines with each component's time, this process's peak memory, and the artifacts' disk space."""
     with tempfile.TemporaryDirectory() as name:
         data = Path(name) / "data"
-        write_made_images(data, count, seed=0)
+        write_synthetic_images(data, count, seed=0)
         for component, seconds in _run(_first_components(data), Path(name)):
             yield f"{component}: {seconds:.1f} s, {count / seconds:,.0f} images/s"
         disk_bytes = sum(path.stat().st_size for path in Path(name, "artifacts").rglob("*") if path.is_file())

@@ -1,8 +1,8 @@
-"""`python -m bench.load URL CLIENTS REQUESTS FILE`: clients that send one request after the other.
+"""Load generator: `python -m bench.load URL CLIENTS REQUESTS FILE` sends requests from several clients at once.
 
-A process of its own, so that it shares no interpreter with the server; the request is FILE's bytes, made
-once: what is measured is the server, not the making of requests. Prints JSON: the seconds that all took,
-and each. Anything but success ends it with an error.
+It runs in its own process, so that it shares no interpreter with the server. Every request has FILE's bytes as its
+body, so that only the server's work is measured. Prints JSON: the total seconds, and each request's latency. Ends with
+an error if a request fails.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ GRPC_PREDICT = "/tensorflow.serving.PredictionService/Predict"
 WARM_UP_REQUESTS = 20
 
 Ask = Callable[[], Awaitable[int]]
-"""Sends the request, awaits the answer, and returns its size in bytes."""
+"""Sends the request and returns the response's size in bytes."""
 
 
 async def load(url: str, *, clients: int, requests: int, body: bytes) -> dict[str, Any]:
-    """`requests` in all from `clients` at once: {"seconds", "latencies_s"}."""
+    """Send `requests` requests in total from `clients` concurrent clients: {"seconds", "latencies_s"}."""
     connect = _grpc_client if url.startswith("grpc:") else _rest_client
     asks = [await connect(url, body) for _ in range(clients)]
     for ask in asks:
@@ -45,7 +45,7 @@ async def load(url: str, *, clients: int, requests: int, body: bytes) -> dict[st
 async def _grpc_client(url: str, body: bytes) -> Ask:
     import grpc
 
-    # Channels of one process share a connection unless told otherwise.
+    # By default, all channels of a process share one connection.
     channel = grpc.aio.insecure_channel(urlsplit(url).netloc, [("grpc.use_local_subchannel_pool", 1)])
     predict = channel.unary_unary(GRPC_PREDICT)
 
@@ -63,10 +63,10 @@ async def _rest_client(url: str, body: bytes) -> Ask:
 
     async def ask() -> int:
         writer.write(request)
-        answer = await reader.readuntil(b"\r\n\r\n")
-        if not answer.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError(f"{url}: {answer.decode()}")
-        size = int(answer.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+        response = await reader.readuntil(b"\r\n\r\n")
+        if not response.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError(f"{url}: {response.decode()}")
+        size = int(response.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
         await reader.readexactly(size)
         return size
 

@@ -1,10 +1,10 @@
-"""The default way to run Beam on one machine against Beam's other ways."""
+"""Compares Beam's default mode on one machine with its other modes."""
 
 import tempfile
 from pathlib import Path
 
 from bench.comparison import Comparison
-from bench.images import write_made_images
+from bench.images import write_synthetic_images
 from bench.scaling import one_epoch_on
 from bench.timing import run_here
 
@@ -16,12 +16,12 @@ _COUNTS = {"small": 4_000, "full": 70_000}
 
 
 def compare(size: str, repetitions: int) -> list[Comparison]:
-    """Whole runs of one epoch; the default should be the fastest for its size."""
+    """Whole runs of one epoch; the default mode should be the fastest."""
     count = _COUNTS[size]
     seconds: dict[str, list[float]] = {"default": [], **{name: [] for name in _OTHERS}}
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder, "images")
-        write_made_images(images, count, seed=0)
+        write_synthetic_images(images, count, seed=0)
         run_here(one_epoch_on(images, root=f"{folder}/warm-up"))
         for repetition in range(repetitions):
             for name in seconds:

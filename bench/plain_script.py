@@ -1,7 +1,7 @@
-"""The reference for a whole run: one plain script, as a tutorial has it.
+"""The reference for a whole run: one plain script, as in a tutorial.
 
-Loads MNIST, trains the dense autoencoder of configs/mnist-dense.yaml, evaluates it and exports it with its
-preprocessing: python -m bench.plain_script MNIST_FOLDER EXPORT_FOLDER EPOCHS
+Loads MNIST, trains the dense autoencoder of configs/mnist-dense.yaml, evaluates it, and exports it with its
+preprocessing: `python -m bench.plain_script MNIST_FOLDER EXPORT_FOLDER EPOCHS`.
 """
 
 import os
@@ -41,7 +41,7 @@ def build() -> keras.Model:
 
 
 def evaluate(model: keras.Model, images: Images) -> dict[str, float]:
-    """Mean squared error over all images, and its percentiles over single images."""
+    """Mean and 99th percentile of the images' mean squared errors."""
     errors = ((images - model.predict(images, batch_size=256, verbose=0)) ** 2).mean(axis=(1, 2, 3))
     return {"mean_error": float(errors.mean()), "p99_error": float(np.percentile(errors, 99))}
 

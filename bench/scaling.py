@@ -1,32 +1,28 @@
-"""Four times the images, and again: time in proportion, memory flat."""
+"""Scales the number of images up by four, twice: time must grow proportionally, memory must stay flat."""
 
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from bench.comparison import Comparison
-from bench.images import write_made_images
-from bench.timing import run_here
+from bench.images import write_synthetic_images
+from bench.timing import in_new_process, run_here
 
 _COUNTS = {"small": (10_000, 40_000), "full": (70_000, 280_000, 1_120_000)}
 _WARM_UP = 2_100
-"""Images of a run that is not counted: the first one in a process imports what later ones find loaded."""
+"""Images of an uncounted first run, which pays for the imports."""
 _MAX_OF_LINEAR = 1.1
 _MAX_MEMORY = 1.1
 
 
 def compare(size: str, repetitions: int) -> list[Comparison]:
-    """Each step against its predecessor, whole runs without their imports, which would soften the ratio."""
+    """Compare each size with the previous one. Runs exclude imports, which would flatten the ratio."""
     counts = _COUNTS[size]
     measured: dict[int, list[tuple[float, float]]] = {count: [] for count in counts}
     for repetition in range(repetitions):
         for count in counts:
-            # A process each: what one run leaves in memory would count for the next.
-            with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
-                process.submit(_measure, _WARM_UP, seed=0).result()
-                measured[count].append(process.submit(_measure, count, seed=repetition).result())
+            # A process per measurement: memory left by one run would count for the next.
+            measured[count].append(in_new_process(_measure, count, repetition))
     return [
         comparison
         for fewer, more in zip(counts, counts[1:], strict=False)
@@ -34,22 +30,24 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
     ]
 
 
-def _measure(count: int, *, seed: int) -> tuple[float, float]:
-    """(wall seconds, peak MB) of a whole run on `count` made images."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_made_images(Path(folder, "images"), count, seed=seed)
-        return run_here(one_epoch_on(Path(folder, "images"), root=folder))
+def _measure(count: int, seed: int) -> tuple[float, float]:
+    """(wall-clock seconds, peak MB) of a whole run on `count` synthetic images, after a warm-up."""
+    for images in (_WARM_UP, count):
+        with tempfile.TemporaryDirectory() as folder:
+            write_synthetic_images(Path(folder, "images"), images, seed=seed)
+            measured = run_here(one_epoch_on(Path(folder, "images"), root=folder))
+    return measured
 
 
 def one_epoch_on(images: Path, *, root: str) -> dict[str, Any]:
-    """A whole run, one epoch long, whose Trainer keeps nothing in memory."""
+    """Settings of a whole run of one epoch, whose Trainer caches no images in memory."""
     return {
         "name": "bench",
         "root": root,
         "data": {"source": "idx", "path": str(images)},
         "image": {"height_px": 28, "width_px": 28},
         "trainer": {"preset": "dense", "epochs": 1, "cache_mb": 0},
-        # Made images are hard to compress; what is measured is the work, not the verdict.
+        # Synthetic images are hard to compress; the benchmark measures the work, not the verdict.
         "evaluation": {"max_pca_ratio": None, "thresholds": [{"metric": "mean_error", "max": 0.12}]},
     }
 

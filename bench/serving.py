@@ -1,4 +1,4 @@
-"""The local server under load, against direct calls of the same SavedModel in one process."""
+"""Compares the local server under load with direct calls of the same SavedModel in one process."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ from schema.signatures import DEFAULT_MODEL_NAME, IMAGE_BYTES, SCORE_SIGNATURE
 _AREA = "serving"
 _CONFIGURATION = "configs/folder.yaml"
 _SMALL_MODEL = {"preset": "deep", "hidden_units": [512, 128], "latent_dim": 16, "loss": "mse", "epochs": 30}
-"""Whose own time does not hide the server's."""
+"""A fast model, so that its own time does not hide the server's."""
 _GRPC_PORT, _REST_PORT = 18500, 18501
 _LEAST_THROUGHPUT = {1: 0.6, 8: 0.9, 32: 0.9}
 """Clients -> requests/s as a multiple of direct calls/s."""
@@ -31,7 +31,7 @@ _REQUESTS = {"small": 300, "full": 3000}
 
 @dataclass(frozen=True)
 class _Load:
-    """One protocol, so many clients."""
+    """A protocol and a number of clients."""
 
     protocol: str
     url: str
@@ -40,7 +40,7 @@ class _Load:
 
 
 def compare(size: str, repetitions: int) -> list[Comparison]:
-    """Throughput and tail of gRPC and REST with 1, 8 and 32 clients; a small model of the shipped buttons."""
+    """Throughput and tail latency of gRPC and REST with 1, 8 and 32 clients, for a small model of the sample images."""
     requests = _REQUESTS[size]
     with tempfile.TemporaryDirectory() as folder:
         base, image = _pushed_model(Path(folder)), _first_image()
@@ -61,18 +61,18 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
 
 
 def _measure(load: _Load, direct: "_DirectCalls", requests: int) -> tuple[float, float, float, float]:
-    """Seconds of (all requests, as many direct calls, the 99th percentile of a request, its median)."""
+    """Seconds of (all requests, as many direct calls, the 99th percentile of a request, the median of a request)."""
     command = [sys.executable, "-m", "bench.load", load.url, str(load.clients), str(requests), str(load.request)]
     ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     if ran.returncode != 0:
-        raise BenchmarkError(f"{' '.join(command)} ended with {ran.returncode}: {ran.stderr[-2000:]}")
+        raise BenchmarkError(f"{' '.join(command)} exited with {ran.returncode}: {ran.stderr[-2000:]}")
     result = json.loads(ran.stdout)
     percentiles = quantiles(result["latencies_s"], n=100)
     return result["seconds"], direct.seconds(requests), percentiles[98], percentiles[49]
 
 
 class _DirectCalls:
-    """The scoring signature, called one image after the other, as a program would that loads the model itself."""
+    """Calls the scoring signature for one image at a time, like a program that loads the model itself."""
 
     def __init__(self, base: Path, image: bytes) -> None:
         import tensorflow as tf
@@ -93,7 +93,7 @@ class _DirectCalls:
 
 
 def _pushed_model(folder: Path) -> Path:
-    """The folder of versions of a short run; the bounds are off, since it is not the model's quality that counts."""
+    """Run a short pipeline and return the push destination; a loose bound, since the model's quality is irrelevant."""
     settings = {
         "root": folder,
         "trainer": json.dumps(_SMALL_MODEL),
@@ -134,7 +134,7 @@ def _predict_request(image: bytes) -> Any:
 
 @contextmanager
 def _served(base: Path) -> Iterator[None]:
-    """`autoencoder serve` of this checkout, in a process of its own, ready to answer."""
+    """Run this checkout's `autoencoder serve` in its own process and wait until it is ready."""
     from serving.client import wait_until_ready
 
     ports = ["--port", str(_GRPC_PORT), "--rest_api_port", str(_REST_PORT)]

@@ -1,9 +1,9 @@
-"""What a user waits before anything happens: the help, and the answer to a mistyped configuration."""
+"""Measures how long simple commands take: the help, and an error in the configuration."""
 
 import sys
 
 from bench.comparison import Comparison
-from bench.timing import COMMAND_LINE, in_turn, seconds_of_command
+from bench.timing import COMMAND_LINE, alternately, seconds_of_command
 from runtime.errors import BAD_USAGE
 
 _MAX_RATIO = 10.0
@@ -11,10 +11,10 @@ _PAIRS_PER_REPETITION = 5
 
 
 def compare(size: str, repetitions: int) -> list[Comparison]:
-    """Each against an interpreter that does nothing; so short that every repetition measures several pairs."""
+    """Compare each command with an empty Python program; they are so short that a repetition measures several pairs."""
 
     def measured(what: str, *arguments: str, exit_code: int) -> Comparison:
-        ours, reference = in_turn(
+        ours, reference = alternately(
             lambda: seconds_of_command([*COMMAND_LINE, *arguments], exit_code=exit_code),
             lambda: seconds_of_command([sys.executable, "-c", "pass"]),
             repetitions * _PAIRS_PER_REPETITION,

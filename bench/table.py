@@ -1,4 +1,4 @@
-"""Comparisons -> a table for people, a document for machines."""
+"""Formats comparisons as a table for people and a document for programs."""
 
 import importlib.metadata
 import os
@@ -16,12 +16,12 @@ _PACKAGES = ("tfx", "tensorflow", "tf-keras", "apache-beam", "tensorflow-model-a
 
 
 def table_of(comparisons: list[Comparison], *, title: str) -> Table:
-    """One row per comparison, in the order given."""
+    """One row per comparison, in the given order."""
     table = Table(title=title, title_justify="left")
     for name, justify in {"area": "left", "what": "left", "ours": "right", "images/s": "right"}.items():
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("reference")
-    for name in ("takes", "ratio", "target", "holds"):
+    for name in ("reference time", "ratio", "target", "holds"):
         table.add_column(name, justify="right")
     for comparison in comparisons:
         table.add_row(*row_of(comparison))
@@ -29,7 +29,7 @@ def table_of(comparisons: list[Comparison], *, title: str) -> Table:
 
 
 def row_of(comparison: Comparison) -> tuple[str, ...]:
-    """The cells of one row; medians."""
+    """The cells of one row, with medians."""
     ours = median(comparison.ours_s)
     return (
         comparison.area,
@@ -47,7 +47,7 @@ def row_of(comparison: Comparison) -> tuple[str, ...]:
 def document_of(
     comparisons: list[Comparison], failures: dict[str, str], *, size: str, repetitions: int
 ) -> dict[str, Any]:
-    """Everything that was measured, with versions and machine; `failures`: area -> why it has no figures."""
+    """All measurements, with versions and machine; `failures`: area -> why it could not be measured."""
     return {
         "size": size,
         "repetitions": repetitions,
@@ -61,7 +61,7 @@ def document_of(
 
 
 def machine() -> dict[str, Any]:
-    """Where the figures come from; a load above the cores' number says that they were not alone there."""
+    """The machine; a load above the number of cores means that other programs were running."""
     cpu = [line.split(": ")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     return {
         "system": platform.platform(),

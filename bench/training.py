@@ -1,4 +1,4 @@
-"""Training: our Trainer beside a plain `model.fit` on arrays in memory, with the same model, data and loss."""
+"""Compares our Trainer with a plain `model.fit` on arrays in memory: same model, data and loss."""
 
 import logging
 import math
@@ -10,6 +10,7 @@ import numpy as np
 import tf_keras as keras
 
 from bench.comparison import Comparison
+from bench.timing import BenchmarkError
 from trainer.data.dataset import Images, ImageSet, PixelConstants
 from trainer.families.registry import build_autoencoder
 from trainer.fitting.tracing import keep_autograph_out_of_keras
@@ -17,10 +18,10 @@ from trainer.fitting.training_loop import train_autoencoder
 from trainer.settings.image import ImageSettings
 from trainer.settings.trainer import TrainerSettings
 
-# The claims: how many times as many images a second as the plain loop.
+# The claims: images per second, as a multiple of the plain loop's.
 CLAIMS = {"dense": 1.8, "conv": 1.0}
 _IMAGES = {
-    # What an epoch costs beyond its steps (TensorBoard, checkpoint) is half of a dense epoch of 100 steps, not of 469.
+    # An epoch's fixed cost (TensorBoard, checkpoint) is half of a dense epoch of 100 steps, but little of 469 steps.
     ("small", "dense"): (60_000, 6_000),
     ("small", "conv"): (12_800, 1_280),
     ("full", "dense"): (60_000, 6_000),
@@ -32,7 +33,7 @@ _SAME_LOSS = 0.1
 
 
 def compare(size: str, repetitions: int) -> list[Comparison]:
-    """Seconds for the epochs after the first, in which both sides trace and compile."""
+    """Seconds of all epochs but the first, in which both sides trace and compile."""
     keep_autograph_out_of_keras()
     return [_compare(preset, size, repetitions) for preset in CLAIMS]
 
@@ -44,9 +45,8 @@ def _compare(preset: str, size: str, repetitions: int) -> Comparison:
     pairs = [(_ours(settings, train, held_out), _plain(settings, train, held_out)) for _ in range(repetitions)]
     for (_, our_loss), (_, plain_loss) in pairs:
         if not math.isclose(our_loss, plain_loss, rel_tol=_SAME_LOSS):
-            raise AssertionError(
-                f"{preset}: the losses differ, {our_loss:.4f} and {plain_loss:.4f}: nothing to compare"
-            )
+            losses = f"({our_loss:.4f} and {plain_loss:.4f})"
+            raise BenchmarkError(f"{preset}: the losses differ {losses}, so the times cannot be compared")
     return Comparison(
         area="training",
         what=f"{preset}, {len(train):,} images of 28x28, {epochs} epochs",
@@ -59,7 +59,7 @@ def _compare(preset: str, size: str, repetitions: int) -> Comparison:
 
 
 def _ours(settings: TrainerSettings, train: Images, held_out: Images) -> tuple[float, float]:
-    """(seconds, last validation loss), checkpoints and TensorBoard included, as in a pipeline."""
+    """(seconds, last validation loss), including checkpoints and TensorBoard, as in a pipeline."""
     unit = PixelConstants(np.zeros(1, np.float32), np.ones(1, np.float32))
     ends = _EpochEnds()
     logger = logging.getLogger("trainer.fitting.callbacks")
@@ -84,7 +84,7 @@ def _ours(settings: TrainerSettings, train: Images, held_out: Images) -> tuple[f
 
 
 class _EpochEnds(logging.Handler):
-    """When our Trainer reported the end of each epoch."""
+    """Records when our Trainer logs the end of each epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class _EpochEnds(logging.Handler):
 
 
 def _plain(settings: TrainerSettings, train: Images, held_out: Images) -> tuple[float, float]:
-    """The tutorials' loop: Adam, Keras's own loss, no further option."""
+    """(seconds, last validation loss) of a tutorial's loop: Adam, Keras's own loss, no other options."""
     times: list[float] = []
     keras.utils.set_random_seed(0)
     model = build_autoencoder(ImageSettings(height_px=28, width_px=28), settings).model
@@ -114,7 +114,7 @@ def _plain(settings: TrainerSettings, train: Images, held_out: Images) -> tuple[
 
 
 def _blobs(count: int, seed: int) -> Images:
-    """Bright spots of differing place and size on black, much like digits: [count, 28, 28, 1] in [0, 1]."""
+    """Bright spots of varying place and size on black, similar to digits: [count, 28, 28, 1] in [0, 1]."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:28, :28].astype(np.float32)
     centre = random.uniform(8, 20, (2, count, 1, 1)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A whole run through the command line: cold against one plain script, warm against cold."""
+"""Compares a whole cold run with one plain script, and a cached run with the cold one."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.comparison import Comparison
-from bench.images import mnist_folder, write_made_images
+from bench.images import mnist_folder, write_synthetic_images
 from bench.timing import COMMAND_LINE, seconds_of_command
 from runtime.errors import DONE
 
@@ -22,7 +22,7 @@ class _Extent:
     images: int
     epochs: int
     bound: float
-    """Mean error that a trained model keeps below, and one that has learnt nothing does not."""
+    """Mean error that a trained model stays below, and a model that has learnt nothing exceeds."""
 
 
 _FULL = _Extent(70_000, 20, 0.03)
@@ -30,12 +30,12 @@ _SMALL = _Extent(14_000, 5, 0.12)
 
 
 def compare(size: str, repetitions: int) -> list[Comparison]:
-    """full: MNIST, 20 epochs; small: 14,000 made images, 5 epochs, on which the fixed costs weigh more."""
+    """full: MNIST, 20 epochs; small: 14,000 synthetic images, 5 epochs, so that fixed costs weigh more."""
     extent = _FULL if size == "full" else _SMALL
     with tempfile.TemporaryDirectory() as folder:
         images = mnist_folder() if size == "full" else Path(folder, "images")
         if size != "full":
-            write_made_images(images, extent.images, seed=0)
+            write_synthetic_images(images, extent.images, seed=0)
         rows = [_measure(images, Path(folder, f"repetition-{i}"), extent) for i in range(repetitions)]
     cold, plain, warm = zip(*rows, strict=True)
     what = f"{extent.images:,} images, dense, {extent.epochs} epochs"
@@ -46,7 +46,7 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
 
 
 def _measure(images: Path, folder: Path, extent: _Extent) -> tuple[float, float, float]:
-    """Seconds of (cold run, plain script, warm run)."""
+    """Seconds of (cold run, plain script, cached run)."""
 
     def run(bound: float) -> float:
         settings = {

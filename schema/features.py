@@ -10,6 +10,8 @@ LABEL: Final = "label"
 """Class or folder name, empty if none."""
 IS_ANOMALY: Final = "is_anomaly"
 """0 normal, 1 anomalous, absent when unknown."""
+UNKNOWN: Final = -1
+"""Stands for an unknown `is_anomaly`, or for the pixels of an unknown mask, where a number is needed."""
 MASK: Final = "mask"
 """Where the defect is: a one-channel PNG of the image's size, above 0 on defective pixels; absent when unknown.
 

@@ -29,6 +29,9 @@ KL: Final = "kl"
 """[B] in nats; of a family whose latent has a distribution."""
 SHUFFLED_ERROR: Final = "shuffled_error"
 PIXEL_VARIANCE: Final = "pixel_variance"
+SSIM: Final = "ssim"
+DEVIATION: Final = "deviation"
+"""[B]: mean squared difference from the mean training image."""
 NOISE_ERRORS: Final = {
     "error_at_noise_5": 0.05,
     "error_at_noise_10": 0.1,

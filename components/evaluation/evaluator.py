@@ -1,4 +1,4 @@
-"""ReconstructionEvaluator: the gate, with bounds that need no labels; in every run it proves to fail closed."""
+"""ReconstructionEvaluator: the gate, whose bounds need no labels; every run verifies that it can refuse a model."""
 
 import json
 from typing import Any
@@ -12,6 +12,7 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.types import standard_component_specs as keys
 
 from components.evaluation import gate
+from components.evaluation.bounds import BASELINE, CANDIDATE, Bound, bounds_of
 from components.evaluation.control_metrics import MetricsByLabel
 from components.settings import GateSettings
 from runtime.errors import UserError
@@ -21,11 +22,11 @@ from schema.artifacts import CONSTANT, CONTROLS_FILE, GATE_FILE, PCA_FLOOR, UNTR
 _ANALYSIS_KEY = "analysis"
 _MUST_BE_REFUSED = (UNTRAINED, CONSTANT)
 Row = dict[str, Any]
-"""One of `gate.judge`'s."""
+"""A row of `gate.judge`."""
 
 
 class OpenGateError(UserError):
-    """The gate would bless a model that has learnt nothing; the message names it and the remedy."""
+    """The gate would bless a model that has learnt nothing."""
 
 
 class ReconstructionEvaluatorSpec(component_spec.ComponentSpec):
@@ -45,7 +46,7 @@ class ReconstructionEvaluatorSpec(component_spec.ComponentSpec):
 
 
 class ReconstructionEvaluatorExecutor(base_executor.BaseExecutor):
-    """Holds the metrics of ModelAnalysis against the bounds: the candidate's, and through the same gate each control's.
+    """Checks the metrics of the candidate against the bounds, and those of the controls, which must be refused.
 
     Raises OpenGateError if a control that has learnt nothing would be blessed.
     """
@@ -57,17 +58,16 @@ class ReconstructionEvaluatorExecutor(base_executor.BaseExecutor):
         analysis = artifact_utils.get_single_uri(input_dict[_ANALYSIS_KEY])
         controls, knows_anomalies = _read_controls(analysis)
         floor = controls[PCA_FLOOR][None]["mean_error"]
-        bounds = gate.bounds_of(settings, pca_error=floor, knows_anomalies=knows_anomalies)
-        candidate, baseline = (gate.read_metrics(analysis, name) for name in (gate.CANDIDATE, gate.BASELINE))
+        bounds = bounds_of(settings, pca_error=floor, knows_anomalies=knows_anomalies)
+        candidate, baseline = (gate.read_metrics(analysis, name) for name in (CANDIDATE, BASELINE))
         verdict = gate.judge(bounds, candidate, baseline)
-        judged = {name: _judge(controls[name], bounds, candidate, baseline) for name in _MUST_BE_REFUSED}
-        _require_closed(judged, candidate)
+        judged = {name: _judge_control(controls[name], bounds, candidate, baseline) for name in _MUST_BE_REFUSED}
+        _require_refused(judged, candidate)
         evaluation = artifact_utils.get_single_instance(output_dict[keys.EVALUATION_KEY])
-        by_label = {label: values for label, values in candidate.items() if label is not None}
         report = {
             "blessed": verdict.blessed,
             "metrics": {**candidate[None], "pca_mean_error": floor},
-            "metrics_by_label": by_label,
+            "metrics_by_label": {label: values for label, values in candidate.items() if label is not None},
             "baseline_metrics": baseline.get(None, {}),
             "thresholds": verdict.rows,
             "controls_refused": dict.fromkeys(judged, True),
@@ -83,7 +83,7 @@ class ReconstructionEvaluatorExecutor(base_executor.BaseExecutor):
 class ReconstructionEvaluator(base_component.BaseComponent):
     """Decides whether a model may be pushed.
 
-    Outputs `evaluation` (`gate.json`, and TFMA's own record of what was validated) and `blessing`, as TFX's Evaluator.
+    Outputs `evaluation` (`gate.json` and TFMA's validation result) and `blessing`, like TFX's Evaluator.
     """
 
     SPEC_CLASS = ReconstructionEvaluatorSpec
@@ -112,65 +112,56 @@ class ReconstructionEvaluator(base_component.BaseComponent):
 
 
 def _read_controls(analysis: str) -> tuple[dict[str, MetricsByLabel], bool]:
-    """(control -> its metrics, whether the test images are known to hold normal and anomalous ones)."""
+    """(control -> its metrics, whether the test split has known normal and known anomalous images)."""
     with fileio.open(f"{analysis}/{CONTROLS_FILE}") as file:
         document = json.loads(file.read())
     return {name: dict(metrics) for name, metrics in document["controls"].items()}, document["knows_anomalies"]
 
 
-def _judge(
-    control: MetricsByLabel, bounds: list[gate.Bound], candidate: MetricsByLabel, baseline: MetricsByLabel
+def _judge_control(
+    control: MetricsByLabel, bounds: list[Bound], candidate: MetricsByLabel, baseline: MetricsByLabel
 ) -> list[Row]:
-    """A row for each bound, of those that the images tell by which a control was measured.
+    """One row for each bound that applies to a control.
 
-    These may be a sample: then their number tells nothing, nor does a label that none of them has.
+    Controls may be measured on a sample, so `example_count` and labels that the sample lacks do not count.
     """
-    told = [x for x in bounds if x.metric != "example_count" and (x.label in control or x.label not in candidate)]
-    return gate.judge(told, control, baseline).rows
+    applicable = [x for x in bounds if x.metric != "example_count" and (x.label in control or x.label not in candidate)]
+    return gate.judge(applicable, control, baseline).rows
 
 
-def _require_closed(judged: dict[str, list[Row]], candidate: MetricsByLabel) -> None:
+def _require_refused(judged: dict[str, list[Row]], candidate: MetricsByLabel) -> None:
     blessed = {name: rows for name, rows in judged.items() if all(row["passed"] for row in rows)}
     if blessed:
         numbers = "; ".join(
-            f"{name}: {', '.join(_beside(row, candidate) for row in rows) or 'no bound says anything of it'}"
+            f"{name}: {', '.join(_compared(row, candidate) for row in rows) or 'no bound applies to it'}"
             for name, rows in blessed.items()
         )
         raise OpenGateError(
             f"the gate would bless a model that has learnt nothing ({', '.join(blessed)}), so its verdict on the "
-            "candidate means nothing either; tighten evaluation.thresholds, or set evaluation.max_pca_ratio. "
-            f"Passed by {numbers}"
+            "candidate is worthless; tighten evaluation.thresholds or set evaluation.max_pca_ratio. "
+            f"Values that pass: {numbers}"
         )
 
 
-def _beside(row: Row, candidate: MetricsByLabel) -> str:
-    """What a control reached, the bound, and what the candidate reached."""
+def _compared(row: Row, candidate: MetricsByLabel) -> str:
+    """A control's value, the bound, and the candidate's value."""
     limits = [f"{sign} {row[end]:.5g}" for sign, end in ((">=", "min"), ("<=", "max")) if row[end] is not None]
     of_label = "" if row["label"] is None else f" of label {row['label']}"
     own = candidate.get(row["label"], {}).get(row["metric"])
     ours = "none" if own is None else f"{own:.5g}"
-    return f"{row['metric']}{of_label} {row['value']:.5g} {' and '.join(limits)} (the candidate: {ours})"
+    return f"{row['metric']}{of_label} {row['value']:.5g} {' and '.join(limits)} (candidate: {ours})"
 
 
 def _bless(is_blessed: bool, input_dict: Artifacts, blessing: types.Artifact) -> None:
-    """Write what TFX's Evaluator does: the file, and the properties that Pusher and resolvers go by."""
-    compared = {
-        (constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY): (
-            input_dict[keys.MODEL_KEY]
-        ),
-        (constants.ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY, constants.ARTIFACT_PROPERTY_BASELINE_MODEL_ID_KEY): (
-            input_dict.get(keys.BASELINE_MODEL_KEY, [])
-        ),
-    }
-    for (uri_key, id_key), models in compared.items():
-        for model in models:
-            blessing.set_string_custom_property(uri_key, model.uri)
-            blessing.set_int_custom_property(id_key, model.id)
-    name, value = (
-        (constants.BLESSED_FILE_NAME, constants.BLESSED_VALUE)
-        if is_blessed
-        else (constants.NOT_BLESSED_FILE_NAME, constants.NOT_BLESSED_VALUE)
-    )
+    """Write the file and the properties that TFX's Evaluator writes, which the Pusher and resolvers read."""
+    for model in input_dict[keys.MODEL_KEY]:
+        blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri)
+        blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model.id)
+    for model in input_dict.get(keys.BASELINE_MODEL_KEY, []):
+        blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY, model.uri)
+        blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BASELINE_MODEL_ID_KEY, model.id)
+    name = constants.BLESSED_FILE_NAME if is_blessed else constants.NOT_BLESSED_FILE_NAME
+    value = constants.BLESSED_VALUE if is_blessed else constants.NOT_BLESSED_VALUE
     with fileio.open(f"{blessing.uri}/{name}", "w") as file:
         file.write("")
     blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, value)

@@ -1,8 +1,8 @@
-"""The metrics for TFMA, over the outputs of the model's `examples` signature; no label is needed for most.
+"""All metrics, computed from the outputs of the model's `examples` signature; most need no labels.
 
-Those of a reconstruction describe, overall and per label, the normal images (`is_anomaly` 0 or unknown); a label that
-only anomalous images have is described by these. Those of a detection set normal images against anomalous ones: for a
-label, *all* normal images against the anomalous ones with that label.
+Reconstruction metrics describe the normal images (`is_anomaly` 0 or unknown), overall and per label; for a label that
+only anomalous images have, they describe those. Detection metrics compare normal with anomalous images: for a label,
+*all* normal images with the anomalous ones of that label.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from typing import Any, Final
 import numpy as np
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
 
-from components.evaluation.image_groups import Columns, ImageGroup, Images, Values
+from components.evaluation.accumulators import Columns, ImageGroup, SliceImages, Values
 from components.evaluation.pixel_metrics import PixelCounts, pixel_auroc, region_overlap
-from schema.signatures import ERROR, KL, NOISE_ERRORS, PIXEL_VARIANCE, SCORE, SHUFFLED_ERROR, THRESHOLD
+from schema.signatures import DEVIATION, ERROR, KL, NOISE_ERRORS, PIXEL_VARIANCE, SCORE, SHUFFLED_ERROR, SSIM, THRESHOLD
 
 LOWER, HIGHER = "lower", "higher"
-OF_LABEL: Final = "@"
-"""`auroc@scratch`: a detection's metric for one label, which TFMA computes in the slice of all images."""
+LABEL_SEPARATOR: Final = "@"
+"""`auroc@scratch` is the AUROC of one label's anomalies, which TFMA computes in the slice of all images."""
 _SMALLEST_ERROR = 1e-12
 _NAN = float("nan")
 _DEAD_BELOW = 1e-4
@@ -31,17 +31,17 @@ def psnr(columns: Columns) -> float:
 
 
 def explained_variance(columns: Columns) -> float:
-    """1 - error / deviation from the training mean image: 1 perfect, 0 no better than the mean image."""
-    return float(1.0 - columns[ERROR].sum() / max(columns["deviation"].sum(), _SMALLEST_ERROR))
+    """1 - error / squared deviation from the mean training image: 1 is perfect, 0 no better than the mean image."""
+    return float(1.0 - columns[ERROR].sum() / max(columns[DEVIATION].sum(), _SMALLEST_ERROR))
 
 
 def false_alarm_rate(columns: Columns) -> float:
-    """Share of normal images whose score exceeds the threshold; NaN for a model that has none."""
+    """Share of normal images whose score exceeds the threshold; NaN for a model without a threshold."""
     return float(np.mean(columns[SCORE] > columns[THRESHOLD])) if np.isfinite(columns[THRESHOLD]).all() else _NAN
 
 
 def noise_ratio(columns: Columns) -> float:
-    """Error on images whose pixels were shuffled, as a multiple of the error on the images themselves."""
+    """Error on images with shuffled pixels, as a multiple of the error on the original images."""
     probed = np.isfinite(columns[SHUFFLED_ERROR])
     if not probed.any():
         return _NAN
@@ -49,7 +49,7 @@ def noise_ratio(columns: Columns) -> float:
 
 
 def noise_copied(columns: Columns) -> float:
-    """Share of the variance of shuffled pixels that the model reproduces: 1 for a mere copier, else 0 or less."""
+    """Share of the variance of shuffled pixels that the model reproduces: 1 if it copies its input, else 0 or less."""
     probed = np.isfinite(columns[SHUFFLED_ERROR])
     if not probed.any():
         return _NAN
@@ -58,19 +58,19 @@ def noise_copied(columns: Columns) -> float:
 
 
 def dead_units(group: ImageGroup) -> float:
-    """Share of the latent's numbers whose variance over the images is less than 1e-4 of the largest."""
+    """Share of latent units whose variance over the images is less than 1e-4 of the largest."""
     variances = np.diag(group.latents.covariance())
     return float(np.mean(variances < _DEAD_BELOW * max(variances.max(), _SMALLEST_ERROR)))
 
 
 def effective_dimension(group: ImageGroup) -> float:
-    """How many directions the latents really use: (sum of the covariance's eigenvalues)^2 / sum of their squares."""
+    """Effective number of directions in the latents: (sum of the covariance's eigenvalues)^2 / sum of their squares."""
     covariance = group.latents.covariance()
     return float(np.trace(covariance) ** 2 / max(np.sum(covariance**2), _SMALLEST_ERROR**2))
 
 
 def f1(normal: Columns, anomalous: Columns) -> float:
-    """F1 of the anomalies at the calibrated threshold."""
+    """F1 of anomaly detection at the calibrated threshold."""
     is_anomaly, columns = _joined(normal, anomalous)
     if not np.isfinite(columns[THRESHOLD]).all():
         return _NAN
@@ -78,7 +78,7 @@ def f1(normal: Columns, anomalous: Columns) -> float:
 
 
 def recall_at(rate: float, normal: Columns, anomalous: Columns) -> float:
-    """Largest share of anomalies found by any threshold that at most `rate` of these normal images exceed."""
+    """Largest share of anomalies found at a false-alarm rate of at most `rate`, over all thresholds."""
     is_anomaly, columns = _joined(normal, anomalous)
     false_alarms, recall, _ = roc_curve(is_anomaly, columns[SCORE], drop_intermediate=False)
     return float(recall[false_alarms <= rate].max())
@@ -86,7 +86,7 @@ def recall_at(rate: float, normal: Columns, anomalous: Columns) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric by what it is computed from, and which of its values are better (None: neither)."""
+    """One metric: exactly one function that computes it, and which values are `better` (None: neither)."""
 
     better: str | None
     of_columns: Callable[[Columns], float] | None = None
@@ -94,16 +94,16 @@ class Metric:
     of_detection: Callable[[Columns, Columns], float] | None = None
     of_pixels: Callable[[PixelCounts], float] | None = None
     of_normal_alone: bool = False
-    """Whether it says nothing of anomalous images, even where there are no others."""
+    """Whether it is undefined for anomalous images, even if there are no others."""
 
     @property
-    def sets_apart(self) -> bool:
-        """Whether it needs normal and anomalous images."""
+    def needs_anomalies(self) -> bool:
+        """Whether it compares normal with anomalous images or pixels."""
         return self.of_detection is not None or self.of_pixels is not None
 
-    def value(self, images: Images, label: str | None = None) -> float:
-        """NaN, which no bound accepts, where the images or what the model says of them do not suffice."""
-        if self.sets_apart:
+    def value(self, images: SliceImages, label: str | None = None) -> float:
+        """The metric's value; NaN, which no bound accepts, if the images or the model's outputs do not suffice."""
+        if self.needs_anomalies:
             return self._of_both(images, label)
         is_normal = self.of_normal_alone or len(images.normal.columns[ERROR])
         group = images.normal if is_normal else images.anomalous_with(None)
@@ -112,7 +112,7 @@ class Metric:
         assert self.of_columns is not None
         return self.of_columns(group.columns) if len(group.columns[ERROR]) else _NAN
 
-    def _of_both(self, images: Images, label: str | None) -> float:
+    def _of_both(self, images: SliceImages, label: str | None) -> float:
         anomalous = images.anomalous_with(label)
         if self.of_pixels is not None:
             return self.of_pixels(images.normal.pixels + anomalous.pixels)
@@ -124,7 +124,7 @@ class Metric:
 
 
 def _joined(normal: Columns, anomalous: Columns) -> tuple[Values, Columns]:
-    """(is_anomaly [N], columns) of both."""
+    """(is_anomaly [N], columns) of both groups."""
     is_anomaly = np.repeat([0, 1], [len(normal[ERROR]), len(anomalous[ERROR])])
     return is_anomaly, {name: np.concatenate([normal[name], anomalous[name]]) for name in normal}
 
@@ -135,7 +135,7 @@ def _quantile(quantile: float, columns: Columns) -> float:
 
 
 def _mean(name: str, columns: Columns) -> float:
-    """Mean over the images that have that number."""
+    """Mean over the images whose number is finite."""
     known = columns[name][np.isfinite(columns[name])]
     return float(known.mean()) if len(known) else _NAN
 
@@ -148,7 +148,7 @@ METRICS: dict[str, Metric] = {
     "max_error": Metric(LOWER, lambda columns: float(columns[ERROR].max())),
     "rmse": Metric(LOWER, lambda columns: float(np.sqrt(columns[ERROR].mean()))),
     "psnr": Metric(HIGHER, psnr),
-    "ssim": Metric(HIGHER, partial(_mean, "ssim")),
+    SSIM: Metric(HIGHER, partial(_mean, SSIM)),
     "explained_variance": Metric(HIGHER, explained_variance),
     "example_count": Metric(None, lambda columns: float(len(columns[ERROR]))),
     "false_alarm_rate": Metric(LOWER, false_alarm_rate, of_normal_alone=True),

@@ -1,6 +1,6 @@
-"""ModelAnalysis: everything that is measured of a model and its controls; what it is worth, the Evaluator says.
+"""ModelAnalysis: measures a model and its controls; the Evaluator then judges the results.
 
-TFX's Evaluator does both in one. Apart, another threshold costs seconds: only the verdict is made anew.
+TFX's Evaluator does both at once. Split in two, a changed threshold costs seconds: the measurements stay cached.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.types import standard_component_specs as keys
 from tfx.utils import json_utils, path_utils
 
-from components.evaluation import gate
+from components.evaluation.bounds import eval_config
 from components.evaluation.control_metrics import CONTROL_IMAGES, FLOOR_IMAGES, knows_anomalies, metrics_of
-from components.evaluation.parity import record_parity
-from components.evaluation.same_images import require_same_images
+from components.evaluation.parity_file import write_parity_file
+from components.evaluation.training_data_check import require_same_training_data
 from schema import features
 from schema.artifact_types import Analysis, Artifacts
 from schema.artifacts import CONSTANT, CONTROLS_FILE, CONTROLS_FOLDER, PARITY_FILE, PCA_FLOOR, UNTRAINED
@@ -29,7 +29,7 @@ from schema.artifacts import CONSTANT, CONTROLS_FILE, CONTROLS_FOLDER, PARITY_FI
 ANALYSIS_KEY = "analysis"
 MODEL_RUN_KEY = "model_run"
 _OF_TFX = (keys.EXAMPLES_KEY, keys.MODEL_KEY, keys.BASELINE_MODEL_KEY, keys.SCHEMA_KEY)
-"""What TFX's own executor reads."""
+"""Inputs of TFX's own executor."""
 
 
 class ModelAnalysisSpec(component_spec.ComponentSpec):
@@ -48,7 +48,7 @@ class ModelAnalysisSpec(component_spec.ComponentSpec):
 class ModelAnalysisExecutor(stock.Executor):
     """Runs TFX's Evaluator without thresholds on the candidate and the baseline, and measures the controls.
 
-    Raises OtherImagesError for a candidate that was trained on, or sees, other images than this run's.
+    Raises TrainingDataMismatchError if the candidate was trained on other images, or preprocesses them differently.
     """
 
     def Do(  # noqa: N802 - TFX's name
@@ -61,18 +61,18 @@ class ModelAnalysisExecutor(stock.Executor):
             artifact_utils.get_split_uri(input_dict[keys.EXAMPLES_KEY], split)
             for split in (features.TRAIN, features.TEST)
         )
-        require_same_images(
+        require_same_training_data(
             model,
             transform_graph=artifact_utils.get_single_uri(input_dict[keys.TRANSFORM_GRAPH_KEY]),
             train=train,
             test=test,
         )
-        with _cycles_found_soon():
+        with _frequent_garbage_collection():
             super().Do(
                 {key: value for key, value in input_dict.items() if key in _OF_TFX},
                 {keys.EVALUATION_KEY: output_dict[ANALYSIS_KEY]},
                 {
-                    keys.EVAL_CONFIG_KEY: json_format.MessageToJson(gate.eval_config([]), sort_keys=True),
+                    keys.EVAL_CONFIG_KEY: json_format.MessageToJson(eval_config([]), sort_keys=True),
                     keys.EXAMPLE_SPLITS_KEY: json_utils.dumps([features.TEST]),
                 },
             )
@@ -82,14 +82,14 @@ class ModelAnalysisExecutor(stock.Executor):
             controls[name] = list(metrics_of(control, test, at_most=images).items())
         with fileio.open(f"{analysis}/{CONTROLS_FILE}", "w") as file:
             file.write(json.dumps({"knows_anomalies": knows_anomalies(test), "controls": controls}))
-        record_parity(model, test, f"{analysis}/{PARITY_FILE}")
+        write_parity_file(model, test, f"{analysis}/{PARITY_FILE}")
 
 
 @contextlib.contextmanager
-def _cycles_found_soon() -> Iterator[None]:
-    """Python looks for reference cycles after every 100 objects instead of 700.
+def _frequent_garbage_collection() -> Iterator[None]:
+    """Collect reference cycles after every 100 objects instead of 700.
 
-    TFMA leaves one behind for each batch, with all that is known of its images: few objects, but megabytes.
+    TFMA leaves one cycle per batch, which holds all data of the batch: few objects, but megabytes.
     """
     usual = gc.get_threshold()
     gc.set_threshold(100, 3, 2)
@@ -100,7 +100,7 @@ def _cycles_found_soon() -> Iterator[None]:
 
 
 class ModelAnalysis(base_beam_component.BaseBeamComponent):
-    """Outputs `analysis`: TFMA's metrics of candidate and baseline, those of the controls, and images to replay."""
+    """Outputs `analysis`: TFMA's metrics of candidate and baseline, the controls' metrics, and the parity file."""
 
     SPEC_CLASS = ModelAnalysisSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(ModelAnalysisExecutor)

@@ -1,4 +1,4 @@
-"""How well error maps find defects, from counts of pixels per level of error: in bounded memory."""
+"""How well error maps localise defects, computed in bounded memory from pixel counts per error level."""
 
 import math
 from dataclasses import dataclass
@@ -9,10 +9,11 @@ import numpy.typing as npt
 from scipy import ndimage  # type: ignore[import-untyped]
 from sklearn.metrics import auc
 
+from schema.features import UNKNOWN
+
 LEVELS = 2**15
-"""An error's level is the upper 17 bits of its float32, so levels ascend with it and lie 0.4 % apart."""
+"""The level of an error is the upper 17 bits of its float32: levels increase with the error, in steps of 0.4 %."""
 _PRO_LIMIT = 0.3
-_UNKNOWN = -1
 _ANY_NEIGHBOUR = np.ones((3, 3))
 
 Counts = npt.NDArray[np.float64]
@@ -20,7 +21,7 @@ Counts = npt.NDArray[np.float64]
 
 @dataclass
 class PixelCounts:
-    """Pixels per level of error: sound ones, defective ones, and shares of each defective region, `regions` in all."""
+    """Counts per error level: sound pixels, defective pixels, and shares of defective regions (`regions` in total)."""
 
     sound: Any = 0.0
     defective: Any = 0.0
@@ -28,8 +29,8 @@ class PixelCounts:
     regions: int = 0
 
     def add(self, levels: npt.NDArray[Any], mask: npt.NDArray[Any]) -> None:
-        """Count one image: levels [H, W] of its error map, mask [H, W] with 0 sound, 1 defective, -1 unknown."""
-        if mask.flat[0] == _UNKNOWN:
+        """Add one image: levels [H, W] of its error map, mask [H, W] with 0 sound, 1 defective, -1 unknown."""
+        if mask.flat[0] == UNKNOWN:
             return
         self.sound = self.sound + _count(levels[mask == 0])
         if mask.any():
@@ -49,14 +50,14 @@ class PixelCounts:
 
 
 def pixel_auroc(counts: PixelCounts) -> float:
-    """Area under the ROC curve over all pixels; pixels of one level count as ties. NaN without defective regions."""
+    """Area under the ROC curve over all pixels; equal levels count as ties. NaN without defective regions."""
     if not counts.regions:
         return math.nan
     return float(auc(_above(counts.sound), _above(counts.defective)))
 
 
 def region_overlap(counts: PixelCounts) -> float:
-    """PRO: mean share of each defective region that is found, over false-alarm rates of pixels up to 0.3; in [0, 1].
+    """PRO: mean found share of each defective region, over pixel false-alarm rates up to 0.3; in [0, 1].
 
     Bergmann et al. 2020, arXiv:1911.02357. NaN without defective regions.
     """
@@ -74,5 +75,5 @@ def _count(levels: npt.NDArray[Any], weights: Any = None) -> Counts:
 
 
 def _above(counts: Counts) -> Counts:
-    """Share of the pixels above each level, from the highest level down: 0 ... 1."""
+    """Share of pixels above each level, from the highest level down: 0 ... 1."""
     return np.concatenate([[0.0], np.cumsum(counts[::-1]) / max(counts.sum(), 1e-300)])

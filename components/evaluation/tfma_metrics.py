@@ -1,4 +1,4 @@
-"""METRICS as TFMA computes them: one pass over the images of a slice, and every metric from what it kept."""
+"""Adapts METRICS to TFMA: one pass accumulates the images of a slice, and every metric is derived from that."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,15 +7,15 @@ import apache_beam as beam
 import numpy as np
 from tensorflow_model_analysis.metrics import metric_types
 
-from components.evaluation.image_groups import Images
-from components.evaluation.metrics import METRICS, OF_LABEL
+from components.evaluation.accumulators import SliceImages
+from components.evaluation.metrics import LABEL_SEPARATOR, METRICS
 from schema import features
 
-_KEPT = "_images"
+_ACCUMULATED = "_images"
 
 
 class ReconstructionMetric(metric_types.Metric):
-    """One of METRICS by its name, or `name@label` for one that sets normal images apart from those of a label."""
+    """A metric by its name in METRICS, or by `name@label` for the detection of one label's anomalies."""
 
     def __init__(self, name: str) -> None:
         super().__init__(_computations, name=name)
@@ -33,48 +33,50 @@ def _computations(
 ) -> list[Any]:
     computations: list[Any] = []
     for model_name in model_names or [""]:
-        kept = metric_types.MetricKey(name=_KEPT, model_name=model_name)
+        accumulated = metric_types.MetricKey(name=_ACCUMULATED, model_name=model_name)
         key = metric_types.MetricKey(name=name, model_name=model_name)
         computations.append(
             metric_types.MetricComputation(
-                keys=[kept],
+                keys=[accumulated],
                 preprocessors=[metric_types.FeaturePreprocessor(feature_keys=[features.LABEL])],
-                combiner=_KeepImages(kept, model_name),
+                combiner=_AccumulateImages(accumulated, model_name),
             )
         )
-        computations.append(metric_types.DerivedMetricComputation(keys=[key], result=_Derive(key=key, kept=kept)))
+        computations.append(
+            metric_types.DerivedMetricComputation(keys=[key], result=_Derive(key=key, accumulated=accumulated))
+        )
     return computations
 
 
 class _Derive:
-    """The values of one metric: of all images of the slice, and of each label where it sets images apart."""
+    """Computes one metric: over the whole slice and, for detection metrics, for each label."""
 
-    def __init__(self, key: Any, kept: Any) -> None:
+    def __init__(self, key: Any, accumulated: Any) -> None:
         self._key = key
-        self._kept = kept
+        self._accumulated = accumulated
 
     def __call__(self, computed: dict[Any, Any]) -> dict[Any, float]:
-        images: Images = computed[self._kept]
-        name, _, label = self._key.name.partition(OF_LABEL)
+        images: SliceImages = computed[self._accumulated]
+        name, _, label = self._key.name.partition(LABEL_SEPARATOR)
         values = {self._key: METRICS[name].value(images, label or None)}
-        if METRICS[name].sets_apart and not label:
+        if METRICS[name].needs_anomalies and not label:
             for of_label in images.anomalous:
-                key = metric_types.MetricKey(name=f"{name}{OF_LABEL}{of_label}", model_name=self._key.model_name)
+                key = metric_types.MetricKey(name=f"{name}{LABEL_SEPARATOR}{of_label}", model_name=self._key.model_name)
                 values[key] = METRICS[name].value(images, of_label)
         return values
 
 
-class _KeepImages(beam.CombineFn):
-    """Sorts what the model says of each image into Images."""
+class _AccumulateImages(beam.CombineFn):
+    """Accumulates the model's outputs into SliceImages."""
 
     def __init__(self, key: Any, model_name: str) -> None:
         self._key = key
         self._model_name = model_name
 
-    def create_accumulator(self) -> Images:
-        return Images()
+    def create_accumulator(self) -> SliceImages:
+        return SliceImages()
 
-    def add_input(self, accumulator: Images, element: Any) -> Images:
+    def add_input(self, accumulator: SliceImages, element: Any) -> SliceImages:
         predictions = element.predictions
         if self._model_name and self._model_name in predictions:
             predictions = predictions[self._model_name]
@@ -83,8 +85,8 @@ class _KeepImages(beam.CombineFn):
         accumulator.group(label[0].decode() if len(label) else "", is_anomaly).add(predictions)
         return accumulator
 
-    def merge_accumulators(self, accumulators: Iterable[Images]) -> Images:
-        return sum(accumulators, Images())
+    def merge_accumulators(self, accumulators: Iterable[SliceImages]) -> SliceImages:
+        return sum(accumulators, SliceImages())
 
-    def extract_output(self, accumulator: Images) -> dict[Any, Images]:
+    def extract_output(self, accumulator: SliceImages) -> dict[Any, SliceImages]:
         return {self._key: accumulator}

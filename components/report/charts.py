@@ -1,154 +1,182 @@
-"""Charts as inline SVG that takes its colours from the page, so that they follow its light or dark theme."""
+"""The report's charts: scores and threshold, ROC and precision-recall, latent space, losses, distributions, defects."""
 
-import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
+from components.report import svg
+from components.report.defect_study import RELIABLE
+from components.report.scored_images import Sample
+from components.report.tables import number, percent
+
+_CURVE_POINTS = 400
+_PROJECTED = 600
+_FEWEST_PROJECTED = 10
+_PERPLEXITY = 30.0
+_TSNE_STEPS = 500
+_TSNE_DIMENSIONS = 50
+_OTHERS = "other"
+
+Chart = dict[str, Any]
+"""`title`, `svg`, `legend` (names in the order of the series' colours), `note`."""
 Values = npt.NDArray[np.float64]
-Curve = tuple[Sequence[float], Sequence[float]]
-"""x and y."""
-
-SERIES = 10
-"""Colours that the page has for series; further ones share the last."""
-_INK, _MUTED, _GRID, _ALARM = "#010101", "#010102", "#010103", "#010104"
-_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--line", _ALARM: "--alarm"}
-_VARIABLES |= {f"#0102{number:02d}": f"--series-{number}" for number in range(SERIES)}
-_STYLE = {
-    "svg.fonttype": "none",
-    "font.size": 11,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-}
-_SIZE_INCHES = (4.4, 2.9)
-_LOG_SCALE_FROM_RATIO = 30.0
-_FEWEST_BINS, _MOST_BINS = 12, 48
 
 
-def line_chart(
-    curves: Mapping[str, Curve],
-    *,
-    alt: str,
-    x_label: str,
-    y_label: str,
-    unit_square: bool = False,
-    diagonal: bool = False,
-) -> Markup:
-    """Curves by name in the order of the page's series colours; `diagonal` adds chance level; a range as x counts."""
-    with _axes() as (figure, axes):
-        for number, (x, y) in enumerate(curves.values()):
-            style: dict[str, Any] = {"marker": "o", "markersize": 4} if len(x) == 1 else {}
-            axes.plot(x, y, color=_series(number), **style)
-        if unit_square:
-            axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        if diagonal:
-            axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
-        axes.set(xlabel=x_label, ylabel=y_label)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=all(isinstance(x, range) for x, _ in curves.values())))
-        return _svg(figure, alt)
+def score_groups(sample: Sample) -> dict[str, Values]:
+    """Scores of the images that are known to be normal, known to be anomalous, or neither."""
+    groups = {
+        "normal": sample.scores[sample.is_anomaly == 0],
+        "anomalous": sample.scores[sample.is_anomaly == 1],
+        "unknown": sample.scores[sample.is_anomaly == -1],
+    }
+    return {name: scores for name, scores in groups.items() if len(scores)}
 
 
-def rate_chart(sizes: Sequence[float], rates: Sequence[float], *, alt: str) -> Markup:
-    """Shares of images, from 0 to 1, against sizes, evenly spaced, with a line at nine tenths."""
-    with _axes((4.4, 2.0)) as (figure, axes):
-        axes.axhline(0.9, color=_MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
-        axes.plot(range(len(sizes)), rates, color=_series(0), marker="o", markersize=4)
-        axes.set(ylim=(-0.05, 1.05), yticks=[0, 0.5, 1], xlabel="size in %", ylabel="found")
-        axes.set_xticks(range(len(sizes)), [f"{100 * size:.3g}" for size in sizes])
-        axes.yaxis.set_major_formatter(_PERCENT)
-        return _svg(figure, alt)
+def at_threshold(sample: Sample, threshold: float) -> dict[str, tuple[int, int]]:
+    """Group -> (number of flagged images, number of images)."""
+    return {name: (int((scores > threshold).sum()), len(scores)) for name, scores in score_groups(sample).items()}
 
 
-def histogram(groups: Mapping[str, Values], *, alt: str, x_label: str, threshold: float | None = None) -> Markup:
-    """Shares of each group per bin, on a logarithmic axis where the values span orders of magnitude."""
-    values = np.concatenate([*groups.values(), [] if threshold is None else [threshold]])
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    logarithmic = low > 0 and high / low > _LOG_SCALE_FROM_RATIO
-    bins = int(np.clip(2 * np.sqrt(min(map(len, groups.values()))), _FEWEST_BINS, _MOST_BINS))
-    edges = np.geomspace(low, high, bins + 1) if logarithmic else np.linspace(low, high, bins + 1)
-    edges[0], edges[-1] = low, high  # geomspace may round the largest value out of the last bin
-    with _axes() as (figure, axes):
-        for number, group in enumerate(groups.values()):
-            shares = np.histogram(group, edges)[0] / max(len(group), 1)
-            axes.stairs(shares, edges, color=_series(number), fill=True, alpha=0.25)
-            axes.stairs(shares, edges, color=_series(number), linewidth=1.5)
-        if threshold is not None:
-            axes.axvline(threshold, color=_ALARM, linewidth=1.5, linestyle=(0, (5, 3)))
-        axes.set(xlabel=x_label, ylabel="share of images", xscale="log" if logarithmic else "linear")
-        axes.yaxis.set_major_formatter(_PERCENT)
-        return _svg(figure, alt)
+def score_chart(sample: Sample, threshold: float) -> Chart:
+    """Histogram of the scores, with the threshold."""
+    groups = score_groups(sample)
+    medians = ", ".join(f"{name} {number(float(np.median(scores)))}" for name, scores in groups.items())
+    alt = f"Histogram of scores. Medians: {medians}. The threshold is {number(threshold)}."
+    histogram = svg.histogram(groups, alt=alt, x_label="score", threshold=threshold)
+    note = f"The dashed line is the threshold, {number(threshold)}."
+    return {"title": "Scores of test images", "svg": histogram, "legend": list(groups), "note": note}
 
 
-def scatter(points: Values, groups: Sequence[int], crosses: npt.NDArray[np.bool_], *, alt: str) -> Markup:
-    """Points [N, 2], each in its group's colour; a cross where `crosses` [N], else a dot."""
-    with _axes((4.4, 3.6)) as (figure, axes):
-        colours = np.asarray(groups)
-        for group in sorted(set(groups)):
-            for is_cross, marker, size in ((False, "o", 4.6), (True, "x", 5.0)):
-                chosen = points[(colours == group) & (crosses == is_cross)]
-                axes.plot(
-                    *chosen.T, color=_series(group), linestyle="", marker=marker, markersize=size, alpha=0.75,
-                    markeredgewidth=1.2 if is_cross else 0,
-                )  # fmt: skip
-        axes.set(xticks=[], yticks=[])
-        return _svg(figure, alt)
+def detection_charts(sample: Sample) -> list[Chart]:
+    """ROC and precision-recall curves; none unless both normal and anomalous images are known."""
+    known = sample.is_anomaly != -1
+    truth, scores = sample.is_anomaly[known], sample.scores[known]
+    if len(set(truth)) < 2:
+        return []
+    false_alarms, found, _ = roc_curve(truth, scores)
+    precision, recall, _ = precision_recall_curve(truth, scores)
+    auroc, aupr = roc_auc_score(truth, scores), average_precision_score(truth, scores)
+    return [
+        {
+            "title": f"ROC curve: AUROC {auroc:.3f}",
+            "svg": svg.line_chart(
+                {"roc": _thinned(false_alarms, found)},
+                unit_square=True,
+                diagonal=True,
+                x_label="false-alarm rate",
+                y_label="anomalies found (recall)",
+                alt=f"ROC curve, AUROC {auroc:.3f}",
+            ),
+            "note": "Share of anomalies found over the false-alarm rate, for every threshold. Dashed: chance.",
+        },
+        {
+            "title": f"Precision-recall curve: average precision {aupr:.3f}",
+            "svg": svg.line_chart(
+                {"precision": _thinned(recall, precision)},
+                unit_square=True,
+                x_label="anomalies found (recall)",
+                y_label="precision",
+                alt=f"Precision-recall curve, average precision {aupr:.3f}",
+            ),
+            "note": f"By chance, precision would be {percent(truth.mean())}, the share of anomalous images.",
+        },
+    ]  # fmt: skip
 
 
-def _series(number: int) -> str:
-    return f"#0102{min(number, SERIES - 1):02d}"
-
-
-_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.3g} %")
-
-
-@contextmanager
-def _axes(size_inches: tuple[float, float] = _SIZE_INCHES) -> Iterator[tuple[Figure, Any]]:
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=size_inches, layout="constrained")
-        FigureCanvasSVG(figure)
-        yield figure, figure.add_subplot()
-
-
-def _svg(figure: Figure, alt: str) -> Markup:
-    """The figure with the page's colours, one accessible name, and no ids that two charts could share."""
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": alt}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    _, _, text = buffer.getvalue().partition("<svg ")
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(colour, f"var({variable})")
-    size = re.search(r'viewBox="[^"]*"', text)
-    assert size
-    body = text.partition(">")[2]
-    name = Markup.escape(alt)
-    return Markup(
-        f'<svg {size.group()} role="img" aria-label="{name}" xmlns:xlink="http://www.w3.org/1999/xlink">{body}'
+def latent_charts(sample: Sample, seed: int) -> list[Chart]:
+    """PCA and t-SNE (van der Maaten & Hinton 2008) of at most 600 latents, coloured by label."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(sample.scores))[:_PROJECTED])
+    latents = sample.latents[rows]
+    if len(rows) < _FEWEST_PROJECTED or latents.shape[1] < 2 or not np.isfinite(latents).all():
+        return []
+    names, groups = _label_groups([sample.labels[row] for row in rows])
+    crosses = sample.is_anomaly[rows] == 1
+    pca = PCA(min(_TSNE_DIMENSIONS, *latents.shape), random_state=seed)
+    reduced = pca.fit_transform(latents)
+    perplexity = min(_PERPLEXITY, (len(rows) - 1) / 3)
+    neighbours = TSNE(2, perplexity=perplexity, init="pca", max_iter=_TSNE_STEPS, random_state=seed).fit_transform(
+        reduced
     )
+    explained = pca.explained_variance_ratio_[:2].sum()
+    note = "Crosses are anomalies. " if crosses.any() else ""
+    charts = {
+        "Latent space by PCA": (
+            reduced[:, :2],
+            f"{note}The two axes explain {100 * explained:.0f} % of the variance.",
+        ),
+        "Latent space by t-SNE": (
+            neighbours,
+            f"{note}Nearby points are similar; distances between clusters mean little.",
+        ),
+    }
+    return [
+        {
+            "title": title,
+            "svg": svg.scatter(points, groups, crosses, alt=f"{title}: {len(rows)} images coloured by label"),
+            "legend": names if len(names) > 1 else [],
+            "note": text,
+        }
+        for title, (points, text) in charts.items()
+    ]
+
+
+def loss_charts(history: Mapping[str, Sequence[float]]) -> list[Chart]:
+    """One chart per logged quantity: on training images and, if logged, on held-out images."""
+    charts: list[Chart] = []
+    drawn: list[Sequence[float]] = []
+    for name in sorted(history, key=lambda name: (name != "loss", name)):
+        values = history[name]
+        if name.startswith("val_") or values in drawn:  # the loss may itself be the error
+            continue
+        drawn.append(values)
+        curves = {"training": values, "held out": history.get(f"val_{name}", [])}
+        curves = {split: curve for split, curve in curves.items() if curve}
+        last = ", ".join(f"{split} {number(float(curve[-1]))}" for split, curve in curves.items())
+        charts.append(
+            {
+                "title": name.replace("_", " ").capitalize(),
+                "svg": svg.line_chart(
+                    {split: (range(1, len(curve) + 1), curve) for split, curve in curves.items()},
+                    alt=f"{name} over {len(values)} epochs; at the end: {last}", x_label="epoch", y_label=name,
+                ),
+                "legend": list(curves),
+                "note": f"After {len(values)} epochs: {last}.",
+            }
+        )  # fmt: skip
+    return charts
+
+
+def distribution_chart(title: str, curves: Mapping[str, tuple[list[float], list[float]]]) -> Chart:
+    """Distribution of a feature in each split."""
+    alt = f"Distribution of {title} in {', '.join(curves)}"
+    drawn = svg.line_chart(curves, alt=alt, x_label=title, y_label="share of images")
+    return {"title": title.capitalize(), "svg": drawn, "legend": list(curves), "note": ""}
+
+
+def defect_chart(kind: str, sizes: Sequence[float], found: Sequence[float]) -> Markup:
+    """Share of images in which a defect was found, over its size."""
+    pairs = ", ".join(f"{100 * f:.0f} % at size {100 * s:.3g} %" for s, f in zip(sizes, found, strict=True))
+    return svg.rate_chart(sizes, found, target=RELIABLE, alt=f"Share of images with {kind} found: {pairs}")
+
+
+def _label_groups(labels: Sequence[str]) -> tuple[list[str], list[int]]:
+    """(group names, group number of each label): a group for each of the most frequent labels, one for the rest."""
+    counts = {label: labels.count(label) for label in set(labels)}
+    by_frequency = sorted(counts, key=lambda label: (-counts[label], label))
+    many = len(by_frequency) > svg.SERIES
+    named = sorted(by_frequency[: svg.SERIES - 1] if many else by_frequency)
+    numbers = {label: number_ for number_, label in enumerate(named)}
+    names = [label or "(no label)" for label in named] + ([_OTHERS] if many else [])
+    return names, [numbers.get(label, len(named)) for label in labels]
+
+
+def _thinned(x: Values, y: Values) -> tuple[list[float], list[float]]:
+    """A few hundred points of a curve, including the first and the last."""
+    kept = np.unique(np.linspace(0, len(x) - 1, min(len(x), _CURVE_POINTS)).round().astype(int))
+    return x[kept].tolist(), y[kept].tolist()

@@ -1,4 +1,4 @@
-"""Report: a TFX component that writes a run's artifacts up as one page for people."""
+"""Report: the TFX component that presents a run's artifacts as one HTML page."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,14 +8,14 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import json_utils
 
-from components.report.inputs import ReportInputs
+from components.report.facts import ReportInputs
 from components.report.page import write_report
 from schema.artifact_types import Analysis, Artifacts, HtmlReport
 from schema.artifacts import PEAK_MEMORY_PROPERTY, SECONDS_PROPERTY
 
 REPORT_KEY = "report"
 _MEASURED = ("examples", "statistics", "anomalies", "transform_graph", "model_run", "model", "analysis", "evaluation")
-"""Inputs in data order; each tells what the component that wrote it took."""
+"""Inputs in data order, each with the time and memory that its component took."""
 
 
 class ReportSpec(component_spec.ComponentSpec):
@@ -42,7 +42,7 @@ class ReportExecutor(base_executor.BaseExecutor):
     def Do(  # noqa: N802 - TFX's name
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
-        """Write the page for a blessed model and a refused one alike."""
+        """Write the page, whether the model was blessed or refused."""
         inputs = report_inputs(
             input_dict,
             settings=json_utils.loads(exec_properties["settings"]),
@@ -52,16 +52,16 @@ class ReportExecutor(base_executor.BaseExecutor):
 
 
 class Report(base_component.BaseComponent):
-    """Writes `report.html` from artifacts alone.
+    """Writes `report.html` from a run's artifacts.
 
-    `settings` are the sections of the configuration that the model does not record. Output `report`: an HtmlReport.
+    `settings` are the configuration sections that the model's record lacks. Output `report`: an HtmlReport.
     """
 
     SPEC_CLASS = ReportSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ReportExecutor)
 
     def __init__(self, *, settings: Mapping[str, Any], source_fingerprint: str, **channels: types.BaseChannel) -> None:
-        """`channels`: one for each key of ReportSpec.INPUTS."""
+        """`channels`: one channel for each key of ReportSpec.INPUTS."""
         producers = {key: channels[key].producer_component_id for key in _MEASURED}
         super().__init__(
             spec=ReportSpec(
@@ -77,7 +77,7 @@ class Report(base_component.BaseComponent):
 def report_inputs(
     artifacts: Mapping[str, list[types.Artifact]], *, settings: Mapping[str, Any], producers: Mapping[str, str]
 ) -> ReportInputs:
-    """The report's inputs from artifacts by ReportSpec's keys; `producers`: key -> the component's name."""
+    """The report's inputs; `artifacts` and `producers` (the components' names) have ReportSpec's keys."""
     single = {key: artifacts_of_key[0] for key, artifacts_of_key in artifacts.items() if artifacts_of_key}
     baseline = single.get("baseline_model")
     return ReportInputs(

@@ -1,12 +1,12 @@
-"""Which test images the report shows, and what it says beneath each."""
+"""Chooses the test images that the report shows, and prepares their pictures and captions."""
 
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from components.report.images import Model, Sample, ShownImage, show
-from components.report.pictures import file_uri, heat_uri, values_uri
+from components.report.data_uris import file_uri, heat_uri, values_uri
+from components.report.scored_images import Model, Sample, ShownImage, show
 from components.report.tables import number
 
 _IMAGES_PER_GROUP = 10
@@ -14,32 +14,32 @@ _CLASSES = 10
 _HOTTEST_PERCENTILE = 99.7
 
 Group = tuple[str, list[int]]
-"""A heading and rows of the sample."""
+"""(heading, rows of the sample)."""
 
 
 def choose(sample: Sample) -> list[Group]:
-    """Best, typical and worst images; the anomalies that are hardest and easiest to find; a look at every class."""
+    """Best, typical and worst images; the anomalies hardest and easiest to find; examples of each class."""
     normal, anomalous = (np.flatnonzero(which) for which in (sample.normal, ~sample.normal))
     third, half = _share_of(normal, 3), _share_of(anomalous, 2)
     kind = "" if (sample.is_anomaly == -1).all() else " among normal images"
     groups = [
-        (f"Best{kind}: the lowest scores", _ordered(sample, normal)[:third]),
-        (f"Typical{kind}: around the median", _typical(sample, normal, third)),
-        (f"Worst{kind}: the highest scores", _ordered(sample, normal)[::-1][:third]),
-        ("Anomalies hardest to find: the lowest scores", _ordered(sample, anomalous)[:half]),
-        ("Anomalies easiest to find: the highest scores", _ordered(sample, anomalous)[::-1][:half]),
+        (f"Best{kind}: lowest scores", _ordered(sample, normal)[:third]),
+        (f"Typical{kind}: median scores", _typical(sample, normal, third)),
+        (f"Worst{kind}: highest scores", _ordered(sample, normal)[::-1][:third]),
+        ("Anomalies hardest to find: lowest scores", _ordered(sample, anomalous)[:half]),
+        ("Anomalies easiest to find: highest scores", _ordered(sample, anomalous)[::-1][:half]),
     ]
     groups.append(_of_each_class(sample))
     return [group for group in groups if group[1]]
 
 
 def _share_of(rows: npt.NDArray[np.int64], groups: int) -> int:
-    """As many of few images as one of so many groups can show of its own."""
+    """Images per group: at most ten, fewer if there are too few to give each group its own."""
     return min(_IMAGES_PER_GROUP, -(-len(rows) // groups))
 
 
 def gallery(model: Model, examples_uri: str, sample: Sample, *, threshold: float) -> list[dict[str, Any]]:
-    """Groups with `title` and `pictures`, each of these an original with reconstruction, error map and caption."""
+    """Groups with `title` and `pictures`; a picture has original, reconstruction, error map and caption."""
     groups = choose(sample)
     positions = {sample.positions[row] for _, rows in groups for row in rows}
     shown = show(model, examples_uri, positions)
@@ -63,7 +63,7 @@ def _picture(image: ShownImage, threshold: float, hottest: float) -> dict[str, A
 
 
 def outcome(is_flagged: bool, is_anomaly: int) -> str:
-    """In a word: what the threshold makes of the image; empty where nothing is remarkable."""
+    """The result for an image in a word; empty for an image that is not an anomaly and not flagged."""
     if is_anomaly == 1:
         return "found" if is_flagged else "missed"
     if is_flagged:
@@ -72,17 +72,19 @@ def outcome(is_flagged: bool, is_anomaly: int) -> str:
 
 
 def _of_each_class(sample: Sample) -> Group:
-    """The typical and the worst image of each class, or of those with the highest median score if there are many."""
+    """A typical and the worst image of each class, or of those with the highest median scores if there are many."""
     labels = np.asarray(sample.labels)
     rows_of = {label: np.flatnonzero(labels == label) for label in sorted(set(sample.labels))}
     if len(rows_of) < 2:
         return "", []
     hardest = sorted(rows_of, key=lambda label: -float(np.median(sample.scores[rows_of[label]])))[:_CLASSES]
-    left_out = f"; the {_CLASSES} of {len(rows_of)} with the highest scores" if len(rows_of) > _CLASSES else ""
+    limit = (
+        f" ({_CLASSES} of {len(rows_of)} classes, with the highest median scores)" if len(rows_of) > _CLASSES else ""
+    )
     rows: list[int] = []
     for label in sorted(hardest):
         rows += _typical(sample, rows_of[label], 1) + _ordered(sample, rows_of[label])[-1:]
-    return f"Each class: typical, then worst{left_out}", rows
+    return f"Each class: a typical and the worst image{limit}", rows
 
 
 def _typical(sample: Sample, rows: npt.NDArray[np.int64], count: int) -> list[int]:

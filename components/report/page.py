@@ -1,33 +1,33 @@
-"""A run's artifacts -> report.html: one file that needs no network, and what programs read beside it."""
+"""Writes report.html, a self-contained page about a run, and synthetic_defects.json for programs."""
 
 import json
 import os
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
 import jinja2
 from tfx.dsl.io import fileio
 
-from components.report import findings, tables
-from components.report.defects import defects_document, pictures_of, study_defects
+from components.report import charts, tables
+from components.report.defect_study import RELIABLE, Detection, defects_document, pictures_of, study_defects
+from components.report.facts import Facts, ReportInputs, model_folder, read_facts
 from components.report.gallery import gallery
-from components.report.images import Sample, load_model, score_sample
-from components.report.inputs import Facts, ReportInputs, model_folder, read_facts
-from components.report.synthetic_defects import Detection
+from components.report.scored_images import Sample, load_model, score_sample
 from schema import features
 from schema.artifacts import DEFECTS_FILE, REPORT_FILE
 
-_SCORED_IMAGES = 5_000
+SCORED_IMAGES: Final = 5_000
+"""Of a larger test split, a random sample of this size is scored."""
 _TEMPLATE = "page.html.jinja"
 
 
-def write_report(inputs: ReportInputs, folder: str) -> None:
-    """Write `report.html` and `synthetic_defects.json`; the same artifacts give the same page."""
+def write_report(inputs: ReportInputs, folder: str, *, at_most: int = SCORED_IMAGES) -> None:
+    """Write both files to `folder`, with scores of `at_most` test images; the same artifacts give the same bytes."""
     facts = read_facts(inputs)
     seed, threshold = facts.record["seed"], facts.calibration.threshold
     model = load_model(model_folder(inputs.model))
     total = facts.counts[features.TEST]
-    sample = score_sample(model, inputs.examples, total=total, limit=_SCORED_IMAGES, seed=seed)
+    sample = score_sample(model, inputs.examples, total=total, limit=at_most, seed=seed)
     images, detections = study_defects(
         model, inputs.examples, sample, image=facts.record["image"], threshold=threshold, seed=seed
     )
@@ -36,8 +36,12 @@ def write_report(inputs: ReportInputs, folder: str) -> None:
         sample={"images": len(sample.scores), "total": total, "seed": seed},
         groups=gallery(model, inputs.examples, sample, threshold=threshold),
         charts=_charts(facts, sample, threshold, seed),
-        flagged=findings.at_threshold(sample, threshold),
-        defects={"images": images, "kinds": [_defect(detection, threshold) for detection in detections]},
+        flagged=charts.at_threshold(sample, threshold),
+        defects={
+            "images": images,
+            "reliable": RELIABLE,
+            "kinds": [_defect(detection, threshold) for detection in detections],
+        },
     )
     fileio.makedirs(folder)
     document = defects_document(images, detections, threshold=threshold, seed=seed)
@@ -47,7 +51,7 @@ def write_report(inputs: ReportInputs, folder: str) -> None:
 
 
 def render(**context: Any) -> str:
-    """Fill the template; every text is escaped, as names of files and labels may be anyone's."""
+    """Fill in the template. All text is escaped, since file names and labels are untrusted."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -76,11 +80,11 @@ def _facts_of(facts: Facts) -> dict[str, Any]:
 def _charts(facts: Facts, sample: Sample, threshold: float, seed: int) -> dict[str, Any]:
     distributions = {name: tables.distribution(facts, name) for name in (features.MEAN_INTENSITY, features.CONTRAST)}
     return {
-        "scores": [findings.score_chart(sample, threshold), *findings.detection_charts(sample)],
-        "latent": findings.latent_charts(sample, seed),
-        "training": findings.loss_charts(facts.record["history"]),
+        "scores": [charts.score_chart(sample, threshold), *charts.detection_charts(sample)],
+        "latent": charts.latent_charts(sample, seed),
+        "training": charts.loss_charts(facts.record["history"]),
         "data": [
-            findings.distribution_chart(name.replace("_", " "), curves)
+            charts.distribution_chart(name.replace("_", " "), curves)
             for name, curves in distributions.items()
             if curves
         ],
@@ -91,9 +95,9 @@ def _defect(detection: Detection, threshold: float) -> dict[str, Any]:
     return {
         "kind": detection.kind,
         "size_of": detection.size_of,
-        "smallest": detection.smallest_found(0.9),
+        "smallest": detection.smallest_found(RELIABLE),
         "smallest_in_half": detection.smallest_found(0.5),
-        "chart": findings.defect_chart(detection.kind, detection.sizes, detection.found),
+        "chart": charts.defect_chart(detection.kind, detection.sizes, detection.found),
         "pictures": pictures_of(detection, threshold),
         "largest": detection.sizes[-1],
         "found_largest": detection.found[-1],

@@ -1,13 +1,12 @@
-"""Defects put into normal images, for those who have no anomalous ones: what is the smallest that is found?
+"""Paints synthetic defects of given sizes into images.
 
 Images are [H, W] or [H, W, 3] of type uint8; every function returns a new one.
 """
 
 import io
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,6 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
-Scores = npt.NDArray[np.float64]
 Random = np.random.Generator
 
 _LINE_WIDTHS_PER_SIDE = 64
@@ -23,7 +21,7 @@ _LARGEST_ASPECT = 2.0
 
 
 def occlude(image: Pixels, area: float, random: Random) -> Pixels:
-    """Cover a rectangle of this share of a bright image with black, of a dark one with white."""
+    """Cover a rectangle of this share of the image: black on a bright image, white on a dark one."""
     rows, columns = _rectangle(image, area, random)
     mask = np.zeros(image.shape[:2], bool)
     mask[rows, columns] = True
@@ -42,12 +40,12 @@ def cut_and_paste(image: Pixels, area: float, random: Random) -> Pixels:
 
 
 def scratch(image: Pixels, length: float, random: Random) -> Pixels:
-    """Draw a thin line, black on a bright image and white on a dark one, as long as this share of its diagonal."""
+    """Draw a thin line as long as this share of the diagonal: black on a bright image, white on a dark one."""
     height_px, width_px = image.shape[:2]
     angle = random.uniform(0, math.pi)
     half = length * math.hypot(height_px, width_px) / 2
     across, down = abs(half * math.cos(angle)), abs(half * math.sin(angle))
-    # The whole line lies inside wherever that is possible.
+    # Keep the whole line inside the image if possible.
     x = random.uniform(min(across, width_px / 2), max(width_px - across, width_px / 2))
     y = random.uniform(min(down, height_px / 2), max(height_px - down, height_px / 2))
     ends = [(x + sign * half * math.cos(angle), y + sign * half * math.sin(angle)) for sign in (-1, 1)]
@@ -57,31 +55,31 @@ def scratch(image: Pixels, length: float, random: Random) -> Pixels:
 
 
 def blur(image: Pixels, sigma: float, random: Random) -> Pixels:
-    """Gaussian blur whose standard deviation is this share of the longer side."""
+    """Apply a Gaussian blur whose standard deviation is this share of the longer side."""
     blurred = Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma * max(image.shape[:2])))
     return np.asarray(blurred)
 
 
 def add_noise(image: Pixels, sigma: float, random: Random) -> Pixels:
-    """Add Gaussian noise of this standard deviation, pixels counting from 0 to 1."""
+    """Add Gaussian noise of this standard deviation, for pixel values in [0, 1]."""
     return _to_pixels(image + random.normal(0.0, 255.0 * sigma, image.shape))
 
 
 def change_brightness(image: Pixels, shift: float, random: Random) -> Pixels:
-    """Add or subtract this much everywhere, pixels counting from 0 to 1."""
+    """Add or subtract this value everywhere, for pixel values in [0, 1]."""
     return _to_pixels(image + random.choice([-255.0, 255.0]) * shift)
 
 
 @dataclass(frozen=True)
 class Defect:
-    """One kind of defect, with ascending sizes to try; `size_of` says in words what a size is a share of."""
+    """One kind of defect and the sizes to try, in ascending order; `size_of` describes what a size is a share of."""
 
     kind: str
     inject: Callable[[Pixels, float, Random], Pixels]
     size_of: str
     sizes: tuple[float, ...]
     smallest_size: Callable[[int, int], float] = lambda height_px, width_px: 0.0
-    """Below it an image of this height and width has no pixel to change, so it is not tried."""
+    """The smallest size that changes a pixel of an image of this height and width; smaller ones are not tried."""
 
 
 _AREAS = (0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
@@ -97,64 +95,9 @@ DEFECTS = (
         "blur", blur, "the longer side", (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15),
         lambda height_px, width_px: 0.25 / max(height_px, width_px),
     ),
-    Defect("noise", add_noise, "the range of pixels", _SHIFTS),
-    Defect("brightness", change_brightness, "the range of pixels", _SHIFTS),
+    Defect("noise", add_noise, "the pixel range", _SHIFTS),
+    Defect("brightness", change_brightness, "the pixel range", _SHIFTS),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Detection:
-    """How often a kind was found: `found` [sizes] is the share of images flagged, `examples` one image at each size."""
-
-    kind: str
-    size_of: str
-    sizes: tuple[float, ...]
-    found: tuple[float, ...]
-    examples: tuple[Pixels, ...]
-    example_scores: tuple[float, ...]
-
-    def smallest_found(self, share: float) -> float | None:
-        """The size from which on at least this share of the images is flagged; None if no size reaches it."""
-        smallest = None
-        for size, found in zip(reversed(self.sizes), reversed(self.found), strict=True):
-            if found < share:
-                break
-            smallest = size
-        return smallest
-
-    def as_json(self) -> dict[str, Any]:
-        """Everything but the pictures, with the smallest sizes found in half and in nine tenths of the images."""
-        values = {key: value for key, value in asdict(self).items() if not key.startswith("example")}
-        return {
-            **values,
-            "smallest_found_in_half": self.smallest_found(0.5),
-            "smallest_found": self.smallest_found(0.9),
-        }
-
-
-def detect(
-    defect: Defect, images: Sequence[Pixels], score: Callable[[list[bytes]], Scores], threshold: float, *, seed: int
-) -> Detection:
-    """Inject a defect at every size into all `images`, of one size, and count scores above `threshold`.
-
-    `score` takes PNG files [N] and returns their scores [N]. An image meets the same random numbers at each size,
-    so its defect grows roughly in place; the same seed gives the same defects.
-    """
-    height_px, width_px = images[0].shape[:2]
-    sizes = tuple(size for size in defect.sizes if size >= defect.smallest_size(height_px, width_px))
-    damaged = [
-        [defect.inject(image, size, np.random.default_rng([seed, number])) for number, image in enumerate(images)]
-        for size in sizes
-    ]
-    scores = score([png_bytes(image) for at_size in damaged for image in at_size]).reshape(len(sizes), len(images))
-    return Detection(
-        kind=defect.kind,
-        size_of=defect.size_of,
-        sizes=sizes,
-        found=tuple(float(share) for share in (scores > threshold).mean(axis=1)),
-        examples=tuple(at_size[0] for at_size in damaged),
-        example_scores=tuple(float(value) for value in scores[:, 0]),
-    )
 
 
 def png_bytes(image: Pixels) -> bytes:
@@ -165,7 +108,7 @@ def png_bytes(image: Pixels) -> bytes:
 
 
 def _rectangle(image: Pixels, area: float, random: Random) -> tuple[slice, slice]:
-    """A random place for a rectangle of this share of the image, at most twice as long as wide, at least a pixel."""
+    """A randomly placed rectangle of this share of the image: at most twice as long as wide, at least one pixel."""
     height_px, width_px = image.shape[:2]
     aspect = math.exp(random.uniform(-math.log(_LARGEST_ASPECT), math.log(_LARGEST_ASPECT)))
     wanted_px = area * height_px * width_px

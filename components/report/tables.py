@@ -1,4 +1,4 @@
-"""The report's words and tables: facts -> plain values for the page."""
+"""The report's sentences and tables: turns facts into plain values for the page."""
 
 import math
 import platform
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from components.report.inputs import Document, Facts
+from components.report.facts import Document, Facts
 from schema import features
 
 _PACKAGES = ("tfx", "tensorflow", "tf-keras", "apache-beam", "tensorflow-transform", "tensorflow-model-analysis",
@@ -14,14 +14,12 @@ _PACKAGES = ("tfx", "tensorflow", "tf-keras", "apache-beam", "tensorflow-transfo
 _MANY_TIMES = 3.0
 _LABELS_SHOWN = 50
 _REJECTS_SHOWN = 20
-_DIFFERENCE = "_diff"
-"""What TFMA appends for the difference from the baseline, which has a table of its own."""
 _RESULTS = ("history", "calibration", "metrics")
-"""Keys of the model's record that hold results, not settings."""
+"""Keys of the model's record that hold results rather than settings."""
 
 
 def number(value: Any) -> str:
-    """Four significant digits, thousands apart; a dash for what is not known."""
+    """Four significant digits, with thousands separators; a dash for an unknown value."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e12):
@@ -30,26 +28,25 @@ def number(value: Any) -> str:
 
 
 def percent(share: float | None) -> str:
-    """0.0125 -> 1.25 %."""
+    """0.0125 -> 1.25 %; a dash for an unknown value."""
     return "–" if share is None else f"{100 * share:.3g}\N{NO-BREAK SPACE}%"
 
 
 def verdict_sentence(gate: Document) -> str:
-    """What was decided, and why, in one sentence."""
+    """The verdict and its reason in one sentence."""
     rows = gate["thresholds"]
     refused = [row for row in rows if not row["passed"]]
     if refused:
         others = len(refused) - 1
-        more = "" if not others else f" ({others} more {'bounds do' if others > 1 else 'bound does'} not hold either)"
+        more = "" if not others else f" ({others} more {'bounds are' if others > 1 else 'bound is'} not met)"
         return f"Refused: {refused[0]['reason']}{more}."
-    count = {1: "the one bound of the gate holds", 2: "both bounds of the gate hold"}
-    bounds = count.get(len(rows), f"all {len(rows)} bounds of the gate hold")
+    bounds = {1: "its only bound", 2: "both bounds"}.get(len(rows), f"all {len(rows)} bounds")
     comparison = pca_comparison(gate["metrics"])
-    return f"Blessed: {bounds}{f', and the mean error is {comparison}' if comparison else ''}."
+    return f"Blessed: the model meets {bounds}{f', and its mean error is {comparison}' if comparison else ''}."
 
 
 def pca_comparison(metrics: Mapping[str, float]) -> str:
-    """How the mean error compares with PCA's, in words; empty where either is unknown."""
+    """The mean error compared with PCA's, in words; empty if either is unknown."""
     floor, error = metrics.get("pca_mean_error"), metrics.get("mean_error")
     if not floor or error is None:
         return ""
@@ -60,14 +57,14 @@ def pca_comparison(metrics: Mapping[str, float]) -> str:
 
 
 def bound(row: Document) -> str:
-    """The bound of a threshold's row in symbols."""
+    """The bound of one of the gate's rows, in symbols."""
     limits = [f"{sign} {number(row[key])}" for key, sign in (("min", "≥"), ("max", "≤")) if row[key] is not None]
     return " and ".join(limits)
 
 
 def metrics_table(gate: Document) -> Document:
-    """Metric names, and a row of values per label after the row of all images."""
-    names = [name for name in gate["metrics"] if name != "pca_mean_error" and not name.endswith(_DIFFERENCE)]
+    """Metric names, and a row of values for all images and for each label."""
+    names = [name for name in gate["metrics"] if name != "pca_mean_error"]
     by_label = sorted(gate["metrics_by_label"].items())
     rows = [("all", [gate["metrics"][name] for name in names])]
     rows += [(label or "(no label)", [values.get(name) for name in names]) for label, values in by_label]
@@ -75,7 +72,7 @@ def metrics_table(gate: Document) -> Document:
 
 
 def comparison(facts: Facts) -> Document:
-    """This model beside the previous blessed one: metrics, and the settings that differ."""
+    """This model compared with the previous blessed one: metrics, and settings that differ."""
     ours, theirs = facts.gate["metrics"], facts.gate.get("baseline_metrics", {})  # runs of older versions lack it
     metrics = [
         (name, ours[name], theirs[name], ours[name] / theirs[name] - 1 if theirs[name] else None)
@@ -89,7 +86,7 @@ def comparison(facts: Facts) -> Document:
 
 
 def data_tables(facts: Facts) -> Document:
-    """Counts, numeric features per split, classes per split, rejects, anomalies and drift."""
+    """Image counts, numeric features and labels per split, rejects, anomalies and drift."""
     numeric = {
         name: {split: _numeric(feature) for split, feature in by_split.items()}
         for name, by_split in facts.statistics.items()
@@ -113,29 +110,29 @@ def data_tables(facts: Facts) -> Document:
 
 
 def distribution(facts: Facts, feature: str) -> dict[str, tuple[list[float], list[float]]]:
-    """Split -> (middles of bins, shares of images) of a numeric feature, as StatisticsGen counted them."""
+    """Split -> (bin centres, shares of images) of a numeric feature, from StatisticsGen's histogram."""
     curves = {}
     for split, statistics in facts.statistics.get(feature, {}).items():
         buckets = statistics.num_stats.histograms[0].buckets if statistics.num_stats.histograms else []
         total = sum(b.sample_count for b in buckets)
         if total:
-            middles = [(b.low_value + b.high_value) / 2 for b in buckets]
-            curves[split] = (middles, [b.sample_count / total for b in buckets])
+            centres = [(b.low_value + b.high_value) / 2 for b in buckets]
+            curves[split] = (centres, [b.sample_count / total for b in buckets])
     return curves
 
 
 def settings_table(facts: Facts) -> list[tuple[str, str]]:
-    """Dotted key -> value of everything that made this model."""
+    """(dotted key, value) of every setting and fingerprint that determined this model."""
     return _flat({**facts.settings, **_settings_of(facts.record)})
 
 
 def versions() -> list[tuple[str, str]]:
-    """Python's and the main packages' versions, where this page was written."""
+    """Versions of Python and the main packages in the environment that wrote this page."""
     found = []
     for package in _PACKAGES:
         try:
             found.append((package, metadata.version(package)))
-        except metadata.PackageNotFoundError:  # e.g. tensorflow-cpu in its place
+        except metadata.PackageNotFoundError:  # e.g. if tensorflow-cpu is installed instead
             continue
     return [("Python", platform.python_version()), *found]
 

@@ -13,7 +13,7 @@ from flink_cluster import TASK_MANAGERS, flink_cluster
 from servers import job_server_jar, worker_pool
 from spark_cluster import WORKERS, spark_cluster
 
-from bench.images import write_made_images
+from bench.images import write_synthetic_images
 
 ON_BEAM = ["ImageExampleGen", "StatisticsGen", "Transform", "ModelAnalysis"]
 
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.cluster
 
 
 def run(root, configuration, *beam_options):
-    """The --json document of a run on 2,800 generated pictures in six shards, with normalisation by analysis."""
-    write_made_images(root / "images", 2_800, seed=0)
+    """The --json document of a run on 2,800 made pictures, in six shards, whose constants are found by analysis."""
+    write_synthetic_images(root / "images", 2_800, seed=0)
     settings = [
         f"root={root}",
         f"data.path={root / 'images'}",

@@ -1,4 +1,4 @@
-"""What TFMA leaves of an evaluation, written by its own writers from given metrics."""
+"""Writes an evaluation's results for given metrics, with TFMA's own writers."""
 
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
@@ -8,11 +8,14 @@ from tensorflow_model_analysis.metrics.metric_types import MetricKey
 from tensorflow_model_analysis.proto import config_pb2
 from tensorflow_model_analysis.writers import metrics_plots_and_validations_writer as writer
 
-from components.evaluation.gate import BASELINE, CANDIDATE, eval_config
+from components.evaluation.bounds import BASELINE, CANDIDATE, eval_config
 
 
 def evaluated(folder, bounds, candidate, baseline=None):
-    """What TFMA writes of these metrics (label -> name -> value) of one or two models, with its verdict on `bounds`."""
+    """Write TFMA's files for one or two models' metrics (label -> name -> value), with its verdict on `bounds`.
+
+    Returns the folder's path.
+    """
     config = tfma.utils.update_eval_config_with_defaults(
         eval_config(bounds), has_baseline=baseline is not None, rubber_stamp=True
     )

@@ -5,8 +5,6 @@ import tensorflow as tf
 from schema import features
 from trainer.settings.image import ImageSettings
 
-_UNKNOWN = -1
-
 
 def masks_of(examples: tf.Tensor, is_anomaly: tf.Tensor, image: ImageSettings) -> tf.Tensor:
     """Serialized tf.Examples [B] -> int8 [B, H, W]: 0 normal, 1 defective, -1 for all pixels of an unknown image.
@@ -18,7 +16,7 @@ def masks_of(examples: tf.Tensor, is_anomaly: tf.Tensor, image: ImageSettings) -
 
     def decode(one: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         mask, known = one
-        blank = tf.where(known == 0, tf.zeros((), tf.int8), tf.constant(_UNKNOWN, tf.int8))
+        blank = tf.where(known == 0, tf.zeros((), tf.int8), tf.constant(features.UNKNOWN, tf.int8))
         return tf.cond(
             tf.strings.length(mask) > 0,
             lambda: _fitted(tf.io.decode_image(mask, channels=1, expand_animations=False), image),

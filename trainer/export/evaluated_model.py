@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from schema import features
 from schema.signatures import (
+    DEVIATION,
     ERROR,
     ERROR_LEVELS,
     EXAMPLES_SIGNATURE,
@@ -15,6 +16,7 @@ from schema.signatures import (
     MASK_PIXELS,
     RECONSTRUCTION,
     SCORE,
+    SSIM,
     THRESHOLD,
 )
 from trainer.data.dataset import parse_encoded
@@ -25,7 +27,6 @@ from trainer.settings.image import ImageSettings
 
 Tensors = dict[str, tf.Tensor]
 _EXAMPLES = tf.TensorSpec([None], tf.string, "examples")
-_UNKNOWN_NORMALITY = -1
 _LARGEST_LATENT = 1024
 """No covariance is computed for larger latents."""
 
@@ -66,7 +67,7 @@ class EvaluatedModel(tf.Module):
         outputs = self._autoencode(pixels)
         reconstruction = outputs[RECONSTRUCTION]
         verdict = self._verdict(pixels, outputs)
-        known = tf.io.FixedLenFeature([], tf.int64, default_value=_UNKNOWN_NORMALITY)
+        known = tf.io.FixedLenFeature([], tf.int64, default_value=features.UNKNOWN)
         is_anomaly = tf.io.parse_example(examples, {features.IS_ANOMALY: known})[features.IS_ANOMALY]
         latent = outputs.get(LATENT)
         optional = {} if latent is None or latent.shape[1] > _LARGEST_LATENT else {LATENT: latent}
@@ -74,8 +75,8 @@ class EvaluatedModel(tf.Module):
             optional[KL] = outputs[KL]
         return {
             ERROR: error_per_image(pixels, reconstruction),
-            "ssim": ssim_per_image(pixels, reconstruction),
-            "deviation": error_per_image(pixels, self._mean_image[tf.newaxis]),
+            SSIM: ssim_per_image(pixels, reconstruction),
+            DEVIATION: error_per_image(pixels, self._mean_image[tf.newaxis]),
             SCORE: verdict[SCORE],
             THRESHOLD: verdict[THRESHOLD],
             features.IS_ANOMALY: is_anomaly,

@@ -1,4 +1,4 @@
-"""The gate as a component: a verdict on what was measured, a blessing, and proof that it can refuse."""
+"""The Evaluator component: verdict, blessing, and the check that the gate can refuse a model."""
 
 import json
 
@@ -17,11 +17,11 @@ CANDIDATE = {
 }
 PCA = [[None, {"mean_error": 0.05}]]
 LEARNT_NOTHING = [[None, {"example_count": 10_000.0, "mean_error": 0.2, "noise_copied": 0.0}]]
-"""Measured on a sample, in which no image is labelled `rare`."""
+"""Measured on a sample without images labelled `rare`."""
 
 
 def judged(folder, settings, *, control=LEARNT_NOTHING, baseline=None):
-    """(gate.json, the blessing, TFMA's record) of the executor."""
+    """Run the executor: (gate.json, the blessing, TFMA's validation result)."""
     analysis, model, evaluation, blessing = (
         made() for made in (Analysis, *(getattr(standard_artifacts, x) for x in ("Model", "ModelEvaluation")),
         standard_artifacts.ModelBlessing)
@@ -42,7 +42,7 @@ def judged(folder, settings, *, control=LEARNT_NOTHING, baseline=None):
     return gate, blessing, tfma.load_validation_result(evaluation.uri)
 
 
-def test_a_model_within_its_bounds_is_blessed_as_tfx_s_evaluator_does_it(tmp_path):
+def test_a_model_within_its_bounds_is_blessed_as_by_tfxs_evaluator(tmp_path):
     gate, blessing, validation = judged(tmp_path, GateSettings())
     assert [(row["origin"], row["max"], row["passed"]) for row in gate["thresholds"]] == [
         ("counted", None, True),
@@ -59,7 +59,7 @@ def test_a_model_within_its_bounds_is_blessed_as_tfx_s_evaluator_does_it(tmp_pat
     assert blessing.get_int_custom_property("current_model_id") == 7
 
 
-def test_a_model_out_of_bounds_is_not_blessed_and_tfma_s_record_says_why(tmp_path):
+def test_a_model_outside_its_bounds_is_refused_and_tfma_records_why(tmp_path):
     gate, blessing, validation = judged(tmp_path, GateSettings(max_pca_ratio=0.1))
     assert not gate["blessed"]
     [refused] = [row for row in gate["thresholds"] if not row["passed"]]
@@ -70,32 +70,32 @@ def test_a_model_out_of_bounds_is_not_blessed_and_tfma_s_record_says_why(tmp_pat
     assert blessing.get_int_custom_property("blessed") == 0
 
 
-def test_a_gate_that_refuses_no_control_stops_the_run(tmp_path):
+def test_a_gate_that_would_bless_a_control_stops_the_run(tmp_path):
     good = [[None, {"example_count": 10_000.0, "mean_error": 0.049, "noise_copied": 0.1}]]
-    with pytest.raises(OpenGateError, match=r"learnt nothing \(constant\)") as told:
+    with pytest.raises(OpenGateError, match=r"learnt nothing \(constant\)") as raised:
         judged(tmp_path, GateSettings(), control=good)
-    assert "constant: mean_error 0.049 <= 0.05 (the candidate: 0.01), noise_copied 0.1 <= 0.2" in str(told.value)
+    assert "constant: mean_error 0.049 <= 0.05 (candidate: 0.01), noise_copied 0.1 <= 0.2" in str(raised.value)
 
 
 @pytest.mark.parametrize(
     "bound",
     [
         {"metric": "example_count", "min": 20_000},  # a sample has fewer
-        {"metric": "mean_error", "max": 0.5, "label": "rare"},  # none of the sample's images is
+        {"metric": "mean_error", "max": 0.5, "label": "rare"},  # the sample has no such image
     ],
 )
-def test_what_a_sample_cannot_tell_is_no_reason_to_refuse_a_control(tmp_path, bound):
+def test_bounds_that_a_sample_cannot_answer_do_not_refuse_a_control(tmp_path, bound):
     with pytest.raises(OpenGateError, match=r"learnt nothing \(untrained, constant\)"):
         judged(tmp_path, GateSettings(max_pca_ratio=None, thresholds=[bound]))
 
 
-def test_a_label_that_no_image_has_refuses_every_model(tmp_path):
+def test_a_bound_on_a_missing_label_refuses_every_model(tmp_path):
     settings = GateSettings(max_pca_ratio=None, thresholds=[{"metric": "mean_error", "max": 1.0, "label": "none"}])
     gate, _, _ = judged(tmp_path, settings)
     assert (gate["blessed"], gate["controls_refused"]) == (False, {"untrained": True, "constant": True})
 
 
-def test_a_control_is_held_against_the_baseline_too(tmp_path):
+def test_a_control_is_compared_with_the_baseline_too(tmp_path):
     settings = GateSettings(max_pca_ratio=None, max_regression=0.05)
     gate, _, _ = judged(tmp_path, settings, baseline={None: {"mean_error": 0.01}})
     assert gate["blessed"]

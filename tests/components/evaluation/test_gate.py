@@ -1,4 +1,4 @@
-"""The bounds of a run, and what TFMA's own validator says of them."""
+"""The gate's bounds and verdicts, compared with those of TFMA's own validator."""
 
 import json
 import math
@@ -7,7 +7,8 @@ import pytest
 import tensorflow_model_analysis as tfma
 from tfma_results import evaluated
 
-from components.evaluation.gate import BASELINE, CANDIDATE, Bound, bounds_of, eval_config, judge, read_metrics
+from components.evaluation.bounds import BASELINE, CANDIDATE, Bound, bounds_of, eval_config
+from components.evaluation.gate import judge, read_metrics
 from components.evaluation.metrics import METRICS
 from components.settings import GateSettings
 
@@ -15,7 +16,7 @@ COUNTED = Bound("example_count", "counted", min=1.0)
 
 
 def judged(folder, bounds):
-    """Our rows, whose verdict must be the one that TFMA's own writer came to."""
+    """Our rows; the verdict must match the one that TFMA's own writer recorded."""
     verdict = judge(bounds, read_metrics(folder, CANDIDATE), read_metrics(folder, BASELINE))
     assert verdict.blessed == verdict.validation.validation_ok == tfma.load_validation_result(folder).validation_ok
     return verdict.rows
@@ -25,7 +26,7 @@ def verdicts(rows):
     return {(row["metric"], row["label"], row["origin"]): row["reason"] or "passed" for row in rows}
 
 
-def test_every_setting_of_the_gate_is_a_bound_of_its_own():
+def test_every_gate_setting_becomes_a_bound_of_its_own():
     settings = GateSettings(
         max_pca_ratio=0.5,
         max_noise_copied=0.25,
@@ -52,7 +53,7 @@ def test_every_setting_of_the_gate_is_a_bound_of_its_own():
     ]
 
 
-def test_a_bound_that_is_waived_or_of_which_nothing_is_known_is_left_out():
+def test_waived_bounds_and_bounds_without_data_are_left_out():
     waived = GateSettings(max_pca_ratio=None, max_noise_copied=None, min_auroc=None, max_regression=None)
     assert bounds_of(waived, pca_error=1.0, knows_anomalies=True) == [COUNTED]
     unknown = bounds_of(GateSettings(), pca_error=None, knows_anomalies=False)
@@ -82,7 +83,7 @@ PASSING = {
 }
 
 
-def test_metrics_are_read_by_label_and_a_detection_s_from_the_slice_of_all_images(tmp_path):
+def test_a_labels_detection_metrics_are_read_from_the_slice_of_all_images(tmp_path):
     folder = evaluated(tmp_path / "one", [], {**PASSING, "c": {"mean_error": math.nan}})
     assert read_metrics(folder, CANDIDATE) == {
         None: {"example_count": 10.0, "mean_error": 0.25, "ssim": 0.5, "auroc": 0.75},
@@ -92,15 +93,15 @@ def test_metrics_are_read_by_label_and_a_detection_s_from_the_slice_of_all_image
     assert read_metrics(folder, BASELINE) == {}
 
 
-def test_metrics_of_two_models_are_told_apart_and_their_difference_is_no_metric(tmp_path):
+def test_the_metrics_of_two_models_are_read_without_their_differences(tmp_path):
     folder = evaluated(tmp_path / "two", [], PASSING, {None: {"mean_error": 0.125}})
     assert read_metrics(folder, CANDIDATE)[None]["mean_error"] == 0.25
     assert set(read_metrics(folder, CANDIDATE)[None]) == {"example_count", "mean_error", "ssim", "auroc"}
     assert read_metrics(folder, BASELINE)[None] == {"mean_error": 0.125}
 
 
-def test_a_model_within_its_bounds_passes_each_of_them_even_on_the_bound_itself(tmp_path):
-    """And without a baseline nothing is said of that bound."""
+def test_a_model_passes_every_bound_that_it_meets_even_exactly(tmp_path):
+    """Without a baseline, the baseline's bound is skipped."""
     bounds = [
         COUNTED,
         Bound("mean_error", "baseline", max=0.05),
@@ -124,7 +125,7 @@ def test_a_model_within_its_bounds_passes_each_of_them_even_on_the_bound_itself(
     ]  # fmt: skip
 
 
-def test_each_bound_that_is_broken_says_by_what_value_over_which_images(tmp_path):
+def test_each_failed_bound_names_the_value_and_the_images(tmp_path):
     bounds = [
         COUNTED,
         Bound("mean_error", "PCA floor", max=0.2),
@@ -137,7 +138,7 @@ def test_each_bound_that_is_broken_says_by_what_value_over_which_images(tmp_path
         Bound("mean_error", "configured", max=1.0, label="z"),
     ]
     rows = judged(evaluated(tmp_path / "one", bounds, PASSING), bounds)
-    nothing_known = "could not be computed: there are none, or too little is known of them"
+    not_computed = "could not be computed: no such images, or the data it needs are missing"
     assert verdicts(rows) == {
         ("example_count", None, "counted"): "passed",
         ("mean_error", None, "PCA floor"): "mean_error over all images is 0.25, above the bound 0.2 (PCA floor)",
@@ -146,19 +147,19 @@ def test_each_bound_that_is_broken_says_by_what_value_over_which_images(tmp_path
         ("auroc", None, "detection"): "auroc over all images is 0.75, below the bound 0.76 (detection)",
         ("auroc", "b", "configured"): "auroc over images labelled 'b' is 0.5, below the bound 0.51",
         ("mean_error", "b", "configured"): "mean_error over images labelled 'b' is 0.5, above the bound 0.4999",
-        ("psnr", None, "configured"): f"psnr over all images {nothing_known}",
-        ("mean_error", "z", "configured"): f"mean_error over images labelled 'z' {nothing_known}",
+        ("psnr", None, "configured"): f"psnr over all images {not_computed}",
+        ("mean_error", "z", "configured"): f"mean_error over images labelled 'z' {not_computed}",
     }
     assert [row["passed"] for row in rows] == [row["reason"] is None for row in rows]
 
 
-def test_a_value_above_a_bound_with_both_ends_is_said_to_be_above(tmp_path):
+def test_a_value_above_a_two_sided_bound_is_reported_as_above(tmp_path):
     bounds = [Bound("ssim", "configured", min=0.1, max=0.4)]
     [row] = judged(evaluated(tmp_path / "one", bounds, PASSING), bounds)
     assert row["reason"] == "ssim over all images is 0.5, above the bound 0.4"
 
 
-def test_a_number_that_is_none_passes_no_bound(tmp_path):
+def test_nan_passes_no_bound(tmp_path):
     bounds = [Bound("mean_error", "configured", max=1.0)]
     [row] = judged(evaluated(tmp_path / "one", bounds, {None: {"mean_error": math.nan}}), bounds)
     assert (row["passed"], row["value"]) == (False, None)
@@ -175,9 +176,7 @@ def test_a_number_that_is_none_passes_no_bound(tmp_path):
         ("ssim", 0.9, {"min": 0.4375}, None),
     ],
 )
-def test_a_model_may_be_worse_than_the_baseline_by_the_fraction_and_better_by_any(
-    metric, candidate, limit, reason, tmp_path
-):
+def test_a_model_may_be_worse_than_the_baseline_by_at_most_the_fraction(metric, candidate, limit, reason, tmp_path):
     bounds = [Bound(metric, "baseline", max=0.125)]
     folder = evaluated(tmp_path / "two", bounds, {None: {metric: candidate}}, {None: {metric: 0.5}})
     [row] = judged(folder, bounds)
@@ -186,7 +185,7 @@ def test_a_model_may_be_worse_than_the_baseline_by_the_fraction_and_better_by_an
 
 
 @pytest.mark.parametrize("metric", ["mean_error", "ssim"])
-def test_no_loss_at_all_is_allowed_by_a_fraction_of_zero(metric, tmp_path):
+def test_a_fraction_of_zero_allows_no_regression(metric, tmp_path):
     bounds = [Bound(metric, "baseline", max=0.0)]
     same, worse = 0.5, (0.51 if metric == "mean_error" else 0.49)
     [passed] = judged(evaluated(tmp_path / "same", bounds, {None: {metric: same}}, {None: {metric: 0.5}}), bounds)
@@ -195,7 +194,7 @@ def test_no_loss_at_all_is_allowed_by_a_fraction_of_zero(metric, tmp_path):
     assert {passed["min"], passed["max"]} == {None, 0.5}
 
 
-def test_a_label_s_regression_is_judged_on_that_label(tmp_path):
+def test_a_labels_regression_is_judged_on_that_label(tmp_path):
     bounds = [Bound("mean_error", "baseline", max=0.1, label="b"), Bound("auroc", "baseline", max=0.1, label="b")]
     candidate = {None: {"mean_error": 0.1, "auroc@b": 0.8}, "b": {"mean_error": 0.3}}
     baseline = {None: {"mean_error": 0.1, "auroc@b": 1.0}, "b": {"mean_error": 0.2}}
@@ -206,33 +205,33 @@ def test_a_label_s_regression_is_judged_on_that_label(tmp_path):
     }
 
 
-def test_a_label_that_is_harder_than_the_others_is_compared_with_itself(tmp_path):
+def test_a_difficult_label_is_compared_with_its_own_baseline(tmp_path):
     bounds = [Bound("mean_error", "baseline", max=0.1, label="b")]
-    told = {None: {"mean_error": 0.01}, "b": {"mean_error": 0.1}}
-    [row] = judged(evaluated(tmp_path / "alike", bounds, told, told), bounds)
+    values = {None: {"mean_error": 0.01}, "b": {"mean_error": 0.1}}
+    [row] = judged(evaluated(tmp_path / "alike", bounds, values, values), bounds)
     assert row["passed"]
 
 
-def test_a_baseline_that_lacks_the_metric_cannot_be_compared_with(tmp_path):
+def test_a_baseline_that_lacks_the_metric_fails_the_bound(tmp_path):
     bounds = [COUNTED, Bound("ssim", "baseline", max=0.1), Bound("mean_error", "baseline", max=0.1, label="b")]
     folder = evaluated(tmp_path / "two", bounds, PASSING, {None: {"example_count": 10.0}})
     rows = judged(folder, bounds)
     assert verdicts(rows) == {
         ("example_count", None, "counted"): "passed",
-        ("ssim", None, "baseline"): "ssim over all images cannot be compared: the baseline model has none",
+        ("ssim", None, "baseline"): "ssim over all images cannot be compared: the baseline model lacks this metric",
         ("mean_error", "b", "baseline"): (
-            "mean_error over images labelled 'b' cannot be compared: the baseline model has none"
+            "mean_error over images labelled 'b' cannot be compared: the baseline model lacks this metric"
         ),
     }
     assert {(row["min"], row["max"]) for row in rows[1:]} == {(None, None)}
 
 
-def test_a_metric_that_only_the_baseline_has_is_not_taken_for_the_candidates(tmp_path):
+def test_the_baselines_metric_is_not_mistaken_for_the_candidates(tmp_path):
     bounds = [Bound("ssim", "configured", min=0.1)]
     [row] = judged(evaluated(tmp_path / "two", bounds, {None: {"psnr": 1.0}}, {None: {"ssim": 0.5}}), bounds)
     assert (row["passed"], row["value"]) == (False, None)
 
 
-def test_a_label_may_be_called_as_tfma_calls_a_difference(tmp_path):
+def test_a_label_may_end_like_tfmas_name_of_a_difference(tmp_path):
     folder = evaluated(tmp_path / "one", [], {None: {"mean_error": 0.0, "auroc@a_diff": 0.5}})
     assert read_metrics(folder, CANDIDATE) == {None: {"mean_error": 0.0}, "a_diff": {"auroc": 0.5}}

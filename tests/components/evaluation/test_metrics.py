@@ -1,4 +1,4 @@
-"""Each metric against NumPy's, SciPy's or scikit-learn's own value on the same images."""
+"""Each metric, compared with NumPy's, SciPy's or scikit-learn's value on the same images."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ from scipy.stats import mannwhitneyu
 from sklearn.decomposition import PCA
 from sklearn.metrics import mean_squared_error, precision_recall_curve, r2_score
 
-from components.evaluation.gate import bounds_of
-from components.evaluation.image_groups import Images
+from components.evaluation.accumulators import SliceImages
+from components.evaluation.bounds import bounds_of
 from components.evaluation.metrics import METRICS
 from components.evaluation.tfma_metrics import ReconstructionMetric
 from components.settings import GateSettings, MetricName
@@ -64,7 +64,7 @@ DETECTION = {"auroc", "aupr", "f1", "recall_at_1pct", "recall_at_5pct", "pixel_a
 
 
 class Element:
-    """What TFMA hands a metric: one image's predictions and features."""
+    """What TFMA passes to a metric: one image's predictions and features."""
 
     def __init__(self, outputs, label="a"):
         self.predictions = outputs
@@ -72,7 +72,7 @@ class Element:
 
 
 def computed(name, elements):
-    """The metric's values by its own computations, in three parts that are merged."""
+    """The metric's values from its own computations, accumulated in three parts and merged."""
     collect, derive = ReconstructionMetric(name).computations(model_names=[""])
     combiner = collect.combiner
     parts = []
@@ -86,7 +86,7 @@ def computed(name, elements):
 
 
 def detected(name, normal, anomalous):
-    """The metric of normal scores and of anomalous ones by label."""
+    """The metric's values for normal scores and anomalous scores by label."""
     fields = {"error": 0.0, "threshold": 5.0}
     elements = [Element({**fields, "score": score, "is_anomaly": 0}, "good") for score in normal]
     for label, scores in anomalous.items():
@@ -99,13 +99,13 @@ def test_the_configuration_offers_exactly_these_metrics():
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_metric_has_its_textbook_value_however_the_images_are_shared_out(name):
+def test_a_metric_has_its_textbook_value_in_any_order_of_images(name):
     elements = [Element(outputs) for outputs in OUTPUTS]
     assert computed(name, elements) == {name: pytest.approx(EXPECTED[name])}
     assert computed(name, elements[::-1]) == {name: pytest.approx(EXPECTED[name])}
 
 
-def test_anomalies_do_not_spoil_the_metrics_of_normal_images():
+def test_anomalies_do_not_change_the_metrics_of_normal_images():
     anomalous = [Element({**OUTPUTS[0], "error": 0.9, "is_anomaly": 1}, "b")] * 7
     normal = [Element({**outputs, "is_anomaly": 0}) for outputs in OUTPUTS]
     assert computed("mean_error", normal + anomalous)["mean_error"] == pytest.approx(EXPECTED["mean_error"])
@@ -113,7 +113,7 @@ def test_anomalies_do_not_spoil_the_metrics_of_normal_images():
     assert np.isnan(computed("false_alarm_rate", anomalous)["false_alarm_rate"])
 
 
-def test_no_image_gives_no_number_that_a_bound_could_accept():
+def test_every_metric_is_nan_without_images():
     assert all(np.isnan(computed(name, [])[name]) for name in METRICS)
 
 
@@ -122,7 +122,7 @@ BOTH = np.concatenate([SCORES["b"], SCORES["c"]])
 
 
 @pytest.mark.parametrize(("label", "anomalous"), [("", BOTH), ("@b", SCORES["b"]), ("@c", SCORES["c"])])
-def test_detection_sets_all_normal_images_against_a_labels_anomalies(label, anomalous):
+def test_detection_compares_all_normal_images_with_a_labels_anomalies(label, anomalous):
     normal, by_label = SCORES["normal"], {"b": SCORES["b"], "c": SCORES["c"]}
     is_anomaly = np.repeat([0, 1], [len(normal), len(anomalous)])
     precision, recall, _ = precision_recall_curve(is_anomaly, np.concatenate([normal, anomalous]))
@@ -139,41 +139,41 @@ def test_detection_sets_all_normal_images_against_a_labels_anomalies(label, anom
         assert detected(name, normal, by_label)[f"{name}{label}"] == pytest.approx(value), name
 
 
-def test_without_known_normal_images_nothing_is_said_of_detection():
+def test_detection_metrics_are_nan_without_known_normal_images():
     unknown = [Element({**outputs, "score": 1.0}) for outputs in OUTPUTS]
     anomalous = [Element({**OUTPUTS[0], "is_anomaly": 1})] * 3
     assert np.isnan(computed("auroc", unknown + anomalous)["auroc"])
 
 
-def test_recall_counts_every_threshold_that_the_rate_allows():
-    """Images of the same scores: each threshold lets as many anomalies through as normal images."""
+def test_recall_uses_every_threshold_that_the_rate_allows():
+    """With equal scores, each threshold flags as many anomalies as normal images."""
     scores = np.arange(100)
     assert detected("recall_at_5pct", scores, {"b": scores})["recall_at_5pct"] == pytest.approx(0.05)
     assert detected("recall_at_1pct", scores, {"b": scores})["recall_at_1pct"] == pytest.approx(0.01)
 
 
-def test_where_nothing_is_found_f1_is_zero():
+def test_f1_is_zero_if_nothing_is_found():
     assert detected("f1", [1, 2], {"b": [3, 4]})["f1"] == 0.0
 
 
-def test_a_score_on_the_threshold_is_no_alarm():
+def test_a_score_equal_to_the_threshold_is_no_alarm():
     elements = [Element({**OUTPUTS[0], "score": score, "threshold": 5.0}) for score in (1.0, 5.0, 6.0)]
     assert computed("false_alarm_rate", elements)["false_alarm_rate"] == pytest.approx(1 / 3)
 
 
 def test_a_unit_is_dead_below_a_ten_thousandth_of_the_largest_variance():
-    """Standard deviations 100, 1 (on the bound), 0.5 and 0."""
+    """Standard deviations: 100, 1 (exactly at the limit), 0.5 and 0."""
     latents = np.array([[100, 1, 0.5, 0], [-100, -1, -0.5, 0]])
     assert computed("dead_units", [Element({**OUTPUTS[0], "latent": row}) for row in latents])["dead_units"] == 0.5
 
 
-def test_the_effective_dimension_has_no_scale():
+def test_the_effective_dimension_does_not_depend_on_scale():
     elements = [Element({**outputs, "latent": 1e-5 * outputs["latent"]}) for outputs in OUTPUTS]
     dimension = computed("effective_dimension", elements)["effective_dimension"]
     assert dimension == pytest.approx(EXPECTED["effective_dimension"], rel=1e-3)
 
 
-def test_an_older_model_without_a_score_still_has_its_error_compared():
+def test_the_error_of_an_older_model_without_a_score_is_still_compared():
     old = [Element({"error": 0.5, "ssim": 0.5, "deviation": 1.0, "is_anomaly": 0})] * 3
     assert computed("mean_error", old)["mean_error"] == 0.5
     assert np.isnan(computed("false_alarm_rate", old)["false_alarm_rate"])
@@ -182,8 +182,8 @@ def test_an_older_model_without_a_score_still_has_its_error_compared():
 
 
 @pytest.mark.parametrize(("shuffled_error", "accepted"), [(1e-5, False), (0.05, False), (0.099, True), (0.15, True)])
-def test_a_mere_copier_is_above_the_default_bound(shuffled_error, accepted):
-    images = Images()
+def test_the_default_bound_refuses_a_model_that_copies_its_input(shuffled_error, accepted):
+    images = SliceImages()
     for outputs in OUTPUTS:
         images.group("", 0).add({**outputs, "shuffled_error": shuffled_error, "pixel_variance": 0.1})
     [bound] = [b for b in bounds_of(GateSettings(), pca_error=1.0, knows_anomalies=False) if b.origin == "identity"]

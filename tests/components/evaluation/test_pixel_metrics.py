@@ -1,4 +1,4 @@
-"""Pixel AUROC against scikit-learn, per-region overlap against its definition."""
+"""Pixel AUROC compared with scikit-learn's, per-region overlap with its definition."""
 
 import numpy as np
 import pytest
@@ -11,12 +11,12 @@ RANDOM = np.random.default_rng(3)
 
 
 def levels_of(error_map):
-    """The upper 17 bits of a float32, by NumPy."""
+    """The upper 17 bits of a float32, computed by NumPy."""
     return (np.asarray(error_map, np.float32).view(np.uint32) >> 15).astype(np.uint16)
 
 
 def defective_image():
-    """(error map, mask) with two defects, one small and one large, that err more than the rest."""
+    """(error map, mask) with a small and a large defect, whose errors are larger than the rest."""
     mask = np.zeros((32, 40), np.int8)
     row, column = RANDOM.integers(0, 10, 2)
     mask[row : row + 3, column : column + 3] = 1
@@ -37,7 +37,7 @@ def counted(images):
     return halves[0] + halves[1]
 
 
-def test_pixel_auroc_is_scikit_learns(images):
+def test_pixel_auroc_equals_scikit_learns(images):
     errors, masks = (np.concatenate([pair[i].ravel() for pair in images]) for i in (0, 1))
     assert pixel_auroc(counted(images)) == pytest.approx(roc_auc_score(masks, errors), abs=1e-4)
 
@@ -56,7 +56,7 @@ def test_region_overlap_follows_its_definition(images):
     assert region_overlap(counted(images)) == pytest.approx(np.mean(overlap), abs=2e-3)
 
 
-def test_a_perfect_map_and_a_useless_one():
+def test_a_perfect_map_scores_one_and_a_useless_map_one_half():
     mask = np.zeros((16, 16), np.int8)
     mask[4:8, 4:8] = 1
     assert pixel_auroc(counted([(mask + 0.1, mask)])) == region_overlap(counted([(mask + 0.1, mask)])) == 1.0
@@ -68,7 +68,7 @@ def test_pixels_that_touch_at_a_corner_are_one_region():
     assert counted([(mask + 0.1, mask)]).regions == 1
 
 
-def test_images_of_which_nothing_is_known_do_not_count(images):
+def test_images_without_ground_truth_are_not_counted(images):
     unknown = (np.ones((32, 40)), np.full((32, 40), -1, np.int8))
     assert pixel_auroc(counted([*images, unknown])) == pixel_auroc(counted(images))
     assert np.isnan(pixel_auroc(counted([unknown])))

@@ -12,7 +12,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import channel_utils, standard_artifacts
 from tfx.utils import json_utils
 
-from components.evaluation.parity import record_parity
+from components.evaluation.parity_file import write_parity_file
 from components.pusher.component import AtomicPusher, AtomicPushExecutor, SmokeCheckError, load_in_fresh_process
 from components.pusher.destination import rollback, versions
 from schema.artifact_types import Analysis
@@ -109,7 +109,7 @@ def _run_executor(
     if examples is not None:
         analysis = Analysis()
         analysis.uri = str(tmp_path)
-        assert record_parity(f"{model_uri}/Format-Serving", str(examples), f"{tmp_path}/{PARITY_FILE}") == IMAGES
+        assert write_parity_file(f"{model_uri}/Format-Serving", str(examples), f"{tmp_path}/{PARITY_FILE}") == IMAGES
         inputs["analysis"] = [analysis]
     statistics = standard_artifacts.ExampleStatistics()
     statistics.uri = str(tmp_path / "statistics")

@@ -1,28 +1,17 @@
-"""Which images the report shows."""
+"""The choice of images that the report shows."""
 
 import numpy as np
+from report_samples import sample_of
 
 from components.report.gallery import choose
-from components.report.images import Sample
-
-
-def sample_of(scores: list[float], is_anomaly: list[int]) -> Sample:
-    count = len(scores)
-    return Sample(
-        total=count,
-        positions=tuple(range(count)),
-        labels=("",) * count,
-        is_anomaly=np.array(is_anomaly),
-        scores=np.array(scores),
-        latents=np.zeros((count, 2)),
-    )
+from components.report.scored_images import Sample
 
 
 def rows_by_heading(sample: Sample) -> dict[str, list[int]]:
     return {title.partition(":")[0]: rows for title, rows in choose(sample)}
 
 
-def test_few_images_are_divided_among_the_groups() -> None:
+def test_few_images_are_split_between_the_groups() -> None:
     scores = np.random.default_rng(0).permutation(14) / 10
     found = rows_by_heading(sample_of(list(scores), [-1] * 14))
     assert [sorted(int(10 * scores[row] + 0.5) for row in rows) for rows in found.values()] == [
@@ -33,7 +22,7 @@ def test_few_images_are_divided_among_the_groups() -> None:
     assert list(found) == ["Best", "Typical", "Worst"]
 
 
-def test_of_many_images_ten_of_a_kind_are_shown_the_extreme_ones_first() -> None:
+def test_each_group_shows_ten_images_most_extreme_first() -> None:
     found = rows_by_heading(sample_of([float(row) for row in range(200)], [0] * 100 + [1] * 100))
     assert found["Best among normal images"] == list(range(10))
     assert found["Typical among normal images"] == list(range(45, 55))
@@ -42,7 +31,7 @@ def test_of_many_images_ten_of_a_kind_are_shown_the_extreme_ones_first() -> None
     assert found["Anomalies easiest to find"] == list(range(199, 189, -1))
 
 
-def test_a_single_image_of_a_kind_is_shown() -> None:
+def test_a_single_image_appears_in_every_group_of_its_kind() -> None:
     found = rows_by_heading(sample_of([0.1, 0.9], [0, 1]))
     assert found["Best among normal images"] == found["Worst among normal images"] == [0]
     assert found["Anomalies hardest to find"] == found["Anomalies easiest to find"] == [1]

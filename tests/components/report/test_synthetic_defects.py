@@ -1,13 +1,10 @@
-"""Synthetic defects are as large as they say, the same for the same seed, and counted as the threshold has it."""
-
-import io
+"""Synthetic defects have the stated size and are repeatable."""
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from components.report import synthetic_defects as defects
-from components.report.synthetic_defects import DEFECTS, Detection, detect
+from components.report.synthetic_defects import DEFECTS
 
 
 def random(seed=0):
@@ -19,7 +16,7 @@ def noise_image(shape=(40, 60)):
 
 
 @pytest.mark.parametrize("area", [0.01, 0.05, 0.2, 0.4])
-def test_an_occlusion_covers_the_share_of_the_image_that_it_names(area):
+def test_an_occlusion_covers_the_given_share_of_the_image(area):
     image = np.full((100, 100, 3), 90, np.uint8)
     covered = (defects.occlude(image, area, random()) != 90).all(axis=2)
     assert covered.mean() == pytest.approx(area, rel=0.1)
@@ -28,28 +25,28 @@ def test_an_occlusion_covers_the_share_of_the_image_that_it_names(area):
 
 
 @pytest.mark.parametrize(("background", "expected"), [(20, 255), (230, 0)])
-def test_dark_images_are_covered_in_white_and_bright_ones_in_black(background, expected):
+def test_defects_are_white_on_dark_images_and_black_on_bright_ones(background, expected):
     image = np.full((20, 20), background, np.uint8)
     assert set(np.unique(defects.occlude(image, 0.1, random()))) == {background, expected}
     assert set(np.unique(defects.scratch(image, 0.5, random()))) == {background, expected}
 
 
 def test_cut_and_paste_copies_a_rectangle_of_the_image_itself():
-    image = np.arange(40 * 60).reshape(40, 60).astype(np.uint16)  # every pixel its own value
+    image = np.arange(40 * 60).reshape(40, 60).astype(np.uint16)  # every pixel is unique
     pasted = defects.cut_and_paste(image, 0.1, random())
     changed = pasted != image
     assert changed.mean() == pytest.approx(0.1, rel=0.2)
     offsets = pasted[changed].astype(int) - image[changed]
-    assert len(set(offsets)) == 1  # all from the same distance
+    assert len(set(offsets)) == 1  # all shifted by the same distance
 
 
-def test_a_scratch_is_as_long_as_the_share_of_the_diagonal_that_it_names():
+def test_a_scratch_is_as_long_as_the_given_share_of_the_diagonal():
     image = np.zeros((200, 150), np.uint8)
     rows, columns = np.nonzero(defects.scratch(image, 0.4, random(3)))
     assert np.hypot(np.ptp(rows), np.ptp(columns)) == pytest.approx(0.4 * 250, abs=5)
 
 
-def test_blur_spreads_a_point_with_the_standard_deviation_that_it_names():
+def test_blur_has_the_given_standard_deviation():
     image = np.zeros((101, 101), np.uint8)
     image[40:61, 40:61] = 255
     blurred = defects.blur(image, 0.05, random()).astype(float).sum(axis=0)
@@ -68,7 +65,7 @@ def test_noise_and_brightness_are_in_units_of_the_pixel_range():
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.kind)
 @pytest.mark.parametrize("shape", [(8, 8), (5, 31), (48, 48, 3)])
-def test_every_kind_changes_a_copy_at_every_size_and_the_same_seed_repeats_it(defect, shape):
+def test_every_kind_changes_a_copy_and_repeats_with_the_same_seed(defect, shape):
     image = noise_image(shape)
     original = image.copy()
     for size in (s for s in defect.sizes if s >= defect.smallest_size(*shape[:2])):
@@ -78,27 +75,3 @@ def test_every_kind_changes_a_copy_at_every_size_and_the_same_seed_repeats_it(de
         assert (damaged == defect.inject(image, size, random(7))).all()
     assert (damaged != image).any()
     assert (image == original).all()
-
-
-def share_of_white(encoded):
-    return np.array([(np.asarray(Image.open(io.BytesIO(file))) > 0).mean() for file in encoded])
-
-
-def test_the_smallest_occlusion_found_is_the_first_larger_than_a_threshold_on_its_area():
-    [occlusion] = [defect for defect in DEFECTS if defect.kind == "occlusion"]
-    images = [np.zeros((100, 100), np.uint8)] * 5
-    detection = detect(occlusion, images, share_of_white, 0.03, seed=1)
-    assert detection.found == tuple(float(size > 0.03) for size in detection.sizes)
-    assert detection.smallest_found(0.9) == detection.as_json()["smallest_found"] == 0.05
-
-
-def test_sizes_below_one_pixel_are_not_tried():
-    [occlusion] = [defect for defect in DEFECTS if defect.kind == "occlusion"]
-    detection = detect(occlusion, [np.zeros((8, 8), np.uint8)], share_of_white, 0.5, seed=1)
-    assert min(detection.sizes) == 0.02  # 1.3 pixels; one pixel is 0.0156
-
-
-@pytest.mark.parametrize(("found", "smallest"), [([0.95, 0.2, 0.9, 1.0], 3), ([1, 1, 1, 1], 1), ([1, 1, 1, 0.8], None)])
-def test_a_size_counts_as_found_only_if_all_larger_ones_are(found, smallest):
-    detection = Detection("k", "the area", (1, 2, 3, 4), tuple(found), (), ())
-    assert detection.smallest_found(0.9) == smallest

@@ -1,4 +1,4 @@
-"""What the report shows of the test split: a sample's scores and latents, and single images with their error maps."""
+"""Scores test images: a sample's scores and latents, and single images with reconstructions and error maps."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +14,6 @@ from schema import features
 from schema.signatures import ERROR_MAP, IMAGE_BYTES, LATENT, RECONSTRUCT_SIGNATURE, RECONSTRUCTION, SCORE
 
 _BATCH = 64
-_UNKNOWN = -1
 _LOG = logging.getLogger(__name__)
 
 Values = npt.NDArray[np.float64]
@@ -22,16 +21,16 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Model:
-    """A SavedModel by its `reconstruct` signature; `at_a_time`: as many images as it should be given at once."""
+    """A SavedModel's `reconstruct` signature; `at_a_time` is the largest batch to pass."""
 
     reconstruct: Callable[[Sequence[bytes]], dict[str, Any]]
-    """Encoded images [B] -> outputs, as arrays."""
+    """Encoded images [B] -> outputs as arrays."""
     at_a_time: int
 
 
 @dataclass(frozen=True)
 class ExampleImage:
-    """One record of the test split; `position` is its place in file order, `is_anomaly` -1 where unknown."""
+    """One record of the test split; `position` is its index in file order, `is_anomaly` is -1 if unknown."""
 
     position: int
     image_id: str
@@ -54,13 +53,13 @@ class Sample:
 
     @property
     def normal(self) -> npt.NDArray[np.bool_]:
-        """Which are normal, or not known to be otherwise."""
+        """[N]: which images are normal or not known to be anomalous."""
         return self.is_anomaly != 1
 
 
 @dataclass(frozen=True)
 class ShownImage:
-    """A test image with the model's answer: reconstruction [H, W, C] and error_map [H, W]."""
+    """A test image with the model's outputs: reconstruction [H, W, C] and error_map [H, W]."""
 
     source: ExampleImage
     score: float
@@ -69,8 +68,8 @@ class ShownImage:
 
 
 def load_model(folder: str) -> Model:
-    """Read a SavedModel."""
-    loaded = tf.saved_model.load(folder)  # held by the function below: a signature alone does not hold its variables
+    """Load a SavedModel."""
+    loaded = tf.saved_model.load(folder)  # `reconstruct` keeps it alive; a signature alone would lose its variables
     signature = loaded.signatures[RECONSTRUCT_SIGNATURE]
 
     def reconstruct(encoded: Sequence[bytes]) -> dict[str, Any]:
@@ -87,7 +86,7 @@ def score_all(model: Model, encoded: Sequence[bytes]) -> Values:
 
 
 def score_sample(model: Model, examples_uri: str, *, total: int, limit: int, seed: int) -> Sample:
-    """Score at most `limit` of the split's `total` images, chosen at random by `seed`, never more than a batch held."""
+    """Score at most `limit` of the split's `total` images, chosen at random by `seed`, batch by batch."""
     chosen = np.sort(np.random.default_rng(seed).permutation(total)[:limit])
     labels, known, scores, latents = [], [], [], []
     for batch in _batches(read_test_images(examples_uri, chosen), model.at_a_time):
@@ -108,7 +107,7 @@ def score_sample(model: Model, examples_uri: str, *, total: int, limit: int, see
 
 
 def show(model: Model, examples_uri: str, positions: Iterable[int]) -> dict[int, ShownImage]:
-    """The images at these positions, reconstructed."""
+    """Position -> the image there, with the model's outputs."""
     shown = {}
     for batch in _batches(read_test_images(examples_uri, positions), model.at_a_time):
         outputs = model.reconstruct([image.encoded for image in batch])
@@ -123,7 +122,7 @@ def show(model: Model, examples_uri: str, positions: Iterable[int]) -> dict[int,
 
 
 def read_test_images(examples_uri: str, positions: Iterable[int]) -> Iterator[ExampleImage]:
-    """The test split's images at these positions, in file order; other records are passed over unparsed."""
+    """The test split's images at these positions, in file order; other records are skipped without parsing."""
     wanted = frozenset(int(position) for position in positions)
     for position, record in enumerate(each_record([f"{examples_uri}/Split-{features.TEST}/*"])):
         if position in wanted:
@@ -138,7 +137,7 @@ def _parse(position: int, record: bytes) -> ExampleImage:
         position=position,
         image_id=feature[features.IMAGE_ID].bytes_list.value[0].decode("utf-8", "replace"),
         label=feature[features.LABEL].bytes_list.value[0].decode("utf-8", "replace"),
-        is_anomaly=int(known[0]) if known else _UNKNOWN,
+        is_anomaly=int(known[0]) if known else features.UNKNOWN,
         encoded=feature[features.IMAGE].bytes_list.value[0],
         mask=mask[0] if mask else None,
     )

@@ -1,4 +1,4 @@
-"""What the report reads of a run's artifacts: small facts; images and scores are `components.report.images`'."""
+"""Reads what the report needs from a run's artifacts, except images and scores (see scored_images)."""
 
 import json
 import os
@@ -22,18 +22,18 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cost:
-    """What one component took, in seconds and MB; None where its runner did not measure."""
+    """Time and memory that one component took; None if its runner did not measure them."""
 
     component: str
     seconds: float | None
     peak_memory_mb: float | None
     images: int | None
-    """That it went through, every epoch counted; None for one that looks at no images."""
+    """Images processed, counted once per epoch; None for a component that reads no images."""
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """URIs of a run's artifacts; those that may be missing are None."""
+    """URIs of a run's artifacts, and what the configuration and the runner recorded."""
 
     examples: str
     statistics: str
@@ -42,14 +42,14 @@ class ReportInputs:
     evaluation: str
     baseline_model: str | None
     settings: Mapping[str, Document]
-    """The configuration's sections that the model does not record."""
+    """Configuration sections that the model's record lacks."""
     costs: tuple[tuple[str, str, float | None, float | None], ...]
     """(input key, component, seconds, peak memory in MB)."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """The run in numbers and words; every text in it may have come from a stranger."""
+    """The run in numbers and words. Any text in it may be untrusted."""
 
     record: Document
     """What the Trainer wrote beside the model."""
@@ -61,15 +61,15 @@ class Facts:
     statistics: dict[str, dict[str, Any]]
     """Feature -> split -> tensorflow.metadata.v0.FeatureNameStatistics."""
     anomalies: list[tuple[str, str, str]]
-    """(split, feature, what is wrong)."""
+    """(split, feature, problem)."""
     drift: list[tuple[str, str, float, float]]
-    """(split, feature, distance, allowed distance)."""
+    """(split, feature, distance, largest allowed distance)."""
     settings: Mapping[str, Document]
     costs: list[Cost]
 
 
 def read_facts(inputs: ReportInputs) -> Facts:
-    """Read everything but images."""
+    """Read everything except images."""
     record = _json(_join(model_folder(inputs.model), RECORD_FILE))
     counts = _json(_join(inputs.examples, COUNTS_FILE))
     anomalies, drift = _anomalies(inputs.anomalies)
@@ -91,19 +91,19 @@ def read_facts(inputs: ReportInputs) -> Facts:
 
 
 def model_folder(model_uri: str) -> str:
-    """The SavedModel in a Model artifact."""
+    """The SavedModel's folder in a Model artifact."""
     folder: str = path_utils.serving_model_dir(model_uri)
     return folder
 
 
 def _costs(inputs: ReportInputs, counts: dict[str, int], *, epochs: int) -> list[Cost]:
-    """One row per component, in the inputs' order."""
+    """One entry per component, in the inputs' order."""
     images = {
         "examples": sum(counts.values()),
         "statistics": sum(counts[split] for split in features.SPLITS),
         "transform_graph": counts[features.TRAIN],
         "model_run": counts[features.TRAIN] * epochs,
-        "model": counts[features.EVAL],  # only where another component than the one that trained has finished it
+        "model": counts[features.EVAL],  # only if another component than the Trainer wrote it
         "analysis": counts[features.TEST],
     }
     rows: dict[str, Cost] = {}

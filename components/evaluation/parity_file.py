@@ -1,4 +1,4 @@
-"""A few test images and the errors that the Evaluator finds for them: what a pushed model must reproduce."""
+"""Writes the parity file: test images with their errors, which the pushed model must reproduce."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -14,11 +14,11 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 _BATCH_SIZE = 10
 
 
-def record_parity(model: str, examples: str, target: str) -> int:
+def write_parity_file(model: str, examples: str, target: str) -> int:
     """Write the first images of the split in the folder `examples`, with their errors by `model`, to `target`.
 
-    One tf.Example an image, with its bytes, its identifier and its error by the SavedModel's `examples` signature,
-    the one that the Evaluator's metrics are computed from. Returns how many: 100, or fewer where they are large.
+    Each image is a tf.Example with its bytes, its identifier and its error from the SavedModel's `examples` signature,
+    which the Evaluator's metrics use too. Returns the number of images: 100, or fewer if they are large.
     """
     errors_of = tf.saved_model.load(model).signatures[EXAMPLES_SIGNATURE]
     count = 0

@@ -1,4 +1,4 @@
-"""What the metrics keep of the images that they have seen: normal ones, and anomalous ones by label."""
+"""Accumulators of a model's outputs, for the metrics: one for normal images, one for each label's anomalous ones."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from components.evaluation.pixel_metrics import PixelCounts
 from schema.signatures import (
+    DEVIATION,
     ERROR,
     ERROR_LEVELS,
     KL,
@@ -17,15 +18,16 @@ from schema.signatures import (
     PIXEL_VARIANCE,
     SCORE,
     SHUFFLED_ERROR,
+    SSIM,
     THRESHOLD,
 )
 
 Values = npt.NDArray[np.float64]
 Columns = dict[str, Values]
-"""Name -> [N], a number of each image."""
-COLUMNS = (ERROR, "ssim", "deviation", SCORE, THRESHOLD, SHUFFLED_ERROR, PIXEL_VARIANCE, *NOISE_ERRORS, KL)
+"""Name -> [N], one number per image."""
+COLUMNS = (ERROR, SSIM, DEVIATION, SCORE, THRESHOLD, SHUFFLED_ERROR, PIXEL_VARIANCE, *NOISE_ERRORS, KL)
 _BLOCK = 256
-"""Images whose numbers are kept apart until they become one array: small arrays would cost ten times the memory."""
+"""Images whose numbers are collected in lists before they become one array; small arrays need ten times the memory."""
 
 
 @dataclass
@@ -38,14 +40,14 @@ class LatentMoments:
 
     @staticmethod
     def of(latents: Values) -> "LatentMoments":
-        """Of latents [N, Z]."""
+        """The moments of latents [N, Z]."""
         return LatentMoments(len(latents), latents.sum(axis=0), latents.T @ latents)
 
     def __add__(self, other: "LatentMoments") -> "LatentMoments":
         return LatentMoments(self.count + other.count, self.total + other.total, self.products + other.products)
 
     def covariance(self) -> Values:
-        """[Z, Z]."""
+        """The covariance matrix [Z, Z]."""
         mean = self.total / self.count
         covariance: Values = self.products / self.count - np.outer(mean, mean)
         return covariance
@@ -53,17 +55,17 @@ class LatentMoments:
 
 @dataclass
 class ImageGroup:
-    """Images of one kind: their numbers, their pixels and the moments of their latents."""
+    """Images of one kind: their numbers per image, pixel counts and latent moments."""
 
     blocks: list[npt.NDArray[np.float32]] = field(default_factory=list)
-    """Each [N, len(COLUMNS)]: as precise as the model's answers."""
+    """Each [N, len(COLUMNS)]; float32, like the model's outputs."""
     pixels: PixelCounts = field(default_factory=PixelCounts)
     latents: LatentMoments = field(default_factory=LatentMoments)
     _rows: list[list[float]] = field(default_factory=list)
     _latents: list[Values] = field(default_factory=list)
 
     def add(self, predictions: dict[str, Any]) -> None:
-        """One image's outputs of the `examples` signature; a number that an older model does not give is NaN."""
+        """Add one image's outputs of the `examples` signature; outputs that an older model lacks become NaN."""
         self._rows.append([float(np.asarray(predictions.get(name, np.nan)).ravel()[0]) for name in COLUMNS])
         if ERROR_LEVELS in predictions:
             levels, mask = (np.squeeze(predictions[name]) for name in (ERROR_LEVELS, MASK_PIXELS))
@@ -71,10 +73,10 @@ class ImageGroup:
         if LATENT in predictions:
             self._latents.append(np.asarray(predictions[LATENT], np.float64).ravel())
         if len(self._rows) >= _BLOCK:
-            self.settle()
+            self.compact()
 
-    def settle(self) -> None:
-        """Make what is kept as small as it gets."""
+    def compact(self) -> None:
+        """Compact the collected lists into arrays and moments."""
         if self._rows:
             self.blocks.append(np.array(self._rows, np.float32))
             self._rows = []
@@ -83,40 +85,40 @@ class ImageGroup:
             self._latents = []
 
     def __add__(self, other: "ImageGroup") -> "ImageGroup":
-        self.settle()
-        other.settle()
+        self.compact()
+        other.compact()
         return ImageGroup(self.blocks + other.blocks, self.pixels + other.pixels, self.latents + other.latents)
 
     @property
     def columns(self) -> Columns:
-        """The images' numbers by name."""
-        self.settle()
+        """Name -> numbers of all images [N]."""
+        self.compact()
         table = np.concatenate([np.zeros((0, len(COLUMNS))), *self.blocks])
         return {name: table[:, number] for number, name in enumerate(COLUMNS)}
 
 
 @dataclass
-class Images:
+class SliceImages:
     """The images of one slice."""
 
     normal: ImageGroup = field(default_factory=ImageGroup)
-    """Those that are normal, or not known to be anomalous."""
+    """Images that are normal or not known to be anomalous."""
     anomalous: dict[str, ImageGroup] = field(default_factory=dict)
     """By label."""
     known_normal: bool = False
-    """Whether any image is known to be normal."""
+    """Whether at least one image is known to be normal."""
 
     def group(self, label: str, is_anomaly: int) -> ImageGroup:
-        """Where an image belongs."""
+        """The group of an image with this label and `is_anomaly` (1, 0 or -1)."""
         if is_anomaly == 1:
             return self.anomalous.setdefault(label, ImageGroup())
         self.known_normal = self.known_normal or is_anomaly == 0
         return self.normal
 
-    def __add__(self, other: "Images") -> "Images":
+    def __add__(self, other: "SliceImages") -> "SliceImages":
         labels = {**self.anomalous, **other.anomalous}
         empty = ImageGroup()
-        return Images(
+        return SliceImages(
             self.normal + other.normal,
             {x: self.anomalous.get(x, empty) + other.anomalous.get(x, empty) for x in labels},
             self.known_normal or other.known_normal,

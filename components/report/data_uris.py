@@ -1,4 +1,4 @@
-"""Pixels -> `data:` URIs small enough for a page."""
+"""Encodes pictures as `data:` URIs that are small enough for a page."""
 
 import base64
 import io
@@ -12,28 +12,28 @@ Values = npt.NDArray[np.float64]
 
 _LARGEST_PX = 144
 _LOSSLESS_UP_TO_PX = 64
-"""Smaller pictures are enlarged by the browser pixel by pixel, and must not be blurred by compression."""
+"""Pictures up to this size are stored losslessly, since the browser enlarges each of their pixels."""
 _HEAT = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 
 def file_uri(encoded: bytes) -> str:
-    """An image file of any format that examples hold."""
+    """The URI of an image file, in any format that examples may have."""
     return _uri(Image.open(io.BytesIO(encoded)))
 
 
 def pixels_uri(pixels: npt.NDArray[np.uint8]) -> str:
-    """[H, W] or [H, W, 3]."""
+    """The URI of pixels [H, W] or [H, W, 3]."""
     return _uri(Image.fromarray(pixels))
 
 
 def values_uri(values: Values) -> str:
-    """[H, W, C] in [0, 1]."""
+    """The URI of pixel values [H, W, C] in [0, 1]."""
     pixels = np.clip(np.round(values * 255.0), 0, 255).astype(np.uint8)
     return pixels_uri(pixels[:, :, 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def heat_uri(error_map: Values, hottest: float) -> str:
-    """[H, W] of errors as colours from black (0) to yellow (`hottest` and above)."""
+    """The URI of an error map [H, W] in colours from black (0) to yellow (`hottest` and above)."""
     levels = np.clip(np.round(error_map / hottest * 255.0), 0, 255).astype(np.uint8)
     return pixels_uri(_HEAT[levels])
 

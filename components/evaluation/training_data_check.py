@@ -1,0 +1,59 @@
+"""Checks that a model was trained on the images of the `train` split, preprocessed by Transform."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from runtime.errors import UserError
+from runtime.tfrecords import files_of, spread_records
+from schema.features import IMAGE, NORMALISED, OFFSET, SCALE
+from schema.signatures import DEVIATION, EXAMPLES_SIGNATURE
+
+_TRAIN_IMAGES: Final = 2000
+_TEST_IMAGES: Final = 100
+_TOLERANCE: Final = 0.1
+"""Relative. The mean image comes from a sample, and a GPU multiplies with a precision of 19 bits."""
+_NEGLIGIBLE: Final = 1e-5
+
+Images = npt.NDArray[np.float64]
+
+
+class TrainingDataMismatchError(UserError):
+    """The model was trained on other images than this run's, or with another preprocessing."""
+
+
+def require_same_training_data(model: str, *, transform_graph: str, train: str, test: str) -> None:
+    """Compare the SavedModel `model` with the splits in the folders `train` and `test`.
+
+    The model outputs each test image's squared difference from the mean of the images that it was trained on. This is
+    computed again from the training split with Transform's graph. Raises TrainingDataMismatchError if the two differ.
+    """
+    layer = tft.TFTransformOutput(transform_graph).transform_features_layer()
+    mean_image = _pixels(layer, list(spread_records([f"{train}/*"], _TRAIN_IMAGES).as_numpy_iterator())).mean(axis=0)
+    records = list(tf.data.TFRecordDataset(files_of([f"{test}/*"])).take(_TEST_IMAGES).as_numpy_iterator())
+    expected = float(np.mean((_pixels(layer, records) - mean_image) ** 2))
+    outputs = tf.saved_model.load(model).signatures[EXAMPLES_SIGNATURE](examples=tf.constant(records))
+    reported = float(np.mean(outputs[DEVIATION].numpy()))
+    if not abs(reported - expected) <= _TOLERANCE * expected + _NEGLIGIBLE:
+        raise TrainingDataMismatchError(
+            "the model was trained on other images than those of split 'train', or its preprocessing is not "
+            f"Transform's: it reports a mean squared difference of {reported:.4g} between test images and the mean "
+            f"training image, but that is {expected:.4g}. Its errors are meaningless, so it is not pushed; check what "
+            "was changed in trainer/"
+        )
+
+
+def _pixels(layer: Any, records: Sequence[bytes]) -> Images:
+    """Serialized examples [N] -> pixels [N, H, W, C] in [0, 1]."""
+    batches = []
+    for start in range(0, len(records), _TEST_IMAGES):
+        parsed = tf.io.parse_example(
+            records[start : start + _TEST_IMAGES], {IMAGE: tf.io.FixedLenFeature([], tf.string)}
+        )
+        found = layer({IMAGE: parsed[IMAGE]})
+        batches.append((found[NORMALISED] * found[SCALE][0] + found[OFFSET][0]).numpy().astype(np.float64))
+    return np.concatenate(batches)

@@ -1,0 +1,117 @@
+"""Measures how often synthetic defects are detected in this run's normal test images."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from components.report.data_uris import pixels_uri
+from components.report.scored_images import Model, Sample, Values, read_test_images, score_all
+from components.report.synthetic_defects import DEFECTS, Defect, Pixels, png_bytes
+
+RELIABLE: Final = 0.9
+"""Share of the images in which a defect must be found to count as found reliably."""
+_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How often a kind was found: `found` [sizes] is the share of images flagged, `examples` one image per size."""
+
+    kind: str
+    size_of: str
+    sizes: tuple[float, ...]
+    found: tuple[float, ...]
+    examples: tuple[Pixels, ...]
+    example_scores: tuple[float, ...]
+
+    def smallest_found(self, share: float) -> float | None:
+        """The smallest size at which, and at all larger ones, at least this share is flagged; None if there is none."""
+        smallest = None
+        for size, found in zip(reversed(self.sizes), reversed(self.found), strict=True):
+            if found < share:
+                break
+            smallest = size
+        return smallest
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields except the examples, with the smallest sizes found in half of the images and reliably."""
+        values = {key: value for key, value in asdict(self).items() if not key.startswith("example")}
+        return {
+            **values,
+            "smallest_found_in_half": self.smallest_found(0.5),
+            "smallest_found": self.smallest_found(RELIABLE),
+        }
+
+
+def detect(
+    defect: Defect, images: Sequence[Pixels], score: Callable[[list[bytes]], Values], threshold: float, *, seed: int
+) -> Detection:
+    """Inject a defect at every size into all `images`, which have one shape, and count scores above `threshold`.
+
+    `score` takes PNG files [N] and returns their scores [N]. Each image gets the same random numbers at every size,
+    so its defect grows roughly in place; the same seed gives the same defects.
+    """
+    height_px, width_px = images[0].shape[:2]
+    sizes = tuple(size for size in defect.sizes if size >= defect.smallest_size(height_px, width_px))
+    damaged = [
+        [defect.inject(image, size, np.random.default_rng([seed, number])) for number, image in enumerate(images)]
+        for size in sizes
+    ]
+    scores = score([png_bytes(image) for at_size in damaged for image in at_size]).reshape(len(sizes), len(images))
+    return Detection(
+        kind=defect.kind,
+        size_of=defect.size_of,
+        sizes=sizes,
+        found=tuple(float(share) for share in (scores > threshold).mean(axis=1)),
+        examples=tuple(at_size[0] for at_size in damaged),
+        example_scores=tuple(float(value) for value in scores[:, 0]),
+    )
+
+
+def study_defects(
+    model: Model, examples_uri: str, sample: Sample, *, image: Mapping[str, Any], threshold: float, seed: int
+) -> tuple[int, list[Detection]]:
+    """(number of images, one Detection per kind), for normal images that raise no alarm themselves.
+
+    Images are scaled to the model's size (`image`: the configuration's section) before they are damaged.
+    """
+    normal = np.flatnonzero(sample.normal & (sample.scores <= threshold))
+    chosen = np.random.default_rng(seed).permutation(normal)[:_IMAGES]
+    positions = [sample.positions[row] for row in chosen]
+    scaled = [_scaled(found.encoded, image) for found in read_test_images(examples_uri, positions)]
+    if not scaled:
+        return 0, []
+    scores = score_all(model, [png_bytes(pixels) for pixels in scaled])
+    by_score = [row for row in np.argsort(scores, kind="stable") if scores[row] <= threshold]
+    if not by_score:
+        return 0, []
+    typical = by_score[len(by_score) // 2]
+    images = [scaled[row] for row in (typical, *(row for row in by_score if row != typical))]
+    score = partial(score_all, model)
+    return len(images), [detect(defect, images, score, threshold, seed=seed) for defect in DEFECTS]
+
+
+def defects_document(images: int, detections: Sequence[Detection], *, threshold: float, seed: int) -> dict[str, Any]:
+    """The content of `synthetic_defects.json`, for programs."""
+    kinds = [detection.as_json() for detection in detections]
+    return {"images": images, "threshold": threshold, "seed": seed, "needed": RELIABLE, "kinds": kinds}
+
+
+def pictures_of(detection: Detection, threshold: float) -> list[dict[str, Any]]:
+    """One example picture per size."""
+    return [
+        {"uri": pixels_uri(pixels), "size": size, "found": score > threshold}
+        for pixels, size, score in zip(detection.examples, detection.sizes, detection.example_scores, strict=True)
+    ]
+
+
+def _scaled(encoded: bytes, image: Mapping[str, Any]) -> Pixels:
+    """An image file in the model's size and channels: [H, W] or [H, W, 3]."""
+    size = (image["width_px"], image["height_px"])
+    opened = Image.open(io.BytesIO(encoded)).convert("L" if image["channels"] == 1 else "RGB")
+    return np.asarray(ImageOps.pad(opened, size) if image["fit"] == "pad" else opened.resize(size))

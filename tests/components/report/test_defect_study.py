@@ -1,0 +1,34 @@
+"""Synthetic defects are counted at the threshold, and sizes below one pixel are left out."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.report.defect_study import Detection, detect
+from components.report.synthetic_defects import DEFECTS
+
+
+def share_of_white(encoded):
+    return np.array([(np.asarray(Image.open(io.BytesIO(file))) > 0).mean() for file in encoded])
+
+
+def test_the_smallest_occlusion_found_is_the_first_above_the_threshold():
+    [occlusion] = [defect for defect in DEFECTS if defect.kind == "occlusion"]
+    images = [np.zeros((100, 100), np.uint8)] * 5
+    detection = detect(occlusion, images, share_of_white, 0.03, seed=1)
+    assert detection.found == tuple(float(size > 0.03) for size in detection.sizes)
+    assert detection.smallest_found(0.9) == detection.as_json()["smallest_found"] == 0.05
+
+
+def test_sizes_below_one_pixel_are_not_tried():
+    [occlusion] = [defect for defect in DEFECTS if defect.kind == "occlusion"]
+    detection = detect(occlusion, [np.zeros((8, 8), np.uint8)], share_of_white, 0.5, seed=1)
+    assert min(detection.sizes) == 0.02  # 1.3 pixels; one pixel is 0.0156
+
+
+@pytest.mark.parametrize(("found", "smallest"), [([0.95, 0.2, 0.9, 1.0], 3), ([1, 1, 1, 1], 1), ([1, 1, 1, 0.8], None)])
+def test_a_size_counts_as_found_only_if_all_larger_ones_are(found, smallest):
+    detection = Detection("k", "the area", (1, 2, 3, 4), tuple(found), (), ())
+    assert detection.smallest_found(0.9) == smallest
