@@ -67,7 +67,7 @@ def schedule(
     """
     changes = {"paused": pause, "resumed": resume, "deleted": delete}
     if [package is not None, list_all, *(target is not None for target in changes.values())].count(True) != 1:
-        raise UsageError("give exactly one of: a package, --list, --pause, --resume, --delete")
+        raise UsageError("give one of: a package, --list, --pause, --resume, --delete")
     if package and not (name and cron):
         raise UsageError("a new schedule needs --name and --cron")
     from pipeline.kubeflow.client import client
