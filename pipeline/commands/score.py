@@ -56,7 +56,7 @@ def score(
     output: str | None,
     beam_args: tuple[str, ...],
 ) -> None:
-    """Score image files: how unlike the images that the model was trained on is each one?
+    """Score image files: how much does each differ from the images that the model was trained on?
 
     IMAGES are files, folders (searched recursively) or patterns such as 'parts/*.png'. Results go to standard
     output, one line per file; files that cannot be scored are reported and skipped. Exit status 1 only if
