@@ -32,7 +32,6 @@ ALLOWED = {
     "trainer.families": (*GROUND, "trainer.settings"),
     "trainer.data": (*GROUND, "trainer.settings"),
     "trainer.scoring": (*GROUND, "trainer.settings"),
-    "trainer.scoring.calibrator": (*GROUND, "trainer.settings", "trainer.scoring", "trainer.data", "trainer.export"),
     "trainer.export": (*GROUND, "trainer.settings", "trainer.families", "trainer.data", "trainer.scoring"),
     "trainer.fitting": (
         *GROUND, "trainer.settings", "trainer.families", "trainer.data", "trainer.scoring", "trainer.worker",
