@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,12 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
+from held_images import hold_images_on_disk
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
-from tfx.components.trainer.fn_args_utils import FnArgs
 
 from images.stored import from_pixels
 from runtime.tfrecords import count_records
 from trainer.data.dataset import load_images, pixel_constants
-from trainer.fitting.fit import loaded_splits
 from trainer.preprocessing import preprocessing_fn
 from trainer.settings.trainer import ImageSettings
 
@@ -122,14 +120,6 @@ def test_falling_back_to_disk_is_told_with_the_setting_that_avoids_it(written, f
     assert "300 images take 0.02289 MB" in caplog.text
     assert "trainer.cache_mb" in caplog.text
     assert os.fstat(file.fileno()).st_size == COUNT * 4 * 5 * 4
-
-
-def hold_images_on_disk(patterns, transform, loaded):
-    """In a process of its own: load both splits as the Trainer does, and stay."""
-    splits = {"train_files": patterns, "eval_files": patterns, "transform_output": transform}
-    with loaded_splits(FnArgs(**splits, custom_config={"trainer": {"cache_mb": 0}})):
-        loaded.set()
-        time.sleep(600)
 
 
 @pytest.mark.slow
