@@ -67,9 +67,7 @@ class ObjectStore(filesystem.Filesystem):
     def makedirs(path: Any) -> None:
         make_folder(*locate(path))
 
-    @staticmethod
-    def mkdir(path: Any) -> None:
-        ObjectStore.makedirs(path)
+    mkdir = makedirs
 
     @staticmethod
     def remove(path: Any) -> None:

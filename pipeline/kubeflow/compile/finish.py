@@ -44,10 +44,7 @@ def runtime_parameters(configuration: Configuration) -> list[RuntimeParameter]:
         RuntimeParameter("data_root", "STRING", configuration.data.path or "", ((EXAMPLE_GEN, "settings--path"),)),
         RuntimeParameter("data_version", "STRING", "", ()),
         RuntimeParameter(
-            "epochs",
-            "NUMBER_INTEGER",
-            configuration.trainer.epochs,
-            ((TRAINER, "custom_config--trainer--epochs"),),
+            "epochs", "NUMBER_INTEGER", configuration.trainer.epochs, ((TRAINER, "custom_config--trainer--epochs"),)
         ),
     ]
 
@@ -116,7 +113,9 @@ def _add_data_version(spec: Message, configuration: Configuration) -> None:
         "inputDefinitions": {"parameters": {name: {"parameterType": "STRING"} for name in names}},
         "outputDefinitions": {"parameters": {_FINGERPRINT: {"parameterType": "STRING"}}},
     }
-    flags = [word for name in names for word in (_flag(name), f"{{{{$.inputs.parameters['{name}']}}}}")]
+    flags = [
+        word for name in names for word in (f"--{name.replace('_', '-')}", f"{{{{$.inputs.parameters['{name}']}}}}")
+    ]
     spec["deploymentSpec"]["executors"][f"{DATA_VERSION}_executor"] = {
         "container": {
             "image": example_gen["container"]["image"],
@@ -138,10 +137,6 @@ def _add_data_version(spec: Message, configuration: Configuration) -> None:
     version = {"taskOutputParameter": {"producerTask": DATA_VERSION, "outputParameterKey": _FINGERPRINT}}
     _set_parameter(spec, EXAMPLE_GEN, "data_fingerprint", "STRING", version)
     _set_parameter(spec, TRAINER, f"{OVERRIDE_PREFIX}custom_config--data_fingerprint", "STRING", version)
-
-
-def _flag(parameter: str) -> str:
-    return "--" + parameter.replace("_", "-")
 
 
 def _add_runtime_parameters(spec: Message, parameters: list[RuntimeParameter]) -> None:

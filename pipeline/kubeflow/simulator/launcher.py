@@ -22,6 +22,7 @@ from runtime.errors import UserError
 from runtime.object_store import download, upload
 
 _PASSED_ON = ("PYTHONPATH", "LANG")
+_QUOTED_LINES = 15
 
 
 class PodFailedError(UserError):
@@ -95,7 +96,8 @@ def _run(command: list[str], environment: dict[str, str], pod: Pod, log: Path) -
             command, cwd=pod.folder, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False
         ).returncode
     if status:
-        raise PodFailedError(f"exit status {status}; last lines of {log}:\n{_tail(log)}")
+        last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_QUOTED_LINES:]
+        raise PodFailedError("\n".join([f"exit status {status}; last lines of {log}:", *last_lines]))
 
 
 def _environment(container: Message, pod: Pod, variables: Mapping[str, str]) -> dict[str, str]:
@@ -114,10 +116,6 @@ def _environment(container: Message, pod: Pod, variables: Mapping[str, str]) -> 
         "TMPDIR": str(temporary),
         STAGING_ROOT_VARIABLE: str(pod.staging_root),
     }
-
-
-def _tail(log: Path, lines: int = 15) -> str:
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 def _read_output(path: Path) -> Message:

@@ -87,7 +87,8 @@ class Rehearsal:
         for attempt in range(1, attempts + 1):
             pod = launcher.Pod(self.folder / "pods" / f"{name}-{self.run_id}-{attempt}")
             pod.folder.mkdir(parents=True)
-            folder_uri = f"{self._root()}/{self.run_id}/{name}"
+            root = f"{self.spec['defaultPipelineRoot']}/{self.spec['pipelineInfo']['name']}"
+            folder_uri = f"{root}/{self.run_id}/{name}"
             outputs = driver.provision_outputs(component, folder_uri, pod.folder)
             log = self.folder / "logs" / f"{self.run_id}-{name}-{attempt}.log"
             log.parent.mkdir(exist_ok=True)
@@ -108,9 +109,6 @@ class Rehearsal:
         component = self.spec["components"][task["componentRef"]["name"]]
         executor = self.spec["deploymentSpec"]["executors"][component["executorLabel"]]
         return task, component, executor["container"]
-
-    def _root(self) -> str:
-        return f"{self.spec['defaultPipelineRoot']}/{self.spec['pipelineInfo']['name']}"
 
 
 def open_rehearsal(
