@@ -8,7 +8,7 @@ from trainer.settings.model import ModelSettings
 
 
 class AugmentationSettings(BaseModel):
-    """Random changes to training images, drawn anew for each image in each epoch; the target is the changed image."""
+    """Random changes to training images, drawn for each image in each epoch; the target is the changed image."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
