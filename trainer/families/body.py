@@ -1,10 +1,13 @@
 """The network inside `denoising`, `variational` and `super_resolution`: fully connected or residual."""
 
+from collections.abc import Callable
+from typing import Any
+
 import tf_keras as keras
 
 from trainer.families.autoencoder import Autoencoder, Shape
 from trainer.families.dense import dense_decoder, dense_encoder
-from trainer.families.family import SampleFn
+from trainer.families.family import Images, TrainingImages
 from trainer.families.residual import ResidualDecoder, residual_decoder, residual_encoder, start_at_mean_colour
 from trainer.settings.model import ModelSettings
 
@@ -23,7 +26,7 @@ def body_decoder(shape: Shape, settings: ModelSettings) -> keras.Model:
     return residual_decoder(shape, settings)
 
 
-def start_body(autoencoder: Autoencoder, sample: SampleFn) -> None:
+def start_body(autoencoder: Autoencoder, images: TrainingImages, to_pixels: Callable[[Images], Any]) -> None:
     """Start a residual body at the images' mean colour; leave fully connected layers as they are."""
     if isinstance(autoencoder.decoder, ResidualDecoder):
-        start_at_mean_colour(autoencoder, sample)
+        start_at_mean_colour(autoencoder, images, to_pixels)

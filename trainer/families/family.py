@@ -1,7 +1,8 @@
 """What a model family provides to training: its networks, and what to do with them before the first epoch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +11,26 @@ from trainer.families.autoencoder import Autoencoder, Shape
 from trainer.settings.model import ModelSettings
 
 Images = npt.NDArray[np.float32]
-SampleFn = Callable[[int], tuple[Images, Images]]
-"""At most so many training images, as the encoder sees them and as pixels in [0, 1]: each [N, H, W, C]."""
 
 
-def _keep_random_weights(autoencoder: Autoencoder, sample: SampleFn) -> None:
+class TrainingImages(Protocol):
+    """The training images as the encoder gets them: normalised, [N, H, W, C]."""
+
+    @property
+    def shape(self) -> Shape: ...
+
+    def sample(self, count: int) -> Images:
+        """The first `count` images, or all if there are fewer."""
+
+    def iterate(self) -> Iterator[Images]:
+        """All images, in batches that fit into memory."""
+
+
+StartFn = Callable[[Autoencoder, TrainingImages, Callable[[Images], Any]], None]
+"""(untrained autoencoder, training images, function from normalised images to pixels in [0, 1])."""
+
+
+def _keep_random_weights(autoencoder: Autoencoder, images: TrainingImages, to_pixels: Callable[[Images], Any]) -> None:
     """The start of a family that does not need the training images."""
 
 
@@ -26,5 +42,5 @@ class Family:
     """Builds the networks with random weights from the global seed."""
     convolutional: bool = False
     """Whether the networks are convolutional if there are no `hidden_units`."""
-    start: Callable[[Autoencoder, SampleFn], None] = _keep_random_weights
-    """Initialises weights from training images, before the first epoch."""
+    start: StartFn = _keep_random_weights
+    """Initialises weights from the training images, before the first epoch."""

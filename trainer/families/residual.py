@@ -7,15 +7,18 @@ at zero (Zhang et al. 2019, "Fixup Initialization", arXiv:1901.09321). The decod
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
+from runtime.tfrecords import as_many_as_fit
 from trainer.families.autoencoder import Autoencoder, Shape, join
 from trainer.families.convolutional import margins_to_multiple, smallest_map
-from trainer.families.family import SampleFn
+from trainer.families.family import Images, TrainingImages
 from trainer.settings.model import ModelSettings
 
 _LARGEST_MAP_PX = 8
@@ -31,13 +34,13 @@ def residual(shape: Shape, settings: ModelSettings) -> Autoencoder:
     return join(residual_encoder(shape, settings, settings.latent_size), residual_decoder(shape, settings))
 
 
-def start_at_mean_colour(autoencoder: Autoencoder, sample: SampleFn) -> None:
+def start_at_mean_colour(autoencoder: Autoencoder, images: TrainingImages, to_pixels: Callable[[Images], Any]) -> None:
     """Initialise a ResidualDecoder so that it draws the mean colour of the training images everywhere.
 
     Decoders that started from black had to overcome clipping first, and learned light images late or never.
     """
-    _, pixels = sample(_COLOUR_IMAGES)
-    autoencoder.decoder.start_at(pixels.mean(axis=(0, 1, 2)))
+    sample = images.sample(as_many_as_fit(images.shape, at_most=_COLOUR_IMAGES))
+    autoencoder.decoder.start_at(np.asarray(to_pixels(sample)).mean(axis=(0, 1, 2)))
 
 
 def filters_for(shape: Shape) -> tuple[int, ...]:

@@ -66,7 +66,7 @@ def remove_checkpoint(folder: str) -> None:
 
 
 class Resumable(keras.callbacks.Callback):
-    """Saves a checkpoint after every epoch and every so many seconds within one; resumes from a saved one.
+    """Saves a checkpoint after every epoch and every `every_seconds` within one; resumes from a saved one.
 
     It must be the last callback. Metrics are restored too, so that an interrupted epoch's curves are complete.
     """

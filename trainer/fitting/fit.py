@@ -1,14 +1,11 @@
 """From the Trainer's arguments and images to a trained autoencoder."""
 
-import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from runtime.tfrecords import as_many_as_fit
-from trainer.data.dataset import Images, ImageSet, PixelConstants
+from trainer.data.dataset import ImageSet, PixelConstants
 from trainer.families.autoencoder import Autoencoder
-from trainer.families.family import SampleFn
 from trainer.families.registry import FAMILIES, build_autoencoder
 from trainer.fitting.arguments import settings_of, training_folder
 from trainer.fitting.distribution import local_strategy
@@ -32,7 +29,7 @@ def fit(
     keras.utils.set_random_seed(seed)
     with strategy.scope(), computing_in(settings.precision) as policy:
         autoencoder = build_autoencoder(image, settings)
-        FAMILIES[settings.preset].start(autoencoder, _sampler(train, constants))
+        FAMILIES[settings.preset].start(autoencoder, train, constants.to_pixels)
         if settings.warm_start:
             take_weights(autoencoder.model, fn_args.base_model)
     history = train_autoencoder(
@@ -51,13 +48,3 @@ def fit(
     plain = build_autoencoder(image, settings)
     plain.model.set_weights(autoencoder.model.get_weights())
     return plain, history
-
-
-def _sampler(train: ImageSet, constants: PixelConstants) -> SampleFn:
-    """The first training images, as many as requested or as fit into memory."""
-
-    def sample(at_most: int) -> tuple[Images, Images]:
-        images = train.sample(as_many_as_fit(train.shape, at_most=at_most))
-        return images, np.asarray(constants.to_pixels(images))
-
-    return sample

@@ -9,7 +9,7 @@ from trainer.settings.model import ModelSettings
 
 
 class AugmentationSettings(Section):
-    """Random changes to training images, drawn anew for each image in each epoch; the target is the changed image."""
+    """Random changes to training images, drawn for each image in each epoch; the target is the changed image."""
 
     shift_px: float = Field(0.0, ge=0)
     """Largest shift in each direction, in pixels."""

@@ -64,12 +64,12 @@ def test_every_family_takes_any_image_size_and_survives_export(preset, tmp_path)
 
     exported = tf.Module()
     exported.models = (autoencoder.encoder, autoencoder.decoder, autoencoder.model)
-    doors = {
+    signatures = {
         "encode": (autoencoder.encoder, (None, *ODD.shape)),
         "decode": (autoencoder.decoder, (None, 5)),
         "reconstruct": (autoencoder.model, (None, *ODD.shape)),
     }
-    for name, (function, shape) in doors.items():
+    for name, (function, shape) in signatures.items():
         setattr(exported, name, tf.function(function, input_signature=[tf.TensorSpec(shape)], autograph=False))
     tf.saved_model.save(exported, str(tmp_path))
     loaded = tf.saved_model.load(str(tmp_path))

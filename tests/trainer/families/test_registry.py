@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from trainer.data.dataset import ImageSet
 from trainer.families.registry import FAMILIES, build_autoencoder
 from trainer.settings.families import FAMILY_SETTINGS
 from trainer.settings.image import ImageSettings
@@ -64,7 +65,8 @@ def started(settings, pixels):
     """An autoencoder after its family's start on these training images."""
     autoencoder = build(ImageSettings(height_px=11, width_px=16, channels=3), latent_dim=4, **settings)
     before = autoencoder.model.get_weights()
-    FAMILIES[settings["preset"]].start(autoencoder, lambda at_most: (pixels[:at_most], pixels[:at_most]))
+    images = ImageSet(len(pixels), pixels.shape[1:], (pixels - 0.5) / 0.25)
+    FAMILIES[settings["preset"]].start(autoencoder, images, lambda normalised: 0.25 * normalised + 0.5)
     return autoencoder, before
 
 

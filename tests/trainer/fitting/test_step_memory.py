@@ -31,5 +31,5 @@ def test_the_warning_about_memory_suggests_a_batch_size_that_fits(caplog: pytest
     [record] = caplog.records
     assert record.notice
     fitting = record.args[2]
-    assert f"Lower trainer.batch_size to {fitting}, or" in record.getMessage()
+    assert f"lower trainer.batch_size to {fitting}, or" in record.getMessage()
     assert step_gb(convolution(), fitting) < record.args[1] < step_gb(convolution(), 3 * fitting)
