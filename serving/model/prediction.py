@@ -10,7 +10,7 @@ import numpy as np
 from schema.signatures import IMAGE_BYTES, SCORE_SIGNATURE
 from serving.errors import ServingError, Status
 from serving.model.batching import Batcher
-from serving.model.images import all_as_viewed, refuse_unfit_images
+from serving.model.image_inputs import all_as_viewed, refuse_unfit_images
 from serving.model.loaded_model import (
     Arrays,
     LoadedModel,

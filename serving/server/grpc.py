@@ -16,8 +16,8 @@ from tensorflow_serving.apis import (
 )
 
 from serving.errors import ServingError, Status, invalid_argument
-from serving.model.host import ServedVersion
 from serving.model.tensor_protos import request_from_proto, response_to_proto
+from serving.server.model_host import ServedVersion
 from serving.server.service import Service
 from serving.server.settings import ServerSettings
 

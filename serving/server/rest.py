@@ -21,10 +21,10 @@ from starlette.routing import Route
 from tensorflow.core.protobuf import error_codes_pb2
 
 from serving.errors import ServingError, Status, invalid_argument
-from serving.model.host import ServedVersion, VersionState
 from serving.server import metrics
 from serving.server.grpc import signature_def_map
 from serving.server.json_tensors import answer_to_json, request_from_json
+from serving.server.model_host import ServedVersion, VersionState
 from serving.server.service import Service
 from serving.server.settings import ServerSettings
 

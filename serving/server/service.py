@@ -6,11 +6,11 @@ from typing import TypeVar
 
 from schema.signatures import IS_ANOMALY, SCORE, THRESHOLD
 from serving.errors import ServingError, Status
-from serving.model.host import ModelHost, ServedVersion
 from serving.model.loaded_model import Arrays
 from serving.model.prediction import Request
 from serving.server.logs import LOGGER, log_event
 from serving.server.metrics import Metrics
+from serving.server.model_host import ModelHost, ServedVersion
 
 Answer = TypeVar("Answer")
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from serving.client import Score, VersionStatus, model_status, score_images, wait_until_ready
 from serving.errors import ServingError, Status
-from serving.server.server import ServerAddress, running_server
+from serving.server.run import ServerAddress, running_server
 from serving.server.settings import ServerSettings
 
 

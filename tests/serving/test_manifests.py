@@ -9,7 +9,7 @@ import yaml
 from repository import REPOSITORY
 
 from schema.signatures import DEFAULT_GRPC_PORT, DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
-from serving.server.server import ServerAddress
+from serving.server.run import ServerAddress
 
 models = pytest.importorskip("kubernetes.client.models")
 

@@ -12,7 +12,7 @@ from serving.errors import ServingError, Status
 from serving.model.versions import base_folder, newest_base_folder, saved_model_folder
 from serving.overlays import heat_colours, write_overlay
 from serving.scoring import image_files, local_scorer, score_files, server_scorer
-from serving.server.server import ServerAddress
+from serving.server.run import ServerAddress
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
-from serving.server.server import ServerAddress, running_server
+from serving.server.run import ServerAddress, running_server
 from serving.server.settings import ServerSettings
 
 SIZE_PX = 16

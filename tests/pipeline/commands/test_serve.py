@@ -15,7 +15,7 @@ from pipeline.commands.score import score
 from pipeline.commands.serve import serve
 from serving.client import model_status, score_images, wait_until_ready
 from serving.errors import ServingError
-from serving.server.server import ServerAddress
+from serving.server.run import ServerAddress
 
 SERVE = "import sys; from pipeline.commands.serve import serve; serve(sys.argv[1:])"
 

@@ -30,7 +30,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server.server import running_server
+from serving.server.run import running_server
 from serving.server.settings import ServerSettings
 
 NAME = "default"

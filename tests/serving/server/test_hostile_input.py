@@ -22,8 +22,8 @@ from tensorflow_serving.apis import predict_pb2
 
 from serving.client import score_images
 from serving.errors import ServingError
-from serving.model.images import gif_pixels, refuse_unfit_images
-from serving.server.server import ServerAddress
+from serving.model.image_inputs import gif_pixels, refuse_unfit_images
+from serving.server.run import ServerAddress
 
 PREDICT = "/v1/models/autoencoder:predict"
 GRPC_PREDICT = "/tensorflow.serving.PredictionService/Predict"

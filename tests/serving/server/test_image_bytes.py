@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from serving.server.server import ServerAddress, running_server
+from serving.server.run import ServerAddress, running_server
 from serving.server.settings import ServerSettings
 
 PATH = "/v1/models/autoencoder:predict"

@@ -16,7 +16,7 @@ from schema.calibration_record import CalibrationRecord
 from serving.client import score_images
 from serving.drift import drift_of, read_scores
 from serving.score_log import ScoreCounts, ScoreLog, ScoresError, count_scores, interval_edges
-from serving.server.server import running_server
+from serving.server.run import running_server
 from serving.server.settings import ServerSettings
 
 

@@ -17,9 +17,9 @@ import tensorflow as tf
 from schema.artifacts import RECORD_FILE
 from serving.client import model_status
 from serving.errors import ServingError, Status
-from serving.model.host import ModelHost
 from serving.model.prediction import Request
-from serving.server.server import running_server
+from serving.server.model_host import ModelHost
+from serving.server.run import running_server
 from serving.server.settings import ServerSettings
 
 NAME = "autoencoder"

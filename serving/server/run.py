@@ -11,11 +11,11 @@ from typing import Any
 import tensorflow as tf
 import uvicorn
 
-from serving.model.host import ModelHost
 from serving.server.grpc import start_grpc_server
 from serving.server.http_protocol import ImpatientProtocol
 from serving.server.logs import log_event
 from serving.server.metrics import Metrics
+from serving.server.model_host import ModelHost
 from serving.server.rest import rest_app
 from serving.server.service import Service
 from serving.server.settings import ServerSettings
