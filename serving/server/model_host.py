@@ -86,7 +86,7 @@ class ModelHost:
         self._poller = threading.Thread(target=self._poll_until_stopped, name="version-poller", daemon=True)
 
     def start(self) -> None:
-        """Look for a version now and then at every poll interval."""
+        """Look for a version immediately, and then at every poll interval."""
         # Imported objects live as long as the process. Excluding them from garbage collection avoids pauses of a
         # quarter of a second; models loaded later are still collected.
         gc.collect()
