@@ -1,4 +1,4 @@
-"""Scores of more images than one machine can hold: the same scorer, on Beam's workers, into sharded JSON Lines."""
+"""Scores images on Beam workers and writes the results as sharded JSON Lines."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -16,10 +16,10 @@ _NAMESPACE, _SCORED, _FAILED = "score", "scored", "failed"
 
 
 class SavedModelScorer(ModelHandler[str, FileScore, Scorer]):
-    """Beam's RunInference with a pushed model: paths of image files -> their scores, or what is wrong with them."""
+    """RunInference with a pushed model: paths of image files -> their scores or problems."""
 
     def __init__(self, model: Path) -> None:
-        """`model` is a SavedModel's folder, which every worker must be able to read."""
+        """`model` is the folder of a SavedModel that every worker can read."""
         self._model = model
 
     def load_model(self) -> Scorer:
@@ -36,9 +36,9 @@ class SavedModelScorer(ModelHandler[str, FileScore, Scorer]):
 
 
 def score_on_beam(images: Sequence[str], model: Path, output: str, arguments: Sequence[str]) -> tuple[int, int]:
-    """Write `<output>-00000-of-00001.jsonl` and so on, one line a file; (files scored, files that could not be).
+    """Write one line per file to `<output>-00000-of-00001.jsonl` etc. -> (number of files scored, number failed).
 
-    `images` are files, folders or patterns that every worker can read, `arguments` Beam's options.
+    `images` are files, folders or patterns that every worker can read; `arguments` are Beam's options.
     """
     pipeline = beam.Pipeline(options=PipelineOptions(list(arguments)))
     (

@@ -1,4 +1,4 @@
-"""A client for a served model, over REST or gRPC: ours, TensorFlow Serving, or KServe in front of it.
+"""A REST and gRPC client for models served by `autoencoder serve`, TensorFlow Serving or KServe.
 
     from serving.client import score_images, wait_until_ready
 
@@ -6,9 +6,9 @@
     for score in score_images([Path("a.png"), open("b.png", "rb").read()], server="http://127.0.0.1:8501"):
         print(score.score, score.is_anomaly)
 
-A server's address is `http://host:8501` or `https://…` for REST, `grpc://host:8500` or `grpcs://…` for gRPC.
-Every failure is a `serving.errors.ServingError`: UNAVAILABLE where the server cannot be reached. REST needs
-no TensorFlow; gRPC imports TensorFlow for its protocol buffers.
+A server's address is `http://host:8501` or `https://…` for REST, `grpc://host:8500` or `grpcs://…` for gRPC; any
+other raises AddressError. A request that fails raises `serving.errors.ServingError`, with status UNAVAILABLE if the
+server cannot be reached. REST does not import TensorFlow; gRPC does, for its protocol buffers.
 """
 
 import base64
@@ -26,6 +26,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from images.viewed import UnreadableImageError, as_viewed
+from runtime.errors import BAD_USAGE, UserError
 from schema import signatures
 from schema.signatures import DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
 from serving.errors import ServingError, Status
@@ -35,11 +36,17 @@ ImageFile = bytes | Path
 Array = np.ndarray[Any, Any]
 
 
+class AddressError(UserError, ValueError):
+    """A server's address that is neither a REST nor a gRPC URL."""
+
+    exit_code = BAD_USAGE
+
+
 @dataclass(frozen=True)
 class Score:
-    """What the model says of one image: error, score, threshold, and whether the score is above it.
+    """The model's result for one image; `is_anomaly` if the score exceeds the threshold.
 
-    `reconstruction` [H, W, C] and `error_map` [H, W] are there when they were asked for.
+    `reconstruction` [H, W, C] and `error_map` [H, W] are None unless they were requested.
     """
 
     error: float
@@ -47,14 +54,14 @@ class Score:
     threshold: float
     is_anomaly: bool
     p_value: float = math.nan
-    """Of a normal image's scoring as high; NaN of a model that gives none."""
+    """The probability that a normal image scores as high; NaN if the model does not return it."""
     reconstruction: Array | None = field(default=None, compare=False, repr=False)
     error_map: Array | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """One version of a served model: its number, AVAILABLE or another state, and why it failed, if it did."""
+    """A version of a served model: number, state (such as AVAILABLE), and error message if it failed."""
 
     version: int
     state: str
@@ -69,22 +76,22 @@ def score_images(
     with_maps: bool = False,
     timeout_s: float = 30.0,
 ) -> list[Score]:
-    """The scores of encoded images, as bytes or as paths of files to read, in one request, in order.
+    """The scores, in order, of encoded images given as bytes or as paths; sends one request.
 
-    Files of every kind that ingestion takes are sent as it would store them, which any server's model can decode.
+    Every format that ingestion accepts is converted as ingestion does, so any server's model can decode it.
     """
     if not images:
         return []
     files = [_as_stored(image.read_bytes() if isinstance(image, Path) else image) for image in images]
-    door = signatures.RECONSTRUCT_SIGNATURE if with_maps else signatures.SCORE_SIGNATURE
-    ask = _ask_by_grpc if _is_grpc(server) else _ask_by_rest
-    return scores_from_columns(ask(server, model_name, door, files, timeout_s))
+    signature = signatures.RECONSTRUCT_SIGNATURE if with_maps else signatures.SCORE_SIGNATURE
+    predict = _predict_by_grpc if _is_grpc(server) else _predict_by_rest
+    return scores_from_columns(predict(server, model_name, signature, files, timeout_s))
 
 
 def model_status(
     server: str = DEFAULT_SERVER, *, model_name: str = DEFAULT_MODEL_NAME, timeout_s: float = 10.0
 ) -> list[VersionStatus]:
-    """The versions of the model that the server knows; NOT_FOUND where it knows none."""
+    """The versions of the model on the server; NOT_FOUND if there are none."""
     if _is_grpc(server):
         return _status_by_grpc(server, model_name, timeout_s)
     document = _http(server, "GET", f"/v1/models/{quote(model_name, safe='')}", None, timeout_s)
@@ -97,7 +104,7 @@ def model_status(
 def wait_until_ready(
     server: str = DEFAULT_SERVER, *, model_name: str = DEFAULT_MODEL_NAME, timeout_s: float = 60.0
 ) -> VersionStatus:
-    """Wait for a version that is AVAILABLE and return it; DEADLINE_EXCEEDED, and why, after `timeout_s`."""
+    """Wait for an AVAILABLE version and return it; after `timeout_s`, raise DEADLINE_EXCEEDED with the reason."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -114,7 +121,7 @@ def wait_until_ready(
 
 
 def scores_from_columns(columns: Mapping[str, Any]) -> list[Score]:
-    """One Score per image from a door's outputs by name, each with the images along its first dimension."""
+    """One Score per image from a signature's outputs by name; the first dimension of each is the batch."""
     p_values = columns.get(signatures.P_VALUE, [math.nan] * len(columns[signatures.ERROR]))
     maps = [columns.get(name) for name in (signatures.RECONSTRUCTION, signatures.ERROR_MAP)]
     reconstructions, error_maps = ([None] * len(columns[signatures.ERROR]) if m is None else m for m in maps)
@@ -133,7 +140,7 @@ def scores_from_columns(columns: Mapping[str, Any]) -> list[Score]:
 
 
 def _as_stored(content: bytes) -> bytes:
-    """As ingestion stores it; what is no image as it is, for the server to refuse."""
+    """The image as ingestion stores it; anything else unchanged, for the server to refuse."""
     try:
         return as_viewed(content)
     except UnreadableImageError:
@@ -143,15 +150,15 @@ def _as_stored(content: bytes) -> bytes:
 def _is_grpc(server: str) -> bool:
     scheme = urlsplit(server).scheme
     if scheme not in ("http", "https", "grpc", "grpcs") or not urlsplit(server).hostname:
-        raise ValueError(f"server {server!r}: give it as http://host:port or grpc://host:port")
+        raise AddressError(f"server {server!r}: give its address as http://host:port or grpc://host:port")
     return scheme.startswith("grpc")
 
 
-def _ask_by_rest(
-    server: str, model_name: str, door: str, files: Sequence[bytes], timeout_s: float
+def _predict_by_rest(
+    server: str, model_name: str, signature: str, files: Sequence[bytes], timeout_s: float
 ) -> Mapping[str, Any]:
     encoded = [{"b64": base64.b64encode(data).decode()} for data in files]
-    body = {"signature_name": door, "inputs": {signatures.IMAGE_BYTES: encoded}}
+    body = {"signature_name": signature, "inputs": {signatures.IMAGE_BYTES: encoded}}
     path = f"/v1/models/{quote(model_name, safe='')}:predict"
     outputs: Mapping[str, Any] = _http(server, "POST", path, json.dumps(body).encode(), timeout_s)["outputs"]
     return outputs
@@ -169,17 +176,20 @@ def _http(server: str, method: str, path: str, body: bytes | None, timeout_s: fl
         except TimeoutError:
             raise ServingError(Status.DEADLINE_EXCEEDED, f"{server}: no answer in {timeout_s:g} s") from None
         except (OSError, http.client.HTTPException) as error:
-            raise ServingError(Status.UNAVAILABLE, f"{server}: cannot be reached ({error})") from None
+            raise ServingError(
+                Status.UNAVAILABLE,
+                f"{server}: cannot be reached ({error}); check the address and that the server is running",
+            ) from None
     if response.status != 200:
-        raise _refusal(server, response.status, text)
+        raise _serving_error(server, response.status, text)
     try:
         return json.loads(text)
     except ValueError:
         raise ServingError(Status.INTERNAL, f"{server}: the answer is not JSON") from None
 
 
-def _refusal(server: str, http_status: int, text: bytes) -> ServingError:
-    # Too large a body has no gRPC status of its own; gRPC says RESOURCE_EXHAUSTED.
+def _serving_error(server: str, http_status: int, text: bytes) -> ServingError:
+    # HTTP's 413 (body too large) corresponds to no Status; gRPC uses RESOURCE_EXHAUSTED for it.
     by_http = {status.http_status.value: status for status in reversed(Status)}
     status = by_http.get(http_status, Status.RESOURCE_EXHAUSTED if http_status == 413 else Status.INTERNAL)
     try:
@@ -189,14 +199,14 @@ def _refusal(server: str, http_status: int, text: bytes) -> ServingError:
     return ServingError(status, str(message))
 
 
-def _ask_by_grpc(
-    server: str, model_name: str, door: str, files: Sequence[bytes], timeout_s: float
+def _predict_by_grpc(
+    server: str, model_name: str, signature: str, files: Sequence[bytes], timeout_s: float
 ) -> Mapping[str, Any]:
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
     request = predict_pb2.PredictRequest()
-    request.model_spec.name, request.model_spec.signature_name = model_name, door
+    request.model_spec.name, request.model_spec.signature_name = model_name, signature
     request.inputs[signatures.IMAGE_BYTES].CopyFrom(tf.make_tensor_proto(list(files), dtype=tf.string))
     with _channel(server) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
@@ -223,7 +233,7 @@ def _channel(server: str) -> Any:
     import grpc
 
     url = urlsplit(server)
-    # The reconstructions of a batch may be more than the four megabytes that a client accepts by default.
+    # A batch of reconstructions may exceed the default limit of 4 MB.
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     if url.scheme == "grpcs":
         return grpc.secure_channel(url.netloc, grpc.ssl_channel_credentials(), options)

@@ -1,7 +1,7 @@
-"""Has what is scored moved away from what the model was calibrated with? Answered without any label.
+"""Detects, without labels, whether scores have drifted away from those of the model's calibration.
 
-Two questions, each by a lower confidence bound on the size of the effect: with many images every difference is
-significant, and few say little, so neither a p-value nor the difference itself can decide.
+Two tests, each on a lower confidence bound of the effect's size: with many images every difference is significant,
+and with few the estimate is uncertain, so neither a p-value nor the estimate alone can decide.
 """
 
 import csv
@@ -22,14 +22,14 @@ from serving.score_log import ScoreCounts, ScoresError, count_scores, interval_e
 
 CONFIDENCE: Final = 0.99
 MIN_DISTANCE: Final = 0.1
-"""Distributions this far apart: at some score, the shares of images below it differ by ten points."""
+"""The distributions differ by this much: at some score, the shares of images below it differ by ten points."""
 MIN_EXCESS: Final = 2.0
-"""Alarms this many times as often as the false-alarm rate."""
+"""Alarms are this many times as frequent as the false-alarm rate."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What was found, each number with its bound at 99 % confidence; `sentence` says what to do about it."""
+    """Estimates with their bounds at 99 % confidence; `sentence` explains the result and what to do."""
 
     images: int
     distance: float
@@ -38,20 +38,20 @@ class Drift:
     alarm_rate_at_least: float
     false_alarm_rate: float
     alarm_rate_explained: float
-    """What the threshold, calibrated with so many images as it was, may raise on normal images."""
+    """The rate of alarms on normal images that the calibration's size allows for."""
     should_retrain: bool
     sentence: str
 
 
 def drift_of(counts: ScoreCounts, calibration: CalibrationRecord) -> Drift:
-    """Hold recorded scores against the calibration's.
+    """Compare recorded scores with the calibration's.
 
-    Distance: Kolmogorov and Smirnov's, less what chance explains in either sample by the inequality of Dvoretzky,
-    Kiefer and Wolfowitz with Massart's constant (1990). Alarms: Clopper and Pearson's bound (1934) on their rate,
-    against the rate that the conformal threshold may have, whose distribution is known (Vovk 2012, Prop. 2a).
+    Distance: Kolmogorov-Smirnov, minus what chance explains in each sample according to the inequality of Dvoretzky,
+    Kiefer and Wolfowitz with Massart's constant (1990). Alarms: the Clopper-Pearson bound (1934) on their rate,
+    compared with a quantile of the conformal threshold's alarm rate (Vovk 2012, Prop. 2a).
     """
     if counts.images == 0:
-        raise ScoresError("no scores were recorded")
+        raise ScoresError("no scores were recorded: score images first, or serve with --record_scores")
     distance = _distance(counts, calibration)
     at_least = max(0.0, distance - _chance(counts.images) - _chance(calibration.images))
     alarms, rate = counts.above_threshold, calibration.false_alarm_rate
@@ -74,14 +74,14 @@ def drift_of(counts: ScoreCounts, calibration: CalibrationRecord) -> Drift:
 
 
 def read_scores(path: Path, calibration: CalibrationRecord) -> ScoreCounts:
-    """The scores in a file of `autoencoder score` (JSON Lines or CSV) or of the server, or in a folder of such files.
+    """The scores in a file written by `autoencoder score` (JSON Lines or CSV) or the server, or in a folder of them.
 
-    Raises ScoresError for a file that holds none, or those of a model with another threshold.
+    Raises ScoresError if a file holds no scores, or those of a model with a different threshold.
     """
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".jsonl", ".csv"))
         if not files:
-            raise ScoresError(f"{path}: holds no .json, .jsonl or .csv file")
+            raise ScoresError(f"{path}: contains no .json, .jsonl or .csv file")
         return reduce(add, (read_scores(file, calibration) for file in files))
     try:
         if path.suffix == ".json":
@@ -93,9 +93,9 @@ def read_scores(path: Path, calibration: CalibrationRecord) -> ScoreCounts:
             thresholds = {threshold for _, threshold in rows}
             counts = count_scores(np.array([score for score, _ in rows], np.float32), calibration)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ScoresError(f"{path}: holds no recorded scores ({type(error).__name__}: {error})") from None
+        raise ScoresError(f"{path}: contains no recorded scores ({type(error).__name__}: {error})") from None
     if any(not math.isclose(threshold, calibration.threshold, rel_tol=1e-5) for threshold in thresholds):
-        raise ScoresError(f"{path}: these scores are another model's, whose threshold is {thresholds.pop():.6g}")
+        raise ScoresError(f"{path}: the scores come from a different model (threshold {thresholds.pop():.6g})")
     return counts
 
 
@@ -108,16 +108,15 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
 
 
 def _distance(counts: ScoreCounts, calibration: CalibrationRecord) -> float:
-    """The largest difference between the two distribution functions, at the edges."""
+    """The largest difference between the two distribution functions at the edges."""
     recorded = np.cumsum(counts.per_interval[:-1]) / counts.images
-    calibrated = np.searchsorted(calibration.scores, interval_edges(calibration), side="right") / len(
-        calibration.scores
-    )
+    scores = calibration.scores
+    calibrated = np.searchsorted(scores, interval_edges(calibration), side="right") / len(scores)
     return float(np.abs(recorded - calibrated).max())
 
 
 def _chance(images: int) -> float:
-    """How far an empirical distribution function may lie from the true one; half the doubt to either sample."""
+    """How far an empirical distribution function may deviate from the true one; each sample gets half the risk."""
     return math.sqrt(math.log(2 / ((1 - CONFIDENCE) / 2)) / (2 * images))
 
 
@@ -125,16 +124,18 @@ def _sentence(drift: Drift, calibration: CalibrationRecord, *, alarms_too_often:
     images = f"{drift.images:,} images"
     if alarms_too_often:
         return (
-            f"Re-train, unless these are real defects: {drift.alarm_rate:.1%} of {images} raise an alarm, "
-            f"where at most {drift.alarm_rate_explained:.1%} of normal ones do; look at a few of them first."
+            f"Retrain, unless these are real defects: {drift.alarm_rate:.1%} of {images} raise an alarm, "
+            f"but at most {drift.alarm_rate_explained:.1%} of normal images would; look at a few of them first."
         )
     if drift.should_retrain:
         return (
-            f"Re-train: the scores of {images} are spread otherwise than those of the model's own normal images "
-            f"(distance {drift.distance:.2f}, surely above {drift.distance_at_least:.2f})."
+            f"Retrain: the scores of {images} are distributed differently from those of the normal images the model "
+            f"was calibrated with (distance {drift.distance:.2f}, at 99 % confidence at least "
+            f"{drift.distance_at_least:.2f})."
         )
-    unseen = MIN_DISTANCE + _chance(drift.images) + _chance(calibration.images)
+    undetectable = MIN_DISTANCE + _chance(drift.images) + _chance(calibration.images)
     return (
-        f"No need to re-train: the scores of {images} are spread like those of the model's own normal images "
-        f"(distance {drift.distance:.2f}; one below {unseen:.2f} would not show with so few images)."
+        f"No need to retrain: the scores of {images} are distributed like those of the normal images the model was "
+        f"calibrated with (distance {drift.distance:.2f}; with this many images, the smallest detectable distance is "
+        f"{undetectable:.2f})."
     )

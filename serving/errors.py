@@ -1,4 +1,4 @@
-"""A refusal that both protocols can say: a gRPC status, the HTTP status that goes with it, a message."""
+"""The error that both protocols report: a gRPC status, the corresponding HTTP status, and a message."""
 
 from enum import Enum
 from http import HTTPStatus
@@ -7,7 +7,7 @@ from runtime.errors import UserError
 
 
 class Status(Enum):
-    """The gRPC statuses this server uses: (gRPC number, HTTP status)."""
+    """The gRPC statuses that the server uses: (gRPC number, HTTP status)."""
 
     INVALID_ARGUMENT = (3, HTTPStatus.BAD_REQUEST)
     DEADLINE_EXCEEDED = (4, HTTPStatus.GATEWAY_TIMEOUT)
@@ -20,29 +20,29 @@ class Status(Enum):
 
     @property
     def grpc_number(self) -> int:
-        """The number of the status in gRPC and in TensorFlow's error codes, which are the same."""
+        """The number of the status in gRPC, which TensorFlow's error codes share."""
         return self.value[0]
 
     @property
     def http_status(self) -> HTTPStatus:
-        """The HTTP status that TensorFlow Serving's REST front answers for it."""
+        """The HTTP status with which TensorFlow Serving's REST API reports it."""
         return self.value[1]
 
 
 MAX_MESSAGE_CHARS = 1000
-"""gRPC carries the message in a header of limited size, and part of it may quote what a stranger sent."""
+"""gRPC sends the message in a header of limited size, and messages may quote what a client sent."""
 
 
 def sendable(text: str) -> str:
-    """The same text; halves of characters in it, which no protocol carries, are escaped as `\\ud800`.
+    """The text with lone surrogates, which no protocol can encode, escaped as `\\ud800`.
 
-    They come from JSON that says them, and from names of files that are no text.
+    They occur in JSON strings and in file names that are not valid text.
     """
     return text.encode(errors="backslashreplace").decode()
 
 
 class ServingError(UserError):
-    """A request that is answered with `status` and `message` in place of a result."""
+    """A failed request: its `status` and a `message`."""
 
     def __init__(self, status: Status, message: str) -> None:
         self.status = status
@@ -52,5 +52,5 @@ class ServingError(UserError):
 
 
 def invalid_argument(message: str) -> ServingError:
-    """The caller's mistake: HTTP 400, gRPC INVALID_ARGUMENT."""
+    """An error in the request: HTTP 400, gRPC INVALID_ARGUMENT."""
     return ServingError(Status.INVALID_ARGUMENT, message)

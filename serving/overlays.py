@@ -1,4 +1,4 @@
-"""A picture per scored image: the image, its reconstruction, and where the two differ."""
+"""Draws a scored image beside its reconstruction and a heat map of their differences."""
 
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ Array = np.ndarray[Any, Any]
 
 
 def write_overlay(image_file: Path, score: Score, target: Path, *, height_px: int = 256) -> None:
-    """Write image | reconstruction | heat over the image, side by side, as a PNG at `target`.
+    """Write image, reconstruction and heat map over the image, side by side, to the PNG file `target`.
 
-    `score` must carry its maps. The heat is each pixel's error relative to the image's largest, black to
-    red to yellow to white, so it shows where an image differs, not how much: the score says that.
+    `score` must include its maps. Heat runs from black over red and yellow to white, relative to the largest error
+    of the image: it shows where an image differs; the score tells how much.
     """
     if score.reconstruction is None or score.error_map is None:
-        raise ValueError(f"{image_file}: the score was asked for without its maps")
+        raise ValueError(f"{image_file}: the score has no maps; request it with_maps=True")
     height, width = score.error_map.shape
     size = (max(1, round(height_px * width / height)), height_px)
     with Image.open(image_file) as opened:
@@ -32,7 +32,7 @@ def write_overlay(image_file: Path, score: Score, target: Path, *, height_px: in
 
 
 def heat_colours(error_map: Array) -> Array:
-    """[H, W] errors -> [H, W, 3] bytes: black where there is none, white at the largest."""
+    """[H, W] errors -> [H, W, 3] bytes: black for no error, white for the largest."""
     highest = max(float(np.max(error_map, initial=0.0)), 1e-12)
     heat = 3 * np.sqrt(np.clip(error_map / highest, 0, 1))
     channels = [np.clip(heat - offset, 0, 1) for offset in range(3)]

@@ -1,4 +1,4 @@
-"""How the scores of what was asked are spread, against those that the model was calibrated with: counts only."""
+"""Counts the scores that a server returns, in intervals taken from the model's calibration."""
 
 import json
 import threading
@@ -16,16 +16,16 @@ Array = np.ndarray[Any, Any]
 
 
 class ScoresError(UserError):
-    """Recorded scores, or the model's record of its own, cannot be used; the message names the file and says why."""
+    """Recorded scores or a calibration record cannot be used; the message names the file and the reason."""
 
 
 EDGES: Final = 200
-"""A difference between two distributions is seen to within half a percent."""
+"""Resolves the difference between two distributions to half a percent."""
 
 
 @dataclass(frozen=True)
 class ScoreCounts:
-    """Recorded scores: how many, how many above the threshold, and how many per interval between the edges."""
+    """The number of recorded scores: in total, above the threshold, and per interval between the edges."""
 
     threshold: float
     images: int
@@ -44,7 +44,7 @@ class ScoreCounts:
 def read_calibration(model: Path) -> CalibrationRecord | None:
     """The calibration record of the SavedModel folder `model`; None if it is missing or holds no scores.
 
-    Raises ScoresError where the record is not one that this project writes.
+    Raises ScoresError if the record is malformed.
     """
     try:
         record = json.loads((model / RECORD_FILE).read_text(encoding="utf-8"))["calibration"]
@@ -53,18 +53,18 @@ def read_calibration(model: Path) -> CalibrationRecord | None:
     except (FileNotFoundError, NotADirectoryError, KeyError):
         return None
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        told = f"{model / RECORD_FILE} is no record of a calibration; push the model anew ({error})"
-        raise ScoresError(told) from None
+        message = f"{model / RECORD_FILE}: the calibration record is malformed ({error}); push the model again"
+        raise ScoresError(message) from None
 
 
 def interval_edges(calibration: CalibrationRecord) -> Array:
-    """Quantiles of the scores, ascending: a recorded score is counted below the first that it does not exceed."""
+    """Ascending quantiles of the scores: a score is counted below the first edge that it does not exceed."""
     ranks = np.linspace(0, len(calibration.scores) - 1, EDGES).round().astype(int)
     return np.unique(np.asarray(calibration.scores)[ranks])
 
 
 def count_scores(scores: Array, calibration: CalibrationRecord) -> ScoreCounts:
-    """The counts of `scores` [n]; one that is not a number is left out."""
+    """The counts of `scores` [n], excluding NaN."""
     finite, edges = scores[~np.isnan(scores)], interval_edges(calibration)
     per_interval = np.bincount(np.searchsorted(edges, finite), minlength=len(edges) + 1)
     above = int((finite > np.float32(calibration.threshold)).sum())
@@ -72,7 +72,7 @@ def count_scores(scores: Array, calibration: CalibrationRecord) -> ScoreCounts:
 
 
 class ScoreLog:
-    """The counts of one served version; safe for many threads."""
+    """The score counts of one served version; thread-safe."""
 
     def __init__(self, calibration: CalibrationRecord) -> None:
         self._edges = interval_edges(calibration)
@@ -82,20 +82,20 @@ class ScoreLog:
         self._lock = threading.Lock()
 
     def add(self, scores: Array, is_anomaly: Array) -> None:
-        """Count the scores [n] of one answer."""
+        """Add the scores [n] of one answer."""
         intervals = np.searchsorted(self._edges, scores[~np.isnan(scores)])
         with self._lock:
             np.add.at(self._per_interval, intervals, 1)
             self._above += int(is_anomaly.sum())
 
     def counts(self) -> ScoreCounts:
-        """Everything counted so far."""
+        """The counts so far."""
         with self._lock:
             per_interval = tuple(map(int, self._per_interval))
             return ScoreCounts(self._threshold, sum(per_interval), self._above, per_interval)
 
     def write(self, target: Path) -> None:
-        """Write the counts as JSON, all at once."""
+        """Write the counts as JSON, atomically."""
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.partial")
         partial.write_text(json.dumps(asdict(self.counts())), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Scores for files of images, by a SavedModel here or a server elsewhere, a batch in memory at a time."""
+"""Scores image files with a local SavedModel or a server, one batch in memory at a time."""
 
 import glob
 import math
@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from images.suffixes import IMAGE_SUFFIXES
+from images.formats import IMAGE_SUFFIXES, MAX_PIXELS
+from runtime.errors import BAD_USAGE, UserError
 from runtime.imports import imported_for_good
 from schema.signatures import DEFAULT_MODEL_NAME, IMAGE_BYTES, RECONSTRUCT_SIGNATURE, SCORE_SIGNATURE
 from serving.client import Score, score_images, scores_from_columns
@@ -16,14 +17,21 @@ from serving.errors import ServingError, Status
 
 BATCH_SIZE: Final = 32
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
+MAX_BATCH_PIXELS: Final = 512_000_000
 
 Scorer = Callable[[Sequence[bytes]], list[Score]]
-"""Scores encoded images; raises ServingError for all of them where one is at fault."""
+"""Scores encoded images; raises ServingError if any of them is at fault."""
+
+
+class NoImagesError(UserError, FileNotFoundError):
+    """An argument that is no file and selects no images."""
+
+    exit_code = BAD_USAGE
 
 
 @dataclass(frozen=True)
 class FileScore:
-    """One file: its score, or None and the problem that it could not be scored for."""
+    """A file with its score, or with None and the reason why it could not be scored."""
 
     path: Path
     score: Score | None
@@ -34,7 +42,7 @@ ROW_COLUMNS: Final = ("path", "verdict", "score", "threshold", "p_value", "error
 
 
 def row_of(result: FileScore) -> dict[str, str | float | None]:
-    """A file's result by ROW_COLUMNS; the verdict is normal, anomaly or failed, and what is no number is None."""
+    """A file's result by ROW_COLUMNS: verdict normal, anomaly or failed; None for missing or non-finite numbers."""
     if result.score is None:
         values: list[str | float | None] = ["failed", None, None, None, None]
     else:
@@ -46,40 +54,39 @@ def row_of(result: FileScore) -> dict[str, str | float | None]:
 
 
 def local_scorer(model: Path, *, with_maps: bool = False) -> Scorer:
-    """A scorer by the SavedModel in the folder `model`; with reconstruction and error map where asked for.
+    """A scorer that runs the SavedModel in the folder `model`; `with_maps` adds reconstruction and error map.
 
-    Raises ServingError (FAILED_PRECONDITION) when the model cannot be loaded.
+    Raises ServingError (FAILED_PRECONDITION) if the model cannot be loaded.
     """
     with imported_for_good():
         import numpy as np
         import tensorflow as tf
 
         from serving.model.prediction import Predictor, Request
-        from serving.server.settings import ServerSettings
 
     tf.get_logger().setLevel("ERROR")
     try:
-        predictor = Predictor(model, ServerSettings(model_base_path=model, enable_batching=False))
-    except Exception as error:  # TensorFlow's loader raises many kinds
+        predictor = Predictor(model, max_image_pixels=MAX_PIXELS, max_request_pixels=MAX_BATCH_PIXELS)
+    except Exception as error:  # TensorFlow's loader raises many types
         raise ServingError(Status.FAILED_PRECONDITION, f"{model} cannot be loaded: {error}") from error
-    door = RECONSTRUCT_SIGNATURE if with_maps else SCORE_SIGNATURE
+    signature = RECONSTRUCT_SIGNATURE if with_maps else SCORE_SIGNATURE
 
     def score(images: Sequence[bytes]) -> list[Score]:
         inputs = {IMAGE_BYTES: np.array(images, dtype=object)}
-        return scores_from_columns(predictor.predict(Request(inputs, door)))
+        return scores_from_columns(predictor.predict(Request(inputs, signature)))
 
     return score
 
 
 def server_scorer(server: str, *, model_name: str = DEFAULT_MODEL_NAME, with_maps: bool = False) -> Scorer:
-    """A scorer by the model that a server (`http://…` or `grpc://…`) has under `model_name`."""
+    """A scorer that asks the server at `http://…` or `grpc://…` for the model `model_name`."""
     return partial(score_images, server=server, model_name=model_name, with_maps=with_maps)
 
 
 def image_files(arguments: Iterable[str]) -> Iterator[Path]:
-    """The files meant, in order: a file as it is, the images below a folder, those that match a pattern.
+    """The files that the arguments select: a file itself, all images below a folder, or the matches of a pattern.
 
-    Raises FileNotFoundError for an argument that means nothing.
+    Raises NoImagesError for an argument that selects nothing.
     """
     for argument in arguments:
         path = Path(argument)
@@ -90,7 +97,7 @@ def image_files(arguments: Iterable[str]) -> Iterator[Path]:
         found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 (Path.glob takes no absolute one)
         images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
         if not images:
-            raise FileNotFoundError(f"{argument}: no such file, and no image is found by it")
+            raise NoImagesError(f"{argument}: no such file, and no image found below it or matching it")
         yield from images
 
 
@@ -101,10 +108,9 @@ def score_files(
     batch_size: int = BATCH_SIZE,
     max_batch_bytes: int = MAX_BATCH_BYTES,
 ) -> Iterator[FileScore]:
-    """A result for every path, in order, holding at most one batch of files in memory.
+    """A result for every path, in order, with at most one batch of files in memory.
 
-    A file that cannot be read or scored yields its problem. Raises ServingError where the fault is the
-    server's or the model's, not the image's.
+    A file that cannot be read or scored yields its problem. Raises ServingError if the server or the model fails.
     """
     batch: list[tuple[Path, bytes]] = []
     size_bytes = 0
@@ -125,7 +131,7 @@ def score_files(
 
 
 def _score_batch(batch: Sequence[tuple[Path, bytes]], scorer: Scorer) -> Iterator[FileScore]:
-    """The results of one batch; where it is refused, of each half, down to the images that are at fault."""
+    """The results of a batch; if it is refused, of each half, down to the images at fault."""
     if not batch:
         return
     try:

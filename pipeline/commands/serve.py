@@ -107,7 +107,7 @@ def serve(
 def _serve(settings: ServerSettings) -> None:
     quieten_tensorflow()
     from serving.server.logs import log_to
-    from serving.server.server import serve_until_signalled
+    from serving.server.run import serve_until_signalled
 
     log_to(sys.stderr)
     if settings.rest_port and sys.stderr.isatty():

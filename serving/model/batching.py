@@ -1,6 +1,6 @@
-"""Requests that wait for the model are answered together; one that finds it idle is run at once.
+"""Batches the requests that arrive while the model is busy; an idle model runs a request immediately.
 
-There is no timer: a lone client never waits, and under load a batch is what arrived during the last one.
+There is no timer: a lone client never waits, and under load a batch holds what arrived during the previous run.
 """
 
 import threading
@@ -18,7 +18,7 @@ Run = Callable[[Arrays], Arrays]
 
 @dataclass
 class _Ticket:
-    """One request in the queue: its inputs, then its outputs or its error."""
+    """A queued request: its inputs, and after the run its outputs or its error."""
 
     inputs: Arrays
     size: int
@@ -29,10 +29,10 @@ class _Ticket:
 
 
 class Batcher:
-    """Joins concurrent calls of one function along the first dimension, one batch in flight at a time.
+    """Joins concurrent calls of one function along the first dimension, one batch at a time.
 
-    Whichever caller finds the function idle runs it, for itself and for those queued behind it, then hands
-    over to the next in the queue: no thread of its own, no hand-over for a lone caller.
+    The caller that finds the function idle runs it for itself and for the callers queued behind it, then hands
+    over to the next in the queue. Needs no thread of its own, and a lone caller no hand-over.
     """
 
     def __init__(self, run: Run, *, max_batch_size: int) -> None:
@@ -43,9 +43,9 @@ class Batcher:
         self._is_busy = False
 
     def __call__(self, inputs: Arrays) -> Arrays:
-        """The outputs for `inputs`, all of one first dimension; raises ServingError, its own only."""
+        """The outputs for `inputs`, which share their first dimension; raises ServingError only for these inputs."""
         size = len(next(iter(inputs.values())))
-        if size >= self._max_batch_size:  # already a batch: joining it to others would only make them wait
+        if size >= self._max_batch_size:  # full already: joining others would only delay them
             return self._run(inputs)
         ticket = self._join(_Ticket(inputs, size))
         if not ticket.must_lead:
@@ -65,11 +65,11 @@ class Batcher:
         return ticket
 
     def _lead(self) -> None:
-        """Run the batch at the queue's head, which the caller is in; then wake the next leader."""
+        """Run the batch at the head of the queue, which includes the caller's request, then wake the next leader."""
         batch = self._take_batch()
         try:
             self._answer(batch)
-        except Exception as error:  # a defect of ours must not leave the others waiting for ever
+        except Exception as error:  # a bug here must not leave the others waiting forever
             for ticket in batch:
                 ticket.error = ServingError(Status.INTERNAL, f"{type(error).__name__} while running a batch")
             raise
@@ -106,7 +106,7 @@ class Batcher:
                 _share_out(self._run(_joined(batch)), batch)
                 return
             except ServingError:
-                pass  # one of them is to blame: run each alone, so that only that one fails
+                pass  # run each by itself, so that only the request at fault fails
         for ticket in batch:
             try:
                 ticket.outputs = self._run(ticket.inputs)

@@ -1,4 +1,4 @@
-"""One SavedModel in memory: its signatures, run through a session as TensorFlow Serving runs them."""
+"""Loads a SavedModel and runs its signatures in a session, as TensorFlow Serving does."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ NO_OP_SIGNATURE = "__saved_model_init_op"
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One input or output of a signature: its tensor's name, NumPy dtype, and shape (None: unknown)."""
+    """An input or output of a signature: tensor name, NumPy dtype, and shape (None: unknown)."""
 
     tensor_name: str
     dtype: np.dtype[Any]
@@ -43,7 +43,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Signature:
-    """One door of a model: what goes in, what comes out."""
+    """A signature of a model with its inputs and outputs by name."""
 
     name: str
     inputs: Mapping[str, TensorInfo]
@@ -51,21 +51,21 @@ class Signature:
 
     @property
     def is_batched(self) -> bool:
-        """Whether requests may be joined along the first dimension, and the answers taken apart again."""
+        """Whether requests can be joined along the first dimension and their outputs split again."""
         return all(info.is_batched for info in (*self.inputs.values(), *self.outputs.values()))
 
 
 class LoadedModel:
-    """A SavedModel's `serve` graph in a session of its own; `close` gives its memory back."""
+    """A SavedModel's `serve` graph in its own session; `close` frees its memory."""
 
     def __init__(self, folder: Path) -> None:
-        """Load `folder`; raises whatever TensorFlow raises when it cannot be loaded."""
-        # Two models share the device while one replaces the other, so neither may take all of its memory.
+        """Load `folder`; raises whatever TensorFlow raises if that fails."""
+        # Two models share the device while one replaces the other, so neither may reserve all of its memory.
         options = tf.compat.v1.ConfigProto(gpu_options=tf.compat.v1.GPUOptions(allow_growth=True))
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=options)
         try:
             with self._session.graph.as_default():
-                # The loader and the graph TensorFlow Serving uses; `tf.saved_model.load` builds another one.
+                # TensorFlow Serving uses this loader and graph; `tf.saved_model.load` builds a different graph.
                 meta_graph = tf.compat.v1.saved_model.loader.load(self._session, [tf.saved_model.SERVING], str(folder))
         except BaseException:
             self._session.close()
@@ -78,7 +78,7 @@ class LoadedModel:
         self._callables: dict[tuple[str, tuple[str, ...], bool], Callable[..., list[Any]]] = {}
 
     def run(self, signature: Signature, inputs: Arrays, outputs: tuple[str, ...]) -> Arrays:
-        """Feed `inputs` (complete, checked) and return `outputs` by name."""
+        """The `outputs` by name for complete, validated `inputs`."""
         call = self._callable(signature, outputs, is_small=_size_bytes(inputs) <= SMALL_BYTES)
         try:
             return dict(zip(outputs, call(*(inputs[name] for name in signature.inputs)), strict=True))
@@ -88,12 +88,12 @@ class LoadedModel:
             raise invalid_argument(str(error)) from None
 
     def close(self) -> None:
-        """Release the session's variables and threads; the model cannot be run afterwards."""
+        """Release the session's variables and threads; the model cannot run afterwards."""
         self._callables.clear()
         self._session.close()
 
     def _callable(self, signature: Signature, outputs: tuple[str, ...], *, is_small: bool) -> Callable[..., list[Any]]:
-        """The signature's inputs, in order, to `outputs`, in order."""
+        """A function of the signature's inputs, in order, that returns `outputs`, in order."""
         key = (signature.name, outputs, is_small)
         with self._lock:
             if key not in self._callables:
@@ -101,9 +101,9 @@ class LoadedModel:
                     feed=[info.tensor_name for info in signature.inputs.values()],
                     fetch=[signature.outputs[name].tensor_name for name in outputs],
                 )
-                # Handing a small run's operations to other threads takes longer than running them here.
+                # Handing a small run's operations to other threads would take longer than running them here.
                 options.run_options.inter_op_thread_pool = -1 if is_small else 0
-                # `Session.run` looks its feeds and fetches up at every call, which takes longer than a small model.
+                # `Session.run` looks up its feeds and fetches on every call, which takes longer than a small model.
                 self._callables[key] = self._session._make_callable_from_options(options)
             return self._callables[key]
 
@@ -113,7 +113,7 @@ def _size_bytes(inputs: Arrays) -> int:
 
 
 def checked_inputs(signature: Signature, inputs: Arrays) -> Arrays:
-    """The same `inputs`, or INVALID_ARGUMENT where names, dtypes or shapes are not the signature's."""
+    """The same `inputs`; INVALID_ARGUMENT if names, dtypes or shapes do not match the signature."""
     if inputs.keys() != signature.inputs.keys():
         extra = ",".join(sorted(inputs.keys() - signature.inputs.keys()))
         missing = ",".join(sorted(signature.inputs.keys() - inputs.keys()))
@@ -137,7 +137,7 @@ def checked_inputs(signature: Signature, inputs: Arrays) -> Arrays:
 
 
 def checked_outputs(signature: Signature, output_filter: Sequence[str]) -> tuple[str, ...]:
-    """The outputs to fetch: all of them where the filter is empty; INVALID_ARGUMENT for a strange name."""
+    """The outputs to fetch, all of them if the filter is empty; INVALID_ARGUMENT for an unknown name."""
     if not output_filter:
         return tuple(sorted(signature.outputs))
     for name in output_filter:
@@ -172,8 +172,8 @@ def _shape_text(info: TensorInfo) -> str:
 
 
 def _serving_error(error: tf.errors.OpError) -> ServingError:
-    """TensorFlow's own code where it is one we answer with, INTERNAL otherwise; the message's first line."""
+    """An error with TensorFlow's code if it is one of Status, else INTERNAL, and the first line of the message."""
     status = next((status for status in Status if status.grpc_number == error.error_code), Status.INTERNAL)
     lines = [line.strip() for line in error.message.splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Graph execution error", "[[", "Detected at node"))]
-    return ServingError(status, (told or lines or [type(error).__name__])[0])
+    informative = [line for line in lines if not line.startswith(("Graph execution error", "[[", "Detected at node"))]
+    return ServingError(status, (informative or lines or [type(error).__name__])[0])

@@ -1,5 +1,6 @@
-"""From a request's arrays to the answer's: the one path of gRPC, REST, warm-up and local scoring."""
+"""Checks, converts, batches and runs a request; gRPC, REST, warm-up and local scoring all use it."""
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,20 +11,13 @@ import numpy as np
 from schema.signatures import IMAGE_BYTES, SCORE_SIGNATURE
 from serving.errors import ServingError, Status
 from serving.model.batching import Batcher
-from serving.model.images import all_as_viewed, refuse_unfit_images
-from serving.model.loaded_model import (
-    Arrays,
-    LoadedModel,
-    Signature,
-    checked_inputs,
-    checked_outputs,
-)
-from serving.server.settings import ServerSettings
+from serving.model.image_inputs import all_as_viewed, refuse_unfit_images
+from serving.model.loaded_model import Arrays, LoadedModel, Signature, checked_inputs, checked_outputs
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a model: a door, what goes in, and which outputs are wanted (none named: all)."""
+    """Inputs for one signature (empty name: the default one) and the outputs to return (none named: all)."""
 
     inputs: Arrays
     signature_name: str = ""
@@ -31,12 +25,24 @@ class Request:
 
 
 class Predictor:
-    """A loaded model, the checks before it, and the batching in front of it; safe for many threads."""
+    """A loaded model with input checks and batching; thread-safe."""
 
-    def __init__(self, folder: Path, settings: ServerSettings) -> None:
-        """Load the SavedModel in `folder`; raises what TensorFlow raises when it cannot be loaded."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_batch_size: int | None = None,
+        max_image_pixels: float = math.inf,
+        max_request_pixels: float = math.inf,
+    ) -> None:
+        """Load the SavedModel in `folder`; raises what TensorFlow raises when it cannot be loaded.
+
+        Concurrent requests are batched up to `max_batch_size` images; None runs each by itself.
+        """
         self._model = LoadedModel(folder)
-        self._settings = settings
+        self._max_batch_size = max_batch_size
+        self._max_image_pixels = max_image_pixels
+        self._max_request_pixels = max_request_pixels
         self._lock = threading.Lock()
         self._batchers: dict[tuple[str, tuple[str, ...]], Batcher] = {}
         self.signature_defs = self._model.signature_defs
@@ -50,7 +56,7 @@ class Predictor:
             raise ServingError(Status.FAILED_PRECONDITION, message) from None
 
     def predict(self, request: Request) -> Arrays:
-        """The outputs of `request` by name; raises ServingError, naming the element that broke a batch."""
+        """The outputs of `request` by name; raises ServingError, which names the element that failed."""
         signature = self.signature(request.signature_name)
         outputs = checked_outputs(signature, request.output_filter)
         inputs = checked_inputs(signature, request.inputs)
@@ -59,8 +65,8 @@ class Predictor:
             refuse_unfit_images(
                 IMAGE_BYTES,
                 images,
-                max_image_pixels=self._settings.max_image_pixels,
-                max_request_pixels=self._settings.max_request_pixels,
+                max_image_pixels=self._max_image_pixels,
+                max_request_pixels=self._max_request_pixels,
             )
             viewed = np.array(all_as_viewed(IMAGE_BYTES, images), dtype=object)
             inputs = {**inputs, IMAGE_BYTES: viewed.reshape(inputs[IMAGE_BYTES].shape)}
@@ -72,28 +78,27 @@ class Predictor:
             raise self._with_index(error, signature, inputs, outputs) from None
 
     def close(self) -> None:
-        """Give the model's memory back; nothing may be running in it."""
+        """Free the model's memory; no request may be running."""
         self._model.close()
 
     def _run(self, signature: Signature, inputs: Arrays, outputs: tuple[str, ...]) -> Arrays:
-        if not (self._settings.enable_batching and signature.is_batched):
+        if self._max_batch_size is None or not signature.is_batched:
             return self._model.run(signature, inputs, outputs)
-        return self._batcher(signature, outputs)(inputs)
+        return self._batcher(signature, outputs, self._max_batch_size)(inputs)
 
-    def _batcher(self, signature: Signature, outputs: tuple[str, ...]) -> Batcher:
+    def _batcher(self, signature: Signature, outputs: tuple[str, ...], max_batch_size: int) -> Batcher:
         key = (signature.name, outputs)
         with self._lock:
             if key not in self._batchers:
                 self._batchers[key] = Batcher(
-                    lambda inputs: self._model.run(signature, inputs, outputs),
-                    max_batch_size=self._settings.max_batch_size,
+                    lambda inputs: self._model.run(signature, inputs, outputs), max_batch_size=max_batch_size
                 )
             return self._batchers[key]
 
     def _with_index(
         self, error: ServingError, signature: Signature, inputs: Arrays, outputs: tuple[str, ...]
     ) -> ServingError:
-        """The same error saying which element of the batch fails alone, found by halving; else as it was."""
+        """The error of the element that fails by itself, found by bisection and named; else the given error."""
         start, stop = 0, len(next(iter(inputs.values())))
         found = error if stop == 1 else None
         while stop - start > 1:

@@ -1,8 +1,8 @@
-"""`python -m serving.model.smoke_check FOLDER [PARITY]`: does the version in this folder load, and answer as it should?
+"""Check a SavedModel before it is pushed: `python -m serving.model.smoke_check FOLDER [PARITY]`.
 
-Loads it as the server does, replays its warm-up requests and, where the model scores images, scores one. PARITY is
-the Evaluator's file of images with their errors: each must have the same error here. Prints one line of JSON; exit
-status 0 if all went well, 1 with `problem` if not.
+Loads the model as the server does, replays its warm-up requests and, if the model scores images, scores one. PARITY
+is the Evaluator's file of images and their errors, which the model must reproduce. Prints one line of JSON; exits
+with 0 if all checks pass, with 1 and the key `problem` otherwise.
 """
 
 import io
@@ -23,25 +23,22 @@ with imported_for_good():
 
     from serving.model.prediction import Predictor, Request
     from serving.model.warmup import replay_warmup
-    from serving.server.settings import ServerSettings
 
 PROBE_SIZE_PX = 64
 PARITY_TOLERANCE = 0.01
-"""Relative. A GPU's 19-bit products move an error by a few thousandths; wrong weights or pixels, by far more."""
+"""Relative. A GPU's 19-bit products change an error by a few thousandths; wrong weights or pixels, by far more."""
 NEGLIGIBLE_ERROR = 1e-6
-ANY_SIZE = 2**62
 
 
 def smoke_check(folder: Path, parity: Path | None = None) -> dict[str, Any]:
-    """What was tried and found of the SavedModel in `folder`; raises whatever went wrong."""
-    settings = ServerSettings(model_base_path=folder, max_image_pixels=ANY_SIZE, max_request_pixels=ANY_SIZE)
-    predictor = Predictor(folder, settings)
+    """The results of all checks of the SavedModel in `folder`; raises the first failure."""
+    predictor = Predictor(folder)
     found: dict[str, Any] = {
         "signatures": sorted(predictor.signature_defs),
         "warmup_requests": replay_warmup(predictor, folder),
     }
-    door = predictor.signature(SCORE_SIGNATURE)
-    if door.inputs.keys() == {IMAGE_BYTES} and SCORE in door.outputs:
+    signature = predictor.signature(SCORE_SIGNATURE)
+    if signature.inputs.keys() == {IMAGE_BYTES} and SCORE in signature.outputs:
         inputs = {IMAGE_BYTES: np.array([_grey_png()], dtype=object)}
         score = float(predictor.predict(Request(inputs, SCORE_SIGNATURE))[SCORE][0])
         if not np.isfinite(score):
@@ -53,7 +50,7 @@ def smoke_check(folder: Path, parity: Path | None = None) -> dict[str, Any]:
 
 
 def _replay_evaluation(predictor: Predictor, parity: Path) -> int:
-    """How many images were compared; ValueError names the first whose error is another than the Evaluator's."""
+    """The number of images compared; ValueError names the first whose error differs from the Evaluator's."""
     count = 0
     for index, record in enumerate(tf.data.TFRecordDataset(str(parity)).as_numpy_iterator()):
         known = tf.train.Example.FromString(record).features.feature
@@ -64,7 +61,7 @@ def _replay_evaluation(predictor: Predictor, parity: Path) -> int:
         if not abs(error - expected) <= PARITY_TOLERANCE * expected + NEGLIGIBLE_ERROR:
             raise ValueError(
                 f"test image {index} ({image_id.decode(errors='replace')}): "
-                f"its error is {error:.6g} as served, was {expected:.6g} in the Evaluator"
+                f"its error is {error:.6g} when served, but was {expected:.6g} in the Evaluator"
             )
         count += 1
     return count
@@ -77,7 +74,7 @@ def _grey_png() -> bytes:
 
 
 def main(argv: list[str]) -> int:
-    """Check the folder named by `argv`; returns the exit status."""
+    """Check the model named by `argv` and return the exit status."""
     try:
         print(json.dumps(smoke_check(*map(Path, argv))))
     except Exception as error:

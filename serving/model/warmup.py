@@ -1,4 +1,4 @@
-"""Replay of the warm-up requests that the Trainer wrote beside the model, before a version is served."""
+"""Replays the warm-up requests that the Trainer stored with the model, before a version is served."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,23 +7,24 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
+from runtime.errors import UserError
 from schema.artifacts import WARMUP_FILE
 from serving.errors import ServingError
 from serving.model.prediction import Predictor
 from serving.model.tensor_protos import request_from_proto
 
 MAX_WARMUP_REQUESTS = 1000
-"""As many as TensorFlow Serving accepts."""
+"""TensorFlow Serving's limit."""
 
 
-class WarmupError(Exception):
-    """A warm-up request that the model refused: the version must not be served."""
+class WarmupError(UserError):
+    """A warm-up request that failed: the version must not be served."""
 
 
 def replay_warmup(predictor: Predictor, folder: Path) -> int:
-    """Run the Predict requests recorded in the version `folder`; returns how many, 0 where none are recorded.
+    """Run the Predict requests stored in the version `folder` and return their number (0 if there are none).
 
-    Raises WarmupError when one of them fails, as TensorFlow Serving refuses such a version.
+    Raises WarmupError if one of them fails, since TensorFlow Serving refuses such a version.
     """
     replayed = 0
     for number, log in enumerate(_logs(folder / WARMUP_FILE)):

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's gRPC services on its own generated servicers."""
+"""TensorFlow Serving's gRPC services, based on its generated servicer classes."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,47 +16,47 @@ from tensorflow_serving.apis import (
 )
 
 from serving.errors import ServingError, Status, invalid_argument
-from serving.model.host import ServedVersion
 from serving.model.tensor_protos import request_from_proto, response_to_proto
+from serving.server.model_host import ServedVersion
 from serving.server.service import Service
-from serving.server.settings import ServerSettings
+from serving.server.settings import ListenError, ServerSettings
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _MALFORMED = object()
 
 
 def start_grpc_server(service: Service, settings: ServerSettings) -> tuple[grpc.Server, int]:
-    """A started gRPC server and the port it listens on; raises OSError where the port is taken."""
+    """A started gRPC server and its port; raises ListenError if the port is taken."""
     server = grpc.server(
         ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="grpc"),
-        interceptors=[_RefuseMalformedMessages()],
+        interceptors=[_MalformedMessageInterceptor()],
         options=[
             ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),  # two servers on one port would share its clients between them
+            ("grpc.so_reuseport", 0),  # else two servers could share a port and its clients
         ],
         maximum_concurrent_rpcs=settings.worker_threads + settings.max_waiting_requests,
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(service), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(service), server)
     try:
-        port = server.add_insecure_port(f"{_bracketed(settings.host)}:{settings.grpc_port}")
+        port = server.add_insecure_port(f"{bracketed(settings.host)}:{settings.grpc_port}")
     except RuntimeError:
         port = 0
     if port == 0:
-        raise OSError(f"cannot listen on {settings.host}:{settings.grpc_port} for gRPC: is the port taken?")
+        raise ListenError(f"cannot listen on {settings.host}:{settings.grpc_port} for gRPC: is the port taken?")
     server.start()
     return server, port
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata; the generated base answers UNIMPLEMENTED to the other methods."""
+    """Predict and GetModelMetadata; the generated base class answers other methods with UNIMPLEMENTED."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
     def Predict(self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Run one signature of a model."""
+        """Run a signature of a model."""
         return _answered(context, lambda: self._predict(request))
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
@@ -64,18 +64,18 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         return _answered(context, lambda: self._metadata(request))
 
     def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        name, version = _model_asked_for(request)
+        name, version = _model_and_version(request)
 
         def answer(served: ServedVersion) -> predict_pb2.PredictResponse:
-            asked = request_from_proto(request)
-            outputs = self._service.run(served, asked)
-            signature_name = served.predictor.signature(asked.signature_name).name
+            parsed = request_from_proto(request)
+            outputs = self._service.run(served, parsed)
+            signature_name = served.predictor.signature(parsed.signature_name).name
             return response_to_proto(outputs, _model_spec(name, served.number, signature_name))
 
         return self._service.predict(name, version, answer, api="GRPC")
 
     def _metadata(self, request: Any) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        name, version = _model_asked_for(request)
+        name, version = _model_and_version(request)
         if not request.metadata_field:
             raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
         for field in request.metadata_field:
@@ -88,7 +88,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus; the generated base answers UNIMPLEMENTED to the other method."""
+    """GetModelStatus; the generated base class answers the other method with UNIMPLEMENTED."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -99,7 +99,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
     def _status(self, request: Any) -> get_model_status_pb2.GetModelStatusResponse:
         response = get_model_status_pb2.GetModelStatusResponse()
-        for state in self._service.host.states(*_model_asked_for(request)):
+        for state in self._service.host.states(*_model_and_version(request)):
             entry = response.model_version_status.add(version=state.version)
             entry.state = get_model_status_pb2.ModelVersionStatus.State.Value(state.state)
             entry.status.error_code = state.error_code
@@ -108,19 +108,19 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
 
 def signature_def_map(served: ServedVersion) -> get_model_metadata_pb2.SignatureDefMap:
-    """The model's signatures as both protocols describe them."""
+    """The model's signatures, as both protocols describe them."""
     signatures = get_model_metadata_pb2.SignatureDefMap()
     for name, definition in served.predictor.signature_defs.items():
         signatures.signature_def[name].CopyFrom(definition)
     return signatures
 
 
-class _RefuseMalformedMessages(grpc.ServerInterceptor):
-    """Answers INVALID_ARGUMENT to bytes that are no protobuf, where gRPC itself would say INTERNAL."""
+class _MalformedMessageInterceptor(grpc.ServerInterceptor):
+    """Answers messages that are not valid protobuf with INVALID_ARGUMENT instead of gRPC's INTERNAL."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, Any] = {}
-        """By method; gRPC asks for one at every request."""
+        """By method; gRPC requests one for every call."""
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         if details.method in self._handlers:
@@ -135,12 +135,12 @@ class _RefuseMalformedMessages(grpc.ServerInterceptor):
             except DecodeError:
                 return _MALFORMED
 
-        def behave(request: Any, context: grpc.ServicerContext) -> Any:
+        def handle(request: Any, context: grpc.ServicerContext) -> Any:
             if request is _MALFORMED:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not a valid protobuf message")
             return handler.unary_unary(request, context)
 
-        wrapped = grpc.unary_unary_rpc_method_handler(behave, parse, handler.response_serializer)
+        wrapped = grpc.unary_unary_rpc_method_handler(handle, parse, handler.response_serializer)
         self._handlers[details.method] = wrapped
         return wrapped
 
@@ -152,7 +152,7 @@ def _answered(context: grpc.ServicerContext, answer: Callable[[], Any]) -> Any:
         return context.abort(_CODES[error.status.grpc_number], error.message)
 
 
-def _model_asked_for(request: Any) -> tuple[str, int | None]:
+def _model_and_version(request: Any) -> tuple[str, int | None]:
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
     spec = request.model_spec
@@ -167,5 +167,6 @@ def _model_spec(name: str, version: int, signature_name: str = "") -> model_pb2.
     return spec
 
 
-def _bracketed(host: str) -> str:
+def bracketed(host: str) -> str:
+    """The host as it is written before a port: IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host else host

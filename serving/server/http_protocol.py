@@ -1,26 +1,28 @@
-"""Uvicorn's HTTP protocol with limits on how long, and how long-winded, a client's headers may be."""
+"""Uvicorn's HTTP protocol with limits on the time and size of a request's headers."""
 
 import asyncio
+from typing import Any
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol  # the parser in C, httptools, where it is installed; else h11
+from uvicorn.protocols.http.auto import AutoHTTPProtocol  # httptools (in C) if it is installed, else h11
 
-HEADER_TIMEOUT_S = 20.0
 MAX_HEADER_BYTES = 64 * 1024
 
 
-class ImpatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """Closes a connection that has not sent a request's headers in time, or sends too many.
+class LimitedHeadersProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """Closes a connection whose request headers do not arrive in time or are too large.
 
-    Uvicorn itself waits for ever: connections that say nothing, or a byte a minute, would use up ours. Of its
-    two parsers only h11 limits the headers.
+    Uvicorn itself waits forever, so idle or very slow connections would exhaust the server's connections. Of its two
+    parsers only h11 limits the size of headers.
     """
 
-    header_timeout_s = HEADER_TIMEOUT_S
+    def __init__(self, *args: Any, header_timeout_s: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._header_timeout_s = header_timeout_s
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._header_bytes = 0
-        self._header_timer = self.loop.call_later(self.header_timeout_s, self._close_if_waiting)
+        self._header_timer = self.loop.call_later(self._header_timeout_s, self._close_if_waiting)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._header_timer.cancel()
@@ -34,7 +36,7 @@ class ImpatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
     def on_response_complete(self) -> None:
         self._header_timer.cancel()
-        self._header_timer = self.loop.call_later(self.header_timeout_s, self._close_if_waiting)
+        self._header_timer = self.loop.call_later(self._header_timeout_s, self._close_if_waiting)
         super().on_response_complete()
 
     def _is_waiting(self) -> bool:

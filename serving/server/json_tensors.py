@@ -1,7 +1,7 @@
-"""TensorFlow Serving's JSON: the row form (`instances`) and the columnar one (`inputs`), to arrays and back.
+"""Converts TensorFlow Serving's JSON, in row (`instances`) or columnar (`inputs`) form, to arrays and back.
 
-Restates https://www.tensorflow.org/tfx/serving/api_rest: bytes travel as `{"b64": "..."}`, NaN and infinities
-as the bare words NaN, Infinity and -Infinity, float32 as the shortest decimal that reads back the same.
+Follows https://www.tensorflow.org/tfx/serving/api_rest: bytes are `{"b64": "..."}`, NaN and infinities the bare
+words NaN, Infinity and -Infinity, and a float32 is the shortest decimal that reads back as the same value.
 """
 
 import base64
@@ -24,14 +24,14 @@ MAX_QUOTED_CHARS = 200
 
 
 class Form(Enum):
-    """How the request was laid out, and so the answer: one object per instance, or one array per output."""
+    """The layout of a request and its answer: one object per instance, or one array per output."""
 
     ROW = "instances"
     COLUMNAR = "inputs"
 
 
 def request_from_json(body: bytes, signature_named: Callable[[str], Signature]) -> tuple[Request, Form]:
-    """The request in a `:predict` body; INVALID_ARGUMENT where it is not what the signature takes."""
+    """The request in a `:predict` body; INVALID_ARGUMENT if it does not match the signature."""
     document = _parsed(body)
     name = document.get("signature_name", "")
     if not isinstance(name, str):
@@ -53,7 +53,7 @@ def request_from_json(body: bytes, signature_named: Callable[[str], Signature]) 
 
 
 def answer_to_json(outputs: Arrays, form: Form) -> bytes:
-    """The body of the answer: `predictions` for rows, `outputs` for columns; a sole output goes unnamed."""
+    """The body of the answer: `predictions` for rows, `outputs` for columns; a single output is not named."""
     values = {name: _to_values(name, array) for name, array in sorted(outputs.items())}
     is_finite = all(np.isfinite(array).all() for array in outputs.values() if array.dtype.kind == "f")
     if form is Form.COLUMNAR:
@@ -69,7 +69,7 @@ def answer_to_json(outputs: Arrays, form: Form) -> bytes:
 
 
 def array_from_values(name: str, value: object, dtype: np.dtype[Any]) -> Array:
-    """The array that nested JSON lists say; INVALID_ARGUMENT where they are ragged or not of `dtype`."""
+    """The array for nested JSON lists; INVALID_ARGUMENT if they are ragged or not of type `dtype`."""
     shape, leaves = _flattened(name, value)
     if dtype.kind == "O":
         array: Array = np.empty(len(leaves), dtype=object)
@@ -82,7 +82,7 @@ def array_from_values(name: str, value: object, dtype: np.dtype[Any]) -> Array:
         _require(name, leaves, {bool}, dtype)
         array = np.array(leaves, dtype=dtype)
     else:
-        raise invalid_argument(f"input {name}: JSON cannot say values of type {dtype}")
+        raise invalid_argument(f"input {name}: JSON cannot represent values of type {dtype}")
     return array.reshape(shape)
 
 
@@ -99,7 +99,7 @@ def _parsed(body: bytes) -> dict[str, Any]:
 
 
 def _parsed_leniently(body: bytes) -> Any:
-    """With the bare words NaN and Infinity and a byte order mark, which orjson does not read."""
+    """Accepts the bare words NaN and Infinity and a byte order mark, which orjson does not."""
     try:
         return json.loads(body.decode("utf-8-sig"))
     except RecursionError:
@@ -158,7 +158,7 @@ def _is_base64(value: object) -> bool:
 
 
 def _flattened(name: str, value: object) -> tuple[list[int], list[Any]]:
-    """The shape and the leaves of nested lists, level by level: no recursion, whatever the depth."""
+    """The shape and the leaves of nested lists, found level by level: recursion would limit the depth."""
     shape: list[int] = []
     level = [value]
     while list in (kinds := set(map(type, level))):
@@ -219,7 +219,7 @@ def _bytes_of(name: str, leaf: object) -> bytes:
 
 
 def _base64_decoded(text: str) -> bytes:
-    """Standard alphabet; the padding may be left out, as TensorFlow Serving allows."""
+    """Standard alphabet; padding is optional, as in TensorFlow Serving."""
     return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
@@ -230,20 +230,20 @@ def _type_error(value: object, dtype: np.dtype[Any]) -> ServingError:
 
 
 def _name(dtype: np.dtype[Any]) -> str:
-    """What TensorFlow calls it."""
+    """TensorFlow's name for it."""
     return {"object": "string", "float32": "float", "float64": "double"}.get(str(dtype), str(dtype))
 
 
 def _quoted(value: object) -> str:
     try:
         text = json.dumps(value)
-    except RecursionError:  # orjson has read it: it goes deeper than Python's own writer
-        return "(nested too deeply to be shown)"
+    except RecursionError:  # orjson accepts deeper nesting than Python's encoder
+        return "(nested too deeply to show)"
     return text if len(text) <= MAX_QUOTED_CHARS else f"{text[:MAX_QUOTED_CHARS]}..."
 
 
 def _to_values(name: str, array: Array) -> Any:
-    """What `_dumped` can write: nested lists of strings, or the numbers as they are."""
+    """A value that `_dumped` can write: nested lists of strings, or the numeric array itself."""
     if array.dtype.kind == "O":
         return _strings_to_values(array, as_base64=name.endswith("_bytes"))
     return np.ascontiguousarray(array) if array.ndim else array[()]
@@ -261,18 +261,18 @@ def _strings_to_values(array: Array, *, as_base64: bool) -> Any:
 
 
 def _dumped(document: dict[str, Any], *, is_finite: bool) -> bytes:
-    """`document`, whose leaves may be arrays and NumPy's numbers, as JSON."""
-    if is_finite:  # orjson would write null for NaN
+    """`document`, whose leaves may be NumPy arrays and scalars, as JSON."""
+    if is_finite:  # orjson writes NaN as null
         try:
             return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
         except TypeError:
-            pass  # a type that it does not know, such as bfloat16
+            pass  # a type unknown to orjson, such as bfloat16
     return json.dumps(document, default=_plain).encode()
 
 
 def _plain(value: Any) -> Any:
     array = np.asarray(value)
     if array.dtype.kind == "f":
-        # The text of a float32 is its shortest decimal; as a Python float it would carry noise digits.
+        # The text of a float32 is its shortest decimal; as a Python float it would have noise digits.
         array = np.array([float(text) for text in map(str, array.ravel())]).reshape(array.shape)
     return array.tolist()

@@ -1,4 +1,4 @@
-"""Structured log lines: one JSON object a line for machines, a short sentence at a terminal."""
+"""Structured logging: JSON lines, or short text on a terminal."""
 
 import json
 import logging
@@ -15,9 +15,9 @@ def log_event(event: str, *, level: int = logging.INFO, **fields: object) -> Non
 
 
 def log_to(stream: TextIO = sys.stderr) -> None:
-    """Send the server's log to `stream`: sentences if that is a terminal, JSON lines otherwise."""
+    """Write the server's log to `stream`, as text if it is a terminal and as JSON lines otherwise."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_Sentences() if stream.isatty() else _JsonLines())
+    handler.setFormatter(_Text() if stream.isatty() else _JsonLines())
     LOGGER.handlers = [handler]
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
@@ -33,7 +33,7 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-class _Sentences(logging.Formatter):
+class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{key}={value}" for key, value in getattr(record, "fields", {}).items())
         text = f"{record.getMessage().replace('_', ' ')} {fields}".rstrip()

@@ -1,4 +1,4 @@
-"""The server's operations, apart from the protocol they are asked in."""
+"""The server's Predict operation, independent of the protocol."""
 
 import time
 from collections.abc import Callable
@@ -6,17 +6,17 @@ from typing import TypeVar
 
 from schema.signatures import IS_ANOMALY, SCORE, THRESHOLD
 from serving.errors import ServingError, Status
-from serving.model.host import ModelHost, ServedVersion
 from serving.model.loaded_model import Arrays
 from serving.model.prediction import Request
 from serving.server.logs import LOGGER, log_event
 from serving.server.metrics import Metrics
+from serving.server.model_host import ModelHost, ServedVersion
 
 Answer = TypeVar("Answer")
 
 
 class Service:
-    """Runs a request on the version it names, counts it, and turns a defect of ours into INTERNAL."""
+    """Runs requests on the version they name, counts them, and reports internal errors as INTERNAL."""
 
     def __init__(self, host: ModelHost, metrics: Metrics) -> None:
         self.host = host
@@ -25,7 +25,7 @@ class Service:
     def predict(
         self, model_name: str, version: int | None, answer: Callable[[ServedVersion], Answer], *, api: str
     ) -> Answer:
-        """What `answer` makes of the version asked for; raises ServingError and nothing else."""
+        """The result of `answer` for the requested version; raises only ServingError."""
         started = time.perf_counter()
         status = "OK"
         try:
@@ -40,13 +40,13 @@ class Service:
             LOGGER.exception("request_failed", extra={"fields": {"model": model_name, "api": api}})
             raise ServingError(Status.INTERNAL, f"{type(error).__name__} in the server; see its log") from None
         finally:
-            # A stranger's model names must not grow the table of counters.
+            # Arbitrary model names from clients must not create counters.
             known = model_name if model_name == self.host.settings.model_name else "unknown"
             self.metrics.count_request(known, api=api, status=status, seconds=time.perf_counter() - started)
 
-    def run(self, served: ServedVersion, asked: Request) -> Arrays:
-        """The outputs for `asked`; the scores among them are counted."""
-        outputs = served.predictor.predict(asked)
+    def run(self, served: ServedVersion, request: Request) -> Arrays:
+        """The outputs for `request`; any scores among them are counted."""
+        outputs = served.predictor.predict(request)
         if served.score_log is not None and outputs.keys() >= {SCORE, THRESHOLD, IS_ANOMALY}:
             served.score_log.add(outputs[SCORE], outputs[IS_ANOMALY])
             self.metrics.count_scores(served.number, outputs[SCORE] / outputs[THRESHOLD])

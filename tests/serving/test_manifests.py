@@ -1,4 +1,4 @@
-"""The production manifests: every field exists, and the model is served checked, limited, unprivileged."""
+"""The deployment manifests use existing fields, health checks, limits and no privileges."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ import yaml
 from repository import REPOSITORY
 
 from schema.signatures import DEFAULT_GRPC_PORT, DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
-from serving.server.server import ServerAddress
+from serving.server.run import ServerAddress
 
 models = pytest.importorskip("kubernetes.client.models")
 
@@ -31,32 +31,32 @@ def _documents(name: str) -> dict[str, dict[str, Any]]:
     return {doc["kind"]: doc for doc in yaml.safe_load_all((DEPLOY / name).read_text(encoding="utf-8"))}
 
 
-def _strange_fields(value: Any, kind: str, place: str = "") -> list[str]:
-    """The fields of `value` that the Kubernetes API's `kind` does not have, or has with another type."""
+def _invalid_fields(value: Any, kind: str, place: str = "") -> list[str]:
+    """The fields of `value` that are unknown to the Kubernetes API's `kind` or of the wrong type."""
     if listed := re.fullmatch(r"list\[(.*)\]", kind):
         if not isinstance(value, list):
             return [f"{place}: not a list"]
-        return [s for i, v in enumerate(value) for s in _strange_fields(v, listed[1], f"{place}[{i}]")]
+        return [s for i, v in enumerate(value) for s in _invalid_fields(v, listed[1], f"{place}[{i}]")]
     if mapped := re.fullmatch(r"dict\(str, (.*)\)", kind):
-        return [s for k, v in value.items() for s in _strange_fields(v, mapped[1], f"{place}.{k}")]
+        return [s for k, v in value.items() for s in _invalid_fields(v, mapped[1], f"{place}.{k}")]
     plain = {"str": str, "int": int, "bool": bool, "object": object}
     if kind in plain:
         return [] if isinstance(value, plain[kind]) else [f"{place}: {value!r} is not of type {kind}"]
     model = getattr(models, kind)
     types = {model.attribute_map[name]: type_ for name, type_ in model.openapi_types.items()}
     return [
-        strange
+        invalid
         for field, inner in value.items()
-        for strange in (
-            _strange_fields(inner, types[field], f"{place}.{field}") if field in types else [f"{place}.{field}"]
+        for invalid in (
+            _invalid_fields(inner, types[field], f"{place}.{field}") if field in types else [f"{place}.{field}"]
         )
     ]
 
 
-def test_the_check_finds_what_is_wrong() -> None:
-    """A misspelt field, a list that is none, a number that is a text."""
+def test_check_finds_invalid_fields() -> None:
+    """A misspelt field, an object for a list, a string for a number."""
     pod = {"contaners": [], "volumes": {}, "priority": "high", "containers": [{"name": "a", "tty": 1}]}
-    assert _strange_fields(pod, "V1PodSpec") == [
+    assert _invalid_fields(pod, "V1PodSpec") == [
         ".contaners",
         ".volumes: not a list",
         ".priority: 'high' is not of type int",
@@ -67,17 +67,17 @@ def test_the_check_finds_what_is_wrong() -> None:
 @pytest.mark.parametrize("kind", ["ConfigMap", "Deployment", "Service"])
 def test_kubernetes_manifests_have_only_fields_that_exist(kind: str) -> None:
     """Against the API's own models."""
-    assert _strange_fields(_documents("kubernetes/serving.yaml")[kind], f"V1{kind}") == []
+    assert _invalid_fields(_documents("kubernetes/serving.yaml")[kind], f"V1{kind}") == []
 
 
 def test_kserve_manifest_has_only_fields_that_exist() -> None:
-    """Its predictor is a pod and its model a container, each with a few fields more."""
+    """Its predictor is a pod and its model a container, each with a few extra fields."""
     predictor = _documents("kserve/inference_service.yaml")["InferenceService"]["spec"]["predictor"]
     model = predictor["model"]
     pod = {field: value for field, value in predictor.items() if field not in KSERVE_PREDICTOR}
     container = {field: value for field, value in model.items() if field not in KSERVE_MODEL}
-    assert _strange_fields(pod, "V1PodSpec") == []
-    assert _strange_fields(container, "V1Container") == []
+    assert _invalid_fields(pod, "V1PodSpec") == []
+    assert _invalid_fields(container, "V1Container") == []
     assert set(model) >= KSERVE_MODEL
 
 
@@ -96,7 +96,7 @@ def _assert_locked_down(pod: dict[str, Any], container: dict[str, Any]) -> None:
 
 
 def test_deployment_serves_this_model_locked_down() -> None:
-    """Ports, name, image; probes, limits, no privileges, nothing to write to but /tmp."""
+    """Ports, name, image; probes, limits, no privileges, and only /tmp is writable."""
     documents = _documents("kubernetes/serving.yaml")
     template = documents["Deployment"]["spec"]["template"]
     (container,) = template["spec"]["containers"]
@@ -110,8 +110,8 @@ def test_deployment_serves_this_model_locked_down() -> None:
     assert volumes == {mount["name"] for mount in container["volumeMounts"]}
 
 
-def test_service_finds_the_deployment() -> None:
-    """Selector and labels, port names and numbers."""
+def test_service_selects_the_deployment() -> None:
+    """Selector and labels match, as do port names and numbers."""
     documents = _documents("kubernetes/serving.yaml")
     template = documents["Deployment"]["spec"]["template"]
     assert documents["Service"]["spec"]["selector"].items() <= template["metadata"]["labels"].items()
@@ -122,8 +122,8 @@ def test_service_finds_the_deployment() -> None:
         assert opened[port["targetPort"]] == port["port"]
 
 
-def test_kserve_uses_a_runtime_that_can_load_the_model_locked_down() -> None:
-    """Not the stock 2.6.2, which refuses it."""
+def test_kserve_is_locked_down_and_uses_a_runtime_that_loads_the_model() -> None:
+    """The default runtime, 2.6.2, cannot load it."""
     document = _documents("kserve/inference_service.yaml")["InferenceService"]
     predictor = document["spec"]["predictor"]
     assert document["apiVersion"] == "serving.kserve.io/v1beta1"
@@ -134,7 +134,7 @@ def test_kserve_uses_a_runtime_that_can_load_the_model_locked_down() -> None:
 
 
 def test_compose_serves_this_model_on_loopback_locked_down() -> None:
-    """Ports on this machine only; read-only, unprivileged, limited, with a health check."""
+    """Loopback ports; read-only, unprivileged, limited, with a health check."""
     document = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
     service = document["services"]["serving"]
     assert service["image"] == f"tensorflow/serving:{TF_SERVING}"
@@ -150,8 +150,8 @@ def test_compose_serves_this_model_on_loopback_locked_down() -> None:
     assert {config["source"] for config in service["configs"]} == set(document["configs"])
 
 
-def test_monitoring_file_is_the_same_everywhere() -> None:
-    """The metrics are where the scrape annotation says."""
+def test_monitoring_configuration_is_consistent() -> None:
+    """The scrape annotation names the configured path."""
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
     documents = _documents("kubernetes/serving.yaml")
     config = documents["ConfigMap"]["data"]["monitoring.config"]
@@ -160,14 +160,14 @@ def test_monitoring_file_is_the_same_everywhere() -> None:
     assert f'path: "{path}"' in config
 
 
-def test_compose_health_check_tells_a_served_model_from_none(image_server: ServerAddress) -> None:
-    """The very command, asked of our server: 0 where a version is served, not 0 where nothing listens."""
+def test_compose_health_check_detects_a_served_model(image_server: ServerAddress) -> None:
+    """The command, run against our server: 0 if a version is served, otherwise not 0."""
     document = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
     command = document["services"]["serving"]["healthcheck"]["test"][1:]
 
     def status(port: int | None) -> int:
-        asked = [word.replace(f"/{DEFAULT_REST_PORT} ", f"/{port} ") for word in command]
-        return subprocess.run(asked, capture_output=True, timeout=20, check=False).returncode
+        replaced = [word.replace(f"/{DEFAULT_REST_PORT} ", f"/{port} ") for word in command]
+        return subprocess.run(replaced, capture_output=True, timeout=20, check=False).returncode
 
     assert status(image_server.rest_port) == 0
     assert status(1) != 0

@@ -1,4 +1,4 @@
-"""Files are scored in order and in bounded memory; what cannot be scored is named and costs no one else."""
+"""Files are scored in order and in bounded memory; a file that cannot be scored is named and affects no other."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,15 +9,15 @@ from PIL import Image
 
 from serving.client import Score
 from serving.errors import ServingError, Status
-from serving.model.versions import base_folder, newest_base_folder, saved_model_folder
+from serving.model.versions import NoModelError, base_folder, newest_base_folder, saved_model_folder
 from serving.overlays import heat_colours, write_overlay
-from serving.scoring import image_files, local_scorer, score_files, server_scorer
-from serving.server.server import ServerAddress
+from serving.scoring import NoImagesError, image_files, local_scorer, score_files, server_scorer
+from serving.server.run import ServerAddress
 
 
 @pytest.fixture
 def files(tmp_path: Path, normal_png: bytes, anomalous_png: bytes) -> list[Path]:
-    """Ten files: the fourth is no image, the eighth is cut short, the odd ones are anomalous."""
+    """Ten files: the fourth is not an image, the eighth is truncated, the odd ones are anomalous."""
     for n in range(10):
         (tmp_path / f"{n}.png").write_bytes(anomalous_png if n % 2 else normal_png)
     (tmp_path / "3.png").write_bytes(b"no image")
@@ -25,10 +25,10 @@ def files(tmp_path: Path, normal_png: bytes, anomalous_png: bytes) -> list[Path]
     return sorted(tmp_path.glob("*.png"))
 
 
-def test_local_model_and_server_agree_and_skip_what_is_broken(
+def test_local_model_and_server_agree_and_skip_broken_files(
     files: list[Path], image_model: Path, image_server: ServerAddress
 ) -> None:
-    """Same scores, same two problems, whether by SavedModel, REST or gRPC."""
+    """The same scores and problems from the SavedModel, REST and gRPC."""
     missing = files[0].with_name("gone.png")
     for scorer in (
         local_scorer(image_model / "7"),
@@ -44,8 +44,8 @@ def test_local_model_and_server_agree_and_skip_what_is_broken(
         assert results[10].problem == "cannot be read: No such file or directory"
 
 
-def test_no_batch_is_larger_than_allowed(tmp_path: Path) -> None:
-    """By count and by bytes; one file larger than the limit goes alone."""
+def test_batches_do_not_exceed_their_limits(tmp_path: Path) -> None:
+    """Neither in number nor in bytes; a file above the limit is a batch of its own."""
     sizes = [10, 10, 10, 10, 10, 60, 10]
     for n, size in enumerate(sizes):
         (tmp_path / str(n)).write_bytes(bytes(size))
@@ -60,8 +60,8 @@ def test_no_batch_is_larger_than_allowed(tmp_path: Path) -> None:
     assert seen == [[10, 10, 10], [10, 10], [60], [10]]
 
 
-def test_servers_fault_is_not_the_files(tmp_path: Path) -> None:
-    """A server that is gone stops the scoring."""
+def test_server_failure_stops_the_scoring(tmp_path: Path) -> None:
+    """It is not reported as the problem of a file."""
     (tmp_path / "a").write_bytes(b"a")
 
     def scorer(images: Sequence[bytes]) -> list[Score]:
@@ -71,44 +71,44 @@ def test_servers_fault_is_not_the_files(tmp_path: Path) -> None:
         list(score_files([tmp_path / "a"], scorer))
 
 
-def test_folder_that_is_no_model_cannot_be_loaded(tmp_path: Path) -> None:
-    """One error, whatever TensorFlow raises."""
+def test_folder_without_a_model_cannot_be_loaded(tmp_path: Path) -> None:
+    """One type of error, whatever TensorFlow raises."""
     with pytest.raises(ServingError, match="cannot be loaded"):
         local_scorer(tmp_path)
 
 
 def test_images_are_found_by_file_folder_and_pattern(files: list[Path], tmp_path: Path) -> None:
-    """A file as it is, a folder's images at any depth, a pattern; what means nothing is an error."""
+    """A file itself, a folder's images at any depth, a pattern's matches; anything else is an error."""
     (tmp_path / "deep" / "er").mkdir(parents=True)
     deep = files[0].rename(tmp_path / "deep" / "er" / "X.JPG")
     (tmp_path / "notes.txt").write_text("no image")
     assert list(image_files([str(tmp_path / "notes.txt")])) == [tmp_path / "notes.txt"]
     assert set(image_files([str(tmp_path)])) == {deep, *files[1:]}
     assert list(image_files([str(tmp_path / "[12].png")])) == files[1:3]
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(NoImagesError, match="nowhere"):
         list(image_files([str(tmp_path / "nowhere")]))
 
 
-def test_folder_is_not_taken_for_a_pattern(normal_png: bytes, tmp_path: Path) -> None:
-    """`lot[1]` is the folder of that name, not `lot1` beside it, whatever follows the name."""
+def test_folder_name_is_not_a_pattern(normal_png: bytes, tmp_path: Path) -> None:
+    """`lot[1]` is the folder of that name, not `lot1` beside it, with or without a trailing slash."""
     for name in ("lot[1]", "lot1", "lot*"):
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "deep" / "a.png").write_bytes(normal_png)
     for name in ("lot[1]", "lot[1]/", "lot*"):
         assert list(image_files([f"{tmp_path}/{name}"])) == [tmp_path / name / "deep" / "a.png"]
     (tmp_path / "lot[1]" / "deep" / "a.png").unlink()
-    with pytest.raises(FileNotFoundError, match="no image is found by it"):
+    with pytest.raises(NoImagesError, match="no image found below it"):
         list(image_files([f"{tmp_path}/lot[1]"]))
 
 
 def test_heat_runs_from_black_to_white() -> None:
-    """Relative to the largest error of the image."""
+    """Relative to the image's largest error."""
     colours = heat_colours(np.array([[0.0, 0.25], [1.0, 4.0]]))
     assert colours.tolist() == [[[0, 0, 0], [191, 0, 0]], [[255, 128, 0], [255, 255, 255]]]
 
 
 def test_overlay_is_three_panels(files: list[Path], image_model: Path, tmp_path: Path) -> None:
-    """Image, reconstruction, heat, each as high as asked for."""
+    """Image, reconstruction and heat map, each of the requested height."""
     (score,) = local_scorer(image_model / "7", with_maps=True)([files[1].read_bytes()])
     write_overlay(files[1], score, tmp_path / "overlay.png", height_px=32)
     with Image.open(tmp_path / "overlay.png") as overlay:
@@ -117,7 +117,7 @@ def test_overlay_is_three_panels(files: list[Path], image_model: Path, tmp_path:
 
 
 def test_model_folder_may_be_a_run_a_base_or_a_version(tmp_path: Path) -> None:
-    """The newest version that holds a model; errors say what was looked for."""
+    """The newest version that holds a model is used; errors name what is missing."""
     for version in ("3", "00000012", "40"):
         (tmp_path / "runs" / "a" / "serving" / version).mkdir(parents=True)
     model = tmp_path / "runs" / "a" / "serving" / "00000012"
@@ -127,9 +127,9 @@ def test_model_folder_may_be_a_run_a_base_or_a_version(tmp_path: Path) -> None:
     assert saved_model_folder(model) == model
     assert base_folder(tmp_path / "runs" / "a") == model.parent
     assert newest_base_folder(tmp_path / "runs") == model.parent
-    with pytest.raises(FileNotFoundError, match="give the folder that holds it"):
+    with pytest.raises(NoModelError, match="give the folder that holds it"):
         base_folder(model)
-    with pytest.raises(FileNotFoundError, match="no version folder"):
+    with pytest.raises(NoModelError, match="no version folder"):
         base_folder(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no run has pushed"):
+    with pytest.raises(NoModelError, match="no run has pushed"):
         newest_base_folder(tmp_path)

@@ -1,4 +1,4 @@
-"""Small real SavedModels whose right answers NumPy can say, and servers that serve them."""
+"""Small real SavedModels whose correct outputs are easy to compute, and servers for them."""
 
 import io
 import os
@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
-from serving.server.server import ServerAddress, running_server
+from serving.server.run import ServerAddress, running_server
 from serving.server.settings import ServerSettings
 
 SIZE_PX = 16
@@ -23,7 +23,7 @@ THRESHOLD = 0.05
 
 
 class HalfPlus(tf.Module):
-    """y = x / 2 + b: TensorFlow Serving's own test model for b = 2."""
+    """y = x / 2 + b; with b = 2, TensorFlow Serving's own test model."""
 
     def __init__(self, b: float) -> None:
         super().__init__()
@@ -52,9 +52,9 @@ class HalfPlus(tf.Module):
 
 
 class MeanImage(tf.Module):
-    """An autoencoder anyone can compute: the latent is the mean, the reconstruction an image of that value.
+    """A trivial autoencoder: the latent is the mean, the reconstruction an image of that value.
 
-    So the error of an image is its pixels' variance.
+    The error of an image is therefore the variance of its pixels.
     """
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ def write_warmup() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def png() -> Callable[[np.ndarray[Any, Any]], bytes]:
-    """The PNG file of an array of bytes."""
+    """Encode an array of bytes as PNG."""
     return _png
 
 
@@ -165,18 +165,18 @@ def anomalous_png() -> bytes:
 
 @pytest.fixture(scope="session")
 def image_model(tmp_path_factory: pytest.TempPathFactory, normal_png: bytes) -> Path:
-    """A base folder with version 7 of the mean-image autoencoder, warm-up requests included."""
+    """A base folder with version 7 of the mean-image autoencoder, including warm-up requests."""
     base = tmp_path_factory.mktemp("image_model")
     module = MeanImage()
-    doors = ("serving_default", "reconstruct", "pixels", "encode", "decode")
-    tf.saved_model.save(module, str(base / "7"), signatures={name: getattr(module, name) for name in doors})
+    names = ("serving_default", "reconstruct", "pixels", "encode", "decode")
+    tf.saved_model.save(module, str(base / "7"), signatures={name: getattr(module, name) for name in names})
     _write_warmup(base / "7", [normal_png] * 3)
     return base
 
 
 @pytest.fixture(scope="session")
 def half_plus_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base folder with version 123, named with leading zeros, of TensorFlow Serving's test model."""
+    """A base folder with version 123, zero-padded, of TensorFlow Serving's test model."""
     base = tmp_path_factory.mktemp("half_plus_two")
     _write_half_plus(base / "00000123")
     return base
@@ -201,5 +201,5 @@ def image_server(image_model: Path, settings_for: Callable[..., ServerSettings])
         yield address
 
 
-if __name__ == "__main__":  # python tests/serving/conftest.py FOLDER: the model to give a real TensorFlow Serving
+if __name__ == "__main__":  # the model for the conformance tests of TensorFlow Serving itself
     _write_half_plus(Path(sys.argv[1]))

@@ -156,7 +156,7 @@ def test_model_that_answers_as_in_the_evaluator_is_pushed_and_recorded(
 
 def test_model_that_answers_otherwise_is_refused_with_the_image_and_both_errors(examples: Path, tmp_path: Path) -> None:
     """Image 0 has the error 0 when measured; nothing is left in the destination."""
-    with pytest.raises(SmokeCheckError, match=r"test image 0 \(image/0\): its error is 0.001 as served, was 0 in"):
+    with pytest.raises(SmokeCheckError, match=r"test image 0 \(image/0\): its error is 0.001 when served, but was 0"):
         _run_executor(tmp_path, _model(tmp_path / "skewed", 0.001), examples=examples)
     assert [*(tmp_path / "serving").iterdir()] == []
 

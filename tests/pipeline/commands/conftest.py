@@ -1,4 +1,4 @@
-"""The small served models, for the tests in this folder."""
+"""Fixtures for this folder: small served models."""
 
 from served_models import (
     anomalous_png,

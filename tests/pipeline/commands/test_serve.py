@@ -1,4 +1,4 @@
-"""`autoencoder score` and `serve`: output, exit codes, signals, and what `--help` must not import."""
+"""`autoencoder score` and `serve`: output, exit codes, signals, and fast `--help`."""
 
 import json
 import os
@@ -15,14 +15,14 @@ from pipeline.commands.score import score
 from pipeline.commands.serve import serve
 from serving.client import model_status, score_images, wait_until_ready
 from serving.errors import ServingError
-from serving.server.server import ServerAddress
+from serving.server.run import ServerAddress
 
 SERVE = "import sys; from pipeline.commands.serve import serve; serve(sys.argv[1:])"
 
 
 @pytest.fixture
 def images(tmp_path: Path, normal_png: bytes, anomalous_png: bytes) -> Path:
-    """A folder with a normal, an anomalous and a broken image."""
+    """A folder with a normal image, an anomalous one, and a broken one."""
     folder = tmp_path / "images"
     folder.mkdir()
     for name, data in (("a.png", normal_png), ("b.png", anomalous_png), ("c.png", b"no image")):
@@ -30,8 +30,8 @@ def images(tmp_path: Path, normal_png: bytes, anomalous_png: bytes) -> Path:
     return folder
 
 
-def test_score_writes_one_json_object_per_line(images: Path, image_model: Path) -> None:
-    """Exit status 0 although one file failed; the failure is counted on standard error."""
+def test_score_writes_json_lines(images: Path, image_model: Path) -> None:
+    """Exit status 0 although one file failed; standard error reports the number of failures."""
     result = CliRunner().invoke(score, [str(images), "--model", str(image_model), "--format", "jsonl"])
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in result.stdout.splitlines()]
@@ -41,7 +41,7 @@ def test_score_writes_one_json_object_per_line(images: Path, image_model: Path) 
         "verdict": "anomaly",
         "score": 0.25,
         "threshold": pytest.approx(0.05),
-        "p_value": None,  # which this model does not give
+        "p_value": None,  # this model does not return it
         "error": 0.25,
         "problem": "",
     }
@@ -49,7 +49,7 @@ def test_score_writes_one_json_object_per_line(images: Path, image_model: Path) 
 
 
 def test_score_uses_a_server_and_writes_overlays(images: Path, image_server: ServerAddress, tmp_path: Path) -> None:
-    """CSV with a header; a picture for every file that was scored."""
+    """CSV with a header; one picture for every scored file."""
     overlays = tmp_path / "overlays"
     arguments = [
         str(images),
@@ -69,10 +69,10 @@ def test_score_uses_a_server_and_writes_overlays(images: Path, image_server: Ser
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
-def test_a_file_whose_name_is_not_text_is_scored_like_the_others(
+def test_file_whose_name_is_not_text_is_scored(
     image_server: ServerAddress, tmp_path: Path, normal_png: bytes, form: str
 ) -> None:
-    """Its bytes are escaped, even if standard output is strict about encoding."""
+    """Its bytes are escaped, even if standard output uses strict error handling."""
     for name in (b"a.png", b"b\xff.png", b"c.png"):
         (tmp_path / os.fsdecode(name)).write_bytes(normal_png)
     program = "import sys; from pipeline.commands.score import score; score(sys.argv[1:])"
@@ -91,7 +91,7 @@ def test_a_file_whose_name_is_not_text_is_scored_like_the_others(
 def test_overlays_of_files_with_long_names_are_written(
     image_server: ServerAddress, tmp_path: Path, normal_png: bytes
 ) -> None:
-    """Names are shortened to the disk's limit in bytes, and stay unique."""
+    """Their names are shortened to the file system's limit in bytes and stay unique."""
     folder, overlays = tmp_path / "images", tmp_path / "overlays"
     folder.mkdir()
     for name in ("x" * 249 + "1", "x" * 249 + "2", "ö" * 125):
@@ -103,8 +103,8 @@ def test_overlays_of_files_with_long_names_are_written(
     assert names == [f"000000-{'x' * 200}.png", f"000001-{'x' * 200}.png", f"000002-{'ö' * 100}.png"]
 
 
-def test_scores_on_beam_equal_those_of_this_process(images: Path, image_model: Path, tmp_path: Path) -> None:
-    """Sharded JSON Lines hold the same lines, in any order."""
+def test_beam_returns_the_same_scores(images: Path, image_model: Path, tmp_path: Path) -> None:
+    """Sharded JSON Lines contain the same lines, in any order."""
     output = tmp_path / "scores"
     here = CliRunner().invoke(score, [str(images), "--model", str(image_model), "--format", "jsonl"])
     arguments = [str(images), "--model", str(image_model), "--runner", "DirectRunner", "--output", str(output)]
@@ -116,7 +116,7 @@ def test_scores_on_beam_equal_those_of_this_process(images: Path, image_model: P
 
 
 @pytest.mark.parametrize(
-    ("arguments", "exit_code", "told"),
+    ("arguments", "exit_code", "message"),
     [
         (["a.png", "--runner", "DirectRunner"], 2, "--runner needs --output"),
         (["a.png", "--output", "scores"], 2, "only with --runner"),
@@ -133,13 +133,13 @@ def test_score_exit_codes(
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     exit_code: int,
-    told: str,
+    message: str,
 ) -> None:
     """1 if all files or the server failed, 2 if nothing was started."""
     monkeypatch.chdir(images)
     model = [] if "--server" in arguments else ["--model", str(image_model)]
     result = CliRunner().invoke(score, arguments + model)
-    assert (result.exit_code, told in result.stderr) == (exit_code, True), result.output
+    assert (result.exit_code, message in result.stderr) == (exit_code, True), result.output
 
 
 def test_serve_without_a_model_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,8 +163,8 @@ def test_help_imports_no_tensorflow() -> None:
     assert "--rest_api_port" in done.stdout
 
 
-def test_serve_runs_until_it_is_stopped(image_model: Path, normal_png: bytes) -> None:
-    """The whole process responds, logs JSON lines, and ends with status 0 on SIGTERM."""
+def test_serve_runs_until_it_is_signalled(image_model: Path, normal_png: bytes) -> None:
+    """A whole process answers, logs JSON lines, and exits with status 0 on SIGTERM."""
     rest_port, grpc_port = free_port(), free_port()
     arguments = [str(image_model), "--rest_api_port", str(rest_port), "--port", str(grpc_port), "--own"]
     server = subprocess.Popen([sys.executable, "-c", SERVE, *arguments], stderr=subprocess.PIPE, env=_environment())
@@ -183,7 +183,7 @@ def test_serve_runs_until_it_is_stopped(image_model: Path, normal_png: bytes) ->
 
 
 def _serve_beside_real_server(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`autoencoder serve` with a fake TensorFlow Serving on PATH that prints its arguments."""
+    """`autoencoder serve` with a program on PATH that prints its arguments in place of TensorFlow Serving."""
     program = folder / "tensorflow_model_server"
     program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     program.chmod(0o755)
@@ -197,8 +197,8 @@ def _serve_beside_real_server(folder: Path, *arguments: str) -> subprocess.Compl
     )
 
 
-def test_tensorflow_serving_on_path_is_used_for_every_address(image_model: Path, tmp_path: Path) -> None:
-    """With TensorFlow Serving's own flags."""
+def test_tensorflow_serving_on_path_runs_for_all_addresses(image_model: Path, tmp_path: Path) -> None:
+    """It receives its own flags."""
     ran = _serve_beside_real_server(tmp_path, str(image_model), "--port", "9000", "--host", "0.0.0.0")
     given = set(ran.stdout.splitlines())
     assert {"--port=9000", f"--model_base_path={image_model}", "--enable_batching=true"} <= given
@@ -206,7 +206,7 @@ def test_tensorflow_serving_on_path_is_used_for_every_address(image_model: Path,
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ([], "listens on every address; to use it: --host 0.0.0.0"),
         (["--host", "127.0.0.1"], "listens on every address"),
@@ -217,16 +217,16 @@ def test_tensorflow_serving_on_path_is_used_for_every_address(image_model: Path,
     ],
     ids=["default", "127.0.0.1", "::1", "record-scores", "max-body-mb", "own"],
 )
-def test_tensorflow_serving_is_not_used_for_options_that_it_does_not_support(
-    tmp_path: Path, arguments: list[str], told: str
+def test_tensorflow_serving_does_not_run_if_it_lacks_what_is_requested(
+    tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    """Our server is used, after a line that says why; here it stops immediately because of the slash in the name."""
+    """Our server runs instead, after a message with the reason; here it exits because of the slash in the name."""
     (tmp_path / "1").mkdir()
     ran = _serve_beside_real_server(tmp_path, str(tmp_path), "--model_name", "a/b", *arguments)
     assert ran.stdout == ""
-    assert "must not be empty or hold '/'" in ran.stderr
-    assert told in ran.stderr
-    assert ("is on PATH but" in ran.stderr) == bool(told)
+    assert "must not be empty or contain '/'" in ran.stderr
+    assert message in ran.stderr
+    assert ("is on PATH but" in ran.stderr) == bool(message)
 
 
 def _environment() -> dict[str, str]:

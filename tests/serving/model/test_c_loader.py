@@ -1,4 +1,4 @@
-"""The loader in C, on which TensorFlow Serving is built, takes the models that these tests serve."""
+"""TensorFlow's C loader, on which TensorFlow Serving is built, loads the models that these tests serve."""
 
 import ctypes
 from pathlib import Path
@@ -9,7 +9,7 @@ LIBRARY = Path(tf.__file__).with_name("libtensorflow_cc.so.2")
 
 
 def _load(folder: Path) -> tuple[int, str]:
-    """The code and message with which TF_LoadSessionFromSavedModel answers; (0, "") if it loaded."""
+    """The code and message of TF_LoadSessionFromSavedModel; (0, "") on success."""
     library, pointer = ctypes.CDLL(str(LIBRARY)), ctypes.c_void_p
     for name in ("TF_NewStatus", "TF_NewGraph", "TF_NewSessionOptions", "TF_LoadSessionFromSavedModel"):
         getattr(library, name).restype = pointer
@@ -22,13 +22,13 @@ def _load(folder: Path) -> tuple[int, str]:
 
 
 def test_models_load_in_c(image_model: Path, half_plus_two: Path) -> None:
-    """The autoencoder's doors and half_plus_two."""
+    """The autoencoder and half_plus_two."""
     assert _load(image_model / "7") == (0, "")
     assert _load(half_plus_two / "00000123") == (0, "")
 
 
-def test_folder_without_a_model_does_not(tmp_path: Path) -> None:
-    """So that the test above could fail."""
+def test_folder_without_a_model_does_not_load(tmp_path: Path) -> None:
+    """Shows that the test above can fail."""
     code, message = _load(tmp_path)
     assert code != 0
     assert "SavedModel" in message

@@ -1,9 +1,9 @@
-"""TensorFlow Serving's documented and tested behaviour, restated; asked of our server over real sockets.
+"""Our server behaves over real sockets as TensorFlow Serving's documentation and tests specify.
 
 Sources: https://www.tensorflow.org/tfx/serving/api_rest, and tensorflow/serving's own
-tensorflow_model_server_test.py, json_tensor_test.cc and http_rest_api_handler_test.cc. Every fact is asked of
-a real TensorFlow Serving, too, where SERVING_URL (and SERVING_GRPC_URL) names one that serves the same model,
-written by `python tests/serving/conftest.py FOLDER/123`, under the name `default`.
+tensorflow_model_server_test.py, json_tensor_test.cc and http_rest_api_handler_test.cc. The tests also run against
+a real TensorFlow Serving if SERVING_URL (and SERVING_GRPC_URL) names one that serves the same model,
+written by `PYTHONPATH=. python tests/support/served_models.py FOLDER/123`, under the name `default`.
 """
 
 import base64
@@ -30,7 +30,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server.server import running_server
+from serving.server.run import running_server
 from serving.server.settings import ServerSettings
 
 NAME = "default"
@@ -59,7 +59,7 @@ class Api:
             connection.close()
 
     def predict(self, body: Any, path: str = f"/v1/models/{NAME}:predict") -> Any:
-        """The document a POST answers with status 200."""
+        """The document of a POST that is answered with status 200."""
         status, text = self.call("POST", path, body)
         assert status == 200, text
         return json.loads(text)
@@ -70,7 +70,7 @@ class Api:
         return status, json.loads(text)["error"]
 
     def stub(self) -> Any:
-        """The PredictionService; skips where no gRPC address is known."""
+        """The PredictionService; skips the test if no gRPC address is known."""
         if self.channel is None:
             pytest.skip("SERVING_GRPC_URL is not set")
         return prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
@@ -96,9 +96,9 @@ def _predict_request(values: list[float], *, name: str = NAME, **filled: Any) ->
     return request
 
 
-@pytest.mark.skipif(REAL not in SERVERS, reason="SERVING_URL is not set: every fact below was asked of our server only")
-def test_a_real_tensorflow_serving_was_asked_too() -> None:
-    """Says in the summary whether these facts were held against the original."""
+@pytest.mark.skipif(REAL not in SERVERS, reason="SERVING_URL is not set: the tests below ran against our server only")
+def test_tensorflow_serving_itself_was_tested() -> None:
+    """Shows in the summary whether these tests ran against the original."""
     assert urlsplit(os.environ["SERVING_URL"]).hostname
 
 
@@ -106,7 +106,7 @@ def test_a_real_tensorflow_serving_was_asked_too() -> None:
 
 
 def test_row_form_answers_predictions(api: Api) -> None:
-    """`instances` in, `predictions` out, in order."""
+    """`instances` in, `predictions` out, in the same order."""
     assert api.predict({"instances": [2.0, 3.0, 4.0]}) == {"predictions": [3.0, 3.5, 4.0]}
 
 
@@ -115,8 +115,8 @@ def test_columnar_form_answers_outputs(api: Api) -> None:
     assert api.predict({"inputs": [2.0, 3.0, 4.0]}) == {"outputs": [3.0, 3.5, 4.0]}
 
 
-def test_sole_input_may_be_named_in_either_form(api: Api) -> None:
-    """A named sole input is the same as a bare one."""
+def test_single_input_may_be_named_in_either_form(api: Api) -> None:
+    """A single input may be named or bare."""
     assert api.predict({"instances": [{"x": 2.0}]}) == {"predictions": [3.0]}
     assert api.predict({"inputs": {"x": [2.0]}}) == {"outputs": [3.0]}
 
@@ -130,7 +130,7 @@ def test_several_inputs_and_outputs_are_named(api: Api) -> None:
 
 
 def test_whole_numbers_are_accepted_as_floats(api: Api) -> None:
-    """JSON has one kind of number."""
+    """JSON does not distinguish integers from floats."""
     assert api.predict({"instances": [2]}) == {"predictions": [3.0]}
 
 
@@ -140,12 +140,12 @@ def test_version_path_serves_that_version(api: Api) -> None:
 
 
 def test_signature_may_be_named_explicitly(api: Api) -> None:
-    """`signature_name` names the default one, too."""
+    """`signature_name` may name the default signature."""
     assert api.predict({"signature_name": "serving_default", "instances": [2.0]}) == {"predictions": [3.0]}
 
 
 def test_base64_bytes_go_in_and_come_out(api: Api) -> None:
-    """`{"b64": …}` is bytes; an output whose name ends in `_bytes` comes back the same way."""
+    """`{"b64": …}` is bytes; an output whose name ends in `_bytes` is returned in the same form."""
     data = bytes(range(256))
     value = {"b64": base64.b64encode(data).decode()}
     answer = api.predict({"signature_name": "echo", "instances": [value]})
@@ -154,14 +154,14 @@ def test_base64_bytes_go_in_and_come_out(api: Api) -> None:
     assert base64.b64decode(answer["outputs"][0]["b64"]) == data
 
 
-def test_plain_text_is_bytes_in_utf8(api: Api) -> None:
+def test_plain_text_is_encoded_as_utf8(api: Api) -> None:
     """A JSON string is its UTF-8 encoding."""
     answer = api.predict({"signature_name": "echo", "instances": ["Grüße"]})
     assert base64.b64decode(answer["predictions"][0]["b64"]).decode() == "Grüße"
 
 
 def test_nan_and_infinities_are_bare_words(api: Api) -> None:
-    """What JSON lacks is written as NaN, Infinity and -Infinity, unquoted, and read so as well."""
+    """Both directions use unquoted NaN, Infinity and -Infinity, which JSON lacks."""
     body = b'{"signature_name": "two_inputs", "inputs": {"x": [0, 1, -1, NaN], "x2": [0, 0, 0, 1]}}'
     status, text = api.call("POST", f"/v1/models/{NAME}:predict", body)
     assert status == 200, text
@@ -184,14 +184,14 @@ def test_float32_is_written_as_its_shortest_decimal(api: Api) -> None:
     "content_type", ["application/json", "text/plain", "application/x-www-form-urlencoded", "no/such"]
 )
 def test_any_content_type_is_read_as_json(api: Api, content_type: str) -> None:
-    """The body is JSON whatever the header says."""
+    """The header does not matter."""
     body = json.dumps({"instances": [2.0]}).encode()
     status, text = api.call("POST", f"/v1/models/{NAME}:predict", body, content_type=content_type)
     assert (status, json.loads(text)) == (200, {"predictions": [3.0]})
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (b"", "JSON Parse error"),
         (b"{", "JSON Parse error"),
@@ -215,11 +215,11 @@ def test_any_content_type_is_read_as_json(api: Api, content_type: str) -> None:
         (b'{"signature_name": "total", "inputs": [[1.5, 2]]}', "is not of expected type: int64"),
     ],
 )
-def test_bad_body_is_400_and_says_why(api: Api, body: bytes, told: str) -> None:
+def test_bad_body_is_400_with_the_reason(api: Api, body: bytes, message: str) -> None:
     """The error is one JSON object with the key `error`."""
     status, error = api.refused(body)
     assert status == 400
-    assert told in error
+    assert message in error
 
 
 def test_ragged_lists_are_400(api: Api) -> None:
@@ -228,13 +228,13 @@ def test_ragged_lists_are_400(api: Api) -> None:
 
 
 def test_wrong_shape_is_400_on_our_server(api: Api) -> None:
-    """What the signature says it does not take is the caller's mistake."""
+    """An input that does not match the signature is the client's error."""
     if not api.is_ours:
-        pytest.skip("TensorFlow Serving leaves shapes to the graph, and this one can add whatever comes")
+        pytest.skip("TensorFlow Serving leaves shapes to the graph, and this graph accepts any shape")
     assert api.refused({"inputs": [[1.0], [2.0]]})[0] == 400
 
 
-def test_scalar_output_cannot_be_rows(api: Api) -> None:
+def test_scalar_output_is_refused_in_row_form(api: Api) -> None:
     """The row form needs a batch dimension; the columnar form does not."""
     assert api.refused({"signature_name": "total", "instances": [[1, 2]]})[0] == 400
     assert api.predict({"signature_name": "total", "inputs": [[1, 2], [3, 4]]}) == {"outputs": 10}
@@ -265,21 +265,21 @@ def test_metadata_describes_the_signatures(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "message"),
     [
         ("/v1/models/missing:predict", "Servable not found for request: Latest(missing)"),
         (f"/v1/models/{NAME}/versions/9:predict", f"Servable not found for request: Specific({NAME}, 9)"),
     ],
 )
-def test_unknown_model_or_version_is_404(api: Api, path: str, told: str) -> None:
-    """Predict on what is not served."""
+def test_unknown_model_or_version_is_404(api: Api, path: str, message: str) -> None:
+    """Predict on a model or version that is not served."""
     status, error = api.refused({"instances": [1.0]}, path)
     assert status == 404
-    assert told in error
+    assert message in error
 
 
 def test_status_of_unknown_model_or_version_is_404(api: Api) -> None:
-    """Status of what is not served."""
+    """Status and metadata of a model or version that is not served."""
     assert api.call("GET", "/v1/models/missing")[0] == 404
     assert api.call("GET", f"/v1/models/{NAME}/versions/9")[0] == 404
     assert api.call("GET", "/v1/models/missing/metadata")[0] == 404
@@ -304,12 +304,12 @@ def test_other_requests_below_v1_are_malformed(api: Api, method: str, path: str)
 
 
 def test_other_paths_are_404(api: Api) -> None:
-    """Nothing else is there."""
+    """Nothing else is served."""
     assert api.call("GET", "/v2/models")[0] == 404
 
 
 def test_unsupported_methods_are_501_on_our_server(api: Api) -> None:
-    """Ours answers Predict only, and says so."""
+    """Our server implements only Predict."""
     if not api.is_ours:
         pytest.skip("TensorFlow Serving implements these")
     for method in ("classify", "regress"):
@@ -329,7 +329,7 @@ def test_grpc_predict_answers_value_and_model_spec(api: Api, output_filter: list
 
 
 def test_grpc_predict_reads_packed_content_and_writes_value_fields(api: Api) -> None:
-    """Several values arrive as packed bytes; the answer is in float_val, which every client reads."""
+    """Requests may pack values as bytes; answers use float_val, which every client reads."""
     values = np.arange(5, dtype=np.float32)
     response = api.stub().Predict(_predict_request(values.tolist()), TIMEOUT_S)
     assert np.array_equal(tf.make_ndarray(response.outputs["y"]), values / 2 + 2)
@@ -375,7 +375,7 @@ def _with_signature(request: predict_pb2.PredictRequest, name: str) -> predict_p
 
 
 @pytest.mark.parametrize(
-    ("request_", "code", "told"),
+    ("request_", "code", "message"),
     [
         (_predict_request([1.0], name="missing"), grpc.StatusCode.NOT_FOUND, "Servable not found"),
         (_with_version(_predict_request([1.0]), 9), grpc.StatusCode.NOT_FOUND, f"Specific({NAME}, 9)"),
@@ -403,18 +403,18 @@ def _with_signature(request: predict_pb2.PredictRequest, name: str) -> predict_p
     ],
     ids=["model", "version", "no spec", "signature", "no inputs", "output", "output twice"],
 )
-def test_grpc_refusals_have_their_codes(
-    api: Api, request_: predict_pb2.PredictRequest, code: grpc.StatusCode, told: str
+def test_grpc_errors_have_the_documented_codes(
+    api: Api, request_: predict_pb2.PredictRequest, code: grpc.StatusCode, message: str
 ) -> None:
-    """Code and message of each refusal."""
+    """Code and message of each error."""
     with pytest.raises(grpc.RpcError) as refusal:
         api.stub().Predict(request_, TIMEOUT_S)
     assert refusal.value.code() is code
-    assert told in refusal.value.details()
+    assert message in refusal.value.details()
 
 
 def test_grpc_unsupported_methods_are_unimplemented_on_our_server(api: Api) -> None:
-    """Ours answers Predict only, and says so."""
+    """Our server implements only Predict."""
     if not api.is_ours:
         pytest.skip("TensorFlow Serving implements these")
     stub = api.stub()

@@ -1,4 +1,4 @@
-"""The autoencoder's own doors over both protocols: right numbers, and a broken image named by its index."""
+"""The autoencoder's signatures over both protocols: correct results, and broken images named by their index."""
 
 import base64
 import contextlib
@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from serving.server.server import ServerAddress, running_server
+from serving.server.run import ServerAddress, running_server
 from serving.server.settings import ServerSettings
 
 PATH = "/v1/models/autoencoder:predict"
@@ -51,7 +51,7 @@ def _grpc_request(images: list[bytes]) -> predict_pb2.PredictRequest:
 def test_scores_are_the_variance_of_the_pixels(
     image_server: ServerAddress, normal_png: bytes, anomalous_png: bytes
 ) -> None:
-    """A flat image has error 0 and passes; half black, half white has 0.25 and does not."""
+    """A flat image has error 0 and is normal; half black, half white has 0.25 and is an anomaly."""
     status, answer = _post(image_server, {"instances": [_b64(normal_png), _b64(anomalous_png)]})
     assert status == 200
     normal, anomalous = answer["predictions"]
@@ -65,7 +65,7 @@ def test_scores_are_the_variance_of_the_pixels(
 
 
 def test_reconstruct_returns_image_map_and_latent(image_server: ServerAddress, anomalous_png: bytes) -> None:
-    """Shapes [H, W, C], [H, W] and [Z], here with the mean everywhere."""
+    """Shapes [H, W, C], [H, W] and [Z]; this model reconstructs the mean everywhere."""
     _, answer = _post(image_server, {"signature_name": "reconstruct", "instances": [_b64(anomalous_png)]})
     row = answer["predictions"][0]
     assert np.array_equal(row["reconstruction"], np.full((16, 16, 1), 0.5))
@@ -74,7 +74,7 @@ def test_reconstruct_returns_image_map_and_latent(image_server: ServerAddress, a
 
 
 def test_pixels_encode_and_decode(image_server: ServerAddress) -> None:
-    """The doors without an image file."""
+    """The signatures that take no image file."""
     image = np.tile([0.0, 1.0], (16, 8))[..., None].tolist()
     _, scored = _post(image_server, {"signature_name": "pixels", "instances": [image]})
     _, encoded = _post(image_server, {"signature_name": "encode", "instances": [image]})
@@ -86,7 +86,7 @@ def test_pixels_encode_and_decode(image_server: ServerAddress) -> None:
 
 @pytest.mark.parametrize("broken_index", [0, 3, 6])
 def test_broken_image_is_named_by_its_index(image_server: ServerAddress, normal_png: bytes, broken_index: int) -> None:
-    """REST 400 and gRPC INVALID_ARGUMENT: for what is no image, and for one whose pixels are missing."""
+    """REST 400 and gRPC INVALID_ARGUMENT, for bytes that are not an image and for a truncated image."""
     for broken in (b"no image", normal_png[:-30]):
         images = [normal_png] * 7
         images[broken_index] = broken
@@ -102,10 +102,10 @@ def test_broken_image_is_named_by_its_index(image_server: ServerAddress, normal_
         assert f"image_bytes[{broken_index}]" in refusal.value.details()
 
 
-def test_broken_image_fails_no_one_elses_request(
+def test_broken_image_fails_only_its_own_request(
     image_server: ServerAddress, normal_png: bytes, anomalous_png: bytes
 ) -> None:
-    """Requests that were batched together are answered apart: each its own scores or its own error."""
+    """Requests in one batch get separate answers: each its own scores or its own error."""
     images = {"normal": normal_png, "anomalous": anomalous_png, "broken": normal_png[:-30]}
     kinds = [*images] * 20
 
@@ -122,25 +122,25 @@ def test_broken_image_fails_no_one_elses_request(
             assert answer["predictions"][0]["is_anomaly"] == (kind == "anomalous")
 
 
-def test_image_that_claims_too_many_pixels_is_refused_before_decoding(
+def test_image_that_declares_too_many_pixels_is_refused_before_decoding(
     image_model: Any,
     settings_for: Callable[..., ServerSettings],
     normal_png: bytes,
     png: Callable[..., bytes],
 ) -> None:
-    """One image over the limit, and many that pass it together."""
+    """One image over the limit, and several that exceed it together."""
     settings = settings_for(image_model, grpc_port=None, max_image_pixels=1000, max_request_pixels=2000)
     with running_server(settings) as address:
         bomb_status, bomb = _post(address, {"instances": [_b64(normal_png), _b64(png(np.zeros((40, 40))))]})
         many_status, many = _post(address, {"instances": [_b64(normal_png)] * 8})
         fine_status, _ = _post(address, {"instances": [_b64(normal_png)] * 7})
     assert (bomb_status, many_status, fine_status) == (400, 400, 200)
-    assert "image_bytes[1]: the image claims 1600 pixels; at most 1000" in bomb["error"]
+    assert "image_bytes[1]: the image has 1600 pixels; at most 1000" in bomb["error"]
     assert "2048 pixels together" in many["error"]
 
 
 def test_body_over_the_limit_is_413(image_model: Any, settings_for: Callable[..., ServerSettings]) -> None:
-    """Announced or sent in chunks."""
+    """Whether declared or sent in chunks."""
     with running_server(settings_for(image_model, grpc_port=None, max_body_bytes=1000)) as address:
         status, answer = _post(address, b" " * 1001)
         assert (status, answer) == (413, {"error": "Request body is too large"})
@@ -166,8 +166,8 @@ def test_metrics_count_requests_under_tensorflow_servings_names(image_server: Se
     assert ":tensorflow:serving:request_latency_bucket{" in text
 
 
-def test_page_loads_nothing_from_elsewhere(image_server: ServerAddress) -> None:
-    """One HTML document, whose policy forbids every other source."""
+def test_page_loads_no_external_resources(image_server: ServerAddress) -> None:
+    """One HTML document, whose policy forbids all other sources."""
     response, html = _get(image_server, "/")
     assert response.getheader("Content-Type", "").startswith("text/html")
     assert "default-src 'none'" in response.getheader("Content-Security-Policy", "")

@@ -1,4 +1,4 @@
-"""The local server: the model, the two protocols in front of it, and an orderly start and stop."""
+"""Starts and stops the local server: the model and the two protocols that serve it."""
 
 import contextlib
 import signal
@@ -6,24 +6,25 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
 import uvicorn
 
-from serving.model.host import ModelHost
-from serving.server.grpc import start_grpc_server
-from serving.server.http_protocol import ImpatientProtocol
+from serving.server.grpc import bracketed, start_grpc_server
+from serving.server.http_protocol import LimitedHeadersProtocol
 from serving.server.logs import log_event
 from serving.server.metrics import Metrics
+from serving.server.model_host import ModelHost
 from serving.server.rest import rest_app
 from serving.server.service import Service
-from serving.server.settings import ServerSettings
+from serving.server.settings import ListenError, ServerSettings
 
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """Where a running server listens; None for a protocol that is off."""
+    """The address of a running server; a port is None if its protocol is off."""
 
     host: str
     grpc_port: int | None
@@ -31,25 +32,21 @@ class ServerAddress:
 
     @property
     def rest_url(self) -> str:
-        """`http://host:port`, ready for a client."""
-        return f"http://{self._bracketed_host}:{self.rest_port}"
+        """`http://host:port`, for a client."""
+        return f"http://{bracketed(self.host)}:{self.rest_port}"
 
     @property
     def grpc_url(self) -> str:
-        """`grpc://host:port`, ready for a client."""
-        return f"grpc://{self._bracketed_host}:{self.grpc_port}"
-
-    @property
-    def _bracketed_host(self) -> str:
-        return f"[{self.host}]" if ":" in self.host else self.host
+        """`grpc://host:port`, for a client."""
+        return f"grpc://{bracketed(self.host)}:{self.grpc_port}"
 
 
 @contextlib.contextmanager
 def running_server(settings: ServerSettings) -> Iterator[ServerAddress]:
-    """A server that runs while the block does: listening on entry, drained and closed on exit.
+    """Run a server for the duration of the block: it listens on entry, and is drained and closed on exit.
 
-    It starts whether or not a version can be loaded yet, and answers NOT_FOUND until one can, as TensorFlow
-    Serving does. Raises OSError where a port is taken.
+    It also starts while no version can be loaded, and answers NOT_FOUND until one can, as TensorFlow Serving does.
+    Raises ListenError if a port is taken.
     """
     tf.get_logger().setLevel("ERROR")
     host = ModelHost(settings)
@@ -70,7 +67,7 @@ def running_server(settings: ServerSettings) -> Iterator[ServerAddress]:
 
 
 def serve_until_signalled(settings: ServerSettings) -> None:
-    """Serve until SIGINT or SIGTERM, then finish what is under way and return; a second one ends it hard."""
+    """Serve until SIGINT or SIGTERM, then finish running requests and return; a second signal ends the process."""
     stop = threading.Event()
     previous: dict[int, Any] = {}
 
@@ -93,7 +90,7 @@ def _running_rest_server(service: Service, settings: ServerSettings) -> Iterator
     listener = _listening_socket(settings.host, settings.rest_port or 0)
     config = uvicorn.Config(
         rest_app(service, settings),
-        http=ImpatientProtocol,
+        http=partial(LimitedHeadersProtocol, header_timeout_s=settings.header_timeout_s),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
@@ -115,15 +112,15 @@ def _running_rest_server(service: Service, settings: ServerSettings) -> Iterator
 
 
 def _listening_socket(host: str, port: int) -> socket.socket:
-    # Asyncio turns Nagle's delay, 40 ms a request, off only on sockets whose protocol is named.
+    # Asyncio disables Nagle's algorithm, a delay of 40 ms per request, only if the protocol is explicit.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        # Listening from here on: a client that comes before the thread is ready waits, and is served.
+        # Listen now: a client that connects before the thread is ready waits and is served.
         listener.listen(1024)
     except OSError as error:
         listener.close()
-        raise OSError(f"cannot listen on {host}:{port} for REST: {error.strerror}") from error
+        raise ListenError(f"cannot listen on {host}:{port} for REST: {error.strerror}") from error
     return listener

@@ -1,4 +1,4 @@
-"""The model being served: finds new versions, loads, warms and swaps them in, and lets go of the old ones."""
+"""Finds new versions of the served model, loads and warms them up, swaps them in and releases the old ones."""
 
 import gc
 import threading
@@ -22,7 +22,7 @@ RECORD_INTERVAL_S = 60.0
 
 @dataclass(frozen=True)
 class VersionState:
-    """What became of one version: AVAILABLE, or END with the reason it could not be loaded."""
+    """The state of a version: AVAILABLE, or END with the reason why it could not be loaded."""
 
     version: int
     state: str
@@ -31,10 +31,10 @@ class VersionState:
 
 
 class ServedVersion:
-    """A loaded version and how many requests are using it."""
+    """A loaded version and the number of requests that are using it."""
 
     def __init__(self, folder: VersionFolder, predictor: Predictor) -> None:
-        """Raises ScoresError where the record of the model's calibration cannot be read."""
+        """Raises ScoresError if the model's calibration record cannot be read."""
         self.number = folder.number
         self.folder = folder
         self.predictor = predictor
@@ -45,23 +45,23 @@ class ServedVersion:
         self._condition = threading.Condition()
 
     def acquire(self) -> None:
-        """Count one more request in."""
+        """Register a request that uses this version."""
         with self._condition:
             self._users += 1
 
     def release(self) -> None:
-        """Count one request out."""
+        """Unregister a request."""
         with self._condition:
             self._users -= 1
             self._condition.notify_all()
 
     def record_scores(self, target: Path) -> None:
-        """Write the scores counted since it was loaded to a file of its own in the folder `target`, if any were."""
+        """Write the score counts since loading, if there are any, to this version's own file in the folder `target`."""
         if self.score_log is not None and self.score_log.counts().images:
             self.score_log.write(target / f"{self.number}-{self._loaded_at_s}.json")
 
     def close_when_idle(self, timeout_s: float) -> None:
-        """Wait for the requests in it, then give its memory back; let it be where they do not end in time."""
+        """Free the memory once no request uses this version; keep it if one still does after `timeout_s`."""
         with self._condition:
             is_idle = self._condition.wait_for(lambda: self._users == 0, timeout_s)
         if is_idle:
@@ -70,11 +70,11 @@ class ServedVersion:
 
 
 class ModelHost:
-    """Serves the newest loadable version below `settings.model_base_path`.
+    """Serves the newest loadable version in `settings.model_base_path`.
 
-    A version that is empty, broken, has a broken record or fails its warm-up is remembered and left alone
-    until its files change; the one before it goes on serving. If every version folder disappears the loaded
-    one goes on serving, too.
+    A version that is empty or broken, has a broken record or fails its warm-up is not retried until its files
+    change; the previous version stays in service. The loaded version stays in service even if all version folders
+    disappear.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -86,16 +86,16 @@ class ModelHost:
         self._poller = threading.Thread(target=self._poll_until_stopped, name="version-poller", daemon=True)
 
     def start(self) -> None:
-        """Look for a version now, and from now on at every poll interval."""
-        # What the imports made lives as long as the process: collections need not look at it again. They
-        # would stall requests for a quarter of a second; the models that come and go stay collectable.
+        """Look for a version immediately, and then at every poll interval."""
+        # Imported objects live as long as the process. Excluding them from garbage collection avoids pauses of a
+        # quarter of a second; models loaded later are still collected.
         gc.collect()
         gc.freeze()
         self.poll_once()
         self._poller.start()
 
     def stop(self) -> None:
-        """Stop looking for versions and release the model once its last request is answered."""
+        """Stop looking for versions, and release the model after its last request."""
         self._stop.set()
         self._poller.join()
         with self._lock:
@@ -105,7 +105,7 @@ class ModelHost:
             self._record_scores(last)
 
     def poll_once(self) -> None:
-        """Load the newest version that can be loaded and swap it in, unless it is being served already."""
+        """Load the newest loadable version and swap it in, unless it is already being served."""
         folders = version_folders(self.settings.model_base_path)
         self._forget_missing(folders)
         for folder in folders:
@@ -116,7 +116,7 @@ class ModelHost:
 
     @contextmanager
     def lease(self, model_name: str, version: int | None) -> Iterator[ServedVersion]:
-        """The version to answer a request with (None: the newest); it stays loaded while the block runs."""
+        """The version that a request asks for (None: the newest), which stays loaded while the block runs."""
         with self._lock:
             served = self._current
             if served is None or model_name != self.settings.model_name or version not in (None, served.number):
@@ -129,7 +129,7 @@ class ModelHost:
             served.release()
 
     def states(self, model_name: str, version: int | None) -> list[VersionState]:
-        """The states of the versions seen, newest first, or of one of them; NOT_FOUND where there is none."""
+        """The states of all known versions, newest first, or of one version; NOT_FOUND if there is none."""
         with self._lock:
             states = {number: state for number, (_, state) in self._broken.items()}
             if self._current is not None:
@@ -150,7 +150,7 @@ class ModelHost:
                 if self._current is not None and time.monotonic() - recorded_at_s > RECORD_INTERVAL_S:
                     recorded_at_s = time.monotonic()
                     self._record_scores(self._current)
-            except Exception as error:  # the loaded version is fine, whatever the file system says
+            except Exception as error:  # does not affect the loaded version
                 log_event("poll_failed", error=f"{type(error).__name__}: {error}")
 
     def _record_scores(self, served: ServedVersion) -> None:
@@ -167,7 +167,7 @@ class ModelHost:
             if not holds_saved_model(folder.path):
                 raise FileNotFoundError(f"{folder.path} holds no SavedModel")
             served, replayed = self._load(folder)
-        except Exception as error:  # TensorFlow's loader raises many kinds; none of them may stop the server
+        except Exception as error:  # TensorFlow's loader raises many types; none of them may stop the server
             state = VersionState(folder.number, "END", 2, sendable(f"{type(error).__name__}: {error}"))
             with self._lock:
                 self._broken[folder.number] = (seen, state)
@@ -178,7 +178,12 @@ class ModelHost:
         return True
 
     def _load(self, folder: VersionFolder) -> tuple[ServedVersion, int]:
-        predictor = Predictor(folder.path, self.settings)
+        predictor = Predictor(
+            folder.path,
+            max_batch_size=self.settings.max_batch_size if self.settings.enable_batching else None,
+            max_image_pixels=self.settings.max_image_pixels,
+            max_request_pixels=self.settings.max_request_pixels,
+        )
         try:
             served = ServedVersion(folder, predictor)
             return served, replay_warmup(predictor, folder.path) if self.settings.enable_model_warmup else 0

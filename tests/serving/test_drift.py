@@ -1,4 +1,4 @@
-"""Drift is found where the scores have moved, not where chance or the number of images explains it."""
+"""Drift is reported if the scores have changed, not if chance or the number of images explains it."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from schema.calibration_record import CalibrationRecord
 from serving.client import score_images
 from serving.drift import drift_of, read_scores
 from serving.score_log import ScoreCounts, ScoreLog, ScoresError, count_scores, interval_edges
-from serving.server.server import running_server
+from serving.server.run import running_server
 from serving.server.settings import ServerSettings
 
 
@@ -33,8 +33,8 @@ def _counts(calibration: CalibrationRecord, images: int, *, factor: float = 1.0,
     return count_scores(scores.astype(np.float32), calibration)
 
 
-def test_distance_is_that_of_kolmogorov_and_smirnov() -> None:
-    """SciPy's statistic on the scores themselves, to within half a percent; alarms are counted exactly."""
+def test_distance_is_kolmogorov_smirnov() -> None:
+    """Within half a percent of SciPy's statistic on the scores themselves; alarms are counted exactly."""
     calibration = _calibration()
     scores = (1.3 * np.random.default_rng(2).gamma(4, 0.01, 5000)).astype(np.float32)
     found = drift_of(count_scores(scores, calibration), calibration)
@@ -43,24 +43,24 @@ def test_distance_is_that_of_kolmogorov_and_smirnov() -> None:
 
 
 @pytest.mark.parametrize("images", [1, 30, 1000, 1_000_000])
-def test_images_like_the_calibrations_are_no_drift_however_many(images: int) -> None:
-    """Also a million, of which every difference would be significant."""
+def test_images_like_the_calibrations_are_not_drift(images: int) -> None:
+    """Not even a million, with which every difference would be significant."""
     for seed in range(5):
         calibration = _calibration(seed=100 + seed)
         assert not drift_of(_counts(calibration, images, seed=seed), calibration).should_retrain
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
-def test_scores_that_moved_either_way_are_drift_once_there_are_enough(factor: float) -> None:
-    """Lower ones, too: whatever is sent now is not what the model was trained on. Three images say nothing yet."""
+def test_enough_scores_that_moved_in_either_direction_are_drift(factor: float) -> None:
+    """Lower scores also show that the images differ from the training images. Three images are not enough."""
     calibration = _calibration()
     assert drift_of(_counts(calibration, 1000, factor=factor), calibration).should_retrain
     if factor < 1:
         assert not drift_of(_counts(calibration, 3, factor=factor), calibration).should_retrain
 
 
-def test_alarms_beyond_what_the_threshold_may_raise_are_drift() -> None:
-    """One in twenty images far out moves no distribution by ten points, and is five times the rate."""
+def test_too_many_alarms_are_drift() -> None:
+    """One outlier in twenty images moves no distribution by ten points, but is five times the false-alarm rate."""
     calibration = _calibration()
     scores = np.array(calibration.scores[:950] + (9.0,) * 50, np.float32)
     found = drift_of(count_scores(scores, calibration), calibration)
@@ -69,16 +69,16 @@ def test_alarms_beyond_what_the_threshold_may_raise_are_drift() -> None:
     assert "5.0% of 1,000 images raise an alarm" in found.sentence
 
 
-def test_bound_on_alarms_is_clopper_and_pearsons() -> None:
-    """As SciPy's own exact binomial test has it."""
+def test_bound_on_alarms_is_clopper_pearson() -> None:
+    """As in SciPy's exact binomial test."""
     calibration = _calibration()
     counts = ScoreCounts(calibration.threshold, 500, 9, (500,) + (0,) * len(interval_edges(calibration)))
     bound = stats.binomtest(9, 500, alternative="greater").proportion_ci(0.99, method="exact").low
     assert drift_of(counts, calibration).alarm_rate_at_least == pytest.approx(bound)
 
 
-def test_log_counts_what_counting_at_once_counts() -> None:
-    """Answer by answer; a score that is not a number is left out."""
+def test_log_counts_like_a_single_count() -> None:
+    """Answer by answer, excluding NaN."""
     calibration = _calibration()
     scores = np.random.default_rng(3).gamma(4, 0.02, 300).astype(np.float32)
     log = ScoreLog(calibration)
@@ -89,7 +89,7 @@ def test_log_counts_what_counting_at_once_counts() -> None:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """What `autoencoder drift` reads of a model: its record, and a file that says it is one."""
+    """The parts of a model that `autoencoder drift` reads: its record and an empty saved_model.pb."""
     calibration = _calibration()
     folder = tmp_path / "serving" / "5"
     (folder / RECORD_FILE).parent.mkdir(parents=True)
@@ -106,8 +106,8 @@ def _jsonl(path: Path, factor: float, threshold: float) -> Path:
     return path
 
 
-def test_command_says_it_in_a_sentence_and_by_its_exit_status(model: Path, tmp_path: Path) -> None:
-    """0 as before, 3 where it is time to re-train, 1 for another model's scores."""
+def test_command_reports_drift_in_a_sentence_and_its_exit_status(model: Path, tmp_path: Path) -> None:
+    """0 for no drift, 3 if it is time to retrain, 1 for another model's scores."""
     threshold = _calibration().threshold
 
     def run(*arguments: str | Path) -> tuple[int, str]:
@@ -116,15 +116,15 @@ def test_command_says_it_in_a_sentence_and_by_its_exit_status(model: Path, tmp_p
 
     assert run(_jsonl(tmp_path / "same.jsonl", 1.0, threshold))[0] == DONE
     code, text = run(_jsonl(tmp_path / "moved.jsonl", 3.0, threshold))
-    assert (code, text.startswith("Re-train")) == (REFUSED, True)
+    assert (code, text.startswith("Retrain")) == (REFUSED, True)
     code, text = run("--json", tmp_path / "moved.jsonl")
     assert (code, json.loads(text)["images"]) == (REFUSED, 500)
     code, text = run(_jsonl(tmp_path / "others.jsonl", 1.0, 2 * threshold))
-    assert (code, "another model's" in text) == (FAILED, True)
+    assert (code, "come from a different model" in text) == (FAILED, True)
 
 
 def test_command_refuses_a_model_whose_record_is_broken(model: Path, tmp_path: Path) -> None:
-    """By the record's name, without a traceback."""
+    """The message names the record; there is no traceback."""
     scores = _jsonl(tmp_path / "same.jsonl", 1.0, _calibration().threshold)
     for text in ("null", '{"calibration": null}', '{"calibration": {"scores": ["x"]}}', '{"calibration": {"sco'):
         (model / RECORD_FILE).write_text(text)
@@ -139,7 +139,7 @@ def test_server_records_scores_that_drift_reads(
     anomalous_png: bytes,
     tmp_path: Path,
 ) -> None:
-    """A file per version, written at the end at the latest; one that is no record is refused by name."""
+    """One file per version, written on shutdown at the latest; a foreign file is refused by name."""
     record = image_model / "7" / RECORD_FILE
     scores = (0.0, 0.01, 0.02, 0.05)
     calibration = CalibrationRecord(scores=scores, images=4, threshold=0.05, false_alarm_rate=0.2)

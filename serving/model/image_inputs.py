@@ -1,4 +1,4 @@
-"""Encoded images before the model's graph decodes them: how many pixels does each claim, and what does it show?"""
+"""Checks and normalizes the encoded images of a request before the model's graph decodes them."""
 
 import io
 import struct
@@ -12,32 +12,34 @@ from serving.errors import invalid_argument
 
 Image.init()
 _PNG_START = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR"
-# Pillow warns of sizes that are still within our own limits.
+# Pillow warns about sizes that are within our own limits.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def refuse_unfit_images(name: str, images: Sequence[bytes], *, max_image_pixels: int, max_request_pixels: int) -> None:
-    """Raise INVALID_ARGUMENT naming the first of `images` that is no image or claims too many pixels.
+def refuse_unfit_images(
+    name: str, images: Sequence[bytes], *, max_image_pixels: float, max_request_pixels: float
+) -> None:
+    """Raise INVALID_ARGUMENT that names the first item that is not an image or declares too many pixels.
 
-    Only headers are read. `max_request_pixels` bounds all images of the request together.
+    Only headers are read. `max_request_pixels` limits all images of the request together.
     """
     total_px = 0
     for index, data in enumerate(images):
-        pixels = _claimed_pixels(name, index, data)
+        pixels = _declared_pixels(name, index, data)
         total_px += pixels
         if pixels > max_image_pixels:
             raise invalid_argument(
-                f"{name}[{index}]: the image claims {pixels} pixels; at most {max_image_pixels} are accepted"
+                f"{name}[{index}]: the image has {pixels} pixels; at most {max_image_pixels} are accepted"
             )
     if total_px > max_request_pixels:
         raise invalid_argument(
-            f"{name}: the images claim {total_px} pixels together; "
+            f"{name}: the images have {total_px} pixels together; "
             f"at most {max_request_pixels} are accepted in one request"
         )
 
 
 def all_as_viewed(name: str, images: Sequence[bytes]) -> list[bytes]:
-    """Each as ingestion stored those that the model learnt from; INVALID_ARGUMENT naming the first that is no image."""
+    """The images as ingestion stores them; INVALID_ARGUMENT names the first that is not an image."""
     converted = []
     for index, data in enumerate(images):
         try:
@@ -47,11 +49,11 @@ def all_as_viewed(name: str, images: Sequence[bytes]) -> list[bytes]:
     return converted
 
 
-def _claimed_pixels(name: str, index: int, data: bytes) -> int:
-    if data.startswith(_PNG_START):  # the most frequent kind, and the easiest: no need of Pillow
+def _declared_pixels(name: str, index: int, data: bytes) -> int:
+    if data.startswith(_PNG_START):  # the most frequent format, and fast to parse without Pillow
         width, height = struct.unpack_from(">II", data.ljust(24, b"\0"), len(_PNG_START))
         return int(width * height)
-    if data.startswith(b"GIF8") and not gif_pixels(data):  # Pillow would look for one byte by byte
+    if data.startswith(b"GIF8") and not gif_pixels(data):  # Pillow would search for one byte by byte
         raise invalid_argument(f"{name}[{index}]: the image's header cannot be read (a GIF without an image)")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -67,24 +69,24 @@ def _claimed_pixels(name: str, index: int, data: bytes) -> int:
 
 
 def gif_pixels(data: bytes) -> int:
-    """The pixels of all frames of a GIF together, from the frames' own headers, as far as there is data.
+    """The total pixels of all frames of a GIF according to the frames' headers, up to where the data ends.
 
-    TensorFlow unpacks every frame, also where it returns the first only, and a frame may be larger than the
-    image it belongs to. The blocks are those of the GIF89a specification, appendix A.
+    TensorFlow decodes every frame even if it returns only the first, and a frame may be larger than the image it
+    belongs to. Appendix A of the GIF89a specification defines the blocks.
     """
     pixels = 0
     position = 13 + _colour_table_bytes(data[10:11])
     while position < len(data):
         kind, position = data[position], position + 1
-        if kind == 0x2C:  # an image: left, top, width, height, flags; colours; code size; blocks
+        if kind == 0x2C:  # image: left, top, width, height, flags; colours; code size; blocks
             descriptor = data[position : position + 9]
             if len(descriptor) < 9:
                 break
             pixels += int.from_bytes(descriptor[4:6], "little") * int.from_bytes(descriptor[6:8], "little")
             position = _after_blocks(data, position + 9 + _colour_table_bytes(descriptor[8:9]) + 1)
-        elif kind == 0x21:  # an extension: label, blocks
+        elif kind == 0x21:  # extension: label, blocks
             position = _after_blocks(data, position + 1)
-        else:  # the trailer, or what no decoder reads on from
+        else:  # the trailer, or invalid data at which decoders stop
             break
     return pixels
 
@@ -94,7 +96,7 @@ def _colour_table_bytes(flags: bytes) -> int:
 
 
 def _after_blocks(data: bytes, position: int) -> int:
-    """Where a sequence of blocks, each of which begins with its length, ends: after one of length 0."""
+    """The position after a sequence of length-prefixed blocks, which a block of length 0 ends."""
     while position < len(data) and data[position]:
         position += data[position] + 1
     return position + 1
