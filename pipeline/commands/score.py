@@ -74,13 +74,10 @@ def score(
         sys.stdout.reconfigure(errors="backslashreplace")
     from serving.scoring import image_files, score_files
 
-    try:
-        paths = list(image_files(images))
-        scorer = _scorer(model, server, model_name, with_maps=overlays is not None)
-        results = score_files(paths, scorer)
-        failed = _write_results(_with_overlays(_with_progress(results, len(paths)), overlays), form)
-    except (FileNotFoundError, ValueError) as error:
-        raise UsageError(str(error)) from None
+    paths = list(image_files(images))
+    scorer = _scorer(model, server, model_name, with_maps=overlays is not None)
+    results = score_files(paths, scorer)
+    failed = _write_results(_with_overlays(_with_progress(results, len(paths)), overlays), form)
     if failed:
         click.echo(f"{failed} of {len(paths)} files could not be scored", err=True)
     if failed == len(paths):

@@ -11,7 +11,7 @@ import click
 
 from pipeline.commands.options import RUNS
 from pipeline.errors import Command
-from runtime.errors import UsageError, UserError
+from runtime.errors import UsageError
 from serving.server.settings import MIB, ServerSettings
 
 REAL_SERVER = "tensorflow_model_server"
@@ -85,22 +85,19 @@ def serve(
         if not obstacle:
             _become_real_server(program, base, flags)
         click.echo(f"{REAL_SERVER} is on PATH but {obstacle}", err=True)
-    try:
-        settings = ServerSettings(
-            model_base_path=base,
-            model_name=flags["model_name"],
-            host=host,
-            grpc_port=flags["port"] or None,
-            rest_port=flags["rest_api_port"] or None,
-            request_timeout_s=flags["rest_api_timeout_in_ms"] / 1000,
-            poll_interval_s=flags["file_system_poll_wait_seconds"],
-            enable_batching=flags["enable_batching"],
-            enable_model_warmup=flags["enable_model_warmup"],
-            max_body_bytes=max_body_mb * MIB,
-            record_scores=record_scores,
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    settings = ServerSettings(
+        model_base_path=base,
+        model_name=flags["model_name"],
+        host=host,
+        grpc_port=flags["port"] or None,
+        rest_port=flags["rest_api_port"] or None,
+        request_timeout_s=flags["rest_api_timeout_in_ms"] / 1000,
+        poll_interval_s=flags["file_system_poll_wait_seconds"],
+        enable_batching=flags["enable_batching"],
+        enable_model_warmup=flags["enable_model_warmup"],
+        max_body_bytes=max_body_mb * MIB,
+        record_scores=record_scores,
+    )
     _serve(settings)
 
 
@@ -112,10 +109,7 @@ def _serve(settings: ServerSettings) -> None:
     log_to(sys.stderr)
     if settings.rest_port and sys.stderr.isatty():
         click.echo(f"Open http://{settings.host}:{settings.rest_port}/ to try it; Ctrl-C stops it.", err=True)
-    try:
-        serve_until_signalled(settings)
-    except OSError as error:
-        raise UserError(str(error)) from error
+    serve_until_signalled(settings)
 
 
 def quieten_tensorflow() -> None:
