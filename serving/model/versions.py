@@ -1,4 +1,4 @@
-"""Which versions lie below a model's base folder: numeric folder names, as in TensorFlow Serving."""
+"""Finds the versions in a model's base folder: subfolders with numeric names, as in TensorFlow Serving."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from runtime.errors import BAD_USAGE, UserError
 from schema.artifacts import SAVED_MODEL_FILE
 
 RUN_SUBFOLDER: Final = "serving"
-"""Where a run's Pusher puts the versions, below the run's own folder."""
+"""The subfolder of a run's folder to which the Pusher writes the versions."""
 
 
 class NoModelError(UserError, FileNotFoundError):
@@ -19,17 +19,17 @@ class NoModelError(UserError, FileNotFoundError):
 
 @dataclass(frozen=True)
 class VersionFolder:
-    """One version: its number and the folder that holds its SavedModel."""
+    """A version: its number and the folder of its SavedModel."""
 
     number: int
     path: Path
 
 
 def version_folders(base: Path) -> list[VersionFolder]:
-    """The version folders below `base`, newest first; [] where there is no such folder.
+    """The version folders in `base`, newest first; [] if `base` does not exist.
 
-    A name is a version when it is decimal digits, zero-padded or not (`00000123` is 123); any other name,
-    such as the one a push is written under, is ignored. Of two names for one number the longer wins.
+    A version's name consists of decimal digits, zero-padded or not (`00000123` is 123). Other names, such as those
+    of unfinished pushes, are ignored. Of two names for one number the longer wins.
     """
     try:
         names = [entry.name for entry in base.iterdir() if _is_version_name(entry.name) and entry.is_dir()]
@@ -40,41 +40,41 @@ def version_folders(base: Path) -> list[VersionFolder]:
 
 
 def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """The name, size and modification time of every file below `folder`: changes when its content does."""
+    """The name, size and modification time of every file below `folder`, to detect changes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return tuple((str(path.relative_to(folder)), *_size_and_time(path)) for path in files)
 
 
 def holds_saved_model(folder: Path) -> bool:
-    """Whether `folder` has the file without which no loader accepts it."""
+    """Whether `folder` holds `saved_model.pb`, which every loader needs."""
     return (folder / SAVED_MODEL_FILE).is_file()
 
 
 def base_folder(folder: Path) -> Path:
-    """The folder that holds the versions: `folder` itself, or `serving/` in it where `folder` is a run's.
+    """The folder that holds the versions: `folder` itself, or its `serving/` subfolder if it is a run's folder.
 
-    Raises FileNotFoundError where neither holds a version.
+    Raises NoModelError if neither holds a version.
     """
     for base in (folder / RUN_SUBFOLDER, folder):
         if version_folders(base):
             return base
     if holds_saved_model(folder):
-        raise NoModelError(f"{folder} is one version: give the folder that holds it, {folder.parent}")
-    raise NoModelError(f"{folder}: no version folder (a number) here or in {RUN_SUBFOLDER}/ below it")
+        raise NoModelError(f"{folder} is a single version: give the folder that holds it, {folder.parent}")
+    raise NoModelError(f"{folder}: no version folder (a number) here or in its {RUN_SUBFOLDER}/ subfolder")
 
 
 def saved_model_folder(folder: Path) -> Path:
-    """The SavedModel meant by `folder`: itself, or the newest version of its base; else FileNotFoundError."""
+    """The SavedModel for `folder`: itself, or the newest version in its base folder; NoModelError if there is none."""
     if holds_saved_model(folder):
         return folder
     for version in version_folders(base_folder(folder)):
         if holds_saved_model(version.path):
             return version.path
-    raise NoModelError(f"{folder}: no version in it holds {SAVED_MODEL_FILE}")
+    raise NoModelError(f"{folder}: none of its versions holds {SAVED_MODEL_FILE}")
 
 
 def newest_base_folder(runs: Path) -> Path:
-    """The versions of the run below `runs` that was pushed last; FileNotFoundError where none was."""
+    """The folder of versions of the most recently pushed run below `runs`; NoModelError if there is none."""
     pushed = [
         (version.path.stat().st_mtime, version.path.parent)
         for run in sorted(runs.glob("*"))
@@ -92,6 +92,6 @@ def _is_version_name(name: str) -> bool:
 def _size_and_time(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
-    except FileNotFoundError:  # removed between the listing and now: that is a change, too
+    except FileNotFoundError:  # removed after it was listed, which is a change as well
         return (-1, 0)
     return (status.st_size, status.st_mtime_ns)

@@ -22,7 +22,7 @@ SERVE = "import sys; from pipeline.commands.serve import serve; serve(sys.argv[1
 
 @pytest.fixture
 def images(tmp_path: Path, normal_png: bytes, anomalous_png: bytes) -> Path:
-    """A folder with a normal, an anomalous and a broken image."""
+    """A folder with a normal image, an anomalous one, and a broken one."""
     folder = tmp_path / "images"
     folder.mkdir()
     for name, data in (("a.png", normal_png), ("b.png", anomalous_png), ("c.png", b"no image")):
@@ -30,7 +30,7 @@ def images(tmp_path: Path, normal_png: bytes, anomalous_png: bytes) -> Path:
     return folder
 
 
-def test_score_writes_one_json_object_per_line(images: Path, image_model: Path) -> None:
+def test_score_writes_one_json_object_a_line(images: Path, image_model: Path) -> None:
     """Exit status 0 although one file failed; the failure is counted on standard error."""
     result = CliRunner().invoke(score, [str(images), "--model", str(image_model), "--format", "jsonl"])
     assert result.exit_code == 0, result.output
@@ -48,7 +48,7 @@ def test_score_writes_one_json_object_per_line(images: Path, image_model: Path) 
     assert result.stderr == "1 of 3 files could not be scored\n"
 
 
-def test_score_uses_a_server_and_writes_overlays(images: Path, image_server: ServerAddress, tmp_path: Path) -> None:
+def test_score_asks_a_server_and_writes_overlays(images: Path, image_server: ServerAddress, tmp_path: Path) -> None:
     """CSV with a header; a picture for every file that was scored."""
     overlays = tmp_path / "overlays"
     arguments = [
@@ -69,10 +69,10 @@ def test_score_uses_a_server_and_writes_overlays(images: Path, image_server: Ser
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
-def test_a_file_whose_name_is_not_text_is_scored_like_the_others(
+def test_file_whose_name_is_no_text_is_scored_like_the_others(
     image_server: ServerAddress, tmp_path: Path, normal_png: bytes, form: str
 ) -> None:
-    """Its bytes are escaped, even if standard output is strict about encoding."""
+    """Its bytes are escaped, also where standard output is as strict as Python makes it."""
     for name in (b"a.png", b"b\xff.png", b"c.png"):
         (tmp_path / os.fsdecode(name)).write_bytes(normal_png)
     program = "import sys; from pipeline.commands.score import score; score(sys.argv[1:])"
@@ -91,7 +91,7 @@ def test_a_file_whose_name_is_not_text_is_scored_like_the_others(
 def test_overlays_of_files_with_long_names_are_written(
     image_server: ServerAddress, tmp_path: Path, normal_png: bytes
 ) -> None:
-    """Names are shortened to the disk's limit in bytes, and stay unique."""
+    """Shortened to what a disk takes, counted in bytes, and still one each."""
     folder, overlays = tmp_path / "images", tmp_path / "overlays"
     folder.mkdir()
     for name in ("x" * 249 + "1", "x" * 249 + "2", "ö" * 125):
@@ -103,7 +103,7 @@ def test_overlays_of_files_with_long_names_are_written(
     assert names == [f"000000-{'x' * 200}.png", f"000001-{'x' * 200}.png", f"000002-{'ö' * 100}.png"]
 
 
-def test_scores_on_beam_equal_those_of_this_process(images: Path, image_model: Path, tmp_path: Path) -> None:
+def test_scores_on_beam_are_those_of_this_process(images: Path, image_model: Path, tmp_path: Path) -> None:
     """Sharded JSON Lines hold the same lines, in any order."""
     output = tmp_path / "scores"
     here = CliRunner().invoke(score, [str(images), "--model", str(image_model), "--format", "jsonl"])
@@ -135,7 +135,7 @@ def test_score_exit_codes(
     exit_code: int,
     told: str,
 ) -> None:
-    """1 if all files or the server failed, 2 if nothing was started."""
+    """1 where all failed or the server did, 2 where nothing was started."""
     monkeypatch.chdir(images)
     model = [] if "--server" in arguments else ["--model", str(image_model)]
     result = CliRunner().invoke(score, arguments + model)
@@ -150,7 +150,7 @@ def test_serve_without_a_model_is_a_usage_error(tmp_path: Path, monkeypatch: pyt
 
 
 def test_help_imports_no_tensorflow() -> None:
-    """Help appears immediately."""
+    """Help is there at once."""
     program = (
         "import sys; from pipeline.commands.score import score; from pipeline.commands.serve import serve\n"
         "for command in (serve, score): command(['--help'], standalone_mode=False)\n"
@@ -163,8 +163,8 @@ def test_help_imports_no_tensorflow() -> None:
     assert "--rest_api_port" in done.stdout
 
 
-def test_serve_runs_until_it_is_stopped(image_model: Path, normal_png: bytes) -> None:
-    """The whole process responds, logs JSON lines, and ends with status 0 on SIGTERM."""
+def test_serve_runs_until_told_to_stop(image_model: Path, normal_png: bytes) -> None:
+    """A whole process: it answers, logs JSON lines, and ends with status 0 on SIGTERM."""
     rest_port, grpc_port = free_port(), free_port()
     arguments = [str(image_model), "--rest_api_port", str(rest_port), "--port", str(grpc_port), "--own"]
     server = subprocess.Popen([sys.executable, "-c", SERVE, *arguments], stderr=subprocess.PIPE, env=_environment())
@@ -183,7 +183,7 @@ def test_serve_runs_until_it_is_stopped(image_model: Path, normal_png: bytes) ->
 
 
 def _serve_beside_real_server(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`autoencoder serve` with a fake TensorFlow Serving on PATH that prints its arguments."""
+    """`autoencoder serve` where a program that prints its arguments is TensorFlow Serving."""
     program = folder / "tensorflow_model_server"
     program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     program.chmod(0o755)
@@ -197,7 +197,7 @@ def _serve_beside_real_server(folder: Path, *arguments: str) -> subprocess.Compl
     )
 
 
-def test_tensorflow_serving_on_path_is_used_for_every_address(image_model: Path, tmp_path: Path) -> None:
+def test_real_server_on_path_is_run_where_every_address_is_asked_for(image_model: Path, tmp_path: Path) -> None:
     """With TensorFlow Serving's own flags."""
     ran = _serve_beside_real_server(tmp_path, str(image_model), "--port", "9000", "--host", "0.0.0.0")
     given = set(ran.stdout.splitlines())
@@ -217,10 +217,10 @@ def test_tensorflow_serving_on_path_is_used_for_every_address(image_model: Path,
     ],
     ids=["default", "127.0.0.1", "::1", "record-scores", "max-body-mb", "own"],
 )
-def test_tensorflow_serving_is_not_used_for_options_that_it_does_not_support(
+def test_real_server_is_not_run_where_it_cannot_do_what_is_asked(
     tmp_path: Path, arguments: list[str], told: str
 ) -> None:
-    """Our server is used, after a line that says why; here it stops immediately because of the slash in the name."""
+    """Ours is, after a line that says why; here it ends at once, as it takes no name with a slash."""
     (tmp_path / "1").mkdir()
     ran = _serve_beside_real_server(tmp_path, str(tmp_path), "--model_name", "a/b", *arguments)
     assert ran.stdout == ""
