@@ -16,7 +16,8 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from components.sources.downloads import DownloadError
-from components.sources.planning import DataError, plan_source
+from components.sources.files import DataError
+from components.sources.registry import plan_source
 from pipeline.commands.terminal import ComponentProgress, output_to_log, plain_console, print_summary
 from pipeline.configuration.configuration import Configuration, ConfigurationError
 from pipeline.local.failure import explain, machines_fault
@@ -44,8 +45,8 @@ def run(configuration: Configuration, *, as_json: bool) -> int:
             console = plain_console(stderr if as_json else stdout)
             log = folder / LOG_FILE
             console.print(f"{configuration.name}: {plan.image_count:,} images, log in {log}")
-            if plan.passed_over:
-                console.print(f"no images by their names, passed over: {plan.passed_over}")
+            if plan.skipped:
+                console.print(f"skipped {plan.skipped} (not a supported image format)")
             return _run(configuration, plan.fingerprint, folder, console, stdout if as_json else None)
     except Exception as error:  # outside of any component
         told = machines_fault(error, folder)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from images.formats import MAX_PIXELS
 from schema.signatures import DEFAULT_GRPC_PORT, DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
 
 MIB = 1024 * 1024
@@ -31,7 +32,7 @@ class ServerSettings:
     enable_model_warmup: bool = True
     record_scores: Path | None = None
     max_body_bytes: int = 64 * MIB
-    max_image_pixels: int = 64_000_000
+    max_image_pixels: int = MAX_PIXELS
     max_request_pixels: int = 512_000_000
     max_pending_bytes: int = 512 * MIB
     max_waiting_requests: int = 256

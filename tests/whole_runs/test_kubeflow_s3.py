@@ -6,8 +6,7 @@ from pyarrow import fs as arrow
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
-from components.pusher.destination import digest_of, push, rollback, versions, withdrawn
-from components.resolvers.pushed_model import newest_version
+from components.pusher.destination import digest_of, newest_version, push, rollback, versions, withdrawn
 from pipeline.kubeflow.simulator.launcher import download, upload
 
 

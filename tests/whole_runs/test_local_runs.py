@@ -434,7 +434,7 @@ def test_too_many_unreadable_images_stop_the_run_before_training(tmp_path, sampl
     assert code == FAILED
     assert states(document)["Trainer"] == "skipped"
     assert "40 of 340 images cannot be read" in document["error"]
-    assert "bad0.png: not an image of a known format" in document["error"]
+    assert "bad0.png: not an image in a supported format" in document["error"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from PIL import Image
 from pyarrow import fs as arrow
 
 from components.settings import DataSettings
-from components.sources.planning import DataError, plan_source
+from components.sources.files import DataError
+from components.sources.registry import plan_source
 from pipeline.kubeflow.simulator.launcher import upload
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 6, 7), dtype=np.uint8)

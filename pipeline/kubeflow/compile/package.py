@@ -160,7 +160,7 @@ def write_package(documents: list[dict[str, Any]], path: Path) -> None:
 
 def _pipeline(configuration: Configuration, root: str) -> Any:
     with imported_for_good():
-        from components.resolvers.pushed_model import LatestPushedModel
+        from components.resolvers.latest_pushed_model import LatestPushedModel
         from pipeline.graph import create_pipeline
 
     push_destination = configuration.push.destination or f"{root}/{configuration.name}/{RUN_SUBFOLDER}"

@@ -4,7 +4,6 @@ It is never cached; its answer is part of ImageExampleGen's cache key, so that u
 again and changed data re-run everything.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -12,17 +11,15 @@ import click
 
 from components.settings import DataSettings
 from components.sources.downloads import SHA256_UNCOMPRESSED
-from components.sources.planning import plan_source
+from components.sources.registry import NAMED_VERSION, plan_source
 
 
 def data_version(settings: DataSettings, named_version: str) -> str:
     """The version that the run was given, or else a fingerprint of the files as they are now."""
     if named_version:
-        return f"named: {named_version}"
+        return NAMED_VERSION + named_version
     if settings.path is None and settings.source in SHA256_UNCOMPRESSED:
-        # A fresh pod would download the files anew, with new modification times; their content is fixed.
-        checksums = json.dumps(SHA256_UNCOMPRESSED[settings.source], sort_keys=True)
-        return hashlib.blake2b(checksums.encode(), digest_size=16).hexdigest()
+        return NAMED_VERSION + settings.source  # their content never changes, but downloads have new modification times
     return plan_source(settings).fingerprint
 
 

@@ -1,0 +1,10 @@
+"""Which image files are read, and how large an image may be."""
+
+from typing import Final
+
+FORMATS: Final = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
+"""Pillow knows dozens of other formats and hands some of them to external programs."""
+IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+"""In lower case; file names are compared case-insensitively."""
+MAX_PIXELS: Final = 100_000_000
+"""Larger images are rejected before they are decoded: a small file can claim to be huge (a decompression bomb)."""
