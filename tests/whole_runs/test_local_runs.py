@@ -440,9 +440,9 @@ def test_too_many_unreadable_images_stop_the_run_before_training(tmp_path, sampl
 @pytest.mark.parametrize(
     ("overrides", "culprit"),
     [
-        (["data.source=folder", "data.path={empty}"], "{empty}: holds no images; found nothing"),
+        (["data.source=folder", "data.path={empty}"], "{empty}: contains no images; found nothing"),
         (["data.source=folder", "data.path={empty}/missing"], "{empty}/missing: no such folder"),
-        (["data.source=idx", "data.path={empty}"], "{empty}: holds no IDX images"),
+        (["data.source=idx", "data.path={empty}"], "{empty}: contains no IDX images"),
         (["image.height_px=0"], "image.height_px: 0"),
         (["trainer.preset=dance"], "trainer.preset: 'dance'"),
         (["root=/proc/nowhere"], "/proc/nowhere/digits cannot be written to"),
