@@ -115,8 +115,8 @@ def write_image_files(folder: Path, count: int) -> Path:
 
 
 def _read_all(folder: Path) -> float:
-    """Seconds of our reader, which opens, decodes, measures and hashes each file."""
-    from components.sources.planning import plan_source
+    """Our reader: opens, decodes, describes, and digests each file."""
+    from components.sources.registry import plan_source
 
     started = time.perf_counter()
     for shard in plan_source(DataSettings(source="folder", path=str(folder))).shards:
@@ -135,9 +135,11 @@ def _open_and_decode(folder: Path) -> float:
 
 def _image_example_gen(data: Path) -> Any:
     from components.example_gen.component import ImageExampleGen
+    from components.sources.registry import plan_source
 
     settings = DataSettings(source="idx", path=str(data))
-    return ImageExampleGen(settings=settings, data_fingerprint="", source_fingerprint="")
+    fingerprint = plan_source(settings).fingerprint
+    return ImageExampleGen(settings=settings, data_fingerprint=fingerprint, source_fingerprint="")
 
 
 def _ingest(data: Path, target: Path) -> None:

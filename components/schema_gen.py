@@ -1,4 +1,4 @@
-"""CuratedSchemaGen: TFX's ImportSchemaGen, cached by the schema's content instead of its path."""
+"""CuratedSchemaGen: like TFX's ImportSchemaGen, but cached by the schema's content instead of its path."""
 
 import os
 from typing import Any
@@ -23,7 +23,7 @@ class CuratedSchemaGenSpec(component_spec.ComponentSpec):
 
 
 class CuratedSchemaGenExecutor(base_executor.BaseExecutor):
-    """Writes the schema as `schema.pbtxt`, the name that TFX's readers expect."""
+    """Writes the schema as `schema.pbtxt`, the name that TFX expects."""
 
     def Do(  # noqa: N802 - TFX's name
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
@@ -34,9 +34,9 @@ class CuratedSchemaGenExecutor(base_executor.BaseExecutor):
 
 
 class CuratedSchemaGen(base_component.BaseComponent):
-    """Brings a reviewed schema (`schema_text`, a Schema proto as text) into the pipeline.
+    """Output `schema`: the reviewed schema `schema_text`, a Schema proto in text format.
 
-    Raises `text_format.ParseError` when the pipeline is built, if the text is no valid Schema.
+    Raises `text_format.ParseError` when the pipeline is built if the text is not a valid Schema.
     """
 
     SPEC_CLASS = CuratedSchemaGenSpec

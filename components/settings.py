@@ -14,7 +14,7 @@ MetricName = Literal[
     "auroc", "aupr", "f1", "recall_at_1pct", "recall_at_5pct", "pixel_auroc", "region_overlap",
 ]  # fmt: skip
 _WITHOUT_REGRESSION = ("example_count", "kl", "noise_copied")
-"""Neither more nor less of it is better, or it may be negative, so that a fraction of it means nothing."""
+"""For these metrics neither more nor less is better, or they may be negative, so a relative change is meaningless."""
 SourceName = Literal["digits", "mnist", "fashion_mnist", "idx", "folder", "numpy", "tfrecord", "csv"]
 DriftFeature = Literal["label", "height_px", "width_px", "channels", "mean_intensity", "contrast"]
 _PATH_IS = {
@@ -27,12 +27,12 @@ _PATH_IS = {
 
 
 class DriftSettings(Section):
-    """What happens when images differ from those that the newest pushed model was trained on."""
+    """What to do when images differ from those that the newest pushed model was trained on."""
 
     action: Literal["stop", "warn", "ignore"] = "stop"
-    """`stop` the run before training, `warn` in the log, or do not look."""
+    """`stop` the run before training, `warn` in the log, or `ignore` the difference without measuring it."""
     limits: dict[DriftFeature, Annotated[float, Field(ge=0, le=1)]] = {}
-    """Jensen-Shannon divergence (0 alike, 1 nothing in common) to tolerate; what is not named: schema.pbtxt's."""
+    """Tolerated Jensen-Shannon divergence (0 alike, 1 nothing in common); for other features schema.pbtxt's limit."""
 
 
 class DataSettings(Section):
@@ -40,27 +40,27 @@ class DataSettings(Section):
 
     source: SourceName = "digits"
     path: str | None = None
-    """Folder of the images, IDX files or TFRecords, or the one file; null downloads mnist and fashion_mnist."""
+    """The folder of images, IDX files or TFRecords, or a single file; null downloads mnist and fashion_mnist."""
     image_feature: str | None = None
-    """tfrecord: the feature that holds the encoded image; null takes `image`, else `image/encoded`."""
+    """tfrecord: the feature with the encoded image; null uses `image` or `image/encoded`."""
     label_feature: str | None = None
-    """tfrecord: the feature that holds the label; null takes `label`, else `image/class/label`."""
+    """tfrecord: the feature with the label; null uses `label` or `image/class/label`."""
     eval_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of images held out for early stopping and calibration."""
     test_fraction: float = Field(0.1, gt=0, lt=1)
-    """Share of images never seen in training or calibration; ignored where the data name their own test split."""
+    """Share of images never seen in training or calibration; ignored if the data names its own test split."""
     normal_labels: tuple[Annotated[str, Field(coerce_numbers_to_str=True)], ...] = ()
-    """Labels that count as normal; images of any other label are anomalies and go to `test`. Empty: all unknown."""
+    """Labels of normal images; images with any other label are anomalies and go to `test`. If empty, it is unknown."""
     training_anomalies: Literal["test", "leave_out"] = "test"
-    """What becomes of anomalies in a split that the data name `train` or `eval`: tested too, or not used at all."""
+    """Whether anomalies in a split that the data names `train` or `eval` are tested or left out."""
     max_images: int | None = Field(None, ge=1)
-    """Use only the first so many images of each file or folder listing, for trials."""
+    """Use only this many images, the first of each file or folder listing; for trials."""
     max_reject_fraction: float = Field(0.05, ge=0, le=1)
-    """More unreadable images than this share stop the run before training."""
+    """A larger share of unreadable images stops the run before training."""
     follow_links: bool = False
-    """Read files that symbolic links find outside of the data folder; without, data cannot name other files."""
+    """Follow symbolic links to files outside the data folder; otherwise such files are rejected."""
     images_per_shard: int = Field(10_000, ge=1)
-    """One unit of Beam work, and one TFRecord file per split."""
+    """Images in one unit of Beam work, which writes one TFRecord file per split."""
     drift: DriftSettings = DriftSettings()
 
     @model_validator(mode="after")
@@ -69,23 +69,23 @@ class DataSettings(Section):
             raise ValueError(f"data.path is required for source '{self.source}': {_PATH_IS[self.source]}")
         for name in ("image_feature", "label_feature"):
             if self.source != "tfrecord" and getattr(self, name):
-                raise ValueError(f"data.{name} has no meaning for source '{self.source}', only for 'tfrecord'")
+                raise ValueError(f"data.{name} applies only to source 'tfrecord', not to '{self.source}'; remove it")
         if self.source == "digits" and self.path:
             raise ValueError(
-                "data.path has no meaning for source 'digits' (it is bundled); set data.source to 'folder'"
+                "data.path does not apply to source 'digits', which is bundled; set data.source to 'folder'"
             )
         if self.eval_fraction + self.test_fraction >= 1:
             raise ValueError(
                 f"data.eval_fraction {self.eval_fraction} + data.test_fraction {self.test_fraction} leave no images "
-                "to train on: make their sum less than 1"
+                "to train on; make their sum less than 1"
             )
         return self
 
 
 class Threshold(Section):
-    """A demand of the gate on `metric`, over all images or those of one `label`.
+    """A bound that the gate puts on `metric`, over all images or those with one `label`.
 
-    It must lie in [min, max], and be worse than the latest blessed model's by at most the fraction `max_regression`.
+    The metric must be in [min, max], and at most the fraction `max_regression` worse than the latest blessed model's.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -99,28 +99,30 @@ class Threshold(Section):
     @model_validator(mode="after")
     def _check_bounds(self) -> "Threshold":
         if self.min is None and self.max is None and self.max_regression is None:
-            raise ValueError(f"the threshold on {self.metric} needs min, max or max_regression")
+            raise ValueError(f"the threshold on {self.metric} has no bound; set min, max or max_regression")
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"the threshold on {self.metric} has min {self.min} above max {self.max}: none can pass")
+            raise ValueError(
+                f"the threshold on {self.metric} has min {self.min} above max {self.max}: no model can pass"
+            )
         if self.max_regression is not None and self.metric in _WITHOUT_REGRESSION:
-            raise ValueError(f"the threshold on {self.metric} can have no max_regression: give min or max")
+            raise ValueError(f"the threshold on {self.metric} cannot have max_regression; set min or max")
         return self
 
 
 class GateSettings(Section):
-    """The part of `evaluation:` that the Evaluator reads: the gate that decides whether a model may be pushed."""
+    """The part of `evaluation:` for the Evaluator, whose gate decides whether a model may be pushed."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
     max_pca_ratio: float | None = Field(1.0, gt=0)
-    """Mean error allowed, as a multiple of PCA's with as many components as the latent has numbers; null waives it."""
+    """Highest mean error, as a multiple of that of PCA with `latent_dim` components; null waives it."""
     max_noise_copied: float | None = Field(0.2, gt=0)
-    """Share allowed of the variance of shuffled pixels that the model reproduces; null waives it.
+    """Highest share of the variance of shuffled pixels that the model may reproduce; null waives it.
 
-    A model that copies whatever it is shown has 1, one that has learnt its own images about 0.
+    A model that copies any input has 1, a model that has learnt its own images about 0.
     """
     min_auroc: float | None = Field(0.5, ge=0, le=1)
-    """Where it is known which test images are anomalous: how well the score sets them apart; null waives it."""
+    """Lowest AUROC of the score if it is known which test images are anomalous; null waives it."""
     max_regression: float | None = Field(0.05, ge=0)
-    """How much worse than the latest blessed model the mean error may be, as a fraction; null waives it."""
+    """How much worse the mean error may be than the latest blessed model's, as a fraction; null waives it."""
     thresholds: tuple[Threshold, ...] = ()

@@ -1,8 +1,8 @@
-"""SmallFeaturesStatisticsGen: TFX's StatisticsGen for examples that are nearly all image bytes.
+"""SmallFeaturesStatisticsGen: a StatisticsGen for examples that consist almost entirely of image bytes.
 
-A Beam element is a file, or several of many: one worker reads them and sums them up with TensorFlow Data Validation's
-own generators. Only the features that statistics are made of leave the parser. TFDV's Beam graph, of several hundred
-steps, is not built.
+A Beam element is a group of files: one worker reads them and feeds TensorFlow Data Validation's own statistics
+generators. Only the features that have statistics are parsed, and TFDV's Beam graph of several hundred steps is not
+built; docs/performance.md compares it with TFX's StatisticsGen.
 """
 
 import math
@@ -31,9 +31,9 @@ from schema.features import STATISTICS_FEATURES
 
 MAX_BATCH_EXAMPLES: Final = 1 << 14
 MAX_BATCH_BYTES: Final = 1 << 25
-SUMS: Final = 24
-"""Of a split with more files; of very many files, the square root of their number. They are merged in one place, where
-each takes a megabyte."""
+MIN_GROUPS: Final = 24
+"""Groups of files in a split with more files than this; the square root of the number of files if that is larger. All
+groups are merged in one place, where each takes a megabyte."""
 
 
 class SmallFeaturesStatisticsGenSpec(component_spec.ComponentSpec):
@@ -46,7 +46,7 @@ class SmallFeaturesStatisticsGenSpec(component_spec.ComponentSpec):
 
 
 class SmallFeaturesStatisticsGenExecutor(base_beam_executor.BaseBeamExecutor):
-    """Writes `Split-<name>/FeatureStats.pb`, as TFX's executor does."""
+    """Writes `Split-<name>/FeatureStats.pb`, like TFX's executor."""
 
     def Do(  # noqa: N802 - TFX's name
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
@@ -65,8 +65,8 @@ class SmallFeaturesStatisticsGenExecutor(base_beam_executor.BaseBeamExecutor):
                 pipeline
                 | "ListFiles" >> beam.Create(groups)
                 | "SpreadFiles" >> beam.Reshuffle()
-                | "SumUpFiles" >> beam.ParDo(_SumUpFiles(serialized_schema))
-                | "GatherSums" >> beam.GroupByKey()
+                | "AccumulateFiles" >> beam.ParDo(_AccumulateFiles(serialized_schema))
+                | "GatherAccumulators" >> beam.GroupByKey()
                 | "WriteStatistics" >> beam.Map(_write_statistics)
             )
 
@@ -74,7 +74,7 @@ class SmallFeaturesStatisticsGenExecutor(base_beam_executor.BaseBeamExecutor):
 class SmallFeaturesStatisticsGen(base_beam_component.BaseBeamComponent):
     """Statistics of the features in `schema.features.STATISTICS_FEATURES`, for every split of `examples`.
 
-    Output `statistics`: as TFX's StatisticsGen.
+    Output `statistics`: the same as that of TFX's StatisticsGen.
     """
 
     SPEC_CLASS = SmallFeaturesStatisticsGenSpec
@@ -91,8 +91,8 @@ class SmallFeaturesStatisticsGen(base_beam_component.BaseBeamComponent):
         )
 
 
-class _SumUpFiles(beam.DoFn):
-    """(statistics' folder, files of tf.Examples) -> (that folder, (first file, an accumulator of each generator))."""
+class _AccumulateFiles(beam.DoFn):
+    """(output folder, files of tf.Examples) -> (output folder, (first file, one accumulator per generator))."""
 
     def __init__(self, serialized_schema: bytes) -> None:
         self._serialized_schema = serialized_schema
@@ -103,11 +103,13 @@ class _SumUpFiles(beam.DoFn):
 
     def process(self, element: tuple[str, list[str]]) -> Iterator[tuple[str, tuple[str, list[Any]]]]:
         uri, paths = element
-        sums = [generator.create_accumulator() for generator in self._generators]
+        accumulators = [generator.create_accumulator() for generator in self._generators]
         for records in chain.from_iterable(map(_batches, paths)):
             batch = _without_absent_features(self._decoder.DecodeBatch(records))
-            sums = [generator.add_input(one, batch) for generator, one in zip(self._generators, sums, strict=True)]
-        yield uri, (paths[0], [generator.compact(one) for generator, one in zip(self._generators, sums, strict=True)])
+            pairs = zip(self._generators, accumulators, strict=True)
+            accumulators = [generator.add_input(accumulator, batch) for generator, accumulator in pairs]
+        pairs = zip(self._generators, accumulators, strict=True)
+        yield uri, (paths[0], [generator.compact(accumulator) for generator, accumulator in pairs])
 
 
 def _generators() -> list[Any]:
@@ -116,20 +118,20 @@ def _generators() -> list[Any]:
 
 
 def _without_absent_features(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Or a feature that no example has would get statistics, of nothing."""
+    """Drop features that no example has; otherwise they would get empty statistics."""
     present = [index for index, column in enumerate(batch.columns) if column.null_count < len(column)]
     names = [batch.schema.names[index] for index in present]
     return pa.RecordBatch.from_arrays([batch.column(index) for index in present], names)
 
 
 def _write_statistics(element: tuple[str, Iterable[tuple[str, list[Any]]]]) -> None:
-    """Merges in the order of the files: in another order, sums of floats would differ in their last digits."""
+    """Merges in the order of the files, because the order of float sums changes their last digits."""
     uri, by_first_file = element
-    all_sums = [sums for _, sums in sorted(by_first_file, key=lambda one: one[0])]
+    by_group = [accumulators for _, accumulators in sorted(by_first_file, key=lambda group: group[0])]
     generators = _generators()
     merged = [
-        generator.merge_accumulators(of_one)
-        for generator, of_one in zip(generators, zip(*all_sums, strict=True), strict=True)
+        generator.merge_accumulators(accumulators)
+        for generator, accumulators in zip(generators, zip(*by_group, strict=True), strict=True)
     ]
     fileio.makedirs(uri)
     with fileio.open(os.path.join(uri, BINARY_PB_BASENAME), "wb") as file:  # noqa: PTH118 - may be remote
@@ -137,7 +139,7 @@ def _write_statistics(element: tuple[str, Iterable[tuple[str, list[Any]]]]) -> N
 
 
 def _batches(path: str) -> Iterator[list[bytes]]:
-    """The file's records, so many at a time that memory is bounded however large the images are."""
+    """The file's records in batches limited by number and size, so that large images do not fill the memory."""
     records: list[bytes] = []
     total_bytes = 0
     for record in tf.compat.v1.io.tf_record_iterator(path):
@@ -155,7 +157,7 @@ def _files(split_uri: str) -> list[str]:
 
 
 def _groups(files: list[str]) -> list[list[str]]:
-    count = max(SUMS, math.isqrt(len(files)))
+    count = max(MIN_GROUPS, math.isqrt(len(files)))
     return [files[first::count] for first in range(min(count, len(files)))]
 
 

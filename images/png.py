@@ -1,4 +1,4 @@
-"""Many small arrays -> PNG files (ISO/IEC 15948): an image library spends several times as long on each."""
+"""Writes many small arrays as PNG files (ISO/IEC 15948), several times faster than image libraries do."""
 
 import struct
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from zlib_ng import zlib_ng  # takes a quarter of zlib's time for 28x28 pixels
+from zlib_ng import zlib_ng  # four times as fast as zlib for 28x28 pixels
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPE: Final = {1: 0, 3: 2}
@@ -14,7 +14,7 @@ _NO_FILTER, _UP = 0, 2
 
 
 def encode_png(images: npt.NDArray[np.uint8]) -> Iterator[bytes]:
-    """[N, H, W, C] with C of 1 or 3 -> N files, each with the one filter of two that leaves smaller numbers."""
+    """[N, H, W, C] with C of 1 or 3 -> N files, each filtered with "none" or "up", whichever gives smaller values."""
     count, height_px, width_px, channels = images.shape
     header = struct.pack(">IIBBBBB", width_px, height_px, 8, _COLOUR_TYPE[channels], 0, 0, 0)
     head, end = _SIGNATURE + _chunk(b"IHDR", header), _chunk(b"IEND", b"")
@@ -30,7 +30,7 @@ def encode_png(images: npt.NDArray[np.uint8]) -> Iterator[bytes]:
 
 
 def _magnitude(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Per image, the sum of its bytes' distances from 0, where 255 is next to it: libpng's measure of a filter."""
+    """Per image, the sum of its bytes read as absolute signed values: libpng's heuristic for choosing a filter."""
     return np.minimum(rows, np.uint8(0) - rows).sum(axis=(1, 2), dtype=np.int64)
 
 

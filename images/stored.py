@@ -1,4 +1,4 @@
-"""One image, as bytes or pixels -> what an example stores: bytes that TensorFlow can decode, and small numbers."""
+"""Converts an image file or pixels to what an example stores: bytes that TensorFlow decodes, and a few statistics."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageOps
 
+from images.decoding import UnreadableImageError, is_plain, opened, to_grey_or_rgb
 from images.png import encode_png
-from images.viewed import UnreadableImageError, is_plain, opened, to_grey_or_rgb
 
 _BLOCK = 1 << 16
 _BLACK_IS_ZERO = ("1", "L", "I", "I;16", "F", "RGB")
@@ -18,7 +18,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class StoredImage(NamedTuple):
-    """What an example stores of an image: H x W pixels, 1 or 3 channels; mean and contrast in [0, 1] units."""
+    """What an example stores for an H x W image of 1 or 3 channels; mean and contrast are in [0, 1] units."""
 
     encoded: bytes
     height_px: int
@@ -27,7 +27,7 @@ class StoredImage(NamedTuple):
     mean_intensity: float
     contrast: float
     pixel_digest: bytes
-    """128 bits of BLAKE2b (RFC 7693) over shape and pixels: equal where the pixels are, whatever the file format."""
+    """128 bits of BLAKE2b (RFC 7693) over shape and pixels: the same for equal pixels, whatever the file format."""
 
 
 def from_pixels(pixels: Pixels) -> StoredImage:
@@ -44,13 +44,13 @@ def from_pixels_of_many(images: Pixels) -> Iterator[StoredImage]:
 
 
 def from_file_bytes(content: bytes) -> StoredImage:
-    """The bytes of an image file, `as_viewed`, with what is measured of them.
+    """An image file's bytes, converted like `decoding.as_viewed`, with their statistics.
 
-    Raises UnreadableImageError for empty, truncated, foreign or oversized content.
+    Raises UnreadableImageError for empty, truncated or oversized content or an unsupported format.
     """
     with opened(content) as image:
         if is_plain(image):
-            decoded = _decode_as_serving_does(content)
+            decoded = _decode_as_in_serving(content)
             if decoded is not None:
                 [mean], [contrast] = _means_and_contrasts(decoded[np.newaxis])
                 return _stored(content, decoded, mean, contrast)
@@ -58,14 +58,16 @@ def from_file_bytes(content: bytes) -> StoredImage:
 
 
 def mask_from_file_bytes(content: bytes, *, height_px: int, width_px: int) -> bytes:
-    """The bytes of an image file that is black where all is well -> a PNG of [H, W], 255 on every other pixel.
+    """A mask file's bytes -> a PNG of [H, W]: 0 where the mask is black, 255 (defective) elsewhere.
 
-    Transparency is ignored. Raises UnreadableImageError for content that is no image of this size.
+    Ignores transparency. Raises UnreadableImageError unless the content is an image of this size.
     """
     with opened(content) as image:
         upright = ImageOps.exif_transpose(image)
         if upright.size != (width_px, height_px):
-            raise UnreadableImageError(f"{upright.width}x{upright.height} pixels, the image {width_px}x{height_px}")
+            raise UnreadableImageError(
+                f"{upright.width}x{upright.height} pixels, but the image has {width_px}x{height_px}"
+            )
         if upright.mode not in _BLACK_IS_ZERO:
             upright = upright.convert("RGB")
         is_defective = np.asarray(upright).reshape(height_px, width_px, -1).any(axis=2)
@@ -73,8 +75,8 @@ def mask_from_file_bytes(content: bytes, *, height_px: int, width_px: int) -> by
     return mask
 
 
-def _decode_as_serving_does(content: bytes) -> Pixels | None:
-    """[H, W, C], or None where TensorFlow refuses what Pillow may still accept."""
+def _decode_as_in_serving(content: bytes) -> Pixels | None:
+    """[H, W, C], or None if TensorFlow rejects the file; Pillow may still accept it."""
     import tensorflow as tf
 
     try:
@@ -86,7 +88,7 @@ def _decode_as_serving_does(content: bytes) -> Pixels | None:
 def _means_and_contrasts(images: Pixels) -> tuple[list[float], list[float]]:
     """[N, H, W, C] -> N means and N standard deviations, in [0, 1] units.
 
-    The sums are whole numbers that float64 holds exactly, so their order, and with it the machine, does not matter.
+    The sums are integers that float64 represents exactly, so the results are the same on every machine.
     """
     values = images.reshape(len(images), -1)
     sums, squares = np.zeros(len(images)), np.zeros(len(images))

@@ -16,13 +16,14 @@ from components.example_gen.component import ImageExampleGen
 from components.example_validator.component import StrictExampleValidator
 from components.pusher.component import AtomicPusher
 from components.report.component import Report
-from components.resolvers.blessed_models import latest_blessed_model, model_to_start_from
+from components.resolvers.latest_blessed_model import latest_blessed_model, model_to_start_from
 from components.schema_gen import CuratedSchemaGen
 from components.statistics_gen import SmallFeaturesStatisticsGen
 from pipeline.configuration.beam_options import set_beam_options
 from pipeline.configuration.configuration import Configuration
 from runtime.fingerprint import source_fingerprint
 from schema import features
+from serving.model import smoke_check
 from trainer.calibrator import Calibrator
 from trainer.module import run_fn
 from trainer.preprocessing import preprocessing_fn
@@ -153,7 +154,8 @@ def create_pipeline(
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=push_destination)
         ),
-        custom_config={"keep": configuration.push.keep},
+        check=smoke_check,
+        keep=configuration.push.keep,
     ).with_id("Pusher")
     components = [
         example_gen,

@@ -1,39 +1,64 @@
-"""Reads the TFRecords of a split without Beam."""
+"""Reads the TFRecords and counts of ImageExampleGen's examples without Beam."""
 
+import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 import tensorflow as tf
 
-_AT_A_TIME: Final = 16
-_MOST_IMAGES: Final = 256
-_MOST_BYTES: Final = 2**26
+from runtime.errors import UserError
+from schema.artifacts import COUNTS_FILE
+
+_BATCH_RECORDS: Final = 16
+_MAX_IMAGES: Final = 256
+_MAX_BYTES: Final = 2**26
 
 
 def files_of(patterns: Sequence[str]) -> list[str]:
-    """All matching files, sorted by name."""
+    """All files that match the patterns, sorted by name."""
     return sorted(file for pattern in patterns for file in tf.io.gfile.glob(pattern))
 
 
 def each_record(patterns: Sequence[str]) -> Iterator[bytes]:
-    """The records of all matching files, file by file."""
-    # In batches: passing a single record to Python takes ten times as long as reading it.
-    for records in tf.data.TFRecordDataset(files_of(patterns)).batch(_AT_A_TIME).as_numpy_iterator():
+    """The records of all files that match the patterns, file by file."""
+    # In batches: handing a single record to Python takes ten times as long as reading it.
+    for records in tf.data.TFRecordDataset(files_of(patterns)).batch(_BATCH_RECORDS).as_numpy_iterator():
         yield from records
 
 
-def as_many_as_fit(shape: Sequence[int], *, at_most: int = _MOST_IMAGES) -> int:
-    """How many float32 arrays of this shape, such as decoded images or batches, fit into 64 MiB; at least 1."""
-    return max(1, min(at_most, _MOST_BYTES // (4 * math.prod(shape))))
+def as_many_as_fit(shape: Sequence[int], *, at_most: int = _MAX_IMAGES) -> int:
+    """How many float32 arrays of `shape`, decoded images or batches of them, fit in 64 MiB; at least one."""
+    return max(1, min(at_most, _MAX_BYTES // (4 * math.prod(shape))))
+
+
+def read_counts(examples_uri: str) -> dict[str, int]:
+    """Images in each split, `left_out` anomalies of training splits, `rejected` images, and `duplicates` in `test`."""
+    with tf.io.gfile.GFile(os.path.join(examples_uri, COUNTS_FILE)) as file:  # noqa: PTH118 - may be remote
+        counts: dict[str, int] = json.loads(file.read())
+    return counts
 
 
 def count_records(patterns: Sequence[str]) -> int:
-    """Number of records in all matching files."""
-    return sum(1 for _ in each_record(patterns))
+    """Images in the splits with these patterns, each `<examples>/Split-<name>/*`, from ImageExampleGen's counts."""
+    count = 0
+    for pattern in patterns:
+        examples_uri, split = os.path.split(os.path.dirname(pattern))  # noqa: PTH120 - may be remote
+        count += read_counts(examples_uri)[split.removeprefix("Split-")]
+    return count
+
+
+def require_count(read: int, count: int, patterns: Sequence[str]) -> None:
+    """Raise UserError unless as many records were read as `counts.json` says."""
+    if read != count:
+        raise UserError(
+            f"{', '.join(patterns)}: {read:,} records instead of the {count:,} in {COUNTS_FILE}; files are missing or "
+            "were changed: delete this folder of ImageExampleGen's artifacts and run again"
+        )
 
 
 def spread_records(patterns: Sequence[str], at_most: int) -> tf.data.Dataset:
-    """At most `at_most` records, evenly spaced over all matching files."""
+    """At most this many records, evenly spaced over all files that match the patterns."""
     every = -(-count_records(patterns) // at_most)
     return tf.data.TFRecordDataset(files_of(patterns)).shard(max(every, 1), 0)

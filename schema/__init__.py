@@ -1,12 +1,12 @@
-"""What an example, an artifact and a model's signatures are called."""
+"""Names of features, artifacts and signatures, and the records that components share."""
 
 from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """`schema.Calibration`: Kubeflow's entrypoint knows an artifact type of ours by a path of two parts only.
+    """Import an artifact type, such as `schema.Calibration`, on first use, because TFX takes seconds to import.
 
-    Looked up when asked for, because TFX takes seconds to import.
+    Kubeflow's entrypoint can import artifact types only from a top-level package.
     """
     if name in ("Analysis", "Calibration", "HtmlReport"):
         from schema import artifact_types

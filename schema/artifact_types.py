@@ -1,6 +1,6 @@
-"""The artifact types that we add to TFX's; `schema/__init__.py` must know each, and its TYPE_NAME says so.
+"""Our artifact types. Each must be listed in `schema/__init__.py`, and its TYPE_NAME is the path of that attribute.
 
-They declare no PROPERTIES, which TFX can compile for Kubeflow in its own types only: custom properties serve as well.
+They have custom properties instead of PROPERTIES, because TFX compiles PROPERTIES for Kubeflow only for its own types.
 """
 
 from tfx.types import artifact
@@ -8,25 +8,25 @@ from tfx.types import artifact
 from schema.artifacts import REPORT_TYPE
 
 Artifacts = dict[str, list[artifact.Artifact]]
-"""What TFX hands an executor: by input's or output's key, its artifacts."""
+"""What TFX passes to an executor: key of an input or output -> artifacts."""
 
 
 class Calibration(artifact.Artifact):
-    """`calibration.json`: the score, the threshold, the rate that it keeps, and the held-out scores behind it.
+    """`calibration.json`: the score, the threshold, its false-alarm rate, and the held-out scores it was computed from.
 
-    Custom properties: threshold, false_alarm_rate and images (how many were held out).
+    Custom properties: threshold, false_alarm_rate and images (the number of held-out images).
     """
 
     TYPE_NAME = "schema.Calibration"
 
 
 class Analysis(artifact.Artifact):
-    """What was measured of a model: TFMA's results, `controls.json`, and images with their errors to replay."""
+    """Measurements of a model: TFMA's results, `controls.json`, and images with their errors for replay."""
 
     TYPE_NAME = "schema.Analysis"
 
 
 class HtmlReport(artifact.Artifact):
-    """`report.html`, and `synthetic_defects.json`."""
+    """`report.html` and `synthetic_defects.json`."""
 
     TYPE_NAME = REPORT_TYPE

@@ -1,11 +1,11 @@
-"""The names of an example's features and of its splits: their one home."""
+"""Names of the features of an example and of the splits."""
 
 from typing import Final
 
 IMAGE: Final = "image"
-"""The image file's own bytes; arrays are stored as PNG."""
+"""The bytes of the image file; arrays are stored as PNG."""
 IMAGE_ID: Final = "image_id"
-"""Stable, unique, URI-like: a relative path, or `digits/00042`."""
+"""Stable, unique and URI-like, such as a relative path or `digits/00042`."""
 LABEL: Final = "label"
 """Class or folder name, empty if none."""
 IS_ANOMALY: Final = "is_anomaly"
@@ -13,9 +13,9 @@ IS_ANOMALY: Final = "is_anomaly"
 UNKNOWN: Final = -1
 """Stands for an unknown `is_anomaly`, or for the pixels of an unknown mask, where a number is needed."""
 MASK: Final = "mask"
-"""Where the defect is: a one-channel PNG of the image's size, above 0 on defective pixels; absent when unknown.
+"""A one-channel PNG of the image's size, greater than 0 on defective pixels; absent when unknown.
 
-Normal images have none: where `is_anomaly` is 0, no pixel is defective."""
+Normal images need none: if `is_anomaly` is 0, no pixel is defective."""
 HEIGHT_PX: Final = "height_px"
 WIDTH_PX: Final = "width_px"
 CHANNELS: Final = "channels"
@@ -26,17 +26,17 @@ CONTRAST: Final = "contrast"
 """Standard deviation over all pixels and channels, in [0, 0.5]."""
 
 STATISTICS_FEATURES: Final = (LABEL, IS_ANOMALY, HEIGHT_PX, WIDTH_PX, CHANNELS, MEAN_INTENSITY, CONTRAST)
-"""What StatisticsGen looks at: never the image bytes or the identifiers, whose top-k lists mean nothing."""
+"""Features with statistics; statistics of image bytes and identifiers would be meaningless."""
 
 TRAIN: Final = "train"
 EVAL: Final = "eval"
 TEST: Final = "test"
 SPLITS: Final = (TRAIN, EVAL, TEST)
 
-# What Transform's graph gives for images:
+# Outputs of Transform's graph:
 NORMALISED: Final = "image"
-"""[B, H, W, C] float32: what the encoder is fed, (pixels - offset) / scale with pixels in [0, 1]."""
+"""[B, H, W, C] float32: the encoder's input, (pixels - offset) / scale with pixels in [0, 1]."""
 OFFSET: Final = "pixel_offset"
-"""[B, C] float32, the same in every row: tf.Transform's constants."""
+"""[B, C] float32, the same in every row: constants of tf.Transform."""
 SCALE: Final = "pixel_scale"
 """[B, C] float32, the same in every row; never 0."""

@@ -25,7 +25,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from images.viewed import UnreadableImageError, as_viewed
+from images.decoding import UnreadableImageError, as_viewed
 from runtime.errors import BAD_USAGE, UserError
 from schema import signatures
 from schema.signatures import DEFAULT_MODEL_NAME, DEFAULT_REST_PORT

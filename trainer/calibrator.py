@@ -16,7 +16,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import path_utils
 
-from runtime.tfrecords import as_many_as_fit, count_records, files_of, spread_records
+from runtime.tfrecords import as_many_as_fit, count_records, files_of, require_count, spread_records
 from schema import features
 from schema.artifact_types import Artifacts, Calibration
 from schema.artifacts import CALIBRATION_FILE
@@ -148,6 +148,7 @@ def _scores_of(trained: Any, score: FittedScore, pattern: str, count: int) -> np
         scores[done : done + len(pixels)] = compute(pixels, outputs).numpy()
         done += len(pixels)
         _LOG.info("images scored", extra={"done": done, "total": count, "unit": "images"})
+    require_count(done, count, [pattern])
     return scores
 
 

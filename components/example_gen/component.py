@@ -1,7 +1,7 @@
-"""ImageExampleGen: images of any source -> TFRecords of tf.Examples, split, counted and checked.
+"""ImageExampleGen: converts the images of any source to TFRecords of tf.Examples, split, counted and checked.
 
-A Beam element is a shard, not an image: one worker reads a file range and writes its records directly. Digests of
-all images then meet, a bucket at a time, and test files that hold a duplicate of another split's are written anew.
+A Beam element is a shard, not an image: one worker reads a range of files and writes its records directly. The digests
+of all images are then compared, one bucket at a time, and test files with duplicates of other splits are rewritten.
 """
 
 import json
@@ -23,7 +23,10 @@ from components.example_gen.duplicates import Duplicate, WrittenImage, find_dupl
 from components.example_gen.example_bytes import serialize
 from components.example_gen.splits import split_of
 from components.settings import DataSettings
-from components.sources.planning import DataError, Reject, Shard, SourceImage, SourcePlan, plan_source
+from components.sources.files import DataError
+from components.sources.plan import Reject, Shard, SourceImage, SourcePlan
+from components.sources.registry import planned_source, require_unchanged
+from runtime.tfrecords import read_counts
 from schema import features
 from schema.artifact_types import Artifacts
 from schema.artifacts import COUNTS_FILE, REJECTS_FILE
@@ -38,7 +41,7 @@ _LEFT_OUT = "left_out"
 
 @dataclass
 class ShardResult:
-    """What one shard held."""
+    """Counts, rejects and duplicates of one or more shards."""
 
     counts: Counter[str] = field(default_factory=Counter)
     rejects: list[Reject] = field(default_factory=list)
@@ -56,13 +59,13 @@ class ImageExampleGenSpec(component_spec.ComponentSpec):
 
 
 class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
-    """Writes `Split-<name>/data_tfrecord-*`, the counts, and the list of rejected files."""
+    """Writes `Split-<name>/data_tfrecord-*`, the counts, and the list of rejects."""
 
     def Do(  # noqa: N802 - TFX's name
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
         settings = DataSettings.model_validate_json(exec_properties["settings"])
-        plan = plan_source(settings)
+        plan = planned_source(settings, exec_properties["data_fingerprint"])
         examples = artifact_utils.get_single_instance(output_dict[EXAMPLES_KEY])
         for folder in (*(_split_uri(examples.uri, split) for split in features.SPLITS), _digests_uri(examples.uri)):
             fileio.makedirs(folder)
@@ -82,13 +85,15 @@ class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
                 | "WriteCounts" >> beam.Map(_write_result, uri=examples.uri)
             )
         fileio.rmtree(_digests_uri(examples.uri))
+        require_unchanged(plan)
         _check_result(examples.uri, settings)
         examples.split_names = artifact_utils.encode_split_names(list(features.SPLITS))
 
 
 class ImageExampleGen(base_beam_component.BaseBeamComponent):
-    """Reads the images that `settings` names; see `components.sources.planning` for the sources.
+    """Reads the images that `settings` name; see `components.sources.registry` for the sources.
 
+    `data_fingerprint` identifies the files, as `plan_source` found them; the component fails if they differ when read.
     Output `examples`: splits `train`, `eval` and `test` of tf.Examples with the features of `schema.features`.
     """
 
@@ -98,7 +103,7 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
     def __init__(self, *, settings: DataSettings, data_fingerprint: str, source_fingerprint: str) -> None:
         super().__init__(
             spec=ImageExampleGenSpec(
-                settings=settings.model_dump_json(exclude={"drift"}),  # judged later, by ExampleValidator
+                settings=settings.model_dump_json(exclude={"drift"}),  # ExampleValidator checks drift
                 data_fingerprint=data_fingerprint,
                 source_fingerprint=source_fingerprint,
                 examples=types.Channel(type=standard_artifacts.Examples),
@@ -118,15 +123,8 @@ def _shard_path(uri: str, split: str, index: int, shard_count: int) -> str:
     return os.path.join(_split_uri(uri, split), f"data_tfrecord-{index:05d}-of-{shard_count:05d}")  # noqa: PTH118
 
 
-def read_counts(examples_uri: str) -> dict[str, int]:
-    """Images per split, `left_out` for being anomalies of a training split, `rejected` and `duplicates` of `test`."""
-    with fileio.open(os.path.join(examples_uri, COUNTS_FILE)) as file:  # noqa: PTH118
-        counts: dict[str, int] = json.loads(file.read())
-    return counts
-
-
 class _WriteShard(beam.DoFn):
-    """Writes the images of one shard, a file per split; the file takes its name only when it is whole."""
+    """Writes the images of one shard, a file per split; a file gets its final name when it is complete."""
 
     def __init__(self, examples_uri: str, plan: SourcePlan, settings: DataSettings) -> None:
         self._examples_uri = examples_uri
@@ -137,7 +135,7 @@ class _WriteShard(beam.DoFn):
         self._done = 0
 
     def process(self, element: tuple[int, Shard]) -> Iterator[Any]:
-        """Yields a ShardResult, and under `digests` where the shard's images are listed, as (bucket, Segment)."""
+        """Yields a ShardResult, and to the output `digests` a (bucket, Segment) for each bucket of digests."""
         index, shard = element
         result = ShardResult()
         images: list[WrittenImage] = []
@@ -189,7 +187,7 @@ class _WriteShard(beam.DoFn):
 
 
 class _RemoveDuplicates(beam.PTransform):
-    """(bucket, Segment) of all shards -> a ShardResult for each test file that was written anew."""
+    """(bucket, Segment) of all shards -> a ShardResult for each test file that was rewritten."""
 
     def __init__(self, examples_uri: str, shard_count: int) -> None:
         super().__init__()
@@ -208,7 +206,7 @@ class _RemoveDuplicates(beam.PTransform):
 
 
 def _rewrite_test_file(element: tuple[int, Iterable[Duplicate]], *, uri: str, shard_count: int) -> ShardResult:
-    """Write one shard's test file anew without its duplicates; to do so twice changes nothing."""
+    """Rewrite one shard's test file without its duplicates; doing so twice has no further effect."""
     index, duplicates = element
     original_ids = {duplicate.image_id: duplicate.original_id for duplicate in duplicates}
     path = _shard_path(uri, features.TEST, index, shard_count)
@@ -225,7 +223,7 @@ def _rewrite_test_file(element: tuple[int, Iterable[Duplicate]], *, uri: str, sh
 def _merge_results(results: Iterable[ShardResult]) -> ShardResult:
     merged = ShardResult()
     for result in results:
-        merged.counts.update(result.counts)  # unlike +=, keeps a shard's negative counts
+        merged.counts.update(result.counts)  # unlike +=, keeps negative counts
         merged.rejects += result.rejects
         merged.duplicates += result.duplicates
     return merged
@@ -235,7 +233,7 @@ def _write_result(result: ShardResult, uri: str) -> None:
     counts = {split: result.counts[split] for split in (*features.SPLITS, _LEFT_OUT)}
     with fileio.open(os.path.join(uri, REJECTS_FILE), "w") as file:  # noqa: PTH118
         rejects = sorted(result.rejects + result.duplicates, key=lambda r: r.image_id)
-        # Written even if empty: then too it exists.
+        # An empty string, too, so that the file always exists.
         file.write("".join(json.dumps(asdict(reject)) + "\n" for reject in rejects))
     with fileio.open(os.path.join(uri, COUNTS_FILE), "w") as file:  # noqa: PTH118
         file.write(json.dumps({**counts, "rejected": len(result.rejects), "duplicates": len(result.duplicates)}))
@@ -246,13 +244,13 @@ def _check_result(uri: str, settings: DataSettings) -> None:
     rejected, duplicates = counts.pop("rejected"), counts.pop("duplicates")
     if duplicates:
         _LOG.warning(
-            "%d images kept out of test: their pixels are in train or eval; see %s/%s",
+            "%d images left out of test because their pixels are also in train or eval; see %s/%s",
             *(duplicates, uri, REJECTS_FILE),
             extra={"notice": True},
         )
     total = rejected + sum(counts.values())
     if left_out := counts.pop(_LEFT_OUT):
-        _LOG.info("%d anomalies named as training images left out, as data.training_anomalies says", left_out)
+        _LOG.info("%d anomalies in the training splits left out (data.training_anomalies is leave_out)", left_out)
     if rejected > settings.max_reject_fraction * total:
         with fileio.open(os.path.join(uri, REJECTS_FILE)) as file:  # noqa: PTH118
             rejects = [json.loads(line) for line in file.read().splitlines()]
@@ -260,7 +258,7 @@ def _check_result(uri: str, settings: DataSettings) -> None:
         named = "\n".join(f"  {r['image_id']}: {r['reason']}" for r in rejects[:_REJECTS_NAMED_IN_ERROR])
         raise DataError(
             f"{rejected:,} of {total:,} images cannot be read, more than data.max_reject_fraction "
-            f"{settings.max_reject_fraction:.0%}; mend or remove them, or raise the limit:\n{named}"
+            f"{settings.max_reject_fraction:.0%}; repair or remove them, or raise the limit:\n{named}"
         )
     if rejected:
         _LOG.warning(
@@ -270,5 +268,5 @@ def _check_result(uri: str, settings: DataSettings) -> None:
     if empty:
         raise DataError(
             f"no images in split {', '.join(map(repr, empty))} ({counts}): add images, or raise data.eval_fraction "
-            "or data.test_fraction; with data.normal_labels, check that these labels exist"
+            "or data.test_fraction; if data.normal_labels is set, check that these labels exist"
         )

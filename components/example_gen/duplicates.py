@@ -1,6 +1,6 @@
-"""Exact duplicates across splits: an image of `test` whose pixels are in `train` or `eval` tests nothing.
+"""Finds images of `test` whose pixels are also in `train` or `eval`: they would make the metrics too good.
 
-What must be known of all images to find them is kept in files: no runner has to hold it in memory.
+The digests of all images are kept in files, so that no Beam runner has to hold them in memory.
 """
 
 import json
@@ -15,19 +15,19 @@ from tfx.dsl.io import fileio
 from schema.features import TEST
 
 _PER_BUCKET: Final = 1000
-"""Times the number of buckets: so many images are held in memory at a time, at 300 bytes each."""
+"""A bucket has this many images times the number of buckets; it is held in memory, at 300 bytes per image."""
 
 
 WrittenImage: TypeAlias = tuple[str, str, str]
-"""The digest of an image's pixels, in hexadecimal; its split; and its identifier."""
+"""The digest of an image's pixels in hexadecimal, its split, and its identifier."""
 
 Segment: TypeAlias = tuple[int, str, int, int]
 """A shard's number, a file, and the bytes [start, end) of it that list WrittenImages of that shard, column by column. A
-plain tuple: Beam pickles everything else."""
+plain tuple, because Beam pickles everything else."""
 
 
 class Duplicate(NamedTuple):
-    """An image of `test`, and the one of another split that has the same pixels."""
+    """An image of `test`, and an image of another split with the same pixels."""
 
     shard_index: int
     image_id: str
@@ -35,10 +35,10 @@ class Duplicate(NamedTuple):
 
 
 def bucket_of(digest: str, *, image_count: int) -> int:
-    """Images with the same pixels share a bucket.
+    """The bucket of an image; images with the same pixels share one.
 
-    Of ten million images there are 100 buckets of 100,000, of a billion 1,000 of a million: their number and what one
-    holds both grow with the square root of all images.
+    The number of buckets and their size both grow with the square root of the number of images: 100 buckets of 100,000
+    for ten million images, 1,000 of a million for a billion.
     """
     return int(digest[:8], 16) % max(1, math.isqrt(image_count // _PER_BUCKET))
 
@@ -46,18 +46,18 @@ def bucket_of(digest: str, *, image_count: int) -> int:
 def write_segments(
     folder: str, shard_index: int, images: Iterable[WrittenImage], *, image_count: int
 ) -> list[tuple[int, Segment]]:
-    """Write the images of one shard to a file, those of a bucket beside each other: the buckets, and where they are."""
+    """Write the images of one shard to a file, grouped by bucket; returns (bucket, segment of the file) pairs."""
     buckets: defaultdict[int, list[WrittenImage]] = defaultdict(list)
     for image in images:
         buckets[bucket_of(image[0], image_count=image_count)].append(image)
     if not buckets:
-        return []  # TensorFlow makes no file where nothing is written
+        return []  # TensorFlow creates no file if nothing is written
     segments: list[tuple[int, Segment]] = []
     path = os.path.join(folder, f"{shard_index:05d}")  # noqa: PTH118 - may be remote
     start = 0
     with fileio.open(path + ".part", "wb") as file:
         for bucket, of_bucket in buckets.items():
-            # Three long lists are read ten times as fast as many short ones.
+            # Three long lists are parsed ten times as fast as many short ones.
             listed = json.dumps(list(zip(*of_bucket, strict=True))).encode()
             file.write(listed)
             segments.append((bucket, (shard_index, path, start, start + len(listed))))
@@ -67,9 +67,9 @@ def write_segments(
 
 
 def find_duplicates(segments: Iterable[Segment]) -> Iterator[Duplicate]:
-    """The images of `test` that another split holds too, given all segments of one bucket.
+    """The images of `test` that are also in another split, given all segments of one bucket.
 
-    Of several originals the one with the smallest identifier is named.
+    If there are several originals, returns the one with the smallest identifier.
     """
     original_ids: dict[str, str] = {}
     tested: list[tuple[str, int, str]] = []

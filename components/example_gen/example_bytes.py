@@ -1,8 +1,8 @@
-"""One image -> the bytes of the tf.Example that `schema/schema.pbtxt` describes.
+"""Serializes an image as the tf.Example that `schema/schema.pbtxt` describes.
 
-Written directly (https://protobuf.dev/programming-guides/encoding), because building tf.train.Example in Python takes
-longer than everything else that is done to a small image. Features are in the order of their names, as protobuf's
-deterministic serialisation has them, so that one image has one byte form in every process.
+Writes the bytes directly (https://protobuf.dev/programming-guides/encoding), because building a tf.train.Example in
+Python takes longer than everything else that is done to a small image. Features are sorted by name, as in protobuf's
+deterministic serialization, so that an image has the same bytes in every process.
 """
 
 import functools
@@ -14,14 +14,14 @@ from components.sources.plan import SourceImage
 from schema import features
 
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
-"""Fields of tf.train.Feature."""
+"""Field numbers of tf.train.Feature."""
 _SHORT: Final = 128
-"""Lengths and numbers below take one byte."""
+"""Smaller lengths and numbers take one byte."""
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def serialize(image: SourceImage) -> bytes:
-    """What `tf.train.Example.SerializeToString(deterministic=True)` gives for the same features."""
+    """The same bytes as `tf.train.Example.SerializeToString(deterministic=True)`."""
     stored = image.stored
     entries = [
         _int(features.CHANNELS, stored.channels),
@@ -44,14 +44,14 @@ def _bytes(name: str, value: bytes) -> bytes:
 
 @functools.lru_cache(maxsize=10_000)
 def _bytes_head(name: str, length: int) -> bytes:
-    """What an entry has before its value of `length` bytes, which nothing follows."""
+    """The part of an entry before its value of `length` bytes, which comes last."""
     entry = _entry(name, _field(_BYTES_LIST, _field(1, bytes(length))))
     return entry[: len(entry) - length]
 
 
 @functools.lru_cache(maxsize=1000)
 def _label(value: str) -> bytes:
-    """What is no Unicode, as of a folder's name that is not UTF-8, is written as U+FFFD: TFMA reads labels as UTF-8."""
+    """Replaces bytes that are not UTF-8, as in some folder names, by U+FFFD, because TFMA reads labels as UTF-8."""
     return _bytes(features.LABEL, _SURROGATE.sub("\ufffd", value).encode())
 
 
@@ -70,17 +70,17 @@ def _float_prefix(name: str) -> bytes:
 
 
 def _entry(name: str, feature: bytes) -> bytes:
-    """An entry of the map from names to features."""
+    """An entry of the map from feature names to features."""
     return _field(1, _field(1, name.encode()) + _field(2, feature))
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """A field whose content has a length (wire type 2)."""
+    """A length-delimited field (wire type 2)."""
     return bytes((number << 3 | 2,)) + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:
-    """Base 128, the low end first; for numbers from 0."""
+    """A non-negative number in base 128, least significant group first."""
     if value < _SHORT:
         return bytes((value,))
     low = bytearray()

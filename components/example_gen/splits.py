@@ -1,4 +1,4 @@
-"""Which split an image belongs to: a hash of its identifier, the same for every run, runner and machine."""
+"""Assigns images to splits by a hash of their identifiers, the same for every run, runner and machine."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ from schema.features import EVAL, TEST, TRAIN
 
 
 def hash_fraction(image_id: str) -> float:
-    """A number in [0, 1) that depends on nothing but the identifier (64 bits of BLAKE2b, RFC 7693)."""
+    """A number in [0, 1) that depends only on the identifier (64 bits of BLAKE2b, RFC 7693)."""
     digest = hashlib.blake2b(image_id.encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
@@ -20,10 +20,10 @@ def split_of(
     is_anomaly: int | None,
     settings: DataSettings,
 ) -> str | None:
-    """The split of one image; None: it is left out.
+    """The split of one image, or None if the image is left out.
 
-    Anomalies always go to `test`, if anywhere. A split that the data name is kept; if they name no `eval`, it is taken
-    out of `train`. Otherwise the hash decides, so adding files moves no other file.
+    Anomalies go to `test` or are left out. A split named by the data is kept; if the data names no `eval`, part of
+    `train` becomes `eval`. Otherwise the hash decides, so adding files never moves others.
     """
     if is_anomaly == 1:
         unwanted = named_split in (TRAIN, EVAL) and settings.training_anomalies == "leave_out"

@@ -1,7 +1,7 @@
-"""StrictExampleValidator: TFX's ExampleValidator, except that an anomaly stops the run with its explanation.
+"""StrictExampleValidator: like TFX's ExampleValidator, but an anomaly stops the run with an explanation.
 
-Beside the schema, the training images are held against those that the newest pushed model was trained on (drift), and
-the held-out images against the training images (skew).
+Also compares the training images with those that the newest pushed model was trained on (drift), and the held-out
+images with the training images (skew).
 """
 
 import logging
@@ -18,9 +18,9 @@ from tfx.types import standard_component_specs as keys
 from tfx.utils import io_utils
 
 from components.example_validator.drift import Change, find_drift, find_skew
-from components.resolvers.pushed_model import newest_version
+from components.pusher.destination import newest_version
 from components.settings import DriftSettings
-from components.sources.planning import DataError
+from components.sources.files import DataError
 from schema import features
 from schema.artifact_types import Artifacts
 from schema.artifacts import PUSHED_STATISTICS_FOLDER
@@ -45,14 +45,17 @@ class StrictExampleValidatorExecutor(stock.Executor):
     def Do(  # noqa: N802 - TFX's name
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
     ) -> None:
-        """Validate every split; raises DataError that lists each anomaly, and each drift unless told to tolerate it."""
+        """Validate every split. Raises DataError that lists the anomalies, or the drift unless it is only a warning."""
         super().Do(input_dict, output_dict, {})
         artifact = artifact_utils.get_single_instance(output_dict[keys.ANOMALIES_KEY])
         problems = []
         for split in artifact_utils.decode_split_names(artifact.split_names):
             problems += _explain(split, artifact_utils.get_split_uri([artifact], split))
         if problems:
-            raise DataError("the images do not fit schema/schema.pbtxt:\n" + "\n".join(problems))
+            raise DataError(
+                "the images do not fit schema/schema.pbtxt; correct the images, or the schema if it is wrong:\n"
+                + "\n".join(problems)
+            )
         settings = DriftSettings.model_validate_json(exec_properties["drift"])
         if settings.action != "ignore":
             _check_drift(input_dict, settings, exec_properties["push_destination"])
@@ -61,8 +64,8 @@ class StrictExampleValidatorExecutor(stock.Executor):
 class StrictExampleValidator(base_component.BaseComponent):
     """Same inputs and output as ExampleValidator.
 
-    `push_destination` is where the newest pushed model is looked for: only when the statistics are new, so that a
-    repeated run is not compared with itself.
+    Looks for the newest pushed model in `push_destination`, but only if the statistics are new, so that a repeated run
+    is not compared with itself.
     """
 
     SPEC_CLASS = StrictExampleValidatorSpec
@@ -100,22 +103,22 @@ def _explain(split: str, split_uri: str) -> list[str]:
 
 
 def _check_drift(input_dict: Artifacts, settings: DriftSettings, push_destination: str) -> None:
-    """Raises DataError that says what changed, or logs it where `settings` say so."""
+    """Raise DataError that explains what changed, or only log it, depending on `settings`."""
     uri = artifact_utils.get_single_uri(input_dict[keys.STATISTICS_KEY])
     schema_file = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict[keys.SCHEMA_KEY]))
     schema: schema_pb2.Schema = io_utils.SchemaReader().read(schema_file)
     train = _read_statistics(uri, features.TRAIN)
-    message = _told(
-        "the held-out images (eval) are not like those of train, so early stopping and the anomaly threshold would "
-        "go by other images than the model learns from:",
+    message = _explain_changes(
+        "the held-out images (eval) differ from those of train, so early stopping and the anomaly threshold would "
+        "depend on other images than the model learns from:",
         find_skew(train, _read_statistics(uri, features.EVAL), schema, settings.limits),
         "differs",
     )
     pushed = newest_version(push_destination)
     if pushed and fileio.exists(f"{pushed}/{PUSHED_STATISTICS_FOLDER}"):
         before = _read_statistics(f"{pushed}/{PUSHED_STATISTICS_FOLDER}", features.TRAIN)
-        message += _told(
-            f"the training images are no longer like those of the newest pushed model, {pushed}:",
+        message += _explain_changes(
+            f"the training images differ from those of the newest pushed model, {pushed}:",
             find_drift(before, train, schema, settings.limits),
             "drifted",
         )
@@ -125,12 +128,12 @@ def _check_drift(input_dict: Artifacts, settings: DriftSettings, push_destinatio
         _LOG.warning(message)
         return
     raise DataError(
-        f"{message}if this change is wanted, run once with data.drift.action=warn: the model that is pushed then "
+        f"{message}if this change is intended, run once with data.drift.action=warn: the model pushed by that run "
         "becomes the reference; data.drift.limits sets other limits"
     )
 
 
-def _told(heading: str, changes: list[Change], verb: str) -> str:
+def _explain_changes(heading: str, changes: list[Change], verb: str) -> str:
     if not changes:
         return ""
     return heading + "\n" + "".join(f"  {change.feature} {verb}: {change.in_words}\n" for change in changes)

@@ -1,4 +1,4 @@
-"""Drift and skew of image statistics: TensorFlow Data Validation measures them, and here they are put into words."""
+"""Measures drift and skew of image statistics with TensorFlow Data Validation and describes them in words."""
 
 import copy
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -11,7 +11,7 @@ from components.settings import DriftFeature
 Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
 Limits: TypeAlias = dict[DriftFeature, float]
 _HISTOGRAM_BINS: Final = 20
-"""Two histograms of ten buckets each have at most so many boundaries between them."""
+"""Two histograms of ten buckets each have at most this many different boundaries."""
 
 
 class Change(NamedTuple):
@@ -30,19 +30,19 @@ class Change(NamedTuple):
 
 
 def find_drift(before: Statistics, after: Statistics, schema: schema_pb2.Schema, limits: Limits) -> list[Change]:
-    """What changed between the images of two runs, by the schema's drift comparators; `limits` go before theirs."""
+    """What changed between the images of two runs, by the schema's drift comparators; `limits` override theirs."""
     return _find(before, after, schema, limits, comparator="drift_comparator")
 
 
 def find_skew(train: Statistics, held_out: Statistics, schema: schema_pb2.Schema, limits: Limits) -> list[Change]:
-    """What differs between two splits of one run, by the schema's skew comparators; `limits` go before theirs."""
+    """What differs between two splits of one run, by the schema's skew comparators; `limits` override theirs."""
     return _find(train, held_out, schema, limits, comparator="skew_comparator")
 
 
 def _find(
     before: Statistics, after: Statistics, schema: schema_pb2.Schema, limits: Limits, *, comparator: str
 ) -> list[Change]:
-    """TFDV's message for a numeric feature says only how large the divergence is; hence our own."""
+    """Changes with our own description, because TFDV's message for a numeric feature gives only the divergence."""
     before, after = copy.deepcopy(before), copy.deepcopy(after)
     olds, news = _by_name(before), _by_name(after)
     compared = schema_pb2.Schema()
@@ -71,10 +71,10 @@ def _by_name(statistics: Statistics) -> dict[str, Any]:
 
 
 def _expected_by_chance(old: Any, new: Any, before: Statistics, after: Statistics) -> float:
-    """What two samples of one distribution hardly exceed: few images differ more, and mean less.
+    """A divergence that two samples of one distribution rarely exceed; the fewer images, the larger.
 
-    Of k equally filled bins it is (k - 1) / (8 ln 2) (1/n + 1/m) bits on average (the chi-square approximation);
-    k / 4 leaves room for spread.
+    For k equally filled bins the average is (k - 1) / (8 ln 2) (1/n + 1/m) bits (chi-square approximation); k / 4
+    leaves room for spread.
     """
     bins = max(_HISTOGRAM_BINS, old.string_stats.unique, new.string_stats.unique)
     counts = [max(1, statistics.datasets[0].num_examples) for statistics in (before, after)]
@@ -82,10 +82,10 @@ def _expected_by_chance(old: Any, new: Any, before: Statistics, after: Statistic
 
 
 def _share_buckets(constant: Any, other: Any) -> None:
-    """Sort a feature that never varies into the other side's buckets.
+    """Sort the values of a constant feature into the other side's buckets.
 
-    TFDV gives it a bucket of no width, which nothing resembles: one image of another size among thousands would
-    count as a wholly different distribution.
+    TFDV gives it one bucket of zero width, which matches no other: a single image of another size among thousands would
+    count as a completely different distribution.
     """
     if constant.num_stats.min != constant.num_stats.max or other.num_stats.min == other.num_stats.max:
         return
@@ -103,7 +103,7 @@ def _share_buckets(constant: Any, other: Any) -> None:
 
 
 def _in_words(old: Any, new: Any) -> tuple[str, str]:
-    """Before and after: the mean, or the range of sizes, or the share of the label that changed most."""
+    """Before and after: the mean, the range of sizes, or the share of the label that changed most."""
     if old.HasField("num_stats"):
         return _describe_numbers(old.num_stats), _describe_numbers(new.num_stats)
     old_shares, new_shares = _shares(old), _shares(new)

@@ -1,8 +1,8 @@
-"""A Pusher whose versions appear all at once: a server that watches the folder never sees half of one.
+"""AtomicPusher: a Pusher whose versions appear all at once, so that a server never sees an incomplete one.
 
-TFX's own Pusher copies file by file into the folder that is already named as a version, and two pushes in one
-second share a name. This one writes under a name that servers ignore, loads the copy in a fresh process, replays
-the analysis's images against it, and only then gives it its number.
+TFX's own Pusher copies file by file into a folder that already has a version's name, and two pushes in the same second
+share a name. This one writes under a name that servers ignore, loads the copy in a new process, replays the images of
+the analysis against it, and only then renames it to its version number.
 """
 
 import json
@@ -10,8 +10,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 from absl import logging
@@ -30,22 +31,20 @@ from schema.artifacts import NOT_PUSHED_BECAUSE, PARITY_FILE, PUSHED_STATISTICS_
 
 _ANALYSIS_KEY = "analysis"
 CHECK_TIMEOUT_S: Final = 900
-CHECK_MODULE: Final = "serving.model.smoke_check"
-"""Run as a program, not imported: the check is made in a process that has loaded nothing else."""
 
 
 class SmokeCheckError(PushError):
-    """The model cannot be loaded, or does not answer, in a fresh process."""
+    """The model cannot be loaded in a new process, or its answers are wrong."""
 
 
-def load_in_fresh_process(folder: Path, *, parity: Path | None = None) -> None:
-    """Load the model, replay its warm-up requests and the analysis's images; SmokeCheckError if that fails.
+def check_in_new_process(folder: Path, *, check_module: str, parity: Path | None = None) -> None:
+    """Run `python -m check_module FOLDER [PARITY]` on the model. Raises SmokeCheckError if that fails.
 
-    `parity` is ModelAnalysis's file of images and their errors: served, they must have the same.
+    `parity` is ModelAnalysis's file of images and their errors; the served model must compute the same errors.
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, "-m", CHECK_MODULE, str(folder), *([str(parity)] if parity else [])],
+        [sys.executable, "-m", check_module, str(folder), *([str(parity)] if parity else [])],
         env=environment,
         capture_output=True,
         text=True,
@@ -53,8 +52,8 @@ def load_in_fresh_process(folder: Path, *, parity: Path | None = None) -> None:
         check=False,
     )
     if done.returncode != 0:
-        told = (done.stdout.strip() or done.stderr.strip() or "no output").splitlines()[-1]
-        raise SmokeCheckError(f"the model was not pushed: {told}")
+        reason = (done.stdout.strip() or done.stderr.strip() or "no output").splitlines()[-1]
+        raise SmokeCheckError(f"the model was not pushed: {reason}")
     logging.info("Smoke check: %s", done.stdout.strip())
 
 
@@ -63,13 +62,13 @@ def push_checked(
     base: str,
     *,
     analysis: str | None,
+    check_module: str | None,
     statistics: str | None = None,
-    smoke_check: bool = True,
     keep: int | None = None,
 ) -> PushedVersion:
-    """Push after the smoke check, against the images in the folder `analysis`, ModelAnalysis's, where given.
+    """Push after `check_module`, if given, has checked the copy against the images in ModelAnalysis's `analysis`.
 
-    A copy of the folder `statistics` goes along: the next run's images are compared with those of this model.
+    Also copies the folder `statistics`, with which the next run compares its images.
     """
     with tempfile.TemporaryDirectory() as local:
         parity = Path(local) / PARITY_FILE if analysis and fileio.exists(f"{analysis}/{PARITY_FILE}") else None
@@ -79,14 +78,14 @@ def push_checked(
         def complete_and_check(folder: Path) -> None:
             if statistics:
                 io_utils.copy_dir(statistics, str(folder / PUSHED_STATISTICS_FOLDER))
-            if smoke_check:
-                load_in_fresh_process(folder, parity=parity)
+            if check_module:
+                check_in_new_process(folder, check_module=check_module, parity=parity)
 
         return push(model, base, check=complete_and_check, keep=keep)
 
 
 class AtomicPushExecutor(executor.Executor):
-    """Pushes a blessed model by `push`; a model that is not blessed leaves the destination as it was."""
+    """Pushes a blessed model; leaves the destination unchanged if the model is not blessed."""
 
     def Do(  # noqa: N802
         self,
@@ -94,14 +93,15 @@ class AtomicPushExecutor(executor.Executor):
         output_dict: dict[str, list[Any]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Check the blessings, push, and record where to, in the properties that TFX's Pusher sets."""
+        """Check the blessing, push, and record the version in the properties that TFX's Pusher sets."""
         self._log_startup(input_dict, output_dict, exec_properties)
         model_push = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
         if not self.CheckBlessing(input_dict):
             self._MarkNotPushed(model_push)
             return
         model, base = self.GetModelPath(input_dict), _base_directory(exec_properties)
-        config, digest = _config(exec_properties), digest_of(model)
+        config = PushConfig(**json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY]))
+        digest = digest_of(model)
         if withdrawal := withdrawn(base).get(digest):
             reason = f"a rollback withdrew this model (version {withdrawal['version']}) on {withdrawal['at']}"
             logging.warning("Not pushed: %s.", reason)
@@ -109,7 +109,7 @@ class AtomicPushExecutor(executor.Executor):
             self._MarkNotPushed(model_push)
             return
         newest = next(iter(versions(base)), None)
-        if newest and newest.digest == digest:  # pushed by a run that was killed before it could say so
+        if newest and newest.digest == digest:  # pushed by a run that was killed before it recorded it
             pushed = PushedVersion(newest.path, newest.number)
         else:
             pushed = push_checked(
@@ -117,7 +117,7 @@ class AtomicPushExecutor(executor.Executor):
                 base,
                 analysis=_uri(input_dict, _ANALYSIS_KEY),
                 statistics=_uri(input_dict, standard_component_specs.STATISTICS_KEY),
-                smoke_check=config.smoke_check,
+                check_module=config.check_module,
                 keep=config.keep,
             )
         io_utils.copy_dir(model, model_push.uri)
@@ -142,12 +142,11 @@ class AtomicPusherSpec(component_spec.ComponentSpec):
 
 
 class AtomicPusher(base_component.BaseComponent):
-    """TFX's Pusher, with versions that appear all at once, and that answer as they did when they were measured.
+    """TFX's Pusher, but versions appear all at once, and compute the same errors as when they were evaluated.
 
-    `analysis` is ModelAnalysis's; its images are replayed against the pushed copy. `statistics` are those of the
-    images that the model was trained on; a version holds them too. `custom_config` may say `keep`, how many versions
-    stay (all of them if it does not), and `smoke_check`, whether the model is loaded in a fresh process first (True
-    if it does not).
+    `check` is a program, run as `python -m`, that loads the copy in a new process; None skips the check. The images of
+    `analysis`, from ModelAnalysis, are replayed against the copy. `statistics` of the training images are copied into
+    the version. `keep` is the number of versions to keep; None keeps all.
     """
 
     SPEC_CLASS = AtomicPusherSpec
@@ -161,10 +160,11 @@ class AtomicPusher(base_component.BaseComponent):
         model_blessing: types.BaseChannel | None = None,
         analysis: types.BaseChannel | None = None,
         statistics: types.BaseChannel | None = None,
-        custom_config: dict[str, Any] | None = None,
+        check: ModuleType | None,
+        keep: int | None = None,
     ) -> None:
-        """Raises ValueError for a `custom_config` that it does not know."""
-        PushConfig.parse(custom_config)
+        """Raises ValueError if `keep` is below 1."""
+        config = PushConfig(keep, check.__name__ if check else None)
         super().__init__(
             spec=AtomicPusherSpec(
                 model=model,
@@ -172,7 +172,7 @@ class AtomicPusher(base_component.BaseComponent):
                 analysis=analysis,
                 statistics=statistics,
                 push_destination=push_destination,
-                custom_config=json_utils.dumps(custom_config),
+                custom_config=json_utils.dumps(asdict(config)),
                 pushed_model=types.Channel(type=standard_artifacts.PushedModel),
             )
         )
@@ -180,26 +180,14 @@ class AtomicPusher(base_component.BaseComponent):
 
 @dataclass(frozen=True)
 class PushConfig:
-    """What `custom_config` may say."""
+    """The content of the parameter `custom_config`."""
 
-    keep: int | None = None
-    smoke_check: bool = True
+    keep: int | None
+    check_module: str | None
 
-    @classmethod
-    def parse(cls, custom_config: dict[str, Any] | None) -> "PushConfig":
-        """The configuration in `custom_config`; ValueError for unknown keys or a `keep` below 1."""
-        unknown = (custom_config or {}).keys() - {"keep", "smoke_check"}
-        if unknown:
-            raise ValueError(f"custom_config: unknown {sorted(unknown)}; known are 'keep' and 'smoke_check'")
-        config = cls(**(custom_config or {}))
-        if config.keep is not None and config.keep < 1:
-            raise ValueError(f"custom_config keep {config.keep}: at least 1 version must stay")
-        return config
-
-
-def _config(exec_properties: dict[str, Any]) -> PushConfig:
-    text = exec_properties.get(standard_component_specs.CUSTOM_CONFIG_KEY)
-    return PushConfig.parse(json_utils.loads(text) if text else None)
+    def __post_init__(self) -> None:
+        if self.keep is not None and self.keep < 1:
+            raise ValueError(f"keep {self.keep}: at least 1 version must be kept")
 
 
 def _uri(input_dict: dict[str, list[Any]], key: str) -> str | None:
@@ -207,7 +195,7 @@ def _uri(input_dict: dict[str, list[Any]], key: str) -> str | None:
 
 
 def _base_directory(exec_properties: dict[str, Any]) -> str:
-    """The folder that `push_destination` names; ValueError for another kind of destination."""
+    """The folder in `push_destination`. Raises ValueError for another kind of destination."""
     destination = pusher_pb2.PushDestination()
     json_format.Parse(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
     if destination.WhichOneof("destination") != "filesystem" or not destination.filesystem.base_directory:

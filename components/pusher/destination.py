@@ -1,8 +1,8 @@
-"""A folder of versions that model servers watch, here or in an object store: push, withdraw, roll back.
+"""Pushes, withdraws and rolls back versions in a folder or object store that model servers watch.
 
-Servers serve the version with the highest number, and TensorFlow Serving nothing at all where that one cannot
-be loaded. So nothing is ever taken away from under them to roll back: the version before is pushed again, under
-a new number. The one that is left is marked as withdrawn, by its content, so that no later run pushes it again.
+Servers serve the version with the highest number; if it cannot be loaded, TensorFlow Serving serves none. A rollback
+therefore removes nothing: it pushes the previous model again under a new number. The replaced model is marked as
+withdrawn, by its content, so that no later run pushes it again.
 """
 
 import contextlib
@@ -28,26 +28,26 @@ from schema.artifacts import RECORD_FILE, SAVED_MODEL_FILE
 
 PARTIAL_SUFFIX: Final = ".partial"
 ABANDONED_AFTER_S: Final = 24 * 3600
-"""Where locks do not tell whether a push is still at work: on a network's disk, of other machines."""
+"""Age at which a partial push counts as abandoned if locks cannot show it, as on network file systems."""
 WITHDRAWN_FOLDER: Final = ".withdrawn"
-"""Below the destination; no number, so servers ignore it. One small file per model, named by its digest."""
+"""In the destination, with one small file per model, named by its digest; not a number, so servers ignore it."""
 _VARIABLES_INDEX: Final = "variables/variables.index"
 
 Check = Callable[[Path], None]
-"""Raises when the model in a local folder must not be served."""
+"""Raises an error if the model in a local folder must not be served."""
 
 
 class PushError(UserError):
-    """Nothing was pushed; the message says why."""
+    """Nothing was pushed; the message is the reason."""
 
 
-class NothingToReturnToError(PushError):
+class NothingToRollBackToError(PushError):
     """There is no earlier version that was not withdrawn."""
 
 
 @dataclass(frozen=True)
 class PushedVersion:
-    """Where a model was pushed to, and the number it got."""
+    """The path and number of a version that was pushed."""
 
     path: str
     number: int
@@ -55,7 +55,7 @@ class PushedVersion:
 
 @dataclass(frozen=True)
 class Version:
-    """One version in a destination: `digest` says which model it is, whatever its number."""
+    """One version in a destination; `digest` identifies its model independently of the number."""
 
     number: int
     path: str
@@ -65,7 +65,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Rollback:
-    """`left` was served; `returned_to` is served now, as `pushed`."""
+    """`left` was served before; now `returned_to` is served as `pushed`."""
 
     left: Version
     returned_to: Version
@@ -73,15 +73,14 @@ class Rollback:
 
 
 def push(model: str, base: str, *, check: Check, keep: int | None = None) -> PushedVersion:
-    """Copy the SavedModel folder `model` below `base` as its newest version; keep `keep` whole ones (None: all).
+    """Copy the SavedModel folder `model` into `base` as its newest version; keep `keep` complete versions (None: all).
 
-    `check` sees the model before any server can; whatever it raises is raised here, and nothing is left.
-    Local folders are renamed into place, which is atomic. Object stores (`gs://`, `s3://`) have no such
-    rename: there the model is checked in a local copy, then uploaded with `saved_model.pb`, without which no
-    loader accepts a version, as the last file.
+    `check` runs before any server can see the model; if it raises, nothing is pushed. Local folders are renamed into
+    place, which is atomic. Object stores (`gs://`, `s3://`) have no atomic rename: there the model is checked in a
+    local copy, then uploaded with `saved_model.pb`, without which no loader accepts a version, as the last file.
     """
     if keep is not None and keep < 1:
-        raise ValueError(f"keep {keep}: at least the version that is pushed must stay")
+        raise ValueError(f"keep {keep}: at least 1 version must be kept")
     fileio.makedirs(base)
     pushed = _upload(model, base, check) if _is_remote(base) else _rename_into_place(model, Path(base), check)
     if keep:
@@ -92,14 +91,14 @@ def push(model: str, base: str, *, check: Check, keep: int | None = None) -> Pus
 def _rename_into_place(model: str, base: Path, check: Check) -> PushedVersion:
     _remove_abandoned(base)
     with _partial_folder(base) as partial:
-        copy = partial / "model"  # copy_dir makes it anew, and the lock is on the folder around it
+        copy = partial / "model"  # copy_dir recreates this folder, so the lock is on its parent
         io_utils.copy_dir(model, str(copy))
         check(copy)
         number = _next_version(str(base), int(time.time()))
         while True:
             target = base / str(number)
             try:
-                # Refused, atomically, where another push has just taken the number.
+                # Fails, atomically, if another push has just used the number.
                 copy.rename(target)
             except OSError:
                 if not target.exists():
@@ -113,7 +112,7 @@ def _upload(model: str, base: str, check: Check) -> PushedVersion:
     with tempfile.TemporaryDirectory() as local:
         io_utils.copy_dir(model, local)
         check(Path(local))
-        # In microseconds, so that two pushes at once get different numbers without a lock.
+        # In microseconds, so that simultaneous pushes get different numbers without a lock.
         number = _next_version(base, time.time_ns() // 1000)
         target = f"{base.rstrip('/')}/{number}"
         io_utils.copy_dir(local, target, deny_regex_patterns=[rf"{SAVED_MODEL_FILE.replace('.', '[.]')}$"])
@@ -123,7 +122,7 @@ def _upload(model: str, base: str, check: Check) -> PushedVersion:
 
 @contextlib.contextmanager
 def _partial_folder(base: Path) -> Iterator[Path]:
-    """A new folder of a name that no server takes for a version, locked; removed again unless it was renamed."""
+    """A new, locked folder with a name that servers ignore; removed afterwards unless it was renamed."""
     partial, lock = _locked_folder(base)
     try:
         yield partial
@@ -138,28 +137,28 @@ def _locked_folder(base: Path) -> tuple[Path, int]:
         partial.mkdir()
         with contextlib.suppress(FileNotFoundError):
             lock = os.open(partial, os.O_RDONLY)
-            with contextlib.suppress(OSError):  # some network disks have no locks
+            with contextlib.suppress(OSError):  # some network file systems have no locks
                 fcntl.flock(lock, fcntl.LOCK_SH)
-            if partial.exists():  # no other push has just taken it for abandoned
+            if partial.exists():  # otherwise another push has just removed it as abandoned
                 return partial, lock
             os.close(lock)
 
 
 def _remove_abandoned(base: Path) -> None:
-    """Remove what pushes that were killed have left: their locks are gone with them."""
+    """Remove the partial folders of killed pushes, whose locks ended with their processes."""
     for partial in base.glob(f".*{PARTIAL_SUFFIX}"):
         with contextlib.suppress(FileNotFoundError):
             is_old = time.time() - partial.stat().st_mtime > ABANDONED_AFTER_S
             lock = os.open(partial, os.O_RDONLY)
             try:
-                if is_old or _taken(lock):
+                if is_old or _acquired(lock):
                     shutil.rmtree(partial, ignore_errors=True)
             finally:
                 os.close(lock)
 
 
-def _taken(lock: int) -> bool:
-    """Whether nobody else held it; False where the disk has no locks."""
+def _acquired(lock: int) -> bool:
+    """Whether the lock was free; False if the file system has no locks."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -168,64 +167,69 @@ def _taken(lock: int) -> bool:
 
 
 def _remove_all_but_newest(base: str, keep: int) -> None:
-    """Remove what is older than the newest `keep` whole versions, remnants of interrupted uploads included.
+    """Remove everything older than the newest `keep` complete versions, including interrupted uploads.
 
-    One without its saved_model.pb counts for nothing, and stays where it is newer: its upload may be at work.
+    Newer versions without saved_model.pb are kept, because their upload may be in progress.
     """
-    names = sorted(_versions(base), key=int, reverse=True)
-    whole = [name for name in names if _is_whole(f"{base.rstrip('/')}/{name}")]
-    if len(whole) >= keep:
-        for old in names[names.index(whole[keep - 1]) + 1 :]:
+    names, complete = _versions(base), list(_complete_versions(base))
+    if len(complete) >= keep:
+        for old in names[names.index(complete[keep - 1]) + 1 :]:
             _remove_version(base, old)
 
 
 def _remove_version(base: str, name: str) -> None:
-    """Remove an old version: out of the servers' sight first, then from the disk.
+    """Remove an old version: first hide it from servers, then delete its files.
 
-    What is missing already is no error: an upload that was interrupted left it out, or another push removes it, too.
+    Ignores missing files: an interrupted upload did not write them, or another push is removing them, too.
     """
-    logging.info("Removing version %s: newer ones are kept.", name)
+    logging.info("Removing version %s because newer versions are kept.", name)
     if _is_remote(base):
         with contextlib.suppress(FileNotFoundError, fileio.NotFoundError):
             fileio.remove(f"{base.rstrip('/')}/{name}/{SAVED_MODEL_FILE}")
         with contextlib.suppress(FileNotFoundError, fileio.NotFoundError):
             fileio.rmtree(f"{base.rstrip('/')}/{name}")
         return
-    with _partial_folder(Path(base)) as out_of_sight, contextlib.suppress(FileNotFoundError):
-        (Path(base) / name).rename(out_of_sight / name)
+    with _partial_folder(Path(base)) as hidden, contextlib.suppress(FileNotFoundError):
+        (Path(base) / name).rename(hidden / name)
 
 
 def _next_version(base: str, now: int) -> int:
-    """`now`, or one more than the newest version: what is pushed last is served, whatever the clocks say."""
+    """`now`, or the newest version plus 1 if that is greater, so that the last push is served even if clocks differ."""
     return max([now, *(int(name) + 1 for name in _versions(base))])
 
 
 def versions(base: str) -> list[Version]:
-    """The whole versions below `base`, newest first; one that is still being uploaded is none yet."""
+    """The complete versions in `base`, newest first, without unfinished uploads."""
     withdrawn_models = withdrawn(base)
     found = []
-    for name in sorted(_versions(base), key=int, reverse=True) if fileio.exists(base) else []:
+    for name in _complete_versions(base):
         path = f"{base.rstrip('/')}/{name}"
-        if _is_whole(path):
-            digest = digest_of(path)
-            found.append(Version(int(name), path, digest, digest in withdrawn_models))
+        digest = digest_of(path)
+        found.append(Version(int(name), path, digest, digest in withdrawn_models))
     return found
 
 
-def rollback(base: str, *, check: Check) -> Rollback:
-    """Push again the newest version that holds another model than the one served and was not withdrawn.
+def newest_version(base: str) -> str | None:
+    """The path of the newest complete version in `base`; None if there is none."""
+    newest = next(_complete_versions(base), None)
+    return newest and f"{base.rstrip('/')}/{newest}"
 
-    The served model is marked as withdrawn once the other has passed `check`, and before it is pushed: whenever
-    this is interrupted, doing it again completes it. Two at once return to the same model, under two numbers.
+
+def rollback(base: str, *, check: Check) -> Rollback:
+    """Push again the newest version whose model differs from the served one and was not withdrawn.
+
+    The served model is marked as withdrawn after the other has passed `check` and before it is pushed: an interrupted
+    rollback can be repeated at any time. Two simultaneous rollbacks return to the same model under two numbers.
     """
     present = versions(base)
     if not present:
-        raise NothingToReturnToError(f"{base}: there is no version here")
+        raise NothingToRollBackToError(f"{base}: contains no version; push a model first")
     served = present[0]
     earlier = [version for version in present if not version.is_withdrawn and version.digest != served.digest]
     if not earlier:
-        raise NothingToReturnToError(
-            f"{base}: version {served.number} is served, and there is no earlier one that was not withdrawn"
+        raise NothingToRollBackToError(
+            f"{base}: version {served.number} is served, and there is no earlier one that was not withdrawn; "
+            "push another model"
         )
 
     def check_and_withdraw(folder: Path) -> None:
@@ -236,7 +240,7 @@ def rollback(base: str, *, check: Check) -> Rollback:
 
 
 def withdrawn(base: str) -> dict[str, dict[str, Any]]:
-    """The models that a rollback has left: digest -> {"version", "at"}."""
+    """The models withdrawn by rollbacks: digest -> {"version", "at"}."""
     folder = f"{base.rstrip('/')}/{WITHDRAWN_FOLDER}"
     if not fileio.exists(folder):
         return {}
@@ -248,21 +252,21 @@ def withdrawn(base: str) -> dict[str, dict[str, Any]]:
 
 
 def reinstate(base: str, digest: str) -> None:
-    """Forget that the model was withdrawn; nothing where it was not."""
+    """Remove the model's withdrawal, if there is one."""
     if digest in withdrawn(base):
         fileio.remove(f"{base.rstrip('/')}/{WITHDRAWN_FOLDER}/{digest}.json")
 
 
 def digest_of(model: str) -> str:
-    """Which model the SavedModel folder holds: BLAKE2b of what it was made of and of its variables' index.
+    """Identifies the model in a SavedModel folder: BLAKE2b of its record and of the index of its variables.
 
-    The index holds a checksum of every variable, so the variables themselves need not be read. What it was made of, the
-    Trainer's and the Calibrator's record says: configuration, data and source. A model without one is told by its
-    graph, whose bytes depend on the process that wrote it.
+    The index has a checksum of every variable, so the variables need not be read. The record, written by the Trainer
+    and the Calibrator, has the configuration and the fingerprints of data and source. A model without a record is
+    identified by its graph, whose bytes depend on the process that wrote it.
     """
     digest = hashlib.blake2b(digest_size=16)
-    made_of = RECORD_FILE if fileio.exists(f"{model}/{RECORD_FILE}") else SAVED_MODEL_FILE
-    for name in (made_of, _VARIABLES_INDEX):
+    identity_file = RECORD_FILE if fileio.exists(f"{model}/{RECORD_FILE}") else SAVED_MODEL_FILE
+    for name in (identity_file, _VARIABLES_INDEX):
         if fileio.exists(f"{model}/{name}"):
             with fileio.open(f"{model}/{name}", "rb") as file:
                 digest.update(file.read())
@@ -277,13 +281,14 @@ def _withdraw(base: str, version: Version) -> None:
         file.write(json.dumps({"version": version.number, "at": at}))
 
 
-def _is_whole(version: str) -> bool:
-    return bool(fileio.exists(f"{version}/{SAVED_MODEL_FILE}"))
+def _complete_versions(base: str) -> Iterator[str]:
+    """Names of the versions that have been uploaded completely, newest first."""
+    return (name for name in _versions(base) if fileio.exists(f"{base.rstrip('/')}/{name}/{SAVED_MODEL_FILE}"))
 
 
 def _versions(base: str) -> list[str]:
-    names = [str(name).rstrip("/") for name in fileio.listdir(base)]
-    return [name for name in names if name.isascii() and name.isdigit()]
+    names = [str(name).rstrip("/") for name in fileio.listdir(base)] if fileio.exists(base) else []
+    return sorted((name for name in names if name.isascii() and name.isdigit()), key=int, reverse=True)
 
 
 def _is_remote(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""`csv`: a manifest that lists image files with their label, split and normality."""
+"""`csv`: a manifest that lists image files with optional label, split, normality and mask."""
 
 import csv
 import difflib
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from components.settings import DataSettings
+from components.sources.files import DataError, require_file
 from components.sources.folder import FileEntry, plan_entries
-from components.sources.plan import SPLIT_OF_NAME, DataError, SourcePlan, require_file
+from components.sources.plan import SPLIT_OF_NAME, SourcePlan
 from runtime.object_store import AnyPath, as_path
 
 _PATH, _LABEL, _SPLIT, _IS_ANOMALY, _MASK = "path", "label", "split", "is_anomaly", "mask"
@@ -19,13 +20,13 @@ _NORMALITY: Final = {"": None, "0": 0, "1": 1}
 
 
 def plan_csv(settings: DataSettings) -> SourcePlan:
-    """The files that the manifest data.path lists, relative to it, in its order.
+    """The files listed in the manifest data.path, in its order; their paths are relative to the manifest.
 
-    Its header names a column `path` and may name `label`, `split` (train, eval or val, test, or empty),
+    The header must name a column `path` and may name `label`, `split` (train, eval or val, test, or empty),
     `is_anomaly` (0, 1, or empty) and `mask` (a path, or empty); other columns are ignored. UTF-8, RFC 4180.
 
-    Raises DataError, with the line, for a malformed manifest, a path that leads out of its folder, and one that it
-    lists twice.
+    Raises DataError, with the line, for a malformed manifest, a path that leads outside its folder, and a path that is
+    listed twice.
     """
     manifest = as_path(settings.path or "")
     require_file(manifest, kind="the CSV manifest")
@@ -38,13 +39,13 @@ def plan_csv(settings: DataSettings) -> SourcePlan:
             raise DataError(f"{manifest}: lines {first_line} and {line} both list {entry.relative_path}; remove one")
         entries.append(entry)
     if not entries:
-        raise DataError(f"{manifest}: lists no images below its header")
+        raise DataError(f"{manifest}: lists no images; add a line for each image below the header")
     kept = tuple(entries[: settings.max_images])
     return plan_entries(manifest.parent, kept, settings, listed_in=manifest.name)
 
 
 def _rows(manifest: AnyPath) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, value of each column) of every row that is not blank."""
+    """(line number, value of each column) of every row that is not blank."""
     try:
         with io.TextIOWrapper(manifest.open("rb"), encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -55,14 +56,14 @@ def _rows(manifest: AnyPath) -> Iterator[tuple[int, dict[str, str]]]:
                     continue
                 if len(fields) != len(header):
                     raise DataError(
-                        f"{manifest}: line {reader.line_num} has {len(fields)} fields, the header has {len(header)}; "
-                        "quote fields that hold commas"
+                        f"{manifest}: line {reader.line_num} has {len(fields)} fields, the header {len(header)}; "
+                        "quote fields that contain commas"
                     )
                 yield reader.line_num, dict(zip(header, fields, strict=True))
     except UnicodeDecodeError as error:
-        raise DataError(f"{manifest}: is not UTF-8 ({error.reason}); save it as UTF-8") from None
+        raise DataError(f"{manifest}: not UTF-8 ({error.reason}); save it as UTF-8") from None
     except csv.Error as error:
-        raise DataError(f"{manifest}: line {reader.line_num} is not CSV: {error}") from None
+        raise DataError(f"{manifest}: line {reader.line_num} is not valid CSV: {error}; correct it") from None
     except OSError as error:
         raise DataError(f"{manifest}: cannot be read: {error.strerror or error}") from None
 
@@ -70,24 +71,24 @@ def _rows(manifest: AnyPath) -> Iterator[tuple[int, dict[str, str]]]:
 def _check_header(manifest: AnyPath, header: list[str]) -> None:
     if _PATH not in header:
         found = ", ".join(header) or "nothing"
-        raise DataError(f"{manifest}: its first line must name the column 'path'; found {found}")
+        raise DataError(f"{manifest}: the first line must name the column 'path'; found {found}")
     repeated = next((name for name in _COLUMNS if header.count(name) > 1), None)
     if repeated:
-        raise DataError(f"{manifest}: its first line names the column {repeated!r} twice")
+        raise DataError(f"{manifest}: the first line names the column {repeated!r} twice; remove one")
     for name in set(header) - set(_COLUMNS):
         meant = difflib.get_close_matches(name, set(_COLUMNS) - set(header), n=1, cutoff=0.8)
         if meant:
-            raise DataError(f"{manifest}: column {name!r} is not known; did you mean {meant[0]!r}?")
+            raise DataError(f"{manifest}: unknown column {name!r}; did you mean {meant[0]!r}?")
 
 
 def _entry(where: str, row: dict[str, str]) -> FileEntry:
-    """`where` names manifest and line, for messages."""
+    """`where` is the manifest and line number for messages."""
     split, normality = row.get(_SPLIT, "").strip(), row.get(_IS_ANOMALY, "").strip()
     path, mask = _relative_path(where, row[_PATH]), row.get(_MASK, "")
     if split and split.lower() not in SPLIT_OF_NAME:
-        raise DataError(f"{where}: split {split!r} is none of {', '.join(SPLIT_OF_NAME)}, or empty")
+        raise DataError(f"{where}: unknown split {split!r}; use {', '.join(SPLIT_OF_NAME)}, or leave it empty")
     if normality not in _NORMALITY:
-        raise DataError(f"{where}: is_anomaly {normality!r} is none of 0, 1, or empty")
+        raise DataError(f"{where}: unknown is_anomaly {normality!r}; use 0, 1, or leave it empty")
     return FileEntry(
         relative_path=path,
         label=row.get(_LABEL, "").strip(),
@@ -100,13 +101,13 @@ def _entry(where: str, row: dict[str, str]) -> FileEntry:
 def _relative_path(where: str, given: str) -> str:
     path = given.strip()
     if not path or "\0" in path:
-        raise DataError(f"{where} names no path")
+        raise DataError(f"{where}: has no valid path; give one relative to the manifest")
     if Path(path).is_absolute():
         raise DataError(
-            f"{where}: {path} is absolute; make it relative to the manifest, so that images keep their identity, "
-            "and with it their split, on every machine"
+            f"{where}: {path} is absolute; make it relative to the manifest, so that images keep their identifiers "
+            "and splits on every machine"
         )
     normalised = os.path.normpath(path)
     if Path(normalised).parts[:1] == ("..",):
-        raise DataError(f"{where}: {path} leads out of the manifest's folder; move the file there, or the manifest up")
+        raise DataError(f"{where}: {path} is outside the manifest's folder; move the file into it, or the manifest up")
     return normalised

@@ -1,4 +1,4 @@
-"""`digits`: scikit-learn's bundled 8x8 digits (UCI Optical Recognition of Handwritten Digits, test part)."""
+"""`digits`: the 8x8 digits bundled with scikit-learn (UCI Optical Recognition of Handwritten Digits, test set)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _IMAGE_COUNT: Final = 1797
 
 @dataclass(frozen=True)
 class DigitsShard:
-    """The first `max_images` digits; all of them if None."""
+    """The first `max_images` digits, or all if None."""
 
     max_images: int | None
 
@@ -29,6 +29,6 @@ class DigitsShard:
 
 
 def plan_digits(settings: DataSettings) -> SourcePlan:
-    """One shard, without loading it."""
+    """One shard, which is not loaded yet."""
     count = min(settings.max_images or _IMAGE_COUNT, _IMAGE_COUNT)
     return SourcePlan((DigitsShard(settings.max_images),), count, False, "scikit-learn digits")

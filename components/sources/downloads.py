@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: fetched once, checked, resumed where a download broke off."""
+"""Downloads MNIST and Fashion-MNIST once, resumes interrupted downloads, and verifies the content."""
 
 import contextlib
 import fcntl
@@ -23,7 +23,7 @@ BASE_URLS = {
     "fashion_mnist": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
 }
 SHA256_UNCOMPRESSED = {
-    # Of the content, because mirrors have compressed the same files anew.
+    # Of the uncompressed content, because mirrors compress the same files differently.
     "mnist": {
         "train-images-idx3-ubyte.gz": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
         "train-labels-idx1-ubyte.gz": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -40,18 +40,18 @@ SHA256_UNCOMPRESSED = {
 
 
 class DownloadError(UsageError):
-    """A file could not be fetched whole; the message names the remedy."""
+    """A file could not be downloaded completely; the message names the remedy."""
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: `$XDG_CACHE_HOME/tfx-image-autoencoder`, `~/.cache/...` by default."""
+    """Where downloads are kept: `$XDG_CACHE_HOME/tfx-image-autoencoder`, by default below `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfx-image-autoencoder"
 
 
 def fetch(source: str) -> Path:
-    """The folder with the source's four files, downloading those that are missing.
+    """The folder with the source's four files; downloads those that are missing.
 
-    Raises DownloadError where the network or the content fails.
+    Raises DownloadError if the network fails or the content is wrong.
     """
     folder = cache_folder() / source
     for name, sha256 in SHA256_UNCOMPRESSED[source].items():
@@ -61,9 +61,9 @@ def fetch(source: str) -> Path:
 
 
 def fetch_file(url: str, target: Path, *, sha256: str) -> None:
-    """Download a gzip file to `<target>.part`, continuing a broken one; rename it once its content is right.
+    """Download a gzip file to `<target>.part`, resuming an interrupted download; rename it after verification.
 
-    Where another process is at it, wait and take what that has fetched.
+    If another process is downloading it, wait and use its file.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target):
@@ -73,12 +73,12 @@ def fetch_file(url: str, target: Path, *, sha256: str) -> None:
 
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    """One download at a time; the lock's file stays: were it removed, two processes could hold locks of one name."""
+    """One download at a time. The lock file is kept: if it were removed, two processes could lock files of one name."""
     with target.with_name(target.name + ".lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _LOG.info("waiting for another process that downloads %s", target)
+            _LOG.info("waiting for another process that is downloading %s", target)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -95,16 +95,19 @@ def _fetch_locked(url: str, target: Path, *, sha256: str) -> None:
                 while chunk := response.read(_CHUNK_BYTES):
                     file.write(chunk)
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # "range not satisfiable": the part is already whole
-            raise DownloadError(f"{url}: the server answered {error.code} {error.reason}") from None
+        if error.code != 416:  # "range not satisfiable": the partial file is already complete
+            raise DownloadError(
+                f"{url}: the server answered {error.code} {error.reason}; run again later, or download the files by "
+                "other means and set data.path to their folder"
+            ) from None
     except OSError as error:
         raise DownloadError(
-            f"{url}: {getattr(error, 'reason', error)}; run again to continue, or fetch the files by other "
-            "means and set data.path to their folder"
+            f"{url}: {getattr(error, 'reason', error)}; run again to resume, or download the files by "
+            "other means and set data.path to their folder"
         ) from None
     if _sha256_uncompressed(part) != sha256:
         part.unlink()
-        raise DownloadError(f"{url}: the content does not match its SHA-256 checksum; it was discarded, run again")
+        raise DownloadError(f"{url}: the content does not match its SHA-256 checksum and was discarded; run again")
     part.rename(target)
 
 

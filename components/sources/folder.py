@@ -1,4 +1,4 @@
-"""`folder`: image files below a folder; flat, one folder per class, named splits, or MVTec AD's layout."""
+"""`folder`: image files in a folder: flat, one folder per class, named splits, or MVTec AD's layout."""
 
 import functools
 import os
@@ -11,29 +11,25 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from components.settings import DataSettings
-from components.sources.plan import (
+from components.sources.files import (
     LINKED_OUTSIDE,
-    SPLIT_OF_NAME,
     DataError,
-    Reject,
-    SourceImage,
-    SourcePlan,
-    fingerprint_files,
+    SourceFiles,
     folder_of_links,
     is_linked_outside,
     read_in_threads,
     require_folder,
     require_inside,
-    row_ranges,
 )
+from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan, row_ranges
+from images.decoding import UnreadableImageError
+from images.formats import IMAGE_SUFFIXES
 from images.stored import StoredImage, from_file_bytes, mask_from_file_bytes
-from images.suffixes import IMAGE_SUFFIXES
-from images.viewed import UnreadableImageError
 from runtime.object_store import AnyPath, RemotePath, as_path
 from schema.features import EVAL
 
 MAX_FILE_BYTES: Final = 1 << 30
-"""Larger files are rejected unread: 100 million pixels of 16-bit RGB need no more than 600 MB."""
+"""Larger files are rejected before they are read; 100 million pixels of 16-bit RGB need at most 600 MB."""
 _SUFFIXES_NAMED: Final = 10
 _MVTEC_NORMAL: Final = "good"
 _MVTEC_MASKS: Final = "ground_truth"
@@ -41,7 +37,7 @@ _MVTEC_MASKS: Final = "ground_truth"
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One image file, its path and that of its mask relative to the folder that is read."""
+    """One image file; its path and the path of its mask are relative to the data folder."""
 
     relative_path: str
     label: str
@@ -52,7 +48,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class FilesShard:
-    """Some of the image files below a folder."""
+    """Some of the image files in a folder."""
 
     folder: str
     entries: tuple[FileEntry, ...]
@@ -78,7 +74,7 @@ def _read_one(entry: FileEntry, *, folder: AnyPath, links_within: str | None) ->
 
 
 def _mask(folder: AnyPath, relative_path: str, stored: StoredImage, links_within: str | None) -> bytes:
-    """A mask that cannot be read costs the image too: without it the image would count as one without a mask."""
+    """Raises UnreadableImageError for an unusable mask, so that its image is rejected instead of used without it."""
     try:
         content = _file_bytes(folder / relative_path, links_within)
         return mask_from_file_bytes(content, height_px=stored.height_px, width_px=stored.width_px)
@@ -93,7 +89,7 @@ def _file_bytes(path: AnyPath, links_within: str | None) -> bytes:
         raise UnreadableImageError(LINKED_OUTSIDE)
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise UnreadableImageError("not a regular file")  # a named pipe would be waited on for ever
+        raise UnreadableImageError("not a regular file")  # reading a named pipe would block forever
     if status.st_size > MAX_FILE_BYTES:
         raise UnreadableImageError(f"{status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}")
     return path.read_bytes()
@@ -102,47 +98,47 @@ def _file_bytes(path: AnyPath, links_within: str | None) -> bytes:
 def plan_entries(
     folder: AnyPath, entries: tuple[FileEntry, ...], settings: DataSettings, *, listed_in: str | None
 ) -> SourcePlan:
-    """Shards of the files; the fingerprint covers the files and, if there is one, their list."""
+    """Shards of the files; the fingerprint covers the files and, if given, the manifest `listed_in`."""
     ranges = row_ranges(len(entries), settings.images_per_shard)
     shards = tuple(FilesShard(str(folder), entries[start:stop], settings.follow_links) for start, stop in ranges)
     names = [listed_in] if listed_in else []
     names += [entry.relative_path for entry in entries] + [entry.mask_path for entry in entries if entry.mask_path]
-    fingerprint = fingerprint_files(folder, names)
-    return SourcePlan(shards, len(entries), any(entry.named_split == EVAL for entry in entries), fingerprint)
+    has_named_eval = any(entry.named_split == EVAL for entry in entries)
+    return SourcePlan.of_files(SourceFiles(folder, tuple(names)), shards, len(entries), has_named_eval)
 
 
 def plan_folder(settings: DataSettings) -> SourcePlan:
-    """The image files below data.path, by suffix. Raises DataError for a folder that is missing or without images."""
+    """The image files in data.path, by suffix. Raises DataError if the folder is missing or has no images."""
     folder = as_path(settings.path or "")
     require_folder(folder)
     relative_paths, others = _list_images(folder)
     most_frequent = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:_SUFFIXES_NAMED]
-    passed_over = ", ".join(f"{count:,} {suffix}" for suffix, count in most_frequent)
+    skipped = ", ".join(f"{count:,} {suffix} {'file' if count == 1 else 'files'}" for suffix, count in most_frequent)
     masks: frozenset[str] = frozenset()
     if (folder / _MVTEC_MASKS).is_dir():
         require_inside(folder / _MVTEC_MASKS, folder_of_links(folder, follow_links=settings.follow_links))
         masks = frozenset(_list_images(folder / _MVTEC_MASKS)[0])
     if not relative_paths:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"{folder}: holds no images; found {passed_over or 'nothing'}, looked for {suffixes}")
+        raise DataError(f"{folder}: contains no images; found {skipped or 'nothing'}, supported are {suffixes}")
     entries = _describe_files(relative_paths[: settings.max_images], masks)
-    return replace(plan_entries(folder, entries, settings, listed_in=None), passed_over=passed_over)
+    return replace(plan_entries(folder, entries, settings, listed_in=None), skipped=skipped)
 
 
 def _list_images(folder: AnyPath) -> tuple[list[str], Counter[str]]:
-    """Sorted relative paths of the image files; how many others by suffix. Linked folders are not entered."""
+    """Sorted relative paths of the image files, and the number of other files by suffix; ignores linked folders."""
     relative_paths, others = [], Counter[str]()
     for path in _list_files(folder) if isinstance(folder, Path) else _list_objects(folder):
         suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - a million names
         if suffix in IMAGE_SUFFIXES:
             relative_paths.append(path)
         else:
-            others[suffix or "without suffix"] += 1
+            others[suffix or "suffixless"] += 1
     return sorted(relative_paths), others
 
 
 def _list_files(folder: Path) -> Iterator[str]:
-    """Relative paths of all files that are neither hidden nor masks."""
+    """Relative paths of all files except hidden files and masks."""
     for parent, folders, names in os.walk(folder, onerror=_cannot_be_listed):
         folders[:] = sorted(name for name in folders if not _is_skipped(name))
         for name in names:
@@ -162,14 +158,14 @@ def _is_skipped(folder_name: str) -> bool:
 
 
 def _cannot_be_listed(error: OSError) -> NoReturn:
-    """Or a folder without permission would be missing from the data without a word."""
-    raise DataError(f"{error.filename}: cannot be listed: {error.strerror}; make it readable or move it away")
+    """Fail instead of silently leaving out a folder without read permission."""
+    raise DataError(f"{error.filename}: cannot be listed: {error.strerror}; make it readable or move it elsewhere")
 
 
 def _describe_files(relative_paths: list[str], masks: frozenset[str]) -> tuple[FileEntry, ...]:
-    """Label, split and normality from the folder names: flat, one folder per class, named splits, or MVTec.
+    """Label, split and normality from the folder names of any of the four layouts.
 
-    `masks` are relative to the folder of masks.
+    The paths in `masks` are relative to the folder of masks.
     """
     parts_of = [Path(path).parts for path in relative_paths]
     names_splits = any(len(parts) > 1 and parts[0].lower() in ("train", "test") for parts in parts_of)
@@ -186,7 +182,7 @@ def _describe_files(relative_paths: list[str], masks: frozenset[str]) -> tuple[F
 
 
 def _mask_of(parts: tuple[str, ...], masks: frozenset[str]) -> str | None:
-    """`test/crack/000.jpg` -> `ground_truth/crack/000_mask.png`, or without `_mask`, of those that there are."""
+    """`test/crack/000.jpg` -> `ground_truth/crack/000_mask.png`, with or without `_mask`; None if there is none."""
     stem = str(Path(*parts[1:]).with_suffix(""))
     names = (f"{stem}{ending}{suffix}" for ending in ("_mask", "") for suffix in (".png", *sorted(IMAGE_SUFFIXES)))
     found = next((name for name in names if name in masks), None)

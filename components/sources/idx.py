@@ -1,4 +1,4 @@
-"""`idx`, `mnist`, `fashion_mnist`: pairs of IDX files (Yann LeCun's format), gzipped or not."""
+"""`idx`, `mnist`, `fashion_mnist`: pairs of IDX files (Yann LeCun's format), optionally gzipped."""
 
 import contextlib
 import functools
@@ -14,18 +14,8 @@ from typing import BinaryIO, Final
 import numpy as np
 
 from components.settings import DataSettings
-from components.sources.plan import (
-    DataError,
-    Reject,
-    SourceImage,
-    SourcePlan,
-    fingerprint_files,
-    folder_of_links,
-    require_folder,
-    require_inside,
-    row_ranges,
-    rows_per_batch,
-)
+from components.sources.files import DataError, SourceFiles, folder_of_links, require_folder, require_inside
+from components.sources.plan import Reject, SourceImage, SourcePlan, row_ranges, rows_per_batch
 from images.stored import Pixels, from_pixels_of_many
 from runtime.gzip_streams import DAMAGED, GZIP_MAGIC, unzipped
 from runtime.object_store import AnyPath, as_path
@@ -38,13 +28,13 @@ _CHUNK_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True)
 class _IdxFile:
-    """The array of an IDX file, and the mapping that it lies in."""
+    """The array of an IDX file, and the memory map that holds it."""
 
     array: Pixels
     mapping: mmap.mmap
 
     def rows(self, start: int, stop: int) -> Pixels:
-        """A copy; the pages that were read for it do not add up to the process's memory."""
+        """A copy; releases the pages that were read for it, so that they do not add up."""
         copy = self.array[start:stop].copy()
         self.mapping.madvise(mmap.MADV_DONTNEED)
         return copy
@@ -74,10 +64,10 @@ class IdxShard:
 
 
 def plan_idx(folder: AnyPath, settings: DataSettings) -> SourcePlan:
-    """The pairs that `folder` holds under MNIST's names: `train-*` is split `train`, `t10k-*` is split `test`.
+    """The pairs of files in `folder` with MNIST's names: `train-*` becomes split `train`, `t10k-*` split `test`.
 
-    Raises DataError where there is none, where one is malformed or a link to outside of `folder`, and where labels and
-    images differ in number.
+    Raises DataError if there is none, if one is malformed or links outside `folder`, and if the numbers of labels and
+    images differ.
     """
     require_folder(folder)
     links_within = folder_of_links(folder, follow_links=settings.follow_links)
@@ -94,13 +84,13 @@ def plan_idx(folder: AnyPath, settings: DataSettings) -> SourcePlan:
         shards += [IdxShard(str(images_path), labels, split, start, stop) for start, stop in ranges]
         paths += [path for path in (images_path, labels_path) if path]
     if not shards:
-        raise DataError(f"{folder}: holds no IDX images (train-images-idx3-ubyte or t10k-images-idx3-ubyte, maybe .gz)")
+        raise DataError(f"{folder}: contains no IDX images (train-images-idx3-ubyte or t10k-images-idx3-ubyte, or .gz)")
     count = sum(shard.stop - shard.start for shard in shards)
-    return SourcePlan(tuple(shards), count, False, fingerprint_files(folder, (path.name for path in paths)))
+    return SourcePlan.of_files(SourceFiles(folder, tuple(path.name for path in paths)), shards, count, False)
 
 
 def _find(folder: AnyPath, links_within: str | None, *stems: str) -> AnyPath | None:
-    """The first of these files that is there, by its name in `folder`, also where it is a link."""
+    """The first of these files that exists, by its name in `folder` even if it is a link."""
     candidates = (folder / f"{stem}{suffix}" for stem in stems for suffix in ("", ".gz"))
     found = next((path for path in candidates if path.is_file()), None)
     if found:
@@ -113,12 +103,12 @@ def _count_rows(images_path: AnyPath, labels_path: AnyPath | None) -> int:
     if labels_path:
         label_count = read_idx(str(labels_path), dimensions=1).shape[0]
         if label_count != rows:
-            raise DataError(f"{labels_path}: holds {label_count:,} labels for the {rows:,} images of {images_path}")
+            raise DataError(f"{labels_path}: has {label_count:,} labels for the {rows:,} images of {images_path}")
     return rows
 
 
 def read_idx(path: str, *, dimensions: int) -> Pixels:
-    """The array in an IDX file of unsigned bytes: [N] labels or [N, H, W] images; mapped, not read.
+    """The array in an IDX file of unsigned bytes, memory-mapped: [N] labels or [N, H, W] images.
 
     Raises DataError for a wrong magic number, a truncated file, trailing bytes, or a dimension of zero.
     """
@@ -135,9 +125,9 @@ def _open_idx(path: str, *, dimensions: int) -> _IdxFile:
 
 @functools.lru_cache(maxsize=4)
 def _map_idx(path: str, dimensions: int, version: tuple[int, int]) -> _IdxFile:
-    """Cached, because a gzip file cannot be entered in the middle and every shard of it needs all of it.
+    """Cached, because gzip has no random access: every shard would have to unzip the whole file.
 
-    Such a file, or a remote one, is copied to a temporary file, so that memory does not depend on its size.
+    A gzip or remote file is copied to a temporary file, so that memory does not depend on its size.
     """
     with as_path(path).open("rb") as file, contextlib.ExitStack() as stack:
         is_gzip = file.read(2) == GZIP_MAGIC
@@ -149,7 +139,7 @@ def _map_idx(path: str, dimensions: int, version: tuple[int, int]) -> _IdxFile:
         if is_gzip or "://" in path:
             plain = stack.enter_context(tempfile.TemporaryFile())
             plain.write(header)
-            # One byte more than announced tells that it is too long; the rest may fill the disk (a gzip bomb).
+            # One byte too many proves that it is too long; copying the rest could fill the disk (a gzip bomb).
             _copy(read, plain, max_bytes=math.prod(shape) + 1)
         _check_size(path, shape, following_bytes=plain.seek(0, os.SEEK_END) - len(header))
         mapping = mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ)
@@ -160,7 +150,7 @@ def _unzip(path: str, source: BinaryIO, byte_count: int) -> bytes:
     try:
         return source.read(byte_count)
     except (*DAMAGED, ValueError, struct.error) as error:
-        raise DataError(f"{path}: is not a whole gzip file ({error}); download it again") from None
+        raise DataError(f"{path}: damaged or incomplete gzip file ({error}); download it again") from None
 
 
 def _copy(read: Callable[[int], bytes], target: BinaryIO, *, max_bytes: int) -> None:
@@ -172,17 +162,17 @@ def _copy(read: Callable[[int], bytes], target: BinaryIO, *, max_bytes: int) -> 
 
 def _shape(path: str, header: bytes, dimensions: int) -> tuple[int, ...]:
     if len(header) < 4 + 4 * dimensions or header[:4] != bytes([0, 0, _UNSIGNED_BYTE, dimensions]):
-        raise DataError(f"{path}: is not an IDX file of unsigned bytes in {dimensions} dimension(s)")
+        raise DataError(f"{path}: not an IDX file of unsigned bytes with {dimensions} dimension(s); export it again")
     return struct.unpack(f">{dimensions}I", header[4:])
 
 
 def _check_size(path: str, shape: tuple[int, ...], *, following_bytes: int) -> None:
-    """`following_bytes`: how many follow the header, or, of a copy that was cut short, more than announced."""
+    """`following_bytes`: the bytes after the header; for a shortened copy of a file that is too long, one too many."""
     expected = math.prod(shape)
     announced = f"its header announces {'x'.join(map(str, shape))} = {expected:,} bytes"
     if following_bytes > expected:
-        raise DataError(f"{path}: is too long: {announced}, more follow; download or export it again")
+        raise DataError(f"{path}: too long: {announced}, but more follow; download or export it again")
     if following_bytes < expected:
-        raise DataError(f"{path}: is truncated: {announced}, {following_bytes:,} follow; download or export it again")
+        raise DataError(f"{path}: truncated: {announced}, but {following_bytes:,} follow; download or export it again")
     if not expected:
-        raise DataError(f"{path}: is empty: {announced}; download or export it again")
+        raise DataError(f"{path}: empty: {announced}; download or export it again")

@@ -1,7 +1,7 @@
-"""`numpy`: an array of images in a .npy file, or one or more, with labels, in an .npz file.
+"""`numpy`: an array of images in a .npy file, or one or more arrays, optionally with labels, in an .npz file.
 
-Rows are read as a stream at their offset (NEP 1 fixes the layout), so that memory holds about a
-megabyte, whatever the array's size and whether or not the .npz is compressed. Pickled objects are never loaded.
+Rows are streamed from their offset (NEP 1 specifies the layout), so memory stays at about a megabyte for any array,
+compressed or not. Pickled objects are never loaded.
 """
 
 import contextlib
@@ -21,24 +21,16 @@ import numpy as np
 import numpy.typing as npt
 
 from components.settings import DataSettings
-from components.sources.plan import (
-    DataError,
-    Reject,
-    SourceImage,
-    SourcePlan,
-    fingerprint_files,
-    require_file,
-    row_ranges,
-    rows_per_batch,
-)
+from components.sources.files import DataError, SourceFiles, require_file
+from components.sources.plan import Reject, SourceImage, SourcePlan, row_ranges, rows_per_batch
+from images.formats import MAX_PIXELS
 from images.stored import StoredImage, from_pixels_of_many
-from images.viewed import MAX_PIXELS
 from runtime.object_store import AnyPath, as_path
 from schema.features import EVAL, TEST, TRAIN
 
 
 class _Names(NamedTuple):
-    """Images, their labels if they have any, and the split that they are."""
+    """Names of an array of images and of its optional labels, and their split."""
 
     images: str
     labels: str
@@ -48,23 +40,23 @@ class _Names(NamedTuple):
 _KNOWN_NAMES: Final = (
     _Names("images", "labels", None),
     _Names("x", "y", None),
-    # As Keras ships its data sets,
+    # Keras
     _Names("x_train", "y_train", TRAIN),
     _Names("x_val", "y_val", EVAL),
     _Names("x_test", "y_test", TEST),
-    # and as MedMNIST does.
+    # MedMNIST
     _Names("train_images", "train_labels", TRAIN),
     _Names("val_images", "val_labels", EVAL),
     _Names("test_images", "test_labels", TEST),
 )
 _MAX_HEADER_BYTES: Final = 1 << 16
-_npy: Any = np.lib.format  # publishes no types
-# NumPy evaluates the header as a Python literal, and lets through what that raises.
+_npy: Any = np.lib.format  # untyped
+# NumPy evaluates the header as a Python literal and does not catch what that raises.
 _MALFORMED: Final = (
     ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, RecursionError, MemoryError, tokenize.TokenError,
 )  # fmt: skip
 _ZIP_MAGIC: Final = b"PK"
-# What zipfile lets through for malformed archives, beside its own BadZipFile.
+# What zipfile raises for malformed archives besides its own BadZipFile.
 _DAMAGED: Final = (
     OSError, EOFError, zlib.error, struct.error, zipfile.BadZipFile, RuntimeError, ValueError, LookupError,
     ArithmeticError,
@@ -73,7 +65,7 @@ _DAMAGED: Final = (
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array in C order: a .npy file, or a member of an .npz file, whose data start at `offset`."""
+    """An array in C order whose data starts at `offset` of a .npy file or of a member of an .npz file."""
 
     path: str
     member: str | None
@@ -82,7 +74,7 @@ class StoredArray:
     offset: int
 
     def batches(self, start: int, stop: int) -> Iterator[npt.NDArray[Any]]:
-        """Rows [start, stop) along the first axis, some at a time. Raises DataError where the file breaks off."""
+        """Rows [start, stop) along the first axis, in batches. Raises DataError if the file ends early."""
         dtype, row_shape = np.dtype(self.dtype), self.shape[1:]
         row_bytes = dtype.itemsize * math.prod(row_shape)
         with _opened(self.path, self.member) as stream:
@@ -91,7 +83,9 @@ class StoredArray:
                 wanted_bytes = row_bytes * min(rows_per_batch(row_bytes), stop - row)
                 content = stream.read(wanted_bytes)
                 if len(content) < wanted_bytes:
-                    raise DataError(f"{self.path}: ended at row {row + len(content) // row_bytes} while it was read")
+                    raise DataError(
+                        f"{self.path}: ended at row {row + len(content) // row_bytes}; save or fetch it again"
+                    )
                 yield np.frombuffer(content, dtype).reshape(-1, *row_shape)
 
 
@@ -116,18 +110,18 @@ class NumpyShard:
                 yield Reject(image_id, image)
 
     def _images(self) -> Iterator[StoredImage | str]:
-        """Each row's image, or the reason why it is none."""
+        """Each row's image, or the reason to reject it."""
         for batch in self.images.batches(self.start, self.stop):
             if batch.dtype == np.uint8:
                 yield from from_pixels_of_many(batch)
                 continue
             values = batch.reshape(len(batch), -1)
             lows, highs = values.min(axis=1), values.max(axis=1)
-            is_usable = (lows >= 0.0) & (highs <= 1.0)  # not so where one is not a number
+            is_usable = (lows >= 0.0) & (highs <= 1.0)  # False for NaN
             usable = np.round(batch[is_usable].astype(np.float32) * 255.0).astype(np.uint8)
             images = from_pixels_of_many(usable)
             for row, low, high in zip(is_usable, lows, highs, strict=True):
-                yield next(images) if row else f"values from {low:g} to {high:g}; floats must lie in [0, 1]"
+                yield next(images) if row else f"values from {low:g} to {high:g}; floats must be in [0, 1]"
 
     def _labels(self) -> Iterator[str]:
         if self.labels is None:
@@ -139,7 +133,7 @@ class NumpyShard:
 
 
 def plan_numpy(settings: DataSettings) -> SourcePlan:
-    """The arrays of data.path, from their headers alone.
+    """The arrays in data.path; reads only their headers.
 
     Images are [N, H, W], [N, H, W, 1] or [N, H, W, 3], of uint8 or of floats in [0, 1]; labels are [N] or [N, 1],
     of integers or strings. Raises DataError for anything else.
@@ -153,7 +147,7 @@ def plan_numpy(settings: DataSettings) -> SourcePlan:
         shards += [NumpyShard(images, labels, named_split, start, stop) for start, stop in ranges]
     count = sum(shard.stop - shard.start for shard in shards)
     has_named_eval = any(shard.named_split == EVAL for shard in shards)
-    return SourcePlan(tuple(shards), count, has_named_eval, fingerprint_files(path.parent, [path.name]))
+    return SourcePlan.of_files(SourceFiles(path.parent, (path.name,)), shards, count, has_named_eval)
 
 
 def _arrays(path: AnyPath) -> Iterator[tuple[StoredArray, StoredArray | None, str | None]]:
@@ -162,13 +156,13 @@ def _arrays(path: AnyPath) -> Iterator[tuple[StoredArray, StoredArray | None, st
     if not is_archive:
         yield _checked_images(_read_header(path, None)), None, None
         return
-    with _naming(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with _damage_named(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
         members = set(archive.namelist())
     known = [names for names in _KNOWN_NAMES if f"{names.images}.npy" in members]
     if not known:
         held = ", ".join(sorted(name.removesuffix(".npy") for name in members)) or "nothing"
         raise DataError(
-            f"{path}: holds no array of a known name; found {held}; looked for "
+            f"{path}: no array has a known name; found {held}; known are "
             f"{', '.join(names.images for names in _KNOWN_NAMES)}"
         )
     for names in known:
@@ -180,31 +174,31 @@ def _arrays(path: AnyPath) -> Iterator[tuple[StoredArray, StoredArray | None, st
 
 
 def _read_header(path: AnyPath, member: str | None) -> StoredArray:
-    """Shape, type and offset, checked against the number of bytes that the file or the archive says it holds."""
+    """Shape, type and offset, checked against the size of the file or archive member."""
     with _opened(str(path), member) as stream:
         head = io.BytesIO(stream.read(_MAX_HEADER_BYTES))
     name = f"{path}: {member}" if member else str(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of headers as Python 2 wrote them
+            warnings.simplefilter("ignore")  # about headers written by Python 2
             version = _npy.read_magic(head)
             read_header = _npy.read_array_header_1_0 if version == (1, 0) else _npy.read_array_header_2_0
             shape, fortran_order, dtype = read_header(head)
     except _MALFORMED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{name}: is not a .npy array: {reason}") from None
+        raise DataError(f"{name}: not a .npy array: {reason}; save it with numpy.save") from None
     if dtype.hasobject:
-        raise DataError(f"{name}: holds Python objects, which are never loaded; save an array of numbers")
+        raise DataError(f"{name}: contains Python objects, which are never loaded; save an array of numbers")
     if fortran_order:
-        raise DataError(f"{name}: is stored column by column; save it with numpy.ascontiguousarray")
+        raise DataError(f"{name}: stored in column-major (Fortran) order; save numpy.ascontiguousarray of it")
     if not shape or min(shape) < 1 or not dtype.itemsize:
-        raise DataError(f"{name}: is empty: its shape is {shape}")
+        raise DataError(f"{name}: empty: its shape is {shape}; save an array with images")
     _check_size(name, path, member, expected_bytes=head.tell() + dtype.itemsize * math.prod(shape))
     return StoredArray(str(path), member, shape, dtype.str, head.tell())
 
 
 def _check_size(name: str, path: AnyPath, member: str | None, *, expected_bytes: int) -> None:
-    with _naming(path):
+    with _damage_named(path):
         if member:
             with path.open("rb") as file, zipfile.ZipFile(file) as archive:
                 actual_bytes = archive.getinfo(member).file_size
@@ -212,17 +206,17 @@ def _check_size(name: str, path: AnyPath, member: str | None, *, expected_bytes:
             actual_bytes = path.stat().st_size
     if actual_bytes != expected_bytes:
         state = "truncated" if actual_bytes < expected_bytes else "too long"
-        raise DataError(f"{name}: is {state}: {actual_bytes:,} of {expected_bytes:,} bytes; save or fetch it again")
+        raise DataError(f"{name}: {state}: {actual_bytes:,} of {expected_bytes:,} bytes; save or fetch it again")
 
 
 def _checked_images(array: StoredArray) -> StoredArray:
     name, dtype, shape = f"{array.path}: {array.member}" if array.member else array.path, array.dtype, array.shape
     if np.dtype(dtype) != np.uint8 and np.dtype(dtype).kind != "f":
-        raise DataError(f"{name}: holds {np.dtype(dtype)}; save uint8, or floats in [0, 1]")
+        raise DataError(f"{name}: has type {np.dtype(dtype)}; save uint8, or floats in [0, 1]")
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
-        raise DataError(f"{name}: has the shape {shape}; images are [N, H, W], [N, H, W, 1] or [N, H, W, 3]")
+        raise DataError(f"{name}: has shape {shape}; images are [N, H, W], [N, H, W, 1] or [N, H, W, 3]")
     if shape[1] * shape[2] > MAX_PIXELS:
-        raise DataError(f"{name}: images of {shape[1]}x{shape[2]} pixels, more than {MAX_PIXELS:,}")
+        raise DataError(f"{name}: images of {shape[1]}x{shape[2]} pixels, more than {MAX_PIXELS:,}; scale them down")
     return array
 
 
@@ -230,17 +224,20 @@ def _checked_labels(labels: StoredArray, images: StoredArray) -> StoredArray:
     name = f"{labels.path}: {labels.member}"
     if np.dtype(labels.dtype).kind not in "buiSU" or math.prod(labels.shape) != labels.shape[0]:
         raise DataError(
-            f"{name}: holds {np.dtype(labels.dtype)} in the shape {labels.shape}; "
+            f"{name}: has type {np.dtype(labels.dtype)} and shape {labels.shape}; "
             "labels are [N] or [N, 1], of integers or strings"
         )
     if labels.shape[0] != images.shape[0]:
-        raise DataError(f"{name}: holds {labels.shape[0]:,} labels for the {images.shape[0]:,} of {images.member}")
+        raise DataError(
+            f"{name}: has {labels.shape[0]:,} labels for the {images.shape[0]:,} images of {images.member}; "
+            "save one label per image"
+        )
     return labels
 
 
 @contextlib.contextmanager
 def _opened(path: str, member: str | None) -> Iterator[BinaryIO]:
-    with _naming(as_path(path)), contextlib.ExitStack() as stack:
+    with _damage_named(as_path(path)), contextlib.ExitStack() as stack:
         if member is None:
             yield stack.enter_context(as_path(path).open("rb"))
         else:
@@ -250,9 +247,9 @@ def _opened(path: str, member: str | None) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _naming(path: AnyPath) -> Iterator[None]:
-    """What a damaged file or archive raises, as a DataError that names it."""
+def _damage_named(path: AnyPath) -> Iterator[None]:
+    """Turns the errors of a damaged file or archive into a DataError that names it."""
     try:
         yield
     except _DAMAGED as error:
-        raise DataError(f"{path}: is damaged: {error}; save or fetch it again") from None
+        raise DataError(f"{path}: damaged: {error}; save or fetch it again") from None

@@ -1,7 +1,7 @@
-"""`tfrecord`: TFRecord files, gzipped or not, of tf.Examples that hold encoded images.
+"""`tfrecord`: TFRecord files, optionally gzipped, of tf.Examples that hold encoded images.
 
-A record is its length (8 bytes, little endian), the length's checksum, the data, the data's checksum; a checksum is
-a masked CRC-32C (tensorflow/core/lib/io/record_writer.h).
+A record consists of its length (8 bytes, little endian), the checksum of the length, the data, and the checksum of the
+data; checksums are masked CRC-32C (tensorflow/core/lib/io/record_writer.h).
 """
 
 import contextlib
@@ -16,18 +16,10 @@ from typing import Any, BinaryIO, Final
 import google_crc32c
 
 from components.settings import DataSettings
-from components.sources.plan import (
-    SPLIT_OF_NAME,
-    DataError,
-    Reject,
-    SourceImage,
-    SourcePlan,
-    fingerprint_files,
-    folder_of_links,
-    require_inside,
-)
+from components.sources.files import DataError, SourceFiles, folder_of_links, require_inside
+from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan
+from images.decoding import UnreadableImageError
 from images.stored import StoredImage, from_file_bytes, mask_from_file_bytes
-from images.viewed import UnreadableImageError
 from runtime.gzip_streams import DAMAGED, GZIP_MAGIC, unzipped
 from runtime.object_store import AnyPath, as_path
 from schema import features
@@ -38,16 +30,16 @@ _LABEL_FEATURES: Final = ("label", "image/class/label")
 _FILE_NAME: Final = re.compile(r"tfrec|-\d{5}-of-\d{5}")
 _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4
 MAX_RECORD_BYTES: Final = 1 << 30
-"""Longer records are rejected unread."""
+"""Longer records are rejected before they are read."""
 
 
 class _BrokenFramingError(Exception):
-    """From here on the records of a file cannot be told apart; the message is the reason."""
+    """The boundaries of the file's remaining records are unknown; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class TfrecordShard:
-    """Records [start, stop) of one file; the first of them begins at byte `offset` of the uncompressed file."""
+    """Records [start, stop) of one file; the first begins at byte `offset` of the uncompressed file."""
 
     folder: str
     relative_path: str
@@ -67,7 +59,7 @@ class TfrecordShard:
                 for row in range(self.start, self.stop):
                     yield self._image(f"{stem}/{row:07d}", stream)
         except (_BrokenFramingError, *DAMAGED) as error:
-            raise DataError(f"{path}: changed while it was read: {error}") from None
+            raise DataError(f"{path}: changed while it was being read: {error}; run again") from None
 
     def _image(self, image_id: str, stream: BinaryIO) -> SourceImage | Reject:
         try:
@@ -82,9 +74,9 @@ class TfrecordShard:
 
 
 def plan_tfrecord(settings: DataSettings) -> SourcePlan:
-    """The records of data.path, a file or a folder of files, counted from their lengths alone.
+    """The records in data.path, a file or a folder of files; counts them by reading only their lengths.
 
-    Raises DataError where there are none, and for a file that is truncated or no TFRecord file.
+    Raises DataError if there are none, and for a file that is truncated or not a TFRecord file.
     """
     path = as_path(settings.path or "")
     folder, relative_paths = _list_files(path, settings)
@@ -98,14 +90,14 @@ def plan_tfrecord(settings: DataSettings) -> SourcePlan:
                 TfrecordShard(str(folder), relative_path, split, start, stop, offset, image_features, label_features)
             )
     if not shards:
-        raise DataError(f"{path}: holds no records")
+        raise DataError(f"{path}: contains no records; set data.path to TFRecord files with images")
     count = sum(shard.stop - shard.start for shard in shards)
     has_named_eval = any(shard.named_split == EVAL for shard in shards)
-    return SourcePlan(tuple(shards), count, has_named_eval, fingerprint_files(folder, relative_paths))
+    return SourcePlan.of_files(SourceFiles(folder, tuple(relative_paths)), shards, count, has_named_eval)
 
 
 def _list_files(path: AnyPath, settings: DataSettings) -> tuple[AnyPath, list[str]]:
-    """The folder, and the sorted paths of its TFRecord files relative to it; none is a link to outside of it."""
+    """The folder and the sorted relative paths of its TFRecord files. Raises DataError for links outside it."""
     if path.is_file():
         return path.parent, [path.name]
     if not path.is_dir():
@@ -116,7 +108,7 @@ def _list_files(path: AnyPath, settings: DataSettings) -> tuple[AnyPath, list[st
         found = (relative_path for relative_path, _ in path.files_below())
     relative_paths = sorted(filter(_is_record_file, found))
     if not relative_paths:
-        raise DataError(f"{path}: holds no TFRecord files (names with 'tfrec', or ending in -00000-of-00001)")
+        raise DataError(f"{path}: contains no TFRecord files (names that contain 'tfrec' or end in -00000-of-00001)")
     links_within = folder_of_links(path, follow_links=settings.follow_links)
     for relative_path in relative_paths:
         require_inside(path / relative_path, links_within)
@@ -129,13 +121,13 @@ def _is_record_file(relative_path: str) -> bool:
 
 
 def _named_split(relative_path: str) -> str | None:
-    """From the first folder, where it is called `train` or, as TFX calls it, `Split-train`."""
+    """The split named by the first folder: `train` or, in TFX's layout, `Split-train`."""
     first, *rest = Path(relative_path).parts
     return SPLIT_OF_NAME.get(first.lower().removeprefix("split-")) if rest else None
 
 
 def _record_ranges(path: AnyPath, settings: DataSettings) -> Iterator[tuple[int, int, int]]:
-    """(start, stop, offset of start) of each shard of a file; raises DataError where its framing is broken."""
+    """(start, stop, offset of start) of each shard of a file. Raises DataError if its framing is broken."""
     start, start_offset, row, offset = 0, 0, 0, 0
     try:
         with _opened(path) as stream:
@@ -152,7 +144,7 @@ def _record_ranges(path: AnyPath, settings: DataSettings) -> Iterator[tuple[int,
 
 @contextlib.contextmanager
 def _opened(path: AnyPath) -> Iterator[BinaryIO]:
-    """The file, unzipped where it is gzip; a plain file may begin with gzip's magic number, as a length."""
+    """The file, unzipped if it is gzip; a plain file may also begin with gzip's magic number, as a length."""
     with path.open("rb") as stream:
         head = stream.read(_LENGTH_BYTES + _CHECKSUM_BYTES)
         stream.seek(0)
@@ -164,16 +156,16 @@ def _opened(path: AnyPath) -> Iterator[BinaryIO]:
 
 
 def _skip_record(stream: BinaryIO, offset: int) -> int:
-    """Size in bytes of the record that begins at `offset`, where the stream stands; 0 at the end of the file."""
+    """Size in bytes of the record at `offset`, the current position of the stream; 0 at the end of the file."""
     length = _read_length(stream)
     if length is None:
         return 0
     record_bytes = _LENGTH_BYTES + _CHECKSUM_BYTES + length + _CHECKSUM_BYTES
     if offset + record_bytes >= 1 << 63:
-        raise _BrokenFramingError(f"claims {length:,} bytes")
+        raise _BrokenFramingError(f"claims to have {length:,} bytes")
     stream.seek(offset + record_bytes - _CHECKSUM_BYTES)
     if len(stream.read(_CHECKSUM_BYTES)) < _CHECKSUM_BYTES:
-        raise _BrokenFramingError(f"is truncated: {length:,} bytes were announced")
+        raise _BrokenFramingError(f"is truncated: its length says {length:,} bytes")
     return record_bytes
 
 
@@ -182,25 +174,25 @@ def _read_length(stream: BinaryIO) -> int | None:
     if not head:
         return None
     if len(head) < _LENGTH_BYTES + _CHECKSUM_BYTES:
-        raise _BrokenFramingError("is truncated within its length")
+        raise _BrokenFramingError("is truncated within its length field")
     if _checksum(head[:_LENGTH_BYTES]) != head[_LENGTH_BYTES:]:
-        raise _BrokenFramingError("the checksum of its length is wrong: damaged, or no TFRecord file")
+        raise _BrokenFramingError("its length has a wrong checksum: the file is damaged or not a TFRecord file")
     return int.from_bytes(head[:_LENGTH_BYTES], "little")
 
 
 def _read_record(stream: BinaryIO) -> bytes:
-    """The next record's data; raises UnreadableImageError, having passed it by, where it is too long or damaged."""
+    """The next record's data. Raises UnreadableImageError, and skips the record, if it is too long or damaged."""
     length = _read_length(stream)
     if length is None:
-        raise _BrokenFramingError("it ended early")
+        raise _BrokenFramingError("the file ended early")
     if length > MAX_RECORD_BYTES:
         stream.seek(length + _CHECKSUM_BYTES, os.SEEK_CUR)
-        raise UnreadableImageError(f"a record of {length:,} bytes, more than {MAX_RECORD_BYTES:,}")
+        raise UnreadableImageError(f"the record has {length:,} bytes, more than {MAX_RECORD_BYTES:,}")
     data, checksum = stream.read(length), stream.read(_CHECKSUM_BYTES)
     if len(checksum) < _CHECKSUM_BYTES:
-        raise _BrokenFramingError("it ended early")
+        raise _BrokenFramingError("the file ended early")
     if _checksum(data) != checksum:
-        raise UnreadableImageError("damaged record: its checksum is wrong")
+        raise UnreadableImageError("the record is damaged: its checksum is wrong")
     return data
 
 
@@ -217,7 +209,7 @@ def _parse(record: bytes) -> Any:
     try:
         return tf.train.Example.FromString(record).features.feature
     except DecodeError:
-        raise UnreadableImageError("the record is no tf.Example") from None
+        raise UnreadableImageError("the record is not a tf.Example") from None
 
 
 def _image_bytes(feature: Any, names: tuple[str, ...]) -> bytes:
@@ -226,12 +218,12 @@ def _image_bytes(feature: Any, names: tuple[str, ...]) -> bytes:
             return bytes(feature[name].bytes_list.value[0])
     held = ", ".join(sorted(feature)[:10]) or "nothing"
     raise UnreadableImageError(
-        f"the record holds no encoded image named {' or '.join(names)}; it holds {held}; set data.image_feature"
+        f"the record has no encoded image in {' or '.join(names)}; found {held}; set data.image_feature"
     )
 
 
 def _label(feature: Any, names: tuple[str, ...]) -> str:
-    """The first number or string of the first of these features that is there; empty if none is."""
+    """The first number or string of the first of these features that exists; empty if none does."""
     for name in names:
         if name not in feature:
             continue
@@ -243,13 +235,13 @@ def _label(feature: Any, names: tuple[str, ...]) -> str:
 
 
 def _is_anomaly(feature: Any) -> int | None:
-    """The feature of the same name as in our own examples, where it says 0 or 1."""
+    """The value of the feature `is_anomaly`, as in our own examples; None unless it is 0 or 1."""
     values = list(feature[features.IS_ANOMALY].int64_list.value) if features.IS_ANOMALY in feature else []
     return values[0] if values in ([0], [1]) else None
 
 
 def _mask(feature: Any, stored: StoredImage) -> bytes | None:
-    """The feature of the same name as in our own examples."""
+    """The feature `mask`, as in our own examples."""
     values = feature[features.MASK].bytes_list.value if features.MASK in feature else []
     if len(values) != 1:
         return None

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,10 +71,11 @@ def _state(version: "Version", found: list["Version"]) -> str:
 
 
 def _rolled_back(base: str) -> Outcome:
-    from components.pusher.component import load_in_fresh_process
+    from components.pusher.component import check_in_new_process
     from components.pusher.destination import rollback
+    from serving.model import smoke_check
 
-    done = rollback(base, check=load_in_fresh_process)
+    done = rollback(base, check=partial(check_in_new_process, check_module=smoke_check.__name__))
     text = (
         f"version {done.left.number} is withdrawn; version {done.returned_to.number} was pushed again "
         f"as {done.pushed.path}"
@@ -85,6 +87,7 @@ def _pushed(where: str | None, to: str | None, *, force: bool) -> Outcome:
     from components.pusher.component import push_checked
     from components.pusher.destination import PushError, digest_of, reinstate, withdrawn
     from pipeline.metadata.history import latest_blessed
+    from serving.model import smoke_check
 
     run = Path(where) if where else Path(_destination(None)).parent
     model = latest_blessed(_metadata(run), run.absolute().name)
@@ -97,7 +100,9 @@ def _pushed(where: str | None, to: str | None, *, force: bool) -> Outcome:
         raise PushError(
             f"{run}: a rollback withdrew its latest blessed model on {withdrawal['at']}; --force pushes it anyway"
         )
-    pushed = push_checked(model.path, base, analysis=model.analysis, statistics=model.statistics)
+    pushed = push_checked(
+        *(model.path, base), analysis=model.analysis, statistics=model.statistics, check_module=smoke_check.__name__
+    )
     reinstate(base, digest)
     return dataclasses.asdict(pushed), f"{model.path} was pushed as {pushed.path}"
 

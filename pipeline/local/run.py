@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 
-from components.sources.planning import plan_source
+from components.sources.registry import plan_source
 from pipeline.configuration.configuration import Configuration, ConfigurationError
 from pipeline.errors import interrupt_on_signals, message_of
 from pipeline.metadata.store import connection_of
@@ -42,9 +42,10 @@ def run(configuration: Configuration, *, as_json: bool) -> int:
         plan = plan_source(configuration.data)
         with output_to_log(folder / LOG_FILE) as (stdout, stderr):
             console = plain_console(stderr if as_json else stdout)
-            console.print(f"{configuration.name}: {plan.image_count:,} images, log in {folder / LOG_FILE}")
-            if plan.passed_over:
-                console.print(f"skipped by their suffix (not a supported image format): {plan.passed_over}")
+            log = folder / LOG_FILE
+            console.print(f"{configuration.name}: {plan.image_count:,} images, log in {log}")
+            if plan.skipped:
+                console.print(f"skipped {plan.skipped} (not a supported image format)")
             return _run(configuration, plan.fingerprint, folder, console, stdout if as_json else None)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from PIL import Image, UnidentifiedImageError
 
-from images.viewed import FORMATS, UnreadableImageError, as_viewed
+from images.decoding import UnreadableImageError, as_viewed
+from images.formats import FORMATS
 from serving.errors import invalid_argument
 
 Image.init()

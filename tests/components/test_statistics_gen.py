@@ -1,4 +1,4 @@
-"""Statistics summed up file by file are those that TensorFlow Data Validation gives for all examples at once."""
+"""Statistics computed file by file equal those that TensorFlow Data Validation computes for all examples at once."""
 
 import numpy as np
 import pytest
@@ -9,13 +9,13 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from components.example_gen.example_bytes import serialize
 from components.sources.plan import SourceImage
-from components.statistics_gen import SUMS, SmallFeaturesStatisticsGenExecutor
+from components.statistics_gen import MIN_GROUPS, SmallFeaturesStatisticsGenExecutor
 from images.stored import from_pixels
 from schema import features
 
 SCHEMA_TEXT = REPOSITORY.joinpath("schema/schema.pbtxt").read_text()
-FILES = SUMS + 20
-"""Some are summed up alone, some together."""
+FILES = MIN_GROUPS + 20
+"""More than groups, so that some groups have one file and some two."""
 RANDOM = np.random.default_rng(0)
 RECORDS = [
     serialize(

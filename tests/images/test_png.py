@@ -1,4 +1,4 @@
-"""Arrays survive as PNG files, whichever filter each image gets."""
+"""PNG files have the pixels of their arrays, with any filter."""
 
 import io
 
@@ -24,7 +24,7 @@ def test_pillow_reads_back_what_was_written(images):
         assert np.array_equal(np.asarray(image).reshape(pixels.shape), pixels)
 
 
-def test_each_image_gets_the_filter_that_suits_it():
+def test_each_image_gets_the_better_filter():
     gradient = np.tile(np.arange(0, 256, 2, dtype=np.uint8)[:, None], (1, 128))
     strokes = np.zeros((128, 128), np.uint8)
     strokes[::7, ::5] = 255
@@ -33,6 +33,6 @@ def test_each_image_gets_the_filter_that_suits_it():
     assert len(sparse) < 600
 
 
-def test_one_image_is_written_alike_alone_and_among_others():
+def test_an_image_has_the_same_bytes_alone_and_in_a_batch():
     images = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3), dtype=np.uint8)
     assert list(encode_png(images)) == [next(encode_png(images[row : row + 1])) for row in range(5)]

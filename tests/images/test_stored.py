@@ -1,4 +1,4 @@
-"""Any image file becomes bytes that TensorFlow decodes to what a viewer shows."""
+"""Any image file is converted to bytes that TensorFlow decodes to what a viewer shows."""
 
 import io
 
@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from images.decoding import UnreadableImageError, as_viewed
 from images.stored import from_file_bytes, from_pixels, mask_from_file_bytes
-from images.viewed import UnreadableImageError, as_viewed
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (5, 7), dtype=np.uint8)
@@ -24,7 +24,7 @@ def encode(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def decoded(content: bytes) -> np.ndarray:
-    """What the graph sees of an ingested image, and of one that is sent to be scored: the same."""
+    """The pixels that the graph decodes, which must be the same for ingestion and for scoring."""
     ingested, sent = (
         tf.io.decode_image(encoded, expand_animations=False).numpy()
         for encoded in (from_file_bytes(content).encoded, as_viewed(content))
@@ -33,12 +33,12 @@ def decoded(content: bytes) -> np.ndarray:
     return ingested
 
 
-def test_pixels_survive_as_png():
+def test_pixels_are_unchanged_as_png():
     assert np.array_equal(tf.io.decode_png(from_pixels(GREY).encoded).numpy()[:, :, 0], GREY)
     assert np.array_equal(tf.io.decode_png(from_pixels(COLOUR).encoded).numpy(), COLOUR)
 
 
-def test_statistics_are_numpys():
+def test_statistics_equal_numpys():
     stored = from_file_bytes(encode(Image.fromarray(COLOUR), "PNG"))
     assert (stored.height_px, stored.width_px, stored.channels) == (5, 7, 3)
     assert stored.mean_intensity == pytest.approx(np.mean(COLOUR / 255.0))
@@ -53,7 +53,7 @@ def test_bytes_that_tensorflow_decodes_are_kept(kind, pixels):
 
 
 @pytest.mark.parametrize("kind", ["BMP", "TIFF", "WEBP", "GIF"])
-def test_other_formats_come_out_right(kind):
+def test_other_formats_are_converted(kind):
     options = {"lossless": True} if kind == "WEBP" else {}
     image = Image.fromarray(GREY) if kind == "GIF" else Image.fromarray(COLOUR)
     expected = np.asarray(image.convert("RGB"))
@@ -66,7 +66,7 @@ def test_sixteen_bits_keep_their_high_byte():
     assert decoded(encode(Image.fromarray(wide), "PNG"))[:, :, 0].tolist() == [[0, 0, 1], [128, 255, 255]]
 
 
-def test_transparency_is_laid_over_white():
+def test_transparent_pixels_are_blended_with_white():
     image = Image.new("RGBA", (2, 1), (10, 20, 30, 0))
     image.putpixel((1, 0), (10, 20, 30, 255))
     assert decoded(encode(image, "PNG")).tolist() == [[[255, 255, 255], [10, 20, 30]]]
@@ -81,7 +81,7 @@ def test_cmyk_becomes_rgb():
     assert decoded(encode(Image.new("CMYK", (3, 2), (0, 255, 255, 0)), "TIFF")).tolist() == [[[255, 0, 0]] * 3] * 2
 
 
-def test_of_a_phones_two_pictures_in_one_file_the_first_is_taken():
+def test_the_first_picture_of_a_multi_picture_file_is_used():
     first, second = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
     seen = decoded(encode(first, "MPO", save_all=True, append_images=[second]))
     assert np.abs(seen.astype(int) - [255, 0, 0]).max() <= 2
@@ -89,14 +89,14 @@ def test_of_a_phones_two_pictures_in_one_file_the_first_is_taken():
 
 def test_exif_rotation_is_applied():
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned clockwise by a quarter
+    exif[0x0112] = 6  # rotate clockwise by 90 degrees to view
     content = encode(Image.fromarray(COLOUR), "PNG", exif=exif)
     assert np.array_equal(decoded(content), np.rot90(COLOUR, k=-1))
 
 
 DEFECT = np.array([[0, 0, 1], [0, 200, 0]], np.uint8)
 PALETTE = Image.fromarray((DEFECT > 0).astype(np.uint8), "P")
-PALETTE.putpalette([0, 0, 0, 0, 0, 7])  # so dark a blue that it would be black in grey
+PALETTE.putpalette([0, 0, 0, 0, 0, 7])  # a blue so dark that it becomes black in greyscale
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,13 @@ PALETTE.putpalette([0, 0, 0, 0, 0, 7])  # so dark a blue that it would be black 
     ],
     ids=lambda mask: mask.mode,
 )
-def test_a_mask_is_white_wherever_its_file_is_not_black(mask):
+def test_a_mask_is_white_where_its_file_is_not_black(mask):
     stored = mask_from_file_bytes(encode(mask, "PNG"), height_px=2, width_px=3)
     assert np.array_equal(tf.io.decode_png(stored).numpy()[:, :, 0], np.where(DEFECT > 0, 255, 0))
 
 
 def test_a_mask_of_another_size_is_refused():
-    with pytest.raises(UnreadableImageError, match="3x2 pixels, the image 2x3"):
+    with pytest.raises(UnreadableImageError, match="3x2 pixels, but the image has 2x3"):
         mask_from_file_bytes(encode(Image.fromarray(DEFECT), "PNG"), height_px=3, width_px=2)
 
 
@@ -126,8 +126,8 @@ def test_a_mask_of_another_size_is_refused():
     [
         (b"", "empty file"),
         (b"hello, world", "not an image"),
-        (encode(Image.fromarray(COLOUR), "PPM"), "not an image of a known format"),
-        (encode(Image.fromarray(COLOUR), "EPS"), "not an image of a known format"),  # Pillow would run Ghostscript
+        (encode(Image.fromarray(COLOUR), "PPM"), "not an image in a supported format"),
+        (encode(Image.fromarray(COLOUR), "EPS"), "not an image in a supported format"),  # Pillow would run Ghostscript
         (encode(Image.fromarray(COLOUR), "PNG")[:60], "cannot be decoded"),
         (encode(Image.new("RGB", (64, 64)), "JPEG")[:-200], "cannot be decoded"),
         (encode(Image.new("L", (20_000, 20_000)), "PNG"), "pixels"),
@@ -140,7 +140,7 @@ def test_unusable_content_is_refused_with_its_reason(content, reason):
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"]), st.data())
-def test_damaged_files_are_read_or_refused_but_never_crash(kind, data):
+def test_damaged_files_are_read_or_refused_without_other_errors(kind, data):
     content = bytearray(encode(Image.fromarray(COLOUR), kind))
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

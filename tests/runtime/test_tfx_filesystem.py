@@ -8,7 +8,8 @@ from tfx.dsl.io import fileio
 from tfx.types import standard_artifacts
 from tfx.utils import io_utils
 
-from components.resolvers.pushed_model import LatestPushedModelExecutor, newest_version
+from components.pusher.destination import newest_version
+from components.resolvers.latest_pushed_model import LatestPushedModelExecutor
 from runtime import object_store, tfx_filesystem
 from runtime.object_store import REHEARSAL_STORE_VARIABLE
 

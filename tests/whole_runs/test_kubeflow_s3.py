@@ -1,4 +1,4 @@
-"""Models and artifacts in an S3 bucket, over the real protocol."""
+"""The object store over the real protocol; see conftest.py."""
 
 from pathlib import Path
 
@@ -6,9 +6,8 @@ from pyarrow import fs as arrow
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
-from components.pusher.destination import digest_of, push, rollback, versions, withdrawn
-from components.resolvers.pushed_model import newest_version
-from runtime.object_store import download, upload
+from components.pusher.destination import digest_of, newest_version, push, rollback, versions, withdrawn
+from pipeline.kubeflow.simulator.launcher import download, upload
 
 
 def _model(folder: Path) -> Path:
@@ -18,7 +17,7 @@ def _model(folder: Path) -> Path:
     return folder
 
 
-def test_a_model_is_pushed_found_and_deleted(s3: arrow.S3FileSystem, tmp_path: Path) -> None:
+def test_a_model_is_pushed_found_and_removed(s3: arrow.S3FileSystem, tmp_path: Path) -> None:
     destination = "s3://bucket/serving"
     assert newest_version(destination) is None
     assert fileio.listdir(destination) == []
@@ -30,7 +29,7 @@ def test_a_model_is_pushed_found_and_deleted(s3: arrow.S3FileSystem, tmp_path: P
     assert newest_version(destination) is None
 
 
-def test_empty_folders_are_not_uploaded(s3: arrow.S3FileSystem, tmp_path: Path) -> None:
+def test_an_artifact_travels_without_its_empty_folders(s3: arrow.S3FileSystem, tmp_path: Path) -> None:
     model = _model(tmp_path / "model")
     (model / "assets").mkdir()
     upload(s3, model, "s3://bucket/run/model")
@@ -39,7 +38,7 @@ def test_empty_folders_are_not_uploaded(s3: arrow.S3FileSystem, tmp_path: Path) 
     assert found == {"saved_model.pb", "variables", "variables/variables.index"}
 
 
-def test_a_later_push_removes_an_interrupted_upload(s3: arrow.S3FileSystem, tmp_path: Path) -> None:
+def test_what_an_interrupted_upload_left_is_removed_by_a_later_push(s3: arrow.S3FileSystem, tmp_path: Path) -> None:
     destination = "s3://bucket/interrupted"
     model = str(_model(tmp_path / "model"))
     io_utils.copy_dir(model, f"{destination}/1")
@@ -49,7 +48,7 @@ def test_a_later_push_removes_an_interrupted_upload(s3: arrow.S3FileSystem, tmp_
     assert fileio.listdir(destination) == [str(kept.number)]
 
 
-def test_a_push_is_rolled_back_and_stays_withdrawn(s3: arrow.S3FileSystem, tmp_path: Path) -> None:
+def test_a_push_is_rolled_back_listed_and_kept_from_coming_back(s3: arrow.S3FileSystem, tmp_path: Path) -> None:
     destination = "s3://bucket/rolled/back"
     for name in ("earlier", "later"):
         model = _model(tmp_path / name)

@@ -468,15 +468,15 @@ def test_too_many_unreadable_images_stop_the_run_before_training(tmp_path, sampl
     assert code == FAILED
     assert states(document)["Trainer"] == "skipped"
     assert "40 of 340 images cannot be read" in document["error"]
-    assert "bad0.png: not an image of a known format" in document["error"]
+    assert "bad0.png: not an image in a supported format" in document["error"]
 
 
 @pytest.mark.parametrize(
     ("overrides", "culprit"),
     [
-        (["data.source=folder", "data.path={empty}"], "{empty}: holds no images; found nothing"),
+        (["data.source=folder", "data.path={empty}"], "{empty}: contains no images; found nothing"),
         (["data.source=folder", "data.path={empty}/missing"], "{empty}/missing: no such folder"),
-        (["data.source=idx", "data.path={empty}"], "{empty}: holds no IDX images"),
+        (["data.source=idx", "data.path={empty}"], "{empty}: contains no IDX images"),
         (["image.height_px=0"], "image.height_px: 0"),
         (["trainer.preset=dance"], "trainer.preset: 'dance'"),
         (["root=/proc/nowhere"], "/proc/nowhere/digits is not writable"),

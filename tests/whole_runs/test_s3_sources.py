@@ -1,4 +1,4 @@
-"""A source in an object store yields the same images as on a disk."""
+"""A source in an object store gives the images that it gives from a disk."""
 
 from pathlib import Path
 
@@ -9,8 +9,9 @@ from PIL import Image
 from pyarrow import fs as arrow
 
 from components.settings import DataSettings
-from components.sources.planning import DataError, plan_source
-from runtime.object_store import upload
+from components.sources.files import DataError
+from components.sources.registry import plan_source
+from pipeline.kubeflow.simulator.launcher import upload
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 6, 7), dtype=np.uint8)
 
@@ -63,7 +64,7 @@ SOURCES = {"folder": _folder, "csv": _csv, "npy": _npy, "npz": _npz, "idx": _idx
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_images_from_a_bucket_equal_those_from_a_disk(kind: str, s3: arrow.S3FileSystem, tmp_path: Path) -> None:
+def test_images_from_a_bucket_are_those_of_the_disk(kind: str, s3: arrow.S3FileSystem, tmp_path: Path) -> None:
     local = tmp_path / "data"
     local.mkdir()
     path = SOURCES[kind](local)
@@ -79,7 +80,7 @@ def test_images_from_a_bucket_equal_those_from_a_disk(kind: str, s3: arrow.S3Fil
     assert there.image_count == here.image_count > 0
 
 
-def test_missing_objects_and_unsupported_schemes_are_reported(s3: arrow.S3FileSystem) -> None:
+def test_what_is_not_in_the_bucket_is_named(s3: arrow.S3FileSystem) -> None:
     with pytest.raises(DataError, match="s3://bucket/nowhere: no such folder"):
         plan_source(DataSettings(source="folder", path="s3://bucket/nowhere"))
     with pytest.raises(DataError, match="http://example.org/a.npy: cannot be read: only s3://, minio:// and gs://"):
@@ -90,7 +91,7 @@ def test_the_fingerprint_changes_with_the_objects(s3: arrow.S3FileSystem) -> Non
     settings = DataSettings(source="folder", path="s3://bucket/changing")
     image = tf.io.encode_png(PIXELS[0][..., None]).numpy()
     fingerprints = set()
-    for count in (1, 2, 20, 21):  # few are read one by one, many are listed
+    for count in (1, 2, 20, 21):  # a few are asked for one by one, many are listed
         for row in range(count):
             with s3.open_output_stream(f"bucket/changing/{row}.png") as stream:
                 stream.write(image)

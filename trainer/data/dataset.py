@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from runtime.tfrecords import as_many_as_fit, count_records, files_of
+from runtime.tfrecords import as_many_as_fit, count_records, files_of, require_count
 from schema import features
 from schema.features import NORMALISED, OFFSET, SCALE
 
@@ -211,5 +211,6 @@ def load_images(
         row += len(batch)
         if number % _LOGGED_BATCHES == 0:
             _LOG.info("images decoded", extra={"done": row, "total": count, "unit": "images"})
+    require_count(row, count, patterns)
     file.flush()
     return ImageSet(count, shape, images, None if in_memory else file)

@@ -104,7 +104,7 @@ def check_components(nodes: Iterable[Any]) -> None:
     from tfx.dsl.components.common.resolver import Resolver
 
     from components.example_gen.component import ImageExampleGen
-    from components.resolvers.pushed_model import LatestPushedModel
+    from components.resolvers.latest_pushed_model import LatestPushedModel
 
     reasons = {
         Resolver: f"its backend cannot query past artifacts; use {LatestPushedModel.__name__}",
@@ -166,7 +166,7 @@ def write_package(documents: list[dict[str, Any]], path: Path) -> None:
 
 def _pipeline(configuration: Configuration, root: str) -> Any:
     with imported_for_good():
-        from components.resolvers.pushed_model import LatestPushedModel
+        from components.resolvers.latest_pushed_model import LatestPushedModel
         from pipeline.graph import create_pipeline
 
     push_destination = configuration.push.destination or f"{root}/{configuration.name}/{RUN_SUBFOLDER}"

@@ -14,7 +14,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from pipeline.kubeflow.names import STAGING_ROOT_VARIABLE, TRAINING_JOB
 from pipeline.kubeflow.pods.training_job import run_training_job
 from pipeline.kubeflow.tfjob import CONTAINER, Manifest
-from schema.artifacts import JOB_FILE
+from schema.artifacts import COUNTS_FILE, JOB_FILE
 from trainer import module
 from trainer.fitting.arguments import training_folder
 from trainer.fitting.checkpoint import load_checkpoint
@@ -72,12 +72,11 @@ def _staged(fn_args: FnArgs, shared: Path, name: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=shared))
     try:
         patterns = {}
-        for split, given in (("train", fn_args.train_files), ("eval", fn_args.eval_files)):
-            (folder / split).mkdir(parents=True)
-            for pattern in map(Path, given):
-                for file in pattern.parent.glob(pattern.name):
-                    shutil.copyfile(file, folder / split / file.name)
-            patterns[f"{split}_files"] = [f"{folder}/{split}/*"]
+        for name, given in (("train_files", fn_args.train_files), ("eval_files", fn_args.eval_files)):
+            [split] = (Path(pattern).parent for pattern in given)  # of the only artifact `examples`
+            shutil.copytree(split, folder / split.name)
+            shutil.copyfile(split.parent / COUNTS_FILE, folder / COUNTS_FILE)
+            patterns[name] = [f"{folder}/{split.name}/*"]
         shutil.copytree(fn_args.transform_output, folder / "transform")
         staged = attr.evolve(
             fn_args, **patterns, transform_output=f"{folder}/transform", model_run_dir=f"{folder}/model_run"

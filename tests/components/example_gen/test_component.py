@@ -1,4 +1,4 @@
-"""ImageExampleGen as TFX runs it: images of every source become examples, and `test` holds nothing from elsewhere."""
+"""ImageExampleGen converts images of every source to examples, and removes duplicates from `test`."""
 
 import json
 import os
@@ -9,19 +9,22 @@ import tensorflow as tf
 from PIL import Image
 from tfx.types import standard_artifacts
 
-from components.example_gen.component import EXAMPLES_KEY, ImageExampleGenExecutor, read_counts
+from components.example_gen.component import EXAMPLES_KEY, ImageExampleGenExecutor
 from components.settings import DataSettings
-from components.sources.planning import DataError
+from components.sources.files import DataError
+from components.sources.registry import plan_source
+from runtime.tfrecords import read_counts
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (40, 6, 7), dtype=np.uint8)
 
 
-def generate(folder, settings):
-    """Runs the executor; the identifiers of each split's images, and the rejects."""
+def generate(folder, settings, fingerprint=None):
+    """Runs the executor; returns the identifiers of the images in each split, and the rejects."""
     examples = standard_artifacts.Examples()
     examples.uri = str(folder)
-    properties = {"settings": settings.model_dump_json()}
+    fingerprint = fingerprint or plan_source(settings).fingerprint
+    properties = {"settings": settings.model_dump_json(), "data_fingerprint": fingerprint}
     ImageExampleGenExecutor().Do({}, {EXAMPLES_KEY: [examples]}, properties)
     rejects = [json.loads(line) for line in (folder / "rejects.jsonl").read_text().splitlines()]
     return {split: ids_of(folder / f"Split-{split}") for split in ("train", "eval", "test")}, rejects
@@ -71,7 +74,7 @@ def test_every_image_is_in_one_split(source, tmp_path):
     assert not rejects
 
 
-def test_anomalies_named_as_training_images_are_counted_where_they_are_left_out(tmp_path):
+def test_anomalies_left_out_of_training_splits_are_counted(tmp_path):
     labels = np.arange(20) % 4
     arrays = {"x_train": IMAGES[:20], "y_train": labels, "x_test": IMAGES[20:], "y_test": labels}
     np.savez(tmp_path / "a.npz", **arrays)
@@ -84,7 +87,7 @@ def test_anomalies_named_as_training_images_are_counted_where_they_are_left_out(
 
 
 def duplicates_source(folder):
-    """3 is copied into test as it is, 4 in another format; test also holds a pair of its own."""
+    """In test: a copy of 3, a copy of 4 in another format, and a pair of duplicates of its own."""
     for row in range(20):
         write(folder / "train" / f"{row:02d}.png", IMAGES[row])
     write(folder / "test/a.png", IMAGES[3])
@@ -99,7 +102,7 @@ def write(path, pixels):
     Image.fromarray(pixels).save(path)
 
 
-def test_duplicates_are_kept_out_of_test_and_listed_without_stopping_the_run(tmp_path):
+def test_duplicates_are_removed_from_test_and_listed_without_stopping_the_run(tmp_path):
     splits, rejects = generate(tmp_path / "examples", duplicates_source(tmp_path / "data"))
     assert splits["test"] == ["test/c.png", "test/d.png"]
     assert len(splits["train"]) + len(splits["eval"]) == 20
@@ -111,8 +114,8 @@ def test_duplicates_are_kept_out_of_test_and_listed_without_stopping_the_run(tmp
     assert (counts["test"], counts["rejected"], counts["duplicates"]) == (2, 0, 2)
 
 
-def test_an_example_has_one_byte_form_whatever_the_worker(tmp_path):
-    """Features in the order of their names; unsorted, they come out in another order in every process."""
+def test_an_example_has_the_same_bytes_from_every_worker(tmp_path):
+    """Features are sorted by name; unsorted, their order would differ between processes."""
     (tmp_path / "data").mkdir()
     generate(tmp_path / "examples", numpy_source(tmp_path / "data"))
     path = next((tmp_path / "examples/Split-train").glob("*"))
@@ -122,19 +125,19 @@ def test_an_example_has_one_byte_form_whatever_the_worker(tmp_path):
     assert positions == sorted(positions)
 
 
-def test_a_shard_in_which_no_image_is_accepted_leaves_the_others_alone(tmp_path, caplog):
+def test_a_shard_without_accepted_images_does_not_affect_others(tmp_path, caplog):
     for row in range(40):
         write(tmp_path / "data" / f"{row:02d}.png", IMAGES[row])
     (tmp_path / "data/zzz.png").write_bytes(b"not a picture")
     settings = DataSettings(source="folder", path=str(tmp_path / "data"), images_per_shard=20)
     splits, rejects = generate(tmp_path / "examples", settings)
     assert sum(map(len, splits.values())) == 40
-    assert rejects == [{"image_id": "zzz.png", "reason": "not an image of a known format"}]
-    [told] = [record.getMessage() for record in caplog.records if hasattr(record, "notice")]
-    assert told == f"1 of 41 images cannot be read; see {tmp_path}/examples/rejects.jsonl"
+    assert rejects == [{"image_id": "zzz.png", "reason": "not an image in a supported format"}]
+    [message] = [record.getMessage() for record in caplog.records if hasattr(record, "notice")]
+    assert message == f"1 of 41 images cannot be read; see {tmp_path}/examples/rejects.jsonl"
 
 
-def test_a_folder_in_which_no_image_can_be_read_is_told_so(tmp_path):
+def test_a_folder_without_readable_images_fails(tmp_path):
     (tmp_path / "data").mkdir()
     for row in range(6):
         (tmp_path / "data" / f"{row}.png").touch()
@@ -142,8 +145,8 @@ def test_a_folder_in_which_no_image_can_be_read_is_told_so(tmp_path):
         generate(tmp_path / "examples", DataSettings(source="folder", path=str(tmp_path / "data")))
 
 
-def test_labels_are_utf8_whatever_the_folders_are_called(tmp_path):
-    """TFMA accepts no others, and says so only after the training."""
+def test_labels_are_utf8_for_any_folder_name(tmp_path):
+    """TFMA rejects other labels, but only after the training."""
     for row in range(40):
         write(tmp_path / "data" / os.fsdecode((b"\xff\xfe bad", "gut ü".encode())[row % 2]) / f"{row}.png", IMAGES[row])
     generate(tmp_path / "examples", DataSettings(source="folder", path=str(tmp_path / "data")))
@@ -153,3 +156,30 @@ def test_labels_are_utf8_whatever_the_folders_are_called(tmp_path):
         for label in values_of(tmp_path / f"examples/Split-{split}", "label")
     }
     assert {label.decode("utf-8") for label in labels} == {"\ufffd\ufffd bad", "gut ü"}
+
+
+def test_a_file_that_changes_after_it_was_listed_fails_the_component(tmp_path):
+    """Otherwise the cache key would have the fingerprint of other files than those that were read."""
+    settings = duplicates_source(tmp_path / "data")
+    fingerprint = plan_source(settings).fingerprint
+    write(tmp_path / "data/train/00.png", IMAGES[31])
+    with pytest.raises(DataError, match=r"data: files changed while they were being read; run again"):
+        generate(tmp_path / "here", settings, fingerprint)
+    plan_source(DataSettings())  # another process has not listed the files before
+    with pytest.raises(DataError, match=r"data: files changed after the run had listed them; start a new run"):
+        generate(tmp_path / "elsewhere", settings, fingerprint)
+
+
+def test_a_run_lists_its_files_once(tmp_path):
+    """A file that is added after the first listing belongs to the next run."""
+    settings = duplicates_source(tmp_path / "data")
+    fingerprint = plan_source(settings).fingerprint
+    write(tmp_path / "data/test/new.png", IMAGES[32])
+    splits, _ = generate(tmp_path / "examples", settings, fingerprint)
+    assert splits["test"] == ["test/c.png", "test/d.png"]
+
+
+def test_a_named_version_needs_no_fingerprint(tmp_path):
+    """The user vouches for the files of a version, whatever their modification times."""
+    splits, _ = generate(tmp_path / "examples", duplicates_source(tmp_path / "data"), "named: 2024-05")
+    assert splits["test"] == ["test/c.png", "test/d.png"]

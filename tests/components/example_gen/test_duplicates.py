@@ -1,4 +1,4 @@
-"""An image of test that another split holds too is found, whatever the shards and buckets."""
+"""Images of test that are also in another split are found for any shards and buckets."""
 
 import itertools
 
@@ -17,7 +17,7 @@ def _found(folder, *shards, image_count=1):
     return sorted(itertools.chain.from_iterable(map(find_duplicates, buckets.values())))
 
 
-def test_the_first_original_is_named(tmp_path):
+def test_the_original_with_the_smallest_identifier_is_returned(tmp_path):
     assert _found(
         tmp_path,
         [("00aa00aa", "test", "z"), ("11bb11bb", "test", "y")],
@@ -25,12 +25,12 @@ def test_the_first_original_is_named(tmp_path):
     ) == [Duplicate(0, "z", "a")]
 
 
-def test_a_pair_within_a_split_is_left_alone(tmp_path):
+def test_duplicates_within_a_split_are_kept(tmp_path):
     for split in ("train", "eval", "test"):
         assert not _found(tmp_path, [("00aa00aa", split, image_id) for image_id in "ab"])
 
 
-def test_many_buckets_find_what_one_finds(tmp_path):
+def test_many_buckets_find_the_same_as_one(tmp_path):
     digests = [f"{number * 2654435761 % 2**32:08x}" for number in range(300)]
     train = [(digest, "train", f"Größe/{digest}.png") for digest in digests[:200]]
     test = [(digest, "test", f"t\udcff{digest}") for digest in digests[100:]]
@@ -40,5 +40,5 @@ def test_many_buckets_find_what_one_finds(tmp_path):
 
 
 @given(st.binary(min_size=16, max_size=16), st.integers(0, 10**9))
-def test_buckets_are_a_thousandth_of_what_they_hold(digest, image_count):
+def test_a_bucket_has_a_thousand_images_per_bucket(digest, image_count):
     assert 1000 * bucket_of(digest.hex(), image_count=image_count) ** 2 <= image_count

@@ -1,4 +1,4 @@
-"""An example's bytes are those that protobuf itself writes."""
+"""Serialized examples equal those written by protobuf."""
 
 import os
 import unicodedata
@@ -57,5 +57,5 @@ def built_by_protobuf(image):
 
 @settings(deadline=None)
 @given(IMAGES)
-def test_the_bytes_are_protobufs_own(image):
+def test_the_bytes_equal_those_of_protobuf(image):
     assert serialize(image) == built_by_protobuf(image)

@@ -1,4 +1,4 @@
-"""Over thirty kinds of bad files among a thousand good ones: each is named with its reason, and none stops the run."""
+"""Over thirty kinds of bad files among a thousand good ones: each is listed with a reason, and none stops the run."""
 
 import bz2
 import gzip
@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 from tfx.types import standard_artifacts
 
-from components.example_gen.component import EXAMPLES_KEY, ImageExampleGenExecutor, read_counts
+from components.example_gen.component import EXAMPLES_KEY, ImageExampleGenExecutor
 from components.settings import DataSettings
-from components.sources.planning import DataError
+from components.sources.files import DataError
+from components.sources.registry import plan_source
+from runtime.tfrecords import read_counts
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -41,20 +43,20 @@ PNG, JPEG = encoded("PNG"), encoded("JPEG")
 BAD_CONTENT = {
     "empty.png": (b"", "empty file"),
     "empty.jpg": (b"", "empty file"),
-    "text.png": (b"not a picture", "not an image of a known format"),
-    "page.jpg": (b"<html><body>404 Not Found</body></html>", "not an image of a known format"),
-    "drawing.png": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image of a known format"),
-    "program.bmp": (b"\x7fELF" + bytes(200), "not an image of a known format"),
-    "archive.png": (b"PK\x03\x04" + bytes(200), "not an image of a known format"),
-    "document.tif": (b"%PDF-1.7\n" + bytes(200), "not an image of a known format"),
-    "zipped.png": (gzip.compress(PNG), "not an image of a known format"),
-    "packed.jpg": (bz2.compress(JPEG), "not an image of a known format"),
-    "zeros.png": (bytes(5000), "not an image of a known format"),
-    "noise.gif": (RANDOM.bytes(5000), "not an image of a known format"),
-    "signature.png": (PNG[:8], "not an image of a known format"),
-    "one byte.jpg": (JPEG[:1], "not an image of a known format"),
-    "byte order mark.png": (b"\xef\xbb\xbf" + PNG, "not an image of a known format"),
-    "newlines.png": (PNG.replace(b"\r\n", b"\n", 1), "not an image of a known format"),
+    "text.png": (b"not a picture", "not an image in a supported format"),
+    "page.jpg": (b"<html><body>404 Not Found</body></html>", "not an image in a supported format"),
+    "drawing.png": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image in a supported format"),
+    "program.bmp": (b"\x7fELF" + bytes(200), "not an image in a supported format"),
+    "archive.png": (b"PK\x03\x04" + bytes(200), "not an image in a supported format"),
+    "document.tif": (b"%PDF-1.7\n" + bytes(200), "not an image in a supported format"),
+    "zipped.png": (gzip.compress(PNG), "not an image in a supported format"),
+    "packed.jpg": (bz2.compress(JPEG), "not an image in a supported format"),
+    "zeros.png": (bytes(5000), "not an image in a supported format"),
+    "noise.gif": (RANDOM.bytes(5000), "not an image in a supported format"),
+    "signature.png": (PNG[:8], "not an image in a supported format"),
+    "one byte.jpg": (JPEG[:1], "not an image in a supported format"),
+    "byte order mark.png": (b"\xef\xbb\xbf" + PNG, "not an image in a supported format"),
+    "newlines.png": (PNG.replace(b"\r\n", b"\n", 1), "not an image in a supported format"),
     "no pixels.png": (png_that_claims(0, 0), ""),
     "half.png": (PNG[: len(PNG) // 2], "cannot be decoded"),
     "half.jpg": (JPEG[: len(JPEG) // 2], "cannot be decoded"),
@@ -66,9 +68,9 @@ BAD_CONTENT = {
     "bomb.png": (png_that_claims(60_000, 60_000), "more than 100,000,000"),
     "claim.png": (png_that_claims(20_000, 6_000), "20000x6000 pixels, more than 100,000,000"),
     "short.png": (png_that_claims(50, 40, data=bytes(99)), "cannot be decoded"),
-    "Спорченный.png": (b"text", "not an image of a known format"),
-    "壊れた 画像.jpg": (b"text", "not an image of a known format"),
-    "تالف\u202e.png": (b"text", "not an image of a known format"),
+    "Спорченный.png": (b"text", "not an image in a supported format"),
+    "壊れた 画像.jpg": (b"text", "not an image in a supported format"),
+    "تالف\u202e.png": (b"text", "not an image in a supported format"),
 }
 BAD_LINKS = {
     "dangling.png": ("nowhere.png", "cannot be opened: No such file or directory"),
@@ -89,15 +91,16 @@ def folder(tmp_path):
 
 
 def generate(folder, settings):
-    """Runs the executor; the counts, and the reason of each reject."""
+    """Runs the executor; returns the counts and the reason of each reject."""
     examples = standard_artifacts.Examples()
     examples.uri = str(folder)
-    ImageExampleGenExecutor().Do({}, {EXAMPLES_KEY: [examples]}, {"settings": settings.model_dump_json()})
+    properties = {"settings": settings.model_dump_json(), "data_fingerprint": plan_source(settings).fingerprint}
+    ImageExampleGenExecutor().Do({}, {EXAMPLES_KEY: [examples]}, properties)
     rejects = [json.loads(line) for line in (folder / "rejects.jsonl").read_text().splitlines()]
     return read_counts(str(folder)), {unquote(reject["image_id"]): reject["reason"] for reject in rejects}
 
 
-def test_every_bad_file_is_named_with_its_reason(folder, tmp_path):
+def test_every_bad_file_is_listed_with_its_reason(folder, tmp_path):
     for name, (target, _) in BAD_LINKS.items():
         (folder / name).symlink_to(target)
     os.mkfifo(folder / "pipe.png")
@@ -109,13 +112,13 @@ def test_every_bad_file_is_named_with_its_reason(folder, tmp_path):
     expected = {name: reason for name, (_, reason) in {**BAD_CONTENT, **BAD_LINKS}.items()} | {
         "pipe.png": "not a regular file",
         "huge.png": "1,073,741,825 bytes, more than 1,073,741,824",
-        "not UTF-8 \ufffd.png": "not an image of a known format",
+        "not UTF-8 \ufffd.png": "not an image in a supported format",
     }
     assert {name for name in expected if expected[name] not in found.get(name, "was accepted")} == set()
     assert set(found) == set(expected)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read every file")
 def test_a_file_without_permission_is_rejected(folder, tmp_path):
     (folder / "good 0000.png").chmod(0)
     _, reasons = generate(tmp_path / "examples", DataSettings(source="folder", path=str(folder)))

@@ -1,4 +1,4 @@
-"""Splits are a function of the identifier alone."""
+"""Splits depend only on the identifier."""
 
 import hashlib
 
@@ -20,7 +20,7 @@ def test_the_fraction_is_the_identifiers_blake2b_over_2_to_the_64():
     assert hash_fraction("digits/00042") == pytest.approx(digest / 2**64, abs=1e-15)
 
 
-def test_known_identifiers_never_change_their_split():
+def test_known_identifiers_keep_their_split():
     known = {"a.png": "train", "b.png": "eval", "e.png": "test", "digits/00042": "train"}
     assert {image_id: split(image_id) for image_id in known} == known
 
@@ -31,8 +31,8 @@ def test_shares_are_as_configured():
     assert splits.count("eval") / 10_000 == pytest.approx(0.1, abs=0.01)
 
 
-def test_a_share_ends_just_below_its_fraction():
-    """Set to the very number that an identifier is hashed to, a fraction does not include it."""
+def test_a_fraction_is_an_exclusive_upper_bound():
+    """A fraction equal to the hash of an identifier does not include it."""
     fraction = hash_fraction("b.png")
     only_eval = DataSettings(eval_fraction=fraction, test_fraction=0.01)
     assert split("b.png", named_split="train", settings=only_eval) == "train"
@@ -45,7 +45,7 @@ def test_anomalies_are_only_ever_tested():
     assert {split(f"{i}", is_anomaly=1, named_split="train") for i in range(50)} == {"test"}
 
 
-def test_anomalies_of_a_split_named_for_training_can_be_left_out():
+def test_anomalies_in_training_splits_can_be_left_out():
     strict = DataSettings(training_anomalies="leave_out")
     named = {
         name: split("a.png", is_anomaly=1, named_split=name, settings=strict) for name in ("train", "eval", "test")
@@ -55,7 +55,7 @@ def test_anomalies_of_a_split_named_for_training_can_be_left_out():
     assert split("a.png", is_anomaly=0, named_split="train", settings=strict) == "train"
 
 
-def test_named_splits_are_kept_and_eval_is_taken_out_of_train_only_if_unnamed():
+def test_named_splits_are_kept_and_train_is_divided_only_without_a_named_eval():
     assert {split(f"{i}", named_split="test") for i in range(50)} == {"test"}
     assert {split(f"{i}", named_split="train", has_named_eval=True) for i in range(50)} == {"train"}
     assert {split(f"{i}", named_split="train") for i in range(50)} == {"train", "eval"}

@@ -1,4 +1,4 @@
-"""Images that do not fit the schema stop the run, and the message says why."""
+"""Images that do not fit the schema stop the run, and the message lists the anomalies."""
 
 import pytest
 import tensorflow as tf
@@ -13,7 +13,8 @@ from components.example_gen.example_bytes import serialize
 from components.example_validator.component import StrictExampleValidatorExecutor
 from components.schema_gen import CuratedSchemaGen, CuratedSchemaGenExecutor
 from components.settings import DriftSettings
-from components.sources.planning import DataError, SourceImage
+from components.sources.files import DataError
+from components.sources.plan import SourceImage
 from images.stored import StoredImage
 from schema import features
 
@@ -89,6 +90,6 @@ def test_examples_with_and_without_normality_and_mask_are_parsed_together():
     assert parsed[features.IMAGE].shape == (2,)
 
 
-def test_a_schema_that_is_none_is_refused_when_the_pipeline_is_built():
+def test_an_invalid_schema_is_refused_when_the_pipeline_is_built():
     with pytest.raises(text_format.ParseError):
         CuratedSchemaGen(schema_text="feature { nam: 'image' }")

@@ -1,4 +1,4 @@
-"""Images unlike those of the newest pushed model stop the run, with a message that says what changed."""
+"""Images that differ from those of the newest pushed model stop the run, and the message describes the change."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from components.example_validator.component import StrictExampleValidatorExecutor
 from components.example_validator.drift import find_drift
 from components.settings import DriftSettings
-from components.sources.planning import DataError
+from components.sources.files import DataError
 from schema import features
 
 SCHEMA_TEXT = REPOSITORY.joinpath("schema/schema.pbtxt").read_text()
@@ -20,7 +20,7 @@ SCHEMA = text_format.Parse(SCHEMA_TEXT, schema_pb2.Schema())
 
 
 def statistics_of(count=1000, *, mean=0.13, height_px=28, labels=("",), seed=0):
-    """Of `count` images whose brightness is spread by 0.03 around `mean`; sizes and labels take turns."""
+    """Statistics of `count` images with brightness N(mean, 0.03); sizes and labels alternate."""
     random = np.random.default_rng(seed)
     columns = {
         features.LABEL: np.resize(labels, count),
@@ -41,7 +41,7 @@ def write_statistics(folder, train, held_out):
 
 
 def validate(tmp_path, *, pushed=None, train, held_out=None, **drift):
-    """StrictExampleValidator on `train`, after a model was pushed that was trained on `pushed`."""
+    """Runs StrictExampleValidator on `train`, after a model trained on `pushed` was pushed."""
     statistics, schema, anomalies = (
         standard_artifacts.ExampleStatistics(),
         standard_artifacts.Schema(),
@@ -72,56 +72,56 @@ def test_a_brighter_camera_stops_the_run_and_is_described(tmp_path):
     with pytest.raises(DataError) as raised:
         validate(tmp_path, pushed=statistics_of(), train=statistics_of(mean=0.31))
     assert str(raised.value) == (
-        f"the training images are no longer like those of the newest pushed model, {tmp_path}/serving/7:\n"
+        f"the training images differ from those of the newest pushed model, {tmp_path}/serving/7:\n"
         "  mean_intensity drifted: 0.13 -> 0.31 (Jensen-Shannon divergence 0.99, limit 0.11)\n"
-        "if this change is wanted, run once with data.drift.action=warn: the model that is pushed then becomes the "
+        "if this change is intended, run once with data.drift.action=warn: the model pushed by that run becomes the "
         "reference; data.drift.limits sets other limits"
     )
 
 
-def test_the_first_run_has_nothing_to_be_compared_with(tmp_path):
+def test_the_first_run_has_no_drift(tmp_path):
     validate(tmp_path, train=statistics_of(mean=0.31))
 
 
-def test_a_wanted_change_is_only_told(tmp_path, caplog):
+def test_action_warn_only_logs_drift(tmp_path, caplog):
     validate(tmp_path, pushed=statistics_of(), train=statistics_of(mean=0.31), action="warn")
     assert "mean_intensity drifted: 0.13 -> 0.31" in caplog.text
 
 
-def test_drift_that_is_to_be_ignored_is_not_looked_for(tmp_path, caplog):
+def test_action_ignore_logs_nothing(tmp_path, caplog):
     validate(tmp_path, pushed=statistics_of(), train=statistics_of(mean=0.31), action="ignore")
     assert "drifted" not in caplog.text
 
 
-def test_a_limit_in_the_settings_goes_before_the_schemas(tmp_path):
+def test_a_limit_in_the_settings_overrides_the_schema(tmp_path):
     validate(tmp_path, pushed=statistics_of(), train=statistics_of(mean=0.31), limits={"mean_intensity": 1.0})
 
 
-def test_held_out_images_unlike_the_training_images_stop_even_the_first_run(tmp_path):
-    with pytest.raises(DataError, match=r"not like those of train.*\n  mean_intensity differs: 0.13 -> 0.31"):
+def test_skew_stops_even_the_first_run(tmp_path):
+    with pytest.raises(DataError, match=r"differ from those of train,.*\n  mean_intensity differs: 0.13 -> 0.31"):
         validate(tmp_path, train=statistics_of(), held_out=statistics_of(200, mean=0.31))
 
 
 def test_a_new_size_is_described_by_its_range():
-    told = changes(statistics_of(), statistics_of(height_px=(28, 32)))
-    assert told == {"height_px": "28 -> 28 to 32 (Jensen-Shannon divergence 0.31, limit 0.11)"}
+    found = changes(statistics_of(), statistics_of(height_px=(28, 32)))
+    assert found == {"height_px": "28 -> 28 to 32 (Jensen-Shannon divergence 0.31, limit 0.11)"}
 
 
-def test_one_image_of_another_size_is_no_drift():
-    """TFDV alone measures a divergence of 1 between 28 throughout and 28 with one exception."""
+def test_one_image_of_another_size_is_not_drift():
+    """TFDV itself measures a divergence of 1 between a constant 28 and 28 with one exception."""
     odd = statistics_of(height_px=[28] * 999 + [32])
     assert not changes(statistics_of(), odd)
     assert not changes(odd, statistics_of())
 
 
 def test_a_new_label_is_described_by_its_share():
-    told = changes(statistics_of(labels=("cat",)), statistics_of(labels=("cat", "dog")))
-    assert told == {"label": "'cat' 100% -> 50% (Jensen-Shannon divergence 0.31, limit 0.11)"}
+    found = changes(statistics_of(labels=("cat",)), statistics_of(labels=("cat", "dog")))
+    assert found == {"label": "'cat' 100% -> 50% (Jensen-Shannon divergence 0.31, limit 0.11)"}
 
 
 @pytest.mark.parametrize("count", [10, 60, 250])
 @pytest.mark.parametrize("seed", range(5))
-def test_what_chance_explains_between_few_images_is_no_drift(count, seed):
+def test_differences_by_chance_between_few_images_are_not_drift(count, seed):
     labels = [str(label) for label in np.random.default_rng(seed).integers(0, 10, count)]
     heights = np.random.default_rng(seed).choice([28, 32, 40, 64], count)
     before, after = statistics_of(count, seed=seed, labels=labels), statistics_of(count, seed=99, labels=labels[::-1])

@@ -3,7 +3,6 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -13,10 +12,13 @@ from tfx.types import channel_utils, standard_artifacts
 from tfx.utils import json_utils
 
 from components.evaluation.parity_file import write_parity_file
-from components.pusher.component import AtomicPusher, AtomicPushExecutor, SmokeCheckError, load_in_fresh_process
+from components.pusher.component import AtomicPusher, AtomicPushExecutor, SmokeCheckError, check_in_new_process
 from components.pusher.destination import rollback, versions
 from schema.artifact_types import Analysis
 from schema.artifacts import PARITY_FILE
+from serving.model import smoke_check
+
+CHECK = smoke_check.__name__
 
 
 def _save(folder: Path, b: float = 2.0) -> Path:
@@ -27,20 +29,20 @@ def _save(folder: Path, b: float = 2.0) -> Path:
     return folder
 
 
-def test_fresh_process_tells_a_model_from_a_broken_one(tmp_path: Path) -> None:
-    """A real SavedModel passes; without its variables it does not, and the message says why."""
+def test_a_new_process_accepts_a_model_and_rejects_a_broken_one(tmp_path: Path) -> None:
+    """A SavedModel passes; the same without its variables fails with the reason."""
     good, broken = _save(tmp_path / "good"), _save(tmp_path / "broken")
     for path in (broken / "variables").iterdir():
         path.unlink()
     with ThreadPoolExecutor() as pool:
-        passed, refused = (pool.submit(load_in_fresh_process, folder) for folder in (good, broken))
+        passed, refused = (pool.submit(check_in_new_process, folder, check_module=CHECK) for folder in (good, broken))
     assert passed.exception() is None
     assert isinstance(refused.exception(), SmokeCheckError)
     assert "not pushed: " in str(refused.exception())
 
 
 class Brightness(tf.Module):
-    """An image's error is its mean brightness in [0, 1], plus `offset` where it is served."""
+    """An image's error is its mean brightness in [0, 1]; the served error is `offset` higher."""
 
     def __init__(self, offset: float) -> None:
         super().__init__()
@@ -81,16 +83,16 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _model(uri: Path, offset: float) -> Path:
-    """Trainer's artifact: served, the error is `offset` higher than when it was measured."""
+    """A model artifact whose served error is `offset` higher than the evaluated error."""
     module = Brightness(offset)
-    doors = {"serving_default": module.serving_default, "examples": module.examples}
-    tf.saved_model.save(module, str(uri / "Format-Serving"), signatures=doors)
+    signatures = {"serving_default": module.serving_default, "examples": module.examples}
+    tf.saved_model.save(module, str(uri / "Format-Serving"), signatures=signatures)
     return uri
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that answers everywhere alike."""
+    """A model whose signatures all compute the same error."""
     return _model(tmp_path_factory.mktemp("model"), 0.0)
 
 
@@ -100,7 +102,7 @@ def _run_executor(
     *,
     examples: Path | None = None,
     is_blessed: bool = True,
-    config: dict[str, Any] | None = None,
+    check: str | None = CHECK,
 ) -> tuple[Path, standard_artifacts.PushedModel]:
     model, blessing = standard_artifacts.Model(), standard_artifacts.ModelBlessing()
     model.uri, blessing.uri = str(model_uri), str(tmp_path / "blessing")
@@ -125,7 +127,7 @@ def _run_executor(
         {"pushed_model": [pushed]},
         {
             "push_destination": json_format.MessageToJson(destination, preserving_proto_field_name=True),
-            "custom_config": json_utils.dumps(config or {}),
+            "custom_config": json_utils.dumps({"keep": None, "check_module": check}),
         },
     )
     return base, pushed
@@ -135,12 +137,10 @@ def _content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_model_that_answers_as_in_the_evaluator_is_pushed_and_recorded(
-    model: Path, examples: Path, tmp_path: Path
-) -> None:
-    """The artifact says that, where, and as which version, as TFX's Pusher does; it holds a copy.
+def test_a_model_with_the_evaluated_errors_is_pushed_and_recorded(model: Path, examples: Path, tmp_path: Path) -> None:
+    """The artifact has a copy of the model and the properties that TFX's Pusher sets.
 
-    What is served has the statistics of the training images beside it, for the next run's drift check.
+    The pushed version also has the statistics of the training images, for the next run's drift check.
     """
     base, pushed = _run_executor(tmp_path, model, examples=examples)
     (version,) = base.iterdir()
@@ -154,51 +154,55 @@ def test_model_that_answers_as_in_the_evaluator_is_pushed_and_recorded(
     }
 
 
-def test_model_that_answers_otherwise_is_refused_with_the_image_and_both_errors(examples: Path, tmp_path: Path) -> None:
-    """Image 0 has the error 0 when measured; nothing is left in the destination."""
-    with pytest.raises(SmokeCheckError, match=r"test image 0 \(image/0\): its error is 0.001 when served, but was 0"):
+def test_a_model_with_other_errors_is_refused_and_the_image_is_named(examples: Path, tmp_path: Path) -> None:
+    """The evaluated error of image 0 is 0; the destination stays empty."""
+    with pytest.raises(SmokeCheckError, match=r"test image 0 \(image/0\): its error is 0.001 as served, was 0 in"):
         _run_executor(tmp_path, _model(tmp_path / "skewed", 0.001), examples=examples)
     assert [*(tmp_path / "serving").iterdir()] == []
 
 
-def test_model_that_is_not_blessed_is_not_pushed(model: Path, tmp_path: Path) -> None:
-    """Not even the destination is made."""
+def test_a_model_that_is_not_blessed_is_not_pushed(model: Path, tmp_path: Path) -> None:
+    """The destination is not even created."""
     base, pushed = _run_executor(tmp_path, model, is_blessed=False)
     assert pushed.get_int_custom_property("pushed") == 0
     assert not base.exists()
 
 
-def test_a_model_that_a_killed_run_has_pushed_is_not_pushed_twice(model: Path, tmp_path: Path) -> None:
-    """The version is there, the record of it was lost: the next run's artifact names the same version."""
-    base, first = _run_executor(tmp_path, model, config={"smoke_check": False})
+def test_a_model_pushed_by_a_killed_run_is_not_pushed_twice(model: Path, tmp_path: Path) -> None:
+    """The version exists but its artifact was lost: the next run's artifact names the same version."""
+    base, first = _run_executor(tmp_path, model, check=None)
     (version,) = base.iterdir()
     shutil.rmtree(first.uri)
-    _, second = _run_executor(tmp_path, model, config={"smoke_check": False})
+    _, second = _run_executor(tmp_path, model, check=None)
     assert [*base.iterdir()] == [version]
     assert second.get_string_custom_property("pushed_destination") == str(version)
     assert _content(Path(second.uri)) == _content(model / "Format-Serving")
 
 
-def test_withdrawn_model_is_not_pushed_again(model: Path, tmp_path: Path) -> None:
-    """Blessed or not, until another model is trained; the artifact says why."""
-    unchecked = {"smoke_check": False}
-    base, _ = _run_executor(tmp_path, _model(tmp_path / "earlier", 1.0), config=unchecked)
-    _run_executor(tmp_path, model, config=unchecked)
+def test_a_withdrawn_model_is_not_pushed_again(model: Path, tmp_path: Path) -> None:
+    """Even if it is blessed; the artifact has the reason."""
+    base, _ = _run_executor(tmp_path, _model(tmp_path / "earlier", 1.0), check=None)
+    _run_executor(tmp_path, model, check=None)
     rollback(str(base), check=lambda folder: None)
     before = versions(str(base))
-    _, pushed = _run_executor(tmp_path, model, config=unchecked)
+    _, pushed = _run_executor(tmp_path, model, check=None)
     assert versions(str(base)) == before
     assert pushed.get_int_custom_property("pushed") == 0
     assert "a rollback withdrew this model" in pushed.get_string_custom_property("not_pushed_because")
 
 
-@pytest.mark.parametrize("config", [{"keep": 0}, {"keeep": 3}])
-def test_component_refuses_a_configuration_it_does_not_know(config: dict[str, Any]) -> None:
-    """Before anything runs."""
+def test_the_component_refuses_to_keep_no_version() -> None:
+    """When the pipeline is built, before anything runs."""
     model = channel_utils.as_channel([standard_artifacts.Model()])
     destination = pusher_pb2.PushDestination(filesystem=pusher_pb2.PushDestination.Filesystem(base_directory="serving"))
-    with pytest.raises(ValueError, match="custom_config"):
-        AtomicPusher(model=model, push_destination=destination, custom_config=config)
-    component = AtomicPusher(model=model, push_destination=destination, custom_config={"keep": 3})
-    assert component.id == "AtomicPusher"
-    assert [*component.outputs] == ["pushed_model"]
+    with pytest.raises(ValueError, match="keep 0: at least 1 version must be kept"):
+        AtomicPusher(model=model, push_destination=destination, check=smoke_check, keep=0)
+
+
+def test_the_component_passes_the_path_of_the_check_to_its_executor() -> None:
+    """The executor may run in another process, which gets only the component's parameters."""
+    model = channel_utils.as_channel([standard_artifacts.Model()])
+    destination = pusher_pb2.PushDestination(filesystem=pusher_pb2.PushDestination.Filesystem(base_directory="serving"))
+    component = AtomicPusher(model=model, push_destination=destination, check=smoke_check, keep=3)
+    config = json_utils.loads(component.exec_properties["custom_config"])
+    assert config == {"keep": 3, "check_module": "serving.model.smoke_check"}

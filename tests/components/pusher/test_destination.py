@@ -1,4 +1,4 @@
-"""A push is all or nothing, whoever watches, whatever else is pushed, and whenever it is interrupted."""
+"""A push is atomic for servers, for other pushes, and if it is interrupted."""
 
 import os
 import threading
@@ -9,7 +9,7 @@ import pytest
 
 from components.pusher import destination as push_destination
 from components.pusher.destination import (
-    NothingToReturnToError,
+    NothingToRollBackToError,
     PushError,
     digest_of,
     push,
@@ -23,12 +23,12 @@ FILES = {"saved_model.pb": b"graph", "variables/variables.index": b"index", "ass
 
 
 def _allow(folder: Path) -> None:
-    """A check that every model passes."""
+    """A check that accepts every model."""
 
 
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
-    """A folder of files as an export has them."""
+    """A folder with the files of an exported model."""
     for name, content in FILES.items():
         path = tmp_path / "exported" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,8 +44,8 @@ def _names(base: Path) -> list[str]:
     return sorted(path.name for path in base.iterdir())
 
 
-def test_version_holds_every_file_and_is_named_by_the_time(exported: Path, tmp_path: Path) -> None:
-    """As TFX's Pusher names it, in seconds."""
+def test_a_version_has_every_file_and_is_numbered_by_the_time(exported: Path, tmp_path: Path) -> None:
+    """In seconds, like TFX's Pusher."""
     before = int(time.time())
     pushed = push(str(exported), str(tmp_path / "serving"), check=_allow)
     assert before <= pushed.number <= time.time()
@@ -54,14 +54,14 @@ def test_version_holds_every_file_and_is_named_by_the_time(exported: Path, tmp_p
     assert _names(tmp_path / "serving") == [str(pushed.number)]
 
 
-def test_watcher_never_sees_half_a_version(exported: Path, tmp_path: Path) -> None:
-    """Whenever a numeric name is there, all of its files are."""
-    base, stop, halves = tmp_path / "serving", threading.Event(), []
+def test_a_watcher_never_sees_an_incomplete_version(exported: Path, tmp_path: Path) -> None:
+    """If a folder with a numeric name exists, so do all of its files."""
+    base, stop, incomplete = tmp_path / "serving", threading.Event(), []
     base.mkdir()
 
     def watch() -> None:
         while not stop.is_set():
-            halves.extend(name for name in _names(base) if name.isdigit() and _content(base / name) != FILES)
+            incomplete.extend(name for name in _names(base) if name.isdigit() and _content(base / name) != FILES)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -69,12 +69,12 @@ def test_watcher_never_sees_half_a_version(exported: Path, tmp_path: Path) -> No
         push(str(exported), str(base), check=_allow)
     stop.set()
     watcher.join()
-    assert halves == []
+    assert incomplete == []
     assert len(_names(base)) == 20
 
 
-def test_pushes_at_once_all_survive(exported: Path, tmp_path: Path) -> None:
-    """Eight that are renamed at the same moment get eight numbers."""
+def test_simultaneous_pushes_all_succeed(exported: Path, tmp_path: Path) -> None:
+    """Eight versions that are renamed at the same time get eight numbers."""
     base, barrier, pushed = tmp_path / "serving", threading.Barrier(8), []
 
     def run() -> None:
@@ -90,14 +90,14 @@ def test_pushes_at_once_all_survive(exported: Path, tmp_path: Path) -> None:
     assert all(_content(base / name) == FILES for name in _names(base))
 
 
-def test_push_is_newer_than_every_version_whatever_the_clock_says(exported: Path, tmp_path: Path) -> None:
-    """A version from the future does not hide what is pushed after it."""
+def test_a_push_is_newer_than_every_version_even_if_clocks_differ(exported: Path, tmp_path: Path) -> None:
+    """A version numbered in the future does not hide later pushes."""
     (tmp_path / "serving" / "9999999999").mkdir(parents=True)
     assert push(str(exported), str(tmp_path / "serving"), check=_allow).number == 10_000_000_000
 
 
-def test_refused_model_leaves_nothing(exported: Path, tmp_path: Path) -> None:
-    """The check sees the whole copy under a name that is no number."""
+def test_a_refused_model_leaves_no_files(exported: Path, tmp_path: Path) -> None:
+    """The check sees the complete copy under a name that is not a number."""
     seen = []
 
     def refuse(folder: Path) -> None:
@@ -113,8 +113,8 @@ def test_refused_model_leaves_nothing(exported: Path, tmp_path: Path) -> None:
     assert _names(tmp_path / "serving") == []
 
 
-def test_killed_push_leaves_no_version_and_is_swept_up_by_the_next(exported: Path, tmp_path: Path) -> None:
-    """A process that ends without warning between copy and rename."""
+def test_a_killed_push_leaves_no_version_and_is_cleaned_up_by_the_next(exported: Path, tmp_path: Path) -> None:
+    """The process is killed between copy and rename."""
     base = tmp_path / "serving"
     killed = os.fork()
     if killed == 0:
@@ -127,8 +127,8 @@ def test_killed_push_leaves_no_version_and_is_swept_up_by_the_next(exported: Pat
     assert _names(base) == [str(fresh.number)]
 
 
-def test_a_push_leaves_alone_what_another_is_still_copying(exported: Path, tmp_path: Path) -> None:
-    """Two at once: neither takes the other's copy for abandoned."""
+def test_a_push_keeps_the_partial_copy_of_another(exported: Path, tmp_path: Path) -> None:
+    """Neither of two simultaneous pushes treats the other's copy as abandoned."""
     base = tmp_path / "serving"
     within = []
 
@@ -140,8 +140,8 @@ def test_a_push_leaves_alone_what_another_is_still_copying(exported: Path, tmp_p
     assert _names(base) == sorted([str(within[0].number), str(outer.number)])
 
 
-def test_keep_leaves_the_newest_versions_and_what_is_no_version(exported: Path, tmp_path: Path) -> None:
-    """Oldest first by number, not by name."""
+def test_keep_removes_only_old_versions(exported: Path, tmp_path: Path) -> None:
+    """Sorted by number, not by name; other folders are kept."""
     base = tmp_path / "serving"
     for name in ("9", "10", "00000011", "notes"):
         _model(base / name, name)
@@ -149,8 +149,8 @@ def test_keep_leaves_the_newest_versions_and_what_is_no_version(exported: Path, 
     assert _names(base) == sorted(["notes", "10", "00000011", str(pushed.number)])
 
 
-def test_version_without_its_marker_file_does_not_count_as_kept(tmp_path: Path) -> None:
-    """A newer one may still be written and stays; one older than the versions that are kept is a remnant."""
+def test_a_version_without_saved_model_does_not_count_as_kept(tmp_path: Path) -> None:
+    """A newer one may still be uploading and is kept; one older than the kept versions is removed."""
     for name in ("3", "7", "9", "11"):
         (tmp_path / name).mkdir()
     for name in ("6", "8", "10"):
@@ -163,8 +163,8 @@ def test_version_without_its_marker_file_does_not_count_as_kept(tmp_path: Path) 
     assert _names(tmp_path) == ["10", "11"]
 
 
-def test_object_store_gets_the_marker_file_last(exported: Path, tmp_path: Path) -> None:
-    """Where nothing can be renamed, no loader accepts the version before its saved_model.pb is there."""
+def test_an_object_store_gets_saved_model_last(exported: Path, tmp_path: Path) -> None:
+    """Without an atomic rename, no loader accepts a version before its saved_model.pb exists."""
     checked = []
     pushed = push_destination._upload(str(exported), str(tmp_path), lambda folder: checked.append(_content(folder)))
     times = {path.name: path.stat().st_mtime_ns for path in Path(pushed.path).rglob("*") if path.is_file()}
@@ -174,7 +174,7 @@ def test_object_store_gets_the_marker_file_last(exported: Path, tmp_path: Path) 
 
 
 def _model(folder: Path, name: str) -> str:
-    """A folder that holds a model like no other's of another name."""
+    """A folder with a model that is unique to `name`."""
     (folder / "variables").mkdir(parents=True)
     (folder / "saved_model.pb").write_bytes(b"graph")
     (folder / "variables" / "variables.index").write_bytes(name.encode())
@@ -183,7 +183,7 @@ def _model(folder: Path, name: str) -> str:
 
 @pytest.fixture
 def destination(tmp_path: Path) -> str:
-    """Versions of three models, c the newest: {number: model} by the index file."""
+    """Versions of the models a, b and c; c is the newest."""
     base = str(tmp_path / "serving")
     for name in "abc":
         push(_model(tmp_path / name, name), base, check=_allow)
@@ -191,12 +191,12 @@ def destination(tmp_path: Path) -> str:
 
 
 def _models(base: str) -> list[str]:
-    """Which model each version holds, oldest first."""
+    """The model in each version, oldest first."""
     return [Path(v.path, "variables/variables.index").read_text() for v in reversed(versions(base))]
 
 
-def test_rollback_serves_the_model_before_under_a_newer_number(destination: str) -> None:
-    """Nothing is removed: a server never finds the newest version gone."""
+def test_a_rollback_pushes_the_previous_model_under_a_newer_number(destination: str) -> None:
+    """Nothing is removed, so the newest version never disappears for servers."""
     before = versions(destination)
     done = rollback(destination, check=_allow)
     assert _models(destination) == ["a", "b", "c", "b"]
@@ -205,18 +205,18 @@ def test_rollback_serves_the_model_before_under_a_newer_number(destination: str)
     assert [v.is_withdrawn for v in versions(destination)] == [False, True, False, False]
 
 
-def test_rollback_after_rollback_goes_further_back_until_nothing_is_left(destination: str) -> None:
-    """It never swings between two models."""
+def test_repeated_rollbacks_go_further_back_until_no_model_is_left(destination: str) -> None:
+    """They do not alternate between two models."""
     rollback(destination, check=_allow)
     rollback(destination, check=_allow)
     assert _models(destination)[-1] == "a"
-    with pytest.raises(NothingToReturnToError, match="no earlier one"):
+    with pytest.raises(NothingToRollBackToError, match="no earlier one"):
         rollback(destination, check=_allow)
     assert len(withdrawn(destination)) == 2
 
 
-def test_rollback_that_fails_or_dies_leaves_everything_as_it_was(destination: str) -> None:
-    """A model that no longer loads is not returned to, and the one served is not withdrawn."""
+def test_a_rollback_that_fails_or_is_killed_changes_nothing(destination: str) -> None:
+    """If the previous model does not load, the served one is not withdrawn."""
 
     def refuse(folder: Path) -> None:
         raise PushError("no")
@@ -232,10 +232,10 @@ def test_rollback_that_fails_or_dies_leaves_everything_as_it_was(destination: st
     assert withdrawn(destination) == {}
 
 
-def test_rollback_that_dies_after_withdrawing_is_completed_by_the_next(
+def test_a_rollback_killed_after_withdrawing_is_completed_by_the_next(
     destination: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The served model is withdrawn already; it is still the one to leave."""
+    """The served model is already withdrawn and is still the one to replace."""
     killed = os.fork()
     if killed == 0:
         monkeypatch.setattr(push_destination, "_next_version", lambda base, now: os._exit(9))
@@ -247,8 +247,8 @@ def test_rollback_that_dies_after_withdrawing_is_completed_by_the_next(
     assert (_models(destination), len(withdrawn(destination))) == (["a", "b", "c", "b"], 1)
 
 
-def test_two_rollbacks_at_once_return_to_the_same_model(destination: str) -> None:
-    """Under two numbers; one model is withdrawn."""
+def test_simultaneous_rollbacks_return_to_the_same_model(destination: str) -> None:
+    """It gets two numbers; only one model is withdrawn."""
     barrier = threading.Barrier(2)
     threads = [
         threading.Thread(target=rollback, args=(destination,), kwargs={"check": lambda _: barrier.wait() and None})
@@ -262,16 +262,16 @@ def test_two_rollbacks_at_once_return_to_the_same_model(destination: str) -> Non
     assert len(withdrawn(destination)) == 1
 
 
-def test_reinstated_model_is_no_longer_withdrawn(destination: str) -> None:
-    """And one that never was stays as it is."""
+def test_a_reinstated_model_is_no_longer_withdrawn(destination: str) -> None:
+    """Reinstating a model that was not withdrawn has no effect."""
     left = rollback(destination, check=_allow).left
     reinstate(destination, "0" * 32)
     reinstate(destination, left.digest)
     assert withdrawn(destination) == {}
 
 
-def test_version_that_is_still_uploaded_is_none_yet(destination: str) -> None:
-    """Without its saved_model.pb it is neither listed nor returned to."""
+def test_an_unfinished_upload_is_not_a_version(destination: str) -> None:
+    """Without saved_model.pb it is neither listed nor used for a rollback."""
     newest = versions(destination)[0]
     Path(newest.path, "saved_model.pb").unlink()
     assert newest not in versions(destination)

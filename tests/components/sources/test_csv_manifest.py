@@ -1,4 +1,4 @@
-"""A CSV manifest lists images, and every mistake in it is named with its line."""
+"""A CSV manifest lists images, and error messages name the line."""
 
 import os
 
@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 
 from components.settings import DataSettings
-from components.sources.planning import DataError, Reject, plan_source
+from components.sources.files import DataError
+from components.sources.plan import Reject
+from components.sources.registry import plan_source
 
 
 def settings_of(manifest, **given):
@@ -42,7 +44,7 @@ def test_every_column_is_read(manifest):
 
 
 @pytest.mark.parametrize("text", ["path\na.png", "\ufeffPath \r\na.png\r\n", "path\n\na.png\n\n"])
-def test_spreadsheets_habits_are_accepted(manifest, text):
+def test_the_output_of_spreadsheets_is_accepted(manifest, text):
     assert [image.image_id for image in rows_of(manifest, text)] == ["a.png"]
 
 
@@ -50,7 +52,7 @@ def test_max_images_takes_the_first_rows(manifest):
     assert [i.image_id for i in rows_of(manifest, "path\ndeep/b.png\na.png\n", max_images=1)] == ["deep/b.png"]
 
 
-def test_files_that_are_not_there_or_no_files_are_rejected(manifest):
+def test_missing_files_and_other_than_regular_files_are_rejected(manifest):
     os.mkfifo(manifest.parent / "pipe.png")
     assert rows_of(manifest, "path\ngone.png\ndeep\npipe.png\n") == [
         Reject("gone.png", "cannot be opened: No such file or directory"),
@@ -62,29 +64,32 @@ def test_files_that_are_not_there_or_no_files_are_rejected(manifest):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "list.csv: its first line must name the column 'path'; found nothing"),
+        ("", "list.csv: the first line must name the column 'path'; found nothing"),
         ("file,label\n", "must name the column 'path'; found file, label"),
-        ("path,path\n", "names the column 'path' twice"),
-        ("path,lable\na.png,cat\n", "column 'lable' is not known; did you mean 'label'"),
-        ("path\n", "lists no images below its header"),
+        ("path,path\n", "names the column 'path' twice; remove one"),
+        ("path,lable\na.png,cat\n", "unknown column 'lable'; did you mean 'label'"),
+        ("path\n", "lists no images; add a line for each image"),
         ("path\na.png\n./deep/../a.png\n", "lines 2 and 3 both list a.png; remove one"),
-        ("path,label\na.png,cat,dog\n", "line 2 has 3 fields, the header has 2"),
-        ("path,label\n,cat\n", "line 2 names no path"),
+        ("path,label\na.png,cat,dog\n", "line 2 has 3 fields, the header 2"),
+        ("path,label\n,cat\n", "line 2: has no valid path"),
         ("path\n/a.png\n", "line 2: /a.png is absolute; make it relative"),
         ("path,mask\na.png,/a.png\n", "line 2: /a.png is absolute; make it relative"),
-        ("path,split\na.png,training\n", "line 2: split 'training' is none of train, eval, val, validation, test"),
-        ("path,is_anomaly\na.png,yes\n", "line 2: is_anomaly 'yes' is none of 0, 1, or empty"),
-        ('path\n"a.png', "line 2 is not CSV: unexpected end of data"),
+        (
+            "path,split\na.png,training\n",
+            "line 2: unknown split 'training'; use train, eval, val, validation, test, or",
+        ),
+        ("path,is_anomaly\na.png,yes\n", "line 2: unknown is_anomaly 'yes'; use 0, 1, or leave it empty"),
+        ('path\n"a.png', "line 2 is not valid CSV: unexpected end of data"),
     ],
 )
-def test_a_mistake_is_named_with_its_line(manifest, text, message):
+def test_an_error_names_the_line(manifest, text, message):
     with pytest.raises(DataError, match=message):
         rows_of(manifest, text)
 
 
-def test_another_encoding_is_named(manifest):
+def test_another_encoding_is_refused(manifest):
     manifest.write_bytes("path\nü.png\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"list.csv: is not UTF-8 \(invalid start byte\); save it as UTF-8"):
+    with pytest.raises(DataError, match=r"list.csv: not UTF-8 \(invalid start byte\); save it as UTF-8"):
         plan_source(settings_of(manifest))
 
 

@@ -1,4 +1,4 @@
-"""Downloads are checked, and continue where they broke off (against a real local HTTP server)."""
+"""Downloads are verified, and interrupted ones are resumed (with a real local HTTP server)."""
 
 import gzip
 import hashlib
@@ -54,13 +54,13 @@ def names_in(folder):
     return [path.name for path in folder.iterdir() if path.suffix != ".lock"]
 
 
-def test_a_whole_file_is_kept(server, tmp_path):
+def test_a_complete_file_is_kept(server, tmp_path):
     fetch_file(f"{server}/file", tmp_path / "sub" / "file.gz", sha256=SHA256)
     assert (tmp_path / "sub" / "file.gz").read_bytes() == PACKED
     assert names_in(tmp_path / "sub") == ["file.gz"]
 
 
-def test_a_broken_download_continues(server, tmp_path):
+def test_an_interrupted_download_is_resumed(server, tmp_path):
     (tmp_path / "file.gz.part").write_bytes(PACKED[:100])
     fetch_file(f"{server}/file", tmp_path / "file.gz", sha256=SHA256)
     assert Handler.ranges == ["bytes=100-"]
@@ -73,7 +73,7 @@ def test_wrong_content_is_discarded(server, tmp_path):
     assert not names_in(tmp_path)
 
 
-def test_no_server_names_the_way_out(tmp_path):
+def test_a_network_error_names_the_remedy(tmp_path):
     with pytest.raises(DownloadError, match=r"set data\.path"):
         fetch_file("http://127.0.0.1:9/file", tmp_path / "file.gz", sha256=SHA256)
 

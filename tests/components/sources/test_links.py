@@ -1,4 +1,4 @@
-"""Data name no files outside of their folder, by links or by `..`, unless data.follow_links allows the links."""
+"""Links and `..` cannot lead outside the data folder, unless data.follow_links allows links."""
 
 import math
 import struct
@@ -8,10 +8,12 @@ import tensorflow as tf
 from PIL import Image
 
 from components.settings import DataSettings
-from components.sources.planning import DataError, Reject, SourceImage, plan_source
+from components.sources.files import DataError
+from components.sources.plan import Reject, SourceImage
+from components.sources.registry import plan_source
 from images.stored import from_pixels
 
-REASON = "is a link to outside of the data folder; copy the file there, or set data.follow_links=true"
+REASON = "links to a file outside the data folder; copy the file there, or set data.follow_links=true"
 
 
 def images_of(source, path, **given):
@@ -29,7 +31,7 @@ def rejects_of(*arguments):
 
 @pytest.fixture
 def private(tmp_path):
-    """A folder beside `data`, whose name begins like that of `data`."""
+    """A folder next to `data` whose name starts with the same letters."""
     private = tmp_path / "data-private"
     write_image(private / "a.png")
     return private
@@ -65,14 +67,14 @@ def test_a_linked_image_is_rejected_unless_links_are_followed(data, private):
     assert ids_of("folder", data, follow_links=True) == ["link.png", "own.png"]
 
 
-def test_a_link_within_the_data_folder_is_read_also_where_the_folder_is_a_link(data, tmp_path):
+def test_links_within_the_data_folder_are_read_even_if_the_folder_is_a_link(data, tmp_path):
     (data / "again.png").symlink_to("own.png")
     (tmp_path / "alias").symlink_to(data)
     for folder in (data, tmp_path / "alias"):
         assert ids_of("folder", folder) == ["again.png", "own.png"]
 
 
-def test_a_linked_mask_costs_its_image(data, private):
+def test_an_image_with_a_linked_mask_is_rejected(data, private):
     for path in ("train/good/1.png", "test/crack/2.png", "ground_truth/crack/1.png"):
         write_image(data / path)
     (data / "ground_truth/crack/2_mask.png").symlink_to(private / "a.png")
@@ -81,13 +83,13 @@ def test_a_linked_mask_costs_its_image(data, private):
     ]
 
 
-def test_a_linked_folder_of_masks_is_named(data, private):
+def test_a_linked_folder_of_masks_is_refused(data, private):
     (data / "ground_truth").symlink_to(private)
     with pytest.raises(DataError, match=f"ground_truth: {REASON}"):
         plan_source(DataSettings(source="folder", path=str(data)))
 
 
-def test_a_manifest_reads_through_no_linked_folder_unless_links_are_followed(data, private):
+def test_a_manifest_cannot_name_files_in_linked_folders_unless_links_are_followed(data, private):
     (data / "deep").symlink_to(private)
     (data / "list.csv").write_text("path,mask\ndeep/a.png,\nown.png,deep/a.png\n")
     assert rejects_of("csv", data / "list.csv") == [
@@ -99,9 +101,9 @@ def test_a_manifest_reads_through_no_linked_folder_unless_links_are_followed(dat
 
 @pytest.mark.parametrize("follow_links", [False, True])
 @pytest.mark.parametrize("row", ["../data-private/a.png,", "own.png,deep/../../data-private/a.png"])
-def test_a_name_leads_out_of_the_manifests_folder_in_no_case(data, private, row, follow_links):
+def test_paths_in_a_manifest_cannot_leave_its_folder(data, private, row, follow_links):
     (data / "list.csv").write_text(f"path,mask\nown.png,\n{row}\n")
-    with pytest.raises(DataError, match=r"list.csv: line 3: .* leads out of the manifest's folder"):
+    with pytest.raises(DataError, match=r"list.csv: line 3: .* is outside the manifest's folder"):
         images_of("csv", data / "list.csv", follow_links=follow_links)
 
 
@@ -111,7 +113,7 @@ def test_a_name_may_begin_with_dots(data):
     assert ids_of("csv", data / "list.csv") == ["..a.png"]
 
 
-def test_a_linked_tfrecord_is_named_unless_it_is_the_path_itself(data, private):
+def test_a_linked_tfrecord_is_refused_unless_it_is_data_path_itself(data, private):
     write_tfrecord(private / "a.tfrecord")
     (data / "link.tfrecord").symlink_to(private / "a.tfrecord")
     with pytest.raises(DataError, match=f"link.tfrecord: {REASON}"):
@@ -121,10 +123,10 @@ def test_a_linked_tfrecord_is_named_unless_it_is_the_path_itself(data, private):
 
 
 @pytest.mark.parametrize("linked", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
-def test_a_linked_idx_file_is_named(data, private, linked):
+def test_a_linked_idx_file_is_refused(data, private, linked):
     for name, shape in (("train-images-idx3-ubyte", (1, 2, 3)), ("train-labels-idx1-ubyte", (1,))):
         write_idx((private if name == linked else data) / name, *shape)
-    (private / linked).rename(private / "1f2e3d")  # as stores name what they hold
+    (private / linked).rename(private / "1f2e3d")  # content-addressed, as in the caches of DVC or Hugging Face
     (data / linked).symlink_to(private / "1f2e3d")
     with pytest.raises(DataError, match=f"{linked}: {REASON}"):
         images_of("idx", data)

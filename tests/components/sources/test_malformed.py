@@ -1,4 +1,4 @@
-"""Whatever a file holds: its images, rejects, or a DataError, each of which names the file; never another exception."""
+"""Any file content leads to images, rejects or a DataError that names the file, never to another exception."""
 
 import gzip
 import resource
@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from components.settings import DataSettings
-from components.sources.planning import DataError, Reject, plan_source
+from components.sources.files import DataError
+from components.sources.plan import Reject
+from components.sources.registry import plan_source
 from images.stored import from_pixels
 
 PIXELS = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
@@ -74,8 +76,8 @@ EDITS = st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 3), st.binary(ma
 SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def spoilt(content, edits):
-    """Each edit replaces `length` bytes at a position by others: a change, an insertion, a deletion, or a cut."""
+def damaged(content, edits):
+    """Each edit replaces `length` bytes at a position by others, or truncates the content."""
     for at, length, inserted in edits:
         at %= len(content) + 1
         content = content[:at] if not (length or inserted) else content[:at] + inserted + content[at + length :]
@@ -83,7 +85,7 @@ def spoilt(content, edits):
 
 
 def complaint(given_settings):
-    """Reads everything; the DataError's message, or None."""
+    """Reads everything; returns the message of a DataError, or None."""
     try:
         found = [image for shard in plan_source(given_settings).shards for image in shard.read()]
     except DataError as error:
@@ -96,13 +98,13 @@ def complaint(given_settings):
 
 
 def check(path, given_settings):
-    """`path` is the file that whatever goes wrong must name; of a folder without a single image, it is the folder."""
+    """An error must name the file `path`, or its folder if the folder has no images."""
     message = complaint(given_settings) or str(path)
-    assert str(path) in message or f"{path.parent}: holds no" in message
+    assert str(path) in message or f"{path.parent}: contains no" in message
 
 
 @pytest.mark.parametrize("write", FORMATS)
-def test_the_unspoilt_file_is_read(write, tmp_path):
+def test_an_intact_file_is_read(write, tmp_path):
     path, given_settings = write(tmp_path)
     found = [image for shard in plan_source(given_settings).shards for image in shard.read()]
     assert [image for image in found if not isinstance(image, Reject)]
@@ -111,16 +113,16 @@ def test_the_unspoilt_file_is_read(write, tmp_path):
 @pytest.mark.parametrize("write", FORMATS)
 @given(edits=EDITS)
 @SETTINGS
-def test_a_spoilt_file_is_named(write, edits, tmp_path):
+def test_a_damaged_file_is_named(write, edits, tmp_path):
     path, given_settings = write(tmp_path)
-    path.write_bytes(spoilt(path.read_bytes(), edits))
+    path.write_bytes(damaged(path.read_bytes(), edits))
     check(path, given_settings)
 
 
 @pytest.mark.parametrize("write", FORMATS)
 @given(content=st.binary(max_size=200))
 @SETTINGS
-def test_a_file_of_anything_is_named(write, content, tmp_path):
+def test_a_file_with_any_content_is_named(write, content, tmp_path):
     path, given_settings = write(tmp_path)
     path.write_bytes(content)
     check(path, given_settings)
@@ -128,7 +130,7 @@ def test_a_file_of_anything_is_named(write, content, tmp_path):
 
 @given(text=st.text(alphabet='path,label"split01\n\r\0./aé ', max_size=60))
 @SETTINGS
-def test_a_manifest_of_anything_is_named(text, tmp_path):
+def test_a_manifest_with_any_content_is_named(text, tmp_path):
     path, given_settings = csv_file(tmp_path)
     path.write_text("path,label\n" + text, encoding="utf-8", newline="")
     check(path, given_settings)
@@ -158,14 +160,14 @@ def test_an_array_of_any_shape_and_type_is_named(descr, shape, fortran_order, ve
     check(path, given_settings)
 
 
-def test_a_gzip_bomb_is_unzipped_no_further_than_announced(tmp_path):
-    """It holds 32 MiB; the disk has room for 1 MiB."""
+def test_a_gzip_bomb_is_unzipped_only_up_to_the_size_in_its_header(tmp_path):
+    """It contains 32 MiB, but the process may write only 1 MiB."""
     path, given_settings = gzipped_idx_file(tmp_path)
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(2**25)))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))  # Python ignores the signal: writing more is an error
     try:
-        with pytest.raises(DataError, match=r"ubyte.gz: is too long: .* 3x4x5 = 60 bytes, more follow"):
+        with pytest.raises(DataError, match=r"ubyte.gz: too long: .* 3x4x5 = 60 bytes, but more follow"):
             plan_source(given_settings)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -176,5 +178,5 @@ def test_a_gzip_file_of_the_right_length_with_a_wrong_checksum_is_named(tmp_path
     packed = bytearray(path.read_bytes())
     packed[-8] ^= 1
     path.write_bytes(packed)
-    with pytest.raises(DataError, match=r"ubyte.gz: is not a whole gzip file \(CRC"):
+    with pytest.raises(DataError, match=r"ubyte.gz: damaged or incomplete gzip file \(CRC"):
         plan_source(given_settings)

@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from components.settings import DataSettings
-from components.sources.planning import DataError, Reject, plan_source
+from components.sources.files import DataError
+from components.sources.plan import Reject
+from components.sources.registry import plan_source
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (5, 4, 6), dtype=np.uint8)
@@ -44,7 +46,7 @@ def test_every_row_is_an_image_with_its_pixels(tmp_path, saved, expected):
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_an_npz_gives_labels_whatever_the_shard_size(tmp_path, save):
+def test_an_npz_has_labels_for_any_shard_size(tmp_path, save):
     save(tmp_path / "a.npz", images=GREY, labels=np.array(["a", "b", "c", "d", "é"]))
     one, many = (images_of(tmp_path / "a.npz", images_per_shard=n) for n in (100, 2))
     assert one == many
@@ -52,7 +54,7 @@ def test_an_npz_gives_labels_whatever_the_shard_size(tmp_path, save):
     assert np.array_equal(pixels_of(one[4]), GREY[4])
 
 
-def test_keras_names_give_splits(tmp_path):
+def test_keras_names_become_splits(tmp_path):
     np.savez(tmp_path / "a.npz", x_train=GREY[:3], y_train=[[1], [2], [3]], x_test=GREY[3:], y_test=[4, 5])
     seen = [(image.image_id, image.label, image.named_split) for image in images_of(tmp_path / "a.npz")]
     assert seen == [
@@ -64,7 +66,7 @@ def test_keras_names_give_splits(tmp_path):
     ]
 
 
-def test_medmnist_names_give_an_eval_split(tmp_path):
+def test_medmnist_names_become_splits(tmp_path):
     np.savez(tmp_path / "a.npz", train_images=GREY[:3], val_images=GREY[3:4], test_images=GREY[4:])
     assert plan_source(settings_of(tmp_path / "a.npz")).has_named_eval
     assert [image.named_split for image in images_of(tmp_path / "a.npz")] == ["train", "train", "train", "eval", "test"]
@@ -81,23 +83,23 @@ def test_floats_outside_their_range_are_rejected_row_by_row(tmp_path):
     floats[1, 0, 0], floats[2, 1, 1] = 7.0, np.nan
     np.save(tmp_path / "a.npy", floats)
     assert images_of(tmp_path / "a.npy")[1:] == [
-        Reject("a.npy/0000001", "values from 0.5 to 7; floats must lie in [0, 1]"),
-        Reject("a.npy/0000002", "values from nan to nan; floats must lie in [0, 1]"),
+        Reject("a.npy/0000001", "values from 0.5 to 7; floats must be in [0, 1]"),
+        Reject("a.npy/0000002", "values from nan to nan; floats must be in [0, 1]"),
     ]
 
 
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((2, 3), np.uint8), r"a.npy: has the shape \(2, 3\); images are \[N, H, W\]"),
-        (np.zeros((2, 3, 4, 4), np.uint8), r"a.npy: has the shape \(2, 3, 4, 4\)"),
-        (np.zeros((2, 3, 4), np.int64), "a.npy: holds int64; save uint8, or floats"),
-        (np.zeros((0, 3, 4), np.uint8), "a.npy: is empty"),
-        (np.array([[[None]]]), "a.npy: holds Python objects, which are never loaded"),
-        (np.asfortranarray(GREY), "a.npy: is stored column by column; save it with numpy.ascontiguousarray"),
+        (np.zeros((2, 3), np.uint8), r"a.npy: has shape \(2, 3\); images are \[N, H, W\]"),
+        (np.zeros((2, 3, 4, 4), np.uint8), r"a.npy: has shape \(2, 3, 4, 4\)"),
+        (np.zeros((2, 3, 4), np.int64), "a.npy: has type int64; save uint8, or floats"),
+        (np.zeros((0, 3, 4), np.uint8), "a.npy: empty"),
+        (np.array([[[None]]]), "a.npy: contains Python objects, which are never loaded"),
+        (np.asfortranarray(GREY), "a.npy: stored in column-major \\(Fortran\\) order; save numpy.ascontiguousarray"),
     ],
 )
-def test_arrays_that_are_no_images_are_named(tmp_path, array, message):
+def test_arrays_that_are_not_images_are_refused(tmp_path, array, message):
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(DataError, match=message):
         plan_source(settings_of(tmp_path / "a.npy"))
@@ -106,25 +108,25 @@ def test_arrays_that_are_no_images_are_named(tmp_path, array, message):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pictures": GREY}, "a.npz: holds no array of a known name; found pictures; looked for images, x, x_train"),
-        ({"x": GREY, "y": [1, 2]}, "y.npy: holds 2 labels for the 5 of x.npy"),
-        ({"x": GREY, "y": np.zeros((5, 2), int)}, r"y.npy: holds int64 in the shape \(5, 2\); labels are"),
-        ({"x": GREY, "y": np.zeros(5)}, "y.npy: holds float64"),
+        ({"pictures": GREY}, "a.npz: no array has a known name; found pictures; known are images, x, x_train"),
+        ({"x": GREY, "y": [1, 2]}, "y.npy: has 2 labels for the 5 images of x.npy"),
+        ({"x": GREY, "y": np.zeros((5, 2), int)}, r"y.npy: has type int64 and shape \(5, 2\); labels are"),
+        ({"x": GREY, "y": np.zeros(5)}, "y.npy: has type float64"),
     ],
 )
-def test_archives_without_images_or_with_other_labels_are_named(tmp_path, arrays, message):
+def test_archives_without_images_or_with_unusable_labels_are_refused(tmp_path, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match=message):
         plan_source(settings_of(tmp_path / "a.npz"))
 
 
-def test_a_truncated_array_is_named(tmp_path):
+def test_a_truncated_array_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", GREY)
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-7])
-    with pytest.raises(DataError, match="a.npy: is truncated: 241 of 248 bytes"):
+    with pytest.raises(DataError, match="a.npy: truncated: 241 of 248 bytes"):
         plan_source(settings_of(tmp_path / "a.npy"))
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="nowhere.npy: no such file; set data.path to the .npy or .npz file"):
         plan_source(settings_of(tmp_path / "nowhere.npy"))

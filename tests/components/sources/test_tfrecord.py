@@ -4,7 +4,9 @@ import pytest
 import tensorflow as tf
 
 from components.settings import DataSettings
-from components.sources.planning import DataError, Reject, plan_source
+from components.sources.files import DataError
+from components.sources.plan import Reject
+from components.sources.registry import plan_source
 from components.sources.tfrecord import MAX_RECORD_BYTES
 from images.stored import from_pixels
 
@@ -45,7 +47,7 @@ def test_records_are_read_whatever_the_shard_size(tmp_path, compression):
     assert [(image.image_id, image.label) for image in one] == [(f"a.tfrecord/{row:07d}", str(row)) for row in range(5)]
 
 
-def test_other_names_for_image_and_label(tmp_path):
+def test_image_and_label_may_have_other_names(tmp_path):
     write(tmp_path / "imagenet.tfrecord", [example(image__encoded=PNG[0], image__class__label=7)])
     write(tmp_path / "own.tfrecord", [example(jpeg=PNG[0], kind=b"cat")])
     assert [image.label for image in images_of(tmp_path / "imagenet.tfrecord")] == ["7"]
@@ -79,10 +81,10 @@ def test_records_without_a_readable_image_are_rejected(tmp_path):
     assert rejects == [
         Reject(
             "a.tfrecord/0000000",
-            "the record holds no encoded image named image or image/encoded; it holds picture; set data.image_feature",
+            "the record has no encoded image in image or image/encoded; found picture; set data.image_feature",
         ),
-        Reject("a.tfrecord/0000001", "the record is no tf.Example"),
-        Reject("a.tfrecord/0000002", "not an image of a known format"),
+        Reject("a.tfrecord/0000001", "the record is not a tf.Example"),
+        Reject("a.tfrecord/0000002", "not an image in a supported format"),
     ]
     assert good.stored.encoded == PNG[0]
 
@@ -93,12 +95,12 @@ def test_a_damaged_record_is_rejected_and_the_next_one_read(tmp_path):
     content[40] ^= 1
     (tmp_path / "a.tfrecord").write_bytes(content)
     reject, good = images_of(tmp_path / "a.tfrecord")
-    assert reject == Reject("a.tfrecord/0000000", "damaged record: its checksum is wrong")
+    assert reject == Reject("a.tfrecord/0000000", "the record is damaged: its checksum is wrong")
     assert good.stored.encoded == PNG[1]
 
 
 def test_a_record_too_long_for_memory_is_rejected_and_the_next_one_read(tmp_path):
-    """The file is sparse: nobody has to write the gigabyte."""
+    """The file is sparse, so that the gigabyte is not written to disk."""
     write(tmp_path / "rest.tfrecord", [example(image=PNG[0])])
     length, checksum_of_length = MAX_RECORD_BYTES + 1, bytes.fromhex("63cf8aec")
     with (tmp_path / "a.tfrecord").open("wb") as file:
@@ -106,34 +108,34 @@ def test_a_record_too_long_for_memory_is_rejected_and_the_next_one_read(tmp_path
         file.seek(length + 4, 1)
         file.write((tmp_path / "rest.tfrecord").read_bytes())
     reject, good = images_of(tmp_path / "a.tfrecord")
-    assert reject == Reject("a.tfrecord/0000000", "a record of 1,073,741,825 bytes, more than 1,073,741,824")
+    assert reject == Reject("a.tfrecord/0000000", "the record has 1,073,741,825 bytes, more than 1,073,741,824")
     assert good.stored.encoded == PNG[0]
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda content: content[:-1], r"a.tfrecord: record 1 at byte \d+: is truncated: \d+ bytes were announced"),
+        (lambda content: content[:-1], r"a.tfrecord: record 1 at byte \d+: is truncated: its length says \d+ bytes"),
         (lambda content: content + b"\1", r"a.tfrecord: record 2 at byte \d+: is truncated within its length"),
-        (lambda content: b"\7" + content[1:], "a.tfrecord: record 0 at byte 0: the checksum of its length is wrong"),
-        (lambda content: b"", "a.tfrecord: holds no records"),
+        (lambda content: b"\7" + content[1:], "a.tfrecord: record 0 at byte 0: its length has a wrong checksum"),
+        (lambda content: b"", "a.tfrecord: contains no records"),
     ],
 )
-def test_broken_framing_is_named(tmp_path, spoil, message):
+def test_broken_framing_is_reported_with_its_position(tmp_path, spoil, message):
     write(tmp_path / "a.tfrecord", [example(image=PNG[0]), example(image=PNG[1])])
     (tmp_path / "a.tfrecord").write_bytes(spoil((tmp_path / "a.tfrecord").read_bytes()))
     with pytest.raises(DataError, match=message):
         plan_source(settings_of(tmp_path / "a.tfrecord"))
 
 
-def test_a_truncated_gzip_file_is_named(tmp_path):
+def test_a_truncated_gzip_file_is_reported(tmp_path):
     write(tmp_path / "a.tfrecord", [example(image=png) for png in PNG], "GZIP")
     (tmp_path / "a.tfrecord").write_bytes((tmp_path / "a.tfrecord").read_bytes()[:-20])
     with pytest.raises(DataError, match="a.tfrecord: record .* ended before the end-of-stream marker"):
         plan_source(settings_of(tmp_path / "a.tfrecord"))
 
 
-def test_a_plain_file_that_begins_like_gzip_is_plain(tmp_path):
+def test_a_plain_file_that_begins_like_gzip_is_read_as_plain(tmp_path):
     """A first record of 0x8b1f bytes begins with gzip's magic number."""
     overhead = len(example(image=PNG[0], note=b"n" * 30_000)) - 30_000
     record = example(image=PNG[0], note=b"n" * (0x8B1F - overhead))
@@ -142,6 +144,6 @@ def test_a_plain_file_that_begins_like_gzip_is_plain(tmp_path):
     assert len(images_of(tmp_path / "a.tfrecord")) == 1
 
 
-def test_a_folder_without_records_is_named(tmp_path):
-    with pytest.raises(DataError, match="holds no TFRecord files"):
+def test_a_folder_without_records_is_refused(tmp_path):
+    with pytest.raises(DataError, match="contains no TFRecord files"):
         plan_source(settings_of(tmp_path))

@@ -1,5 +1,6 @@
 """Images are decoded once and are the same from memory and from disk, in a seeded order."""
 
+import json
 import multiprocessing
 import os
 import tempfile
@@ -14,7 +15,6 @@ from held_images import hold_images_on_disk
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
 from images.stored import from_pixels
-from runtime.tfrecords import count_records
 from trainer.data.dataset import load_images, pixel_constants
 from trainer.preprocessing import preprocessing_fn
 from trainer.settings.image import ImageSettings
@@ -28,9 +28,11 @@ SETTINGS = ImageSettings(height_px=4, width_px=5, normalisation="minmax")
 def written(tmp_path_factory):
     """(pattern of two record files, Transform's output) for PIXELS."""
     folder = tmp_path_factory.mktemp("dataset")
+    (folder / "Split-train").mkdir()
+    (folder / "counts.json").write_text(json.dumps({"train": COUNT}))
     rows = [{"image": from_pixels(pixels).encoded} for pixels in PIXELS]
     for number, half in enumerate((rows[:120], rows[120:])):
-        with tf.io.TFRecordWriter(str(folder / f"records-{number}")) as writer:
+        with tf.io.TFRecordWriter(str(folder / f"Split-train/records-{number}")) as writer:
             for row in half:
                 feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[row["image"]]))
                 example = tf.train.Example(features=tf.train.Features(feature={"image": feature}))
@@ -43,7 +45,7 @@ def written(tmp_path_factory):
             lambda inputs: preprocessing_fn(inputs, {"image": SETTINGS.model_dump()})
         )
         transform_fn | tft_beam.WriteTransformFn(str(folder / "transform"))
-    return [str(folder / "records-*")], tft.TFTransformOutput(str(folder / "transform"))
+    return [str(folder / "Split-train/*")], tft.TFTransformOutput(str(folder / "transform"))
 
 
 @pytest.fixture
@@ -57,11 +59,7 @@ def images(request, written, file):
     return load_images(*written, cache_mb=request.param, file=file)
 
 
-def test_records_of_all_files_are_counted(written):
-    assert count_records(written[0]) == COUNT
-
-
-def test_images_keep_their_order_and_convert_back_to_pixels(written, images):
+def test_images_keep_their_order_and_undo_to_pixels(written, images):
     constants = pixel_constants(*written)
     seen = np.concatenate(list(images.iterate()))
     assert seen.shape == (COUNT, 4, 5, 1)

@@ -243,7 +243,7 @@ def test_components_that_kubeflow_cannot_run_are_refused_with_the_reason() -> No
     from tfx.proto import infra_validator_pb2
     from tfx.types import Channel, standard_artifacts
 
-    from components.resolvers.blessed_models import latest_blessed_model
+    from components.resolvers.latest_blessed_model import latest_blessed_model
 
     model = Channel(type=standard_artifacts.Model)
     nodes = [

@@ -247,11 +247,12 @@ def _transform(folder: Path) -> dict[str, Any]:
     pixels = np.random.default_rng(0).integers(0, 256, (52, 4, 4, 1), np.uint8)
     rows = [{"image": from_pixels(one).encoded} for one in pixels]
     for split, part in (("train", rows[:40]), ("eval", rows[40:])):
-        (folder / split).mkdir()
-        with tf.io.TFRecordWriter(str(folder / split / "data-0")) as writer:
+        (folder / f"Split-{split}").mkdir()
+        with tf.io.TFRecordWriter(str(folder / f"Split-{split}" / "data-0")) as writer:
             for row in part:
                 value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[row["image"]]))
                 writer.write(tf.train.Example(features=tf.train.Features(feature={"image": value})).SerializeToString())
+    (folder / "counts.json").write_text(json.dumps({"train": 40, "eval": 12}))
     schema = schema_utils.schema_from_feature_spec({"image": tf.io.FixedLenFeature([], tf.string)})
     with tft_beam.Context(temp_dir=str(folder / "tmp")):
         _, transform_fn = (rows, dataset_metadata.DatasetMetadata(schema)) | tft_beam.AnalyzeAndTransformDataset(
@@ -259,8 +260,8 @@ def _transform(folder: Path) -> dict[str, Any]:
         )
         transform_fn | tft_beam.WriteTransformFn(str(folder / "transform"))
     return {
-        "train_files": [str(folder / "train" / "*")],
-        "eval_files": [str(folder / "eval" / "*")],
+        "train_files": [str(folder / "Split-train" / "*")],
+        "eval_files": [str(folder / "Split-eval" / "*")],
         "transform_output": str(folder / "transform"),
     }
 

@@ -1,15 +1,12 @@
-"""LatestPushedModel: the baseline from where blessed models are pushed, for runners without a Resolver."""
-
-import os
+"""LatestPushedModel: finds the baseline where blessed models are pushed, for runners without a Resolver."""
 
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
-from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, component_spec, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
+from components.pusher.destination import newest_version
 from schema.artifact_types import Artifacts
-from schema.artifacts import SAVED_MODEL_FILE
 
 
 class LatestPushedModelSpec(component_spec.ComponentSpec):
@@ -19,7 +16,7 @@ class LatestPushedModelSpec(component_spec.ComponentSpec):
 
 
 class LatestPushedModelExecutor(base_executor.BaseExecutor):
-    """Copies the newest pushed version; where nothing was pushed yet, leaves the output empty."""
+    """Copies the newest pushed version; leaves the output empty if nothing was pushed yet."""
 
     def Do(  # noqa: N802 - TFX's name
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, str]
@@ -31,10 +28,10 @@ class LatestPushedModelExecutor(base_executor.BaseExecutor):
 
 
 class LatestPushedModel(base_component.BaseComponent):
-    """Output `model`: the newest version below `push_destination`, or an empty folder.
+    """Output `model`: the newest version in `push_destination`, or an empty folder.
 
-    `candidate` makes the answer part of the candidate's cache entry: a repeated run gets the model that was
-    newest when this candidate was new, not the candidate itself.
+    The input `candidate` is part of the cache key: a repeated run gets the model that was newest when this candidate
+    was new, not the candidate itself.
     """
 
     SPEC_CLASS = LatestPushedModelSpec
@@ -48,15 +45,3 @@ class LatestPushedModel(base_component.BaseComponent):
                 model=types.Channel(type=standard_artifacts.Model),
             )
         )
-
-
-def newest_version(push_destination: str) -> str | None:
-    """The folder with the highest number for a name that holds a whole SavedModel; None if there is none."""
-    if not fileio.exists(push_destination):
-        return None
-    names = [name.rstrip("/") for name in fileio.listdir(push_destination)]
-    for version in sorted((int(name) for name in names if name.isdigit()), reverse=True):
-        folder = os.path.join(push_destination, str(version))  # noqa: PTH118 - may be remote
-        if fileio.exists(os.path.join(folder, SAVED_MODEL_FILE)):  # noqa: PTH118
-            return folder
-    return None

@@ -1,40 +1,40 @@
-"""What an image file shows, so that the model sees the same of it in ingestion, scoring and serving."""
+"""Decodes image files to what a viewer shows, the same way for ingestion, scoring and serving."""
 
 import contextlib
 import io
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from images.formats import FORMATS, MAX_PIXELS
 from runtime.errors import UserError
 
-MAX_PIXELS: Final = 100_000_000
-"""Larger images are rejected unread: a small file can claim to be huge (a decompression bomb)."""
-FORMATS: Final = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
-"""Those that are read: Pillow knows dozens of others, some of which it hands to other programs."""
+# What Pillow's decoders raise.
+_MALFORMED = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError)
 _DECODABLE_IN_GRAPH = {("PNG", "L"), ("PNG", "RGB"), ("JPEG", "L"), ("JPEG", "RGB")}
 _EXIF_ORIENTATION = 0x0112
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_DEPTH_AND_COLOUR, _PLAIN_PNG = slice(24, 26), (b"\x08\x00", b"\x08\x02")
-"""Eight bits, grey or RGB: W3C's PNG specification, 11.2.1."""
-_SIGNS_OF_MORE = (b"tRNS", b"eXIf", b"Raw profile type exif")
-"""Of transparency or a rotation, wherever in the file."""
+"""Eight bits per channel, grey or RGB: PNG specification, section 11.2.1."""
+_TRANSPARENCY_OR_ROTATION = (b"tRNS", b"eXIf", b"Raw profile type exif")
+"""Markers that may occur anywhere in the file."""
 
 
 class UnreadableImageError(UserError):
-    """The bytes are no image that can be used; the message is the reason."""
+    """The bytes are not a usable image; the message is the reason."""
 
 
 def as_viewed(content: bytes) -> bytes:
-    """The bytes of an image file -> the same bytes where TensorFlow decodes them to what a viewer shows, else PNG.
+    """An image file's bytes, re-encoded as PNG unless TensorFlow already decodes them to what a viewer shows.
 
-    Palettes are resolved, transparency is laid over white, CMYK becomes RGB, 16 bits become 8, EXIF rotation is
-    applied, and of an animation the first frame is taken.
+    Palettes are resolved, transparent pixels are blended with white, CMYK becomes RGB, 16 bits become 8, EXIF rotation
+    is applied, and only the first frame of an animation is kept.
 
-    Raises UnreadableImageError for empty, truncated, foreign or oversized content, if that shows before the pixels.
+    Raises UnreadableImageError for empty, truncated or oversized content or an unsupported format. A file that is
+    returned unchanged has not been decoded, so damaged pixel data goes undetected.
     """
     if _is_plain_png(content):
         return content
@@ -47,15 +47,15 @@ def as_viewed(content: bytes) -> bytes:
 
 
 def _is_plain_png(content: bytes) -> bool:
-    """Whether its bytes alone tell so: it is the most frequent kind, and Pillow takes its time."""
+    """Whether the bytes alone identify a plain PNG: the most frequent case, and much faster than asking Pillow."""
     if not content.startswith(_PNG_START) or content[_PNG_DEPTH_AND_COLOUR] not in _PLAIN_PNG:
         return False
-    return not any(sign in content for sign in _SIGNS_OF_MORE)
+    return not any(marker in content for marker in _TRANSPARENCY_OR_ROTATION)
 
 
 @contextlib.contextmanager
 def opened(content: bytes) -> Iterator[Image.Image]:
-    """The image, of whose pixels none is decoded yet; what goes wrong then is raised as UnreadableImageError."""
+    """The image, not decoded yet; errors raised while it is open, also by decoding, become UnreadableImageError."""
     if not content:
         raise UnreadableImageError("empty file")
     try:
@@ -68,18 +68,8 @@ def opened(content: bytes) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise UnreadableImageError(f"more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
-        raise UnreadableImageError("not an image of a known format") from None
-    # Pillow's decoders raise all of these for malformed content.
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        IndexError,
-        KeyError,
-        TypeError,
-        OverflowError,
-    ) as error:
+        raise UnreadableImageError("not an image in a supported format") from None
+    except _MALFORMED as error:
         raise UnreadableImageError(f"cannot be decoded: {error}") from None
 
 
@@ -106,10 +96,10 @@ def to_grey_or_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _to_eight_bits(wide: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """16-bit integers by their high byte, as PNG readers do; 32-bit and floating point by their own range."""
+    """16-bit integers keep their high byte, as in PNG readers; 32-bit and float images scale by their range."""
     if wide.dtype == np.uint16 or (wide.dtype.kind == "i" and wide.min() >= 0 and wide.max() < 2**16):
         return (wide.astype(np.uint16) >> 8).astype(np.uint8)
     low, high = float(wide.min()), float(wide.max())
     if not np.isfinite([low, high]).all():
-        raise UnreadableImageError("holds values that are not finite")
+        raise UnreadableImageError("contains NaN or infinite values")
     return np.round((wide - low) * (255.0 / ((high - low) or 1.0))).astype(np.uint8)

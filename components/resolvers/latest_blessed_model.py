@@ -1,4 +1,4 @@
-"""Which model a candidate is compared with."""
+"""Resolvers for the latest blessed model: the one to compare a candidate with, and the one to start from."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ CANDIDATE_KEY = "candidate"
 
 
 class LatestOtherBlessedModelStrategy(LatestBlessedModelStrategy):
-    """The latest blessed model that is not the candidate itself.
+    """The latest blessed model other than the candidate itself.
 
-    TFX's own strategy returns, on a repeated run, the candidate: it would be compared with itself, and the
-    Evaluator would run again although nothing changed.
+    In a repeated run, TFX's own strategy returns the candidate: it would be compared with itself, and the Evaluator
+    would run again although nothing changed.
     """
 
     def resolve_artifacts(self, store: Any, input_dict: Artifacts) -> Artifacts | None:
@@ -30,7 +30,7 @@ class LatestOtherBlessedModelStrategy(LatestBlessedModelStrategy):
 
 
 def latest_blessed_model(candidate: Channel) -> Resolver:
-    """The node that asks ML Metadata for the baseline; its output `model` is empty where there is none."""
+    """The node that looks up the baseline in ML Metadata; its output `model` is empty if there is none."""
     return Resolver(
         strategy_class=LatestOtherBlessedModelStrategy,
         candidate=candidate,
@@ -40,7 +40,7 @@ def latest_blessed_model(candidate: Channel) -> Resolver:
 
 
 def model_to_start_from() -> Resolver:
-    """The node that asks for the model blessed last, before there is a candidate; its output `model` may be empty."""
+    """The node that looks up the model blessed last, before there is a candidate; its output `model` may be empty."""
     return Resolver(
         strategy_class=LatestBlessedModelStrategy,
         model=Channel(type=standard_artifacts.Model),

@@ -1,4 +1,4 @@
-"""Sources list what is there, and name the culprit when they cannot."""
+"""Every source lists its images, or names the file or folder that is at fault."""
 
 import gzip
 import os
@@ -10,8 +10,10 @@ from PIL import Image
 from pydantic import ValidationError
 
 from components.settings import DataSettings
+from components.sources.files import DataError
 from components.sources.idx import read_idx
-from components.sources.planning import DataError, Reject, plan_source
+from components.sources.plan import Reject
+from components.sources.registry import plan_source
 
 
 def images_of(settings):
@@ -49,38 +51,38 @@ def test_idx_rows_keep_their_order_labels_and_split(tmp_path):
     assert [image.stored.mean_intensity * 255 for image in images] == pytest.approx(pixels.mean(axis=(1, 2)))
 
 
-def test_shard_size_changes_no_image(tmp_path):
+def test_the_shard_size_does_not_change_images(tmp_path):
     write_idx(tmp_path / "t10k-images-idx3-ubyte", np.zeros((10, 4, 4), np.uint8))
     one, many = (images_of(DataSettings(source="idx", path=str(tmp_path), images_per_shard=n)) for n in (100, 3))
     assert one == many
 
 
-def test_gzip_is_read_through(tmp_path):
+def test_gzip_files_are_unzipped(tmp_path):
     write_idx(tmp_path / "plain", np.array([[[1, 2], [3, 4]]], np.uint8))
     (tmp_path / "packed.gz").write_bytes(gzip.compress((tmp_path / "plain").read_bytes()))
     assert read_idx(str(tmp_path / "packed.gz"), dimensions=3).tolist() == [[[1, 2], [3, 4]]]
 
 
-def test_a_truncated_idx_file_is_named(tmp_path):
+def test_a_truncated_idx_file_is_refused(tmp_path):
     write_idx(tmp_path / "train-images-idx3-ubyte", np.zeros((3, 4, 4), np.uint8))
     whole = (tmp_path / "train-images-idx3-ubyte").read_bytes()
     (tmp_path / "train-images-idx3-ubyte").write_bytes(whole[:-7])
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: is truncated.*3x4x4 = 48 bytes, 41 follow"):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: truncated.*3x4x4 = 48 bytes, but 41 follow"):
         plan_source(DataSettings(source="idx", path=str(tmp_path)))
 
 
-def test_a_truncated_gzip_file_is_named(tmp_path):
+def test_a_truncated_gzip_file_is_refused(tmp_path):
     write_idx(tmp_path / "plain", RANDOM_IMAGES)
     packed = gzip.compress((tmp_path / "plain").read_bytes())
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(packed[: len(packed) // 2])
-    with pytest.raises(DataError, match=r"ubyte.gz: is not a whole gzip file"):
+    with pytest.raises(DataError, match=r"ubyte.gz: damaged or incomplete gzip file"):
         plan_source(DataSettings(source="idx", path=str(tmp_path)))
 
 
-def test_labels_of_another_length_are_named(tmp_path):
+def test_more_or_fewer_labels_than_images_are_refused(tmp_path):
     write_idx(tmp_path / "train-images-idx3-ubyte", np.zeros((3, 4, 4), np.uint8))
     write_idx(tmp_path / "train-labels-idx1-ubyte", np.zeros(2, np.uint8))
-    with pytest.raises(DataError, match="holds 2 labels for the 3 images"):
+    with pytest.raises(DataError, match="has 2 labels for the 3 images"):
         plan_source(DataSettings(source="idx", path=str(tmp_path)))
 
 
@@ -94,13 +96,13 @@ def test_a_flat_folder_has_no_labels(tmp_path):
     ]
 
 
-def test_one_folder_per_class_gives_labels(tmp_path):
+def test_class_folders_become_labels(tmp_path):
     for path in ("cat/1.png", "dog/deep/2.png"):
         write_image(tmp_path / path)
     assert [image.label for image in images_of(folder_settings(tmp_path))] == ["cat", "dog"]
 
 
-def test_mvtec_layout_gives_splits_normality_and_masks(tmp_path):
+def test_the_mvtec_layout_has_splits_normality_and_masks(tmp_path):
     for path in ("train/good/1.png", "test/good/2.png", "test/scratch/3.png", "test/scratch/4.png"):
         write_image(tmp_path / path)
     write_image(tmp_path / "ground_truth/scratch/3_mask.png")
@@ -121,7 +123,7 @@ def test_an_image_whose_mask_is_unusable_is_rejected(tmp_path):
     write_image(tmp_path / "ground_truth/scratch/2_mask.png", size=(5, 6))
     (tmp_path / "ground_truth/scratch/3_mask.png").touch()
     assert [image for image in images_of(folder_settings(tmp_path)) if isinstance(image, Reject)] == [
-        Reject("test/scratch/2.png", "its mask ground_truth/scratch/2_mask.png: 5x6 pixels, the image 6x5"),
+        Reject("test/scratch/2.png", "its mask ground_truth/scratch/2_mask.png: 5x6 pixels, but the image has 6x5"),
         Reject("test/scratch/3.png", "its mask ground_truth/scratch/3_mask.png: empty file"),
     ]
 
@@ -154,7 +156,7 @@ def test_unreadable_files_are_rejected_with_their_reason(tmp_path):
     assert rejects == [
         Reject("empty.png", "empty file"),
         Reject("gone.png", "cannot be opened: No such file or directory"),
-        Reject("text.png", "not an image of a known format"),
+        Reject("text.png", "not an image in a supported format"),
     ]
 
 
@@ -170,32 +172,32 @@ def test_a_source_of_files_needs_a_path(source):
         DataSettings(source=source)
 
 
-def test_features_have_a_meaning_only_in_tfrecords(tmp_path):
-    with pytest.raises(ValidationError, match="data.image_feature has no meaning for source 'folder'"):
+def test_feature_names_apply_only_to_tfrecords(tmp_path):
+    with pytest.raises(ValidationError, match="data.image_feature applies only to source 'tfrecord', not to 'folder'"):
         folder_settings(tmp_path, image_feature="jpeg")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [([], "holds no images; found nothing"), (["notes.txt"], "holds no images; found 1 .txt")],
+    [([], "contains no images; found nothing"), (["notes.txt"], "contains no images; found 1 .txt file, supported")],
 )
-def test_a_folder_without_images_says_what_it_holds(tmp_path, content, message):
+def test_the_error_for_a_folder_without_images_lists_its_files(tmp_path, content, message):
     for name in content:
         (tmp_path / name).touch()
     with pytest.raises(DataError, match=message):
         plan_source(folder_settings(tmp_path))
 
 
-def test_files_that_are_passed_over_are_counted_by_suffix(tmp_path):
+def test_skipped_files_are_counted_by_suffix(tmp_path):
     write_image(tmp_path / "a.png")
     for name in ("b.HEIC", "deeper/c.heic", "notes.txt", "LICENSE", ".hidden"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     plan = plan_source(folder_settings(tmp_path))
-    assert (plan.image_count, plan.passed_over) == (1, "2 .heic, 1 .txt, 1 without suffix")
+    assert (plan.image_count, plan.skipped) == (1, "2 .heic files, 1 .txt file, 1 suffixless file")
 
 
-def test_a_missing_folder_is_named(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match="nowhere: no such folder"):
         plan_source(folder_settings(tmp_path / "nowhere"))
 

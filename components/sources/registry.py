@@ -1,0 +1,68 @@
+"""Plans the source that the configuration names; each source has a module of its own. No Beam, no TFX."""
+
+from typing import Final
+
+from components.settings import DataSettings
+from components.sources import downloads
+from components.sources.csv_manifest import plan_csv
+from components.sources.digits import plan_digits
+from components.sources.files import DataError
+from components.sources.folder import plan_folder
+from components.sources.idx import plan_idx
+from components.sources.numpy_arrays import plan_numpy
+from components.sources.plan import SourcePlan
+from components.sources.tfrecord import plan_tfrecord
+from runtime.object_store import as_path
+
+NAMED_VERSION: Final = "named: "
+"""Prefix of a fingerprint that names a version of the data instead of identifying its files."""
+_PLANNERS = {
+    "digits": plan_digits,
+    "folder": plan_folder,
+    "csv": plan_csv,
+    "numpy": plan_numpy,
+    "tfrecord": plan_tfrecord,
+}
+_latest: dict[tuple[str, str], SourcePlan] = {}
+"""The plan that this process made last, so that a local run lists its files only once."""
+
+
+def plan_source(settings: DataSettings) -> SourcePlan:
+    """List the images without decoding them.
+
+    Raises DataError for data that is missing, empty or malformed as a whole, and DownloadError if a download fails; an
+    image that turns out to be unreadable is a Reject when its shard is read.
+    """
+    try:
+        if planner := _PLANNERS.get(settings.source):
+            plan = planner(settings)
+        else:
+            plan = plan_idx(as_path(settings.path or str(downloads.fetch(settings.source))), settings)
+    except OSError as error:  # a parent folder without permission, a failing disk
+        raise DataError(f"{error.filename or settings.path}: cannot be read: {error.strerror or error}") from None
+    _latest.clear()
+    _latest[_key(settings, plan.fingerprint)] = plan
+    return plan
+
+
+def planned_source(settings: DataSettings, fingerprint: str) -> SourcePlan:
+    """The plan whose fingerprint is part of the cache key: the one made last by this process, or else a new one.
+
+    Raises DataError if the new plan has another fingerprint.
+    """
+    plan = _latest.pop(_key(settings, fingerprint), None) or plan_source(settings)
+    if fingerprint != plan.fingerprint and not fingerprint.startswith(NAMED_VERSION):
+        raise DataError(f"{settings.path}: files changed after the run had listed them; start a new run")
+    return plan
+
+
+def require_unchanged(plan: SourcePlan) -> None:
+    """Raise DataError if files changed since they were listed: what was read may not be what the fingerprint covers."""
+    if plan.files and plan.files.fingerprint() != plan.fingerprint:
+        raise DataError(
+            f"{plan.files.folder}: files changed while they were being read; run again once they stay the same"
+        )
+
+
+def _key(settings: DataSettings, fingerprint: str) -> tuple[str, str]:
+    return settings.model_dump_json(exclude={"drift"}), fingerprint

@@ -1,0 +1,35 @@
+"""Ingestion, scoring and serving agree on which images they accept."""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from images.decoding import UnreadableImageError, opened
+from images.formats import FORMATS, IMAGE_SUFFIXES, MAX_PIXELS
+from serving.server.settings import ServerSettings
+
+
+def claiming(width_px, height_px):
+    """A BMP header that claims this size; no pixels follow."""
+    content = io.BytesIO()
+    Image.new("L", (1, 1)).save(content, "BMP")
+    header = bytearray(content.getvalue())
+    header[18:26] = width_px.to_bytes(4, "little") + height_px.to_bytes(4, "little")
+    return bytes(header)
+
+
+def test_the_server_accepts_images_as_large_as_ingestion_does():
+    limit = ServerSettings(model_base_path=Path()).max_image_pixels
+    with opened(claiming(10_000, limit // 10_000)) as image:
+        assert image.size == (10_000, limit // 10_000)
+    too_large = f"10000x{limit // 10_000 + 1} pixels, more than {MAX_PIXELS:,}"
+    with pytest.raises(UnreadableImageError, match=re.escape(too_large)), opened(claiming(10_000, limit // 10_000 + 1)):
+        pass
+
+
+def test_every_suffix_belongs_to_a_format_that_is_read():
+    Image.init()
+    assert {Image.EXTENSION[suffix] for suffix in IMAGE_SUFFIXES} == set(FORMATS)
