@@ -28,11 +28,11 @@ READ_MORE: Final = {
     "data": "[data.md](data.md)",
     "image": "[data.md](data.md)",
     "trainer": "[training.md](training.md) and [models](models/README.md)",
-    "tuner": "[training.md](training.md#tuner)",
+    "tuner": "[training.md](training.md)",
     "evaluation": "[scores.md](scores.md)",
     "push": "[serving.md](serving.md)",
     "beam": "[scale.md](scale.md)",
-    "metadata": "[scale.md](scale.md#metadata-that-machines-share)",
+    "metadata": "[scale.md](scale.md)",
     "kubeflow": "[kubeflow.md](kubeflow.md)",
 }
 TYPES: Final = {
