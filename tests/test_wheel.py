@@ -1,4 +1,4 @@
-"""The wheel is reproducible, complete and typed."""
+"""The wheel that setup.py describes is reproducible, complete and typed."""
 
 import hashlib
 import os

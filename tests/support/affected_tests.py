@@ -24,7 +24,7 @@ def affected_tests(changed: set[str], repository: Path = REPOSITORY) -> set[str]
     imports = {str(path.relative_to(repository)): set(_imports(path)) for path in _python_files(repository)}
     found = {name for name in changed if _is_test(name) and (repository / name).exists()}
     for name in changed - found:
-        if not name.endswith(".py"):
+        if not name.endswith(".py") or "/" not in name:
             found |= _tests_that_name(name, imports, repository) | {DOCUMENTATION}
         elif name.endswith("/conftest.py"):
             folder = name.removesuffix("conftest.py")
