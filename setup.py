@@ -1,4 +1,4 @@
-"""The one distribution: the pipeline's packages, also what Beam workers install (`--setup_file=./setup.py`)."""
+"""The distribution of all packages; Beam workers can install it too (`--setup_file=./setup.py`)."""
 
 from pathlib import Path
 
@@ -16,12 +16,13 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
     package_data={
-        "schema": ["schema.pbtxt"],
+        **{name: ["py.typed"] for name in PACKAGES},
+        "schema": ["schema.pbtxt", "py.typed"],
         "components.report": ["page.html.jinja"],
         "serving.server": ["page.html"],
     },
     python_requires=">=3.10,<3.14",
-    # Ranges, because a library must not pin; the tested versions, with hashes, are in requirements.lock.
+    # Ranges, because a library must not pin. requirements.lock has the tested versions with their hashes.
     install_requires=[
         "apache-beam>=2.59",
         "click>=8",

@@ -39,6 +39,7 @@ class DataSettings(Section):
     """Source, splits and limits; every field but `drift` is part of ImageExampleGen's cache key."""
 
     source: SourceName = "digits"
+    """Kind of data; docs/data.md describes each."""
     path: str | None = None
     """The folder of images, IDX files or TFRecords, or a single file; null downloads mnist and fashion_mnist."""
     image_feature: str | None = None
@@ -91,10 +92,15 @@ class Threshold(Section):
     model_config = ConfigDict(allow_inf_nan=False)
 
     metric: MetricName
+    """Metric to bound; docs/scores.md describes each."""
     min: float | None = None
+    """Smallest value allowed."""
     max: float | None = None
+    """Largest value allowed."""
     max_regression: float | None = Field(None, ge=0)
+    """Largest fraction by which it may be worse than the latest blessed model's."""
     label: str | None = None
+    """Only images with this label; null: all images."""
 
     @model_validator(mode="after")
     def _check_bounds(self) -> "Threshold":

@@ -1,4 +1,4 @@
-"""What the tests share: the environment that a run sets up, and small real data."""
+"""Shared by all tests: the environment variables that a run sets, markers, and small real data."""
 
 import os
 from pathlib import Path
@@ -13,14 +13,14 @@ import pytest
 pytest_plugins = ["database_servers", "s3_server"]
 
 ON_REQUEST = {
-    "cluster": "starts servers of its own: make test-cluster",
-    "image": "installs everything anew and needs root: make test-image",
-    "faults": "takes minutes: make test-faults",
+    "cluster": "starts clusters; run make test-cluster",
+    "image": "installs everything again and needs root; run make test-image",
+    "faults": "takes minutes; run make test-faults",
 }
 
 
 def pytest_collection_modifyitems(config, items):
-    """Name what takes long or needs a special machine as skipped, unless it was asked for."""
+    """Skip tests that take long or need a special machine, unless `-m` selects them."""
     for marker, reason in ON_REQUEST.items():
         if marker in config.option.markexpr:
             continue
@@ -31,13 +31,13 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def sample_images() -> Path:
-    """The shipped buttons: 370 JPEGs of 48 to 64 pixels in MVTec's layout."""
+    """The sample pictures of buttons: 370 JPEGs of 48 to 64 pixels in MVTec AD's layout."""
     return REPOSITORY / "sample_images"
 
 
 @pytest.fixture(scope="session")
 def mnist() -> Path:
-    """The four original files, where MNIST_FOLDER names them."""
+    """The folder of the four original files; skips the test unless MNIST_FOLDER names it."""
     if "MNIST_FOLDER" not in os.environ:
-        pytest.skip("needs MNIST's original files: set MNIST_FOLDER to the folder of the four")
+        pytest.skip("needs MNIST's four original files; set MNIST_FOLDER to their folder")
     return Path(os.environ["MNIST_FOLDER"])

@@ -1,4 +1,4 @@
-"""The documentation points at what exists, and names what a user meets."""
+"""Links in the documentation work, and it covers every component and configuration."""
 
 import re
 from pathlib import Path
@@ -18,13 +18,13 @@ PAGES = [
 
 
 def anchors_of(page: Path) -> set[str]:
-    """GitHub's names for the headings of a page."""
+    """The anchors that GitHub creates for the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
-def test_every_relative_link_leads_somewhere(page: Path) -> None:
+def test_every_relative_link_has_a_target(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if "://" in target:
             continue
@@ -34,7 +34,7 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors_of(linked), f"{page}: {target}"
 
 
-def test_every_component_has_its_troubles_under_the_name_that_a_failure_prints() -> None:
+def test_troubleshooting_has_a_heading_for_every_component_that_a_failure_can_name() -> None:
     configuration = load_configuration(REPOSITORY / "configs" / "digits.yaml")
     graph = create_pipeline(configuration, data_fingerprint="", pipeline_root="/tmp/x", push_destination="/tmp/y")
     names = {node.id.lower() for node in graph.components}
@@ -42,6 +42,6 @@ def test_every_component_has_its_troubles_under_the_name_that_a_failure_prints()
 
 
 @pytest.mark.parametrize("config", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.name)
-def test_every_shipped_configuration_is_valid_and_says_what_to_expect(config: Path) -> None:
+def test_every_configuration_is_valid_and_opens_with_its_command_or_the_result_to_expect(config: Path) -> None:
     load_configuration(config)
     assert config.read_text().startswith("# autoencoder ") or "\n# Expect" in config.read_text()

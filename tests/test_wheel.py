@@ -1,22 +1,24 @@
-"""The wheel: everything that the installed package needs, in the same bytes wherever it is built."""
+"""The wheel that setup.py describes is reproducible, complete and typed."""
 
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 from repository import REPOSITORY
 
+PACKAGES = ("schema", "runtime", "images", "components", "trainer", "pipeline", "serving")
 GIT = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.com"]
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A commit of the files as they are now, whether or not they are committed yet."""
+    """A repository whose only commit holds the files of the working tree, committed or not."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=REPOSITORY, capture_output=True, text=True,
@@ -34,6 +36,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(source: Path, output: Path, *, umask: int) -> Path:
+    """The wheel that the script builds from `source` under that umask."""
     script = [str(source / "deploy" / "build-wheel.sh"), str(output), sys.executable]
     before = os.umask(umask)
     try:
@@ -56,14 +59,31 @@ def test_two_builds_of_one_commit_are_identical(repository: Path, tmp_path: Path
     assert len(digests) == 1
 
 
-def test_the_wheel_holds_every_module_and_data_file(repository: Path, tmp_path: Path) -> None:
-    wheel = build(repository, tmp_path, umask=0o022)
-    held = set(zipfile.ZipFile(wheel).namelist())
-    packages = ("schema", "runtime", "images", "components", "trainer", "pipeline", "serving")
-    ours = {
+@pytest.fixture(scope="module")
+def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(repository, tmp_path_factory.mktemp("wheel"), umask=0o022)
+
+
+def test_the_wheel_contains_every_module_and_data_file(repository: Path, wheel: Path) -> None:
+    contained = set(zipfile.ZipFile(wheel).namelist())
+    files = {
         str(path.relative_to(repository))
-        for package in packages
+        for package in PACKAGES
         for path in (repository / package).rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
-    assert ours - held == set()
+    assert files - contained == set()
+
+
+def test_mypy_finds_the_types_of_every_installed_package(wheel: Path, tmp_path: Path) -> None:
+    """The environment has nothing but the wheel, so mypy cannot find the packages anywhere else."""
+    environment = tmp_path / "environment"
+    venv.create(environment, symlinks=True)
+    [site_packages] = environment.glob("lib/python*/site-packages")
+    zipfile.ZipFile(wheel).extractall(site_packages)
+    script = tmp_path / "script.py"
+    script.write_text(f"import {', '.join(PACKAGES)}\nfrom schema.features import IMAGE\nreveal_type(IMAGE)\n")
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(environment / "bin" / "python")]
+    checked = subprocess.run([*mypy, str(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "Literal['image']" in checked.stdout

@@ -16,9 +16,13 @@ class Toleration(Section):
     """A Kubernetes toleration, which lets pods run on nodes with the taint."""
 
     key: str = ""
+    """Key of the taint to tolerate; empty, with `Exists`: every taint."""
     operator: Literal["Exists", "Equal"] = "Exists"
+    """`Equal` compares the taint's value too."""
     value: str = ""
+    """Value of the taint, for `Equal`."""
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+    """Effect of the taint to tolerate; empty: every effect."""
 
 
 class PodSettings(Section):
