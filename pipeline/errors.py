@@ -14,6 +14,8 @@ from runtime.errors import FAILED, UserError
 _KILLED_BY: Final = 128
 """Added to a signal's number, as shells do."""
 _DISK_FULL = ("No space left on device", "database or disk is full", "Disk quota exceeded")
+_received: list[int] = []
+"""Signals that have interrupted this process."""
 _MEMORY_FULL = ("Cannot allocate memory", "std::bad_alloc", "OOM when allocating", "Unable to allocate")
 
 
@@ -60,7 +62,14 @@ def interrupt_on_signals() -> None:
         signal.signal(number, _interrupt)
 
 
+def raise_if_interrupted() -> None:
+    """Raise Interrupted if a signal came: native code that it interrupts may raise an error of its own instead."""
+    if _received:
+        raise Interrupted(_received[0])
+
+
 def _interrupt(number: int, _: Any) -> None:
+    _received.append(number)
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_DFL)
     raise Interrupted(number)

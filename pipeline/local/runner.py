@@ -18,6 +18,7 @@ from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
+from pipeline.errors import raise_if_interrupted
 from pipeline.metadata.history import node_of, pushed_to
 from pipeline.metadata.measure import start_measuring
 from pipeline.metadata.reruns import cause_of_rerun
@@ -79,6 +80,7 @@ def run_pipeline(
             outcome.state, outcome.changed = _launch(ir, node.pipeline_node, deployment, connection)
             check_after.get(name, lambda: None)()
         except Exception as error:  # whatever an executor raises is reported
+            raise_if_interrupted()
             outcome.state, outcome.error = FAILED, error
         outcome.seconds = time.monotonic() - started
         outcomes.append(outcome)

@@ -2,11 +2,14 @@
 
 import errno
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from repository import REPOSITORY
 
 from pipeline.errors import Command, Interrupted, message_of
 from runtime.errors import UsageError, UserError
@@ -62,3 +65,22 @@ def test_the_cause_is_found_below_other_errors_and_the_runs_disk_is_named(tmp_pa
 
 def test_beams_additions_are_removed_from_a_message() -> None:
     assert message_of(ValueError("a bad image [while running 'WriteShards']")) == "a bad image"
+
+
+def test_an_error_that_native_code_raises_because_of_a_signal_counts_as_the_interruption() -> None:
+    program = (
+        "import os, signal\n"
+        "from pipeline.errors import Interrupted, interrupt_on_signals, raise_if_interrupted\n"
+        "interrupt_on_signals()\n"
+        "raise_if_interrupted()\n"  # no signal yet
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "except Interrupted:\n"
+        "    pass\n"  # as native code does, which then raises an error of its own
+        "try:\n"
+        "    raise_if_interrupted()\n"
+        "except Interrupted as interruption:\n"
+        "    print(interruption.args)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert ended.stdout == "(15,)\n", ended.stderr

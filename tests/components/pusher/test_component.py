@@ -156,7 +156,7 @@ def test_a_model_with_the_evaluated_errors_is_pushed_and_recorded(model: Path, e
 
 def test_a_model_with_other_errors_is_refused_and_the_image_is_named(examples: Path, tmp_path: Path) -> None:
     """The evaluated error of image 0 is 0; the destination stays empty."""
-    with pytest.raises(SmokeCheckError, match=r"test image 0 \(image/0\): its error is 0.001 when served, but was 0 in"):
+    with pytest.raises(SmokeCheckError, match=r"test image 0 \(image/0\): its error is 0.001 when served, but was 0"):
         _run_executor(tmp_path, _model(tmp_path / "skewed", 0.001), examples=examples)
     assert [*(tmp_path / "serving").iterdir()] == []
 
