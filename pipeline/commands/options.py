@@ -1,15 +1,21 @@
 """Arguments and options that several commands share."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:  # `--help` must not wait for this import
+    from pipeline.kubeflow.client.server import Server
+
 RUNS = Path("runs")
 """The folder of all runs, unless a configuration sets `root`."""
+PATH = click.Path(path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
-config_argument = click.argument("config", type=click.Path(path_type=Path), default=Path("configs/digits.yaml"))
+config_argument = click.argument("config", type=PATH, default=Path("configs/digits.yaml"))
 set_option = click.option(
     "--set",
     "overrides",
@@ -31,10 +37,9 @@ def config_argument_or_option(*, required: bool) -> Callable[[Callable[..., Any]
         return value
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        kind = click.Path(path_type=Path)
-        command = click.option("--config", "option", type=kind, is_eager=True, hidden=True)(command)
+        command = click.option("--config", "option", type=PATH, is_eager=True, hidden=True)(command)
         name = "CONFIG" if required else "[CONFIG]"
-        return click.argument("config", type=kind, required=False, callback=check, metavar=name)(command)
+        return click.argument("config", type=PATH, required=False, callback=check, metavar=name)(command)
 
     return decorate
 
@@ -55,3 +60,28 @@ param_option = click.option(
     callback=_pairs,
     help="Set a parameter of the package (repeatable).",
 )
+account_option = click.option("--service-account", help="Kubernetes service account of the pods.")
+
+
+def server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The address of Kubeflow, the namespace, and the credentials."""
+    for option in (
+        click.option("--cookies-file", type=PATH, help="File with the Cookie header, for Dex."),
+        click.option("--token-file", type=PATH, help="File with a bearer token."),
+        click.option("--namespace", help="Your namespace, if this Kubeflow has several users."),
+        click.option("--host", required=True, envvar="KUBEFLOW_HOST", help="Kubeflow Pipelines' address."),
+    ):
+        command = option(command)
+    return command
+
+
+def server_of(host: str, namespace: str | None, token_file: Path | None, cookies_file: Path | None) -> "Server":
+    """The server that `server_options` describe."""
+    from pipeline.kubeflow.client.server import COOKIES_VARIABLE, TOKEN_VARIABLE, Server, read_secret
+
+    return Server(
+        host,
+        namespace,
+        token=read_secret(os.environ, TOKEN_VARIABLE, token_file),
+        cookies=read_secret(os.environ, COOKIES_VARIABLE, cookies_file),
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.commands.options import json_option, param_option
+from pipeline.commands.options import PATH, json_option, param_option
 from pipeline.errors import Command
 from runtime.errors import DONE, FAILED
 
@@ -18,14 +18,9 @@ if TYPE_CHECKING:  # `--help` must not wait for this import
 
 
 @click.command(cls=Command)
-@click.argument("package", type=click.Path(path_type=Path))
+@click.argument("package", type=PATH)
 @param_option
-@click.option(
-    "--folder",
-    type=click.Path(path_type=Path),
-    default=Path("runs/rehearsal"),
-    help="Folder for logs, artifacts and the cache.",
-)
+@click.option("--folder", type=PATH, default=Path("runs/rehearsal"), help="Folder for logs, artifacts and the cache.")
 @click.option("--s3", is_flag=True, help="Use the S3 server of AWS_ENDPOINT_URL instead of a folder as object store.")
 @json_option
 def rehearse(package: Path, parameters: dict[str, str], folder: Path, s3: bool, as_json: bool) -> None:
@@ -43,11 +38,11 @@ def rehearse(package: Path, parameters: dict[str, str], folder: Path, s3: bool, 
     Example:
       autoencoder rehearse pipeline.yaml --param epochs=3
     """
-    from pipeline.kubeflow.simulator import rehearsal
+    from pipeline.kubeflow.simulator.rehearsal import Rehearsal
 
     folder = folder.absolute()
-    prepared = rehearsal.open_rehearsal(package, folder, parameters, _pod_variables(folder, s3=s3))
-    outcomes = prepared.run(lambda outcome: None if as_json else click.echo(_line(outcome)))
+    rehearsal = Rehearsal(package, folder, parameters, _pod_variables(folder, s3=s3))
+    outcomes = rehearsal.run(lambda outcome: None if as_json else click.echo(_line(outcome)))
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(outcome) for outcome in outcomes], indent=2))
     else:

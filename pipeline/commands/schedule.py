@@ -1,14 +1,12 @@
 """`autoencoder schedule`: repeated runs of a compiled package on Kubeflow."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.commands.kubeflow_options import account_option, server_of, server_options
-from pipeline.commands.options import param_option
+from pipeline.commands.options import PATH, account_option, param_option, server_of, server_options
 from pipeline.errors import Command
 from runtime.errors import UsageError
 
@@ -25,7 +23,7 @@ def _check_cron(_: click.Context, __: click.Parameter, cron: str | None) -> str 
 
 
 @click.command(cls=Command)
-@click.argument("package", type=click.Path(path_type=Path), required=False)
+@click.argument("package", type=PATH, required=False)
 @server_options
 @click.option("--name", help="The new schedule's name.")
 @click.option(
@@ -65,8 +63,7 @@ def schedule(
         --name nightly --cron "0 0 2 * * *" --max-concurrency 1 --no-catchup
       autoencoder schedule --host https://kubeflow.example.com/pipeline --namespace alice --pause nightly
     """
-    changes = {"paused": pause, "resumed": resume, "deleted": delete}
-    if [package is not None, list_all, *(target is not None for target in changes.values())].count(True) != 1:
+    if [bool(package), list_all, pause is not None, resume is not None, delete is not None].count(True) != 1:
         raise UsageError("give one of: a package, --list, --pause, --resume, --delete")
     if package and not (name and cron):
         raise UsageError("a new schedule needs --name and --cron")
@@ -82,26 +79,24 @@ def schedule(
             package,
             name=name,
             experiment=experiment or name,
-            cron=cron,
+            cron_expression=cron,
             max_concurrency=max_concurrency,
             no_catchup=no_catchup,
-            parameters=convert_parameters(load_package(package), parameters),
+            params=convert_parameters(load_package(package), parameters),
             service_account=service_account,
         )
         click.echo(f"{name}: created ({schedule_id}), {cron}")
-    else:
-        act = {
-            "paused": schedules.pause_schedule,
-            "resumed": schedules.resume_schedule,
-            "deleted": schedules.delete_schedule,
-        }
-        [(done, target)] = [(word, target) for word, target in changes.items() if target is not None]
-        click.echo(f"{target}: {done} ({act[done](server, target)})")
+    elif pause is not None:
+        click.echo(f"{pause}: paused ({schedules.change_schedule(server, pause, 'disable')})")
+    elif resume is not None:
+        click.echo(f"{resume}: resumed ({schedules.change_schedule(server, resume, 'enable')})")
+    elif delete is not None:
+        click.echo(f"{delete}: deleted ({schedules.change_schedule(server, delete, 'delete')})")
 
 
-def _print_schedules(found: list[Any], *, as_json: bool) -> None:
+def _print_schedules(found: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=2))
+        click.echo(json.dumps(found, indent=2))
         return
     for each in found:
-        click.echo(f"{each.name:<24} {each.cron:<20} {'on' if each.enabled else 'paused':<7} {each.id}")
+        click.echo(f"{each['name']:<24} {each['cron']:<20} {'on' if each['enabled'] else 'paused':<7} {each['id']}")

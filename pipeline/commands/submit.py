@@ -6,13 +6,12 @@ from typing import Any
 
 import click
 
-from pipeline.commands.kubeflow_options import account_option, server_of, server_options
-from pipeline.commands.options import param_option
+from pipeline.commands.options import PATH, account_option, param_option, server_of, server_options
 from pipeline.errors import Command
 
 
 @click.command(cls=Command)
-@click.argument("package", type=click.Path(path_type=Path))
+@click.argument("package", type=PATH)
 @server_options
 @click.option("--experiment", required=True, help="Groups runs; created if it does not exist.")
 @click.option("--name", help="The run's name (default: the experiment and the time).")
@@ -37,18 +36,19 @@ def submit(
       autoencoder submit pipeline.yaml --host https://kubeflow.example.com/pipeline --namespace alice \\
         --experiment digits --param epochs=20
     """
-    from pipeline.kubeflow.client import runs
     from pipeline.kubeflow.specification import convert_parameters, load_package
 
     server = server_of(**where)
     values = convert_parameters(load_package(package), parameters)
     run_name = name or f"{experiment} {time.strftime('%Y-%m-%d %H:%M:%S')}"
-    run_id = runs.submit(
-        server,
-        package,
-        experiment=experiment,
-        run_name=run_name,
-        parameters=values,
-        service_account=service_account,
-    )
-    click.echo(f"{run_name}: {server.host.rstrip('/')}/#/runs/details/{run_id}")
+    with server.connect() as client:
+        started = client.create_run_from_pipeline_package(
+            str(package),
+            arguments=values,
+            run_name=run_name,
+            experiment_name=experiment,
+            namespace=server.namespace,
+            enable_caching=None,  # as compiled; True would also cache the data-version task
+            service_account=service_account,
+        )
+    click.echo(f"{run_name}: {server.host.rstrip('/')}/#/runs/details/{started.run_id}")

@@ -1,9 +1,7 @@
 """Creates, lists, pauses, resumes and deletes schedules (Kubeflow's recurring runs)."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import kfp_server_api  # type: ignore[import-untyped]
 
@@ -17,30 +15,8 @@ class ScheduleError(UsageError):
     """The schedule does not exist, its name is ambiguous, or the name of a new one is taken."""
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """One recurring run, as listed."""
-
-    id: str
-    name: str
-    cron: str
-    enabled: bool
-    max_concurrency: int | None
-
-
-def create_schedule(
-    server: Server,
-    package: Path,
-    *,
-    name: str,
-    experiment: str,
-    cron: str,
-    max_concurrency: int,
-    no_catchup: bool,
-    parameters: Mapping[str, Any],
-    service_account: str | None,
-) -> str:
-    """Create a schedule and return its id.
+def create_schedule(server: Server, package: Path, *, name: str, experiment: str, **options: Any) -> str:
+    """Create a schedule, with further `options` of kfp's create_recurring_run, and return its id.
 
     Raises ServerError, and ScheduleError if the name is taken: Kubeflow would run both schedules.
     """
@@ -55,40 +31,22 @@ def create_schedule(
         created = client.create_recurring_run(
             experiment_id=experiment_id,
             job_name=name,
-            cron_expression=cron,
-            max_concurrency=max_concurrency,
-            no_catchup=no_catchup,
-            params=dict(parameters),
             pipeline_package_path=str(package),
             enable_caching=None,  # as compiled; True would also cache the data-version task
-            service_account=service_account,
+            **options,
         )
     return str(created.recurring_run_id)
 
 
-def list_schedules(server: Server) -> list[Schedule]:
-    """All schedules, sorted by name; raises ServerError."""
+def list_schedules(server: Server) -> list[dict[str, Any]]:
+    """Id, name, cron expression, state and maximal concurrency of all schedules, by name; raises ServerError."""
     with server.connect() as client:
         found = _all_schedules(client, server)
-    return sorted((_schedule(s) for s in found), key=lambda schedule: (schedule.name, schedule.id))
+    return sorted(map(_listed, found), key=lambda schedule: (schedule["name"], schedule["id"]))
 
 
-def pause_schedule(server: Server, name_or_id: str) -> str:
-    """Stop starting runs; returns the id. Raises ScheduleError, ServerError."""
-    return _change(server, name_or_id, "disable_recurring_run")
-
-
-def resume_schedule(server: Server, name_or_id: str) -> str:
-    """Start runs again; returns the id. Raises ScheduleError, ServerError."""
-    return _change(server, name_or_id, "enable_recurring_run")
-
-
-def delete_schedule(server: Server, name_or_id: str) -> str:
-    """Delete the schedule but not its past runs; returns the id. Raises ScheduleError, ServerError."""
-    return _change(server, name_or_id, "delete_recurring_run")
-
-
-def _change(server: Server, name_or_id: str, method: str) -> str:
+def change_schedule(server: Server, name_or_id: str, action: Literal["disable", "enable", "delete"]) -> str:
+    """Change a schedule (its past runs stay), and return its id; raises ScheduleError and ServerError."""
     with server.connect() as client:
         schedules = _all_schedules(client, server)
         found = [s.recurring_run_id for s in schedules if name_or_id in (s.display_name, s.recurring_run_id)]
@@ -97,7 +55,7 @@ def _change(server: Server, name_or_id: str, method: str) -> str:
             raise ScheduleError(f"no schedule is named '{name_or_id}'; existing schedules: {names}")
         if len(found) > 1:
             raise ScheduleError(f"several schedules are named '{name_or_id}'; pass an id instead: {', '.join(found)}")
-        getattr(client, method)(found[0])
+        getattr(client, f"{action}_recurring_run")(found[0])
     return str(found[0])
 
 
@@ -112,14 +70,12 @@ def _all_schedules(client: Any, server: Server) -> list[Any]:
             return schedules
 
 
-def _schedule(recurring_run: Any) -> Schedule:
-    trigger = recurring_run.trigger
-    cron = trigger.cron_schedule.cron if trigger and trigger.cron_schedule else ""
-    concurrency = recurring_run.max_concurrency
-    return Schedule(
-        recurring_run.recurring_run_id,
-        recurring_run.display_name,
-        cron,
-        recurring_run.status == kfp_server_api.V2beta1RecurringRunStatus.ENABLED,
-        int(concurrency) if concurrency is not None else None,
-    )
+def _listed(recurring_run: Any) -> dict[str, Any]:
+    trigger, concurrency = recurring_run.trigger, recurring_run.max_concurrency
+    return {
+        "id": recurring_run.recurring_run_id,
+        "name": recurring_run.display_name,
+        "cron": trigger.cron_schedule.cron if trigger and trigger.cron_schedule else "",
+        "enabled": recurring_run.status == kfp_server_api.V2beta1RecurringRunStatus.ENABLED,
+        "max_concurrency": int(concurrency) if concurrency is not None else None,
+    }

@@ -4,49 +4,20 @@ The specification is kfp's pipeline_spec.proto in its JSON form.
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2  # type: ignore[import-untyped]
 
 from pipeline.configuration.configuration import Configuration
-from pipeline.kubeflow.names import (
-    INPUTS_SPEC_FLAG,
-    OVERRIDE_PREFIX,
-    SCRATCH_FOLDER,
-    TRAINING_JOB,
-    Message,
-)
+from pipeline.kubeflow.names import INPUTS_SPEC_FLAG, OVERRIDE_PREFIX, SCRATCH_FOLDER, TRAINING_JOB, Message
 from pipeline.kubeflow.pods import data_version
 from pipeline.kubeflow.tfjob import training_job
 
 EXAMPLE_GEN, TRAINER, TUNER = "ImageExampleGen", "Trainer", "Tuner"
 DATA_VERSION = "data-version"
 _FINGERPRINT = "fingerprint"
-_STOCK_SUFFIX = "_task"
-
-
-@dataclass(frozen=True)
-class RuntimeParameter:
-    """A parameter that a run can override without compiling again: `--param epochs=20`."""
-
-    name: str
-    type: str
-    default: str | int
-    overrides: tuple[tuple[str, str], ...]
-    """(task, override) pairs that receive the value."""
-
-
-def runtime_parameters(configuration: Configuration) -> list[RuntimeParameter]:
-    """The package's parameters, with the configuration's values as defaults."""
-    return [
-        RuntimeParameter("data_root", "STRING", configuration.data.path or "", ((EXAMPLE_GEN, "settings--path"),)),
-        RuntimeParameter("data_version", "STRING", "", ()),
-        RuntimeParameter(
-            "epochs", "NUMBER_INTEGER", configuration.trainer.epochs, ((TRAINER, "custom_config--trainer--epochs"),)
-        ),
-    ]
 
 
 def finish(spec: Message, configuration: Configuration, *, root: str, gpus: int) -> Message:
@@ -58,8 +29,8 @@ def finish(spec: Message, configuration: Configuration, *, root: str, gpus: int)
     _strip_stock_suffix(spec)
     _add_data_version(spec, configuration)
     if configuration.kubeflow.tfjob:
-        _train_in_a_job(spec, configuration, configuration.kubeflow.tfjob.mount_path)
-    _add_runtime_parameters(spec, runtime_parameters(configuration))
+        _train_in_a_job(spec, configuration, f"{configuration.kubeflow.tfjob.mount_path}/{configuration.name}")
+    _add_runtime_parameters(spec, configuration)
     for name, container in containers(spec):
         container["resources"] = _resources(configuration, name, gpus)
         container["env"] = _environment(configuration, name)
@@ -75,13 +46,12 @@ def containers(spec: Message) -> Iterator[tuple[str, Message]]:
         yield name, spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
 
 
-def mark_optional(spec: Message, optional_inputs: dict[str, list[str]]) -> None:
-    """Mark the input artifacts (task -> keys) that a component can run without, for the entrypoint."""
-    for name, keys in optional_inputs.items():
-        artifacts = spec["components"][name].get("inputDefinitions", {}).get("artifacts", {})
-        for key in keys:
-            if key in artifacts:
-                artifacts[key]["isOptional"] = True
+def mark_optional(spec: Message, nodes: Iterable[Any]) -> None:
+    """Mark the input artifacts that a component can run without, for the entrypoint."""
+    for node in nodes:
+        for key, artifact in spec["components"][node.id].get("inputDefinitions", {}).get("artifacts", {}).items():
+            if node.spec.INPUTS[key].optional:
+                artifact["isOptional"] = True
 
 
 def _hyphenate_names(spec: Message) -> Message:
@@ -101,7 +71,7 @@ def _strip_stock_suffix(spec: Message) -> None:
         for value in task.get("inputs", {}).get("parameters", {}).values():
             producer = value.get("taskOutputParameter", {})
             if producer and producer["producerTask"] not in tasks:
-                producer["producerTask"] = producer["producerTask"].removesuffix(_STOCK_SUFFIX)
+                producer["producerTask"] = producer["producerTask"].removesuffix("_task")
 
 
 def _add_data_version(spec: Message, configuration: Configuration) -> None:
@@ -139,17 +109,20 @@ def _add_data_version(spec: Message, configuration: Configuration) -> None:
     _set_parameter(spec, TRAINER, f"{OVERRIDE_PREFIX}custom_config--data_fingerprint", "STRING", version)
 
 
-def _add_runtime_parameters(spec: Message, parameters: list[RuntimeParameter]) -> None:
+def _add_runtime_parameters(spec: Message, configuration: Configuration) -> None:
+    """Add the parameters that a run can override without compiling again: `--param epochs=20`."""
+    parameters = {
+        "data_root": ("STRING", configuration.data.path or ""),
+        "data_version": ("STRING", ""),
+        "epochs": ("NUMBER_INTEGER", configuration.trainer.epochs),
+    }
+    overrides = {"data_root": (EXAMPLE_GEN, "settings--path"), "epochs": (TRAINER, "custom_config--trainer--epochs")}
     definitions = spec["root"].setdefault("inputDefinitions", {}).setdefault("parameters", {})
-    for parameter in parameters:
-        definitions[parameter.name] = {
-            "parameterType": parameter.type,
-            "defaultValue": parameter.default,
-            "isOptional": True,
-        }
-        for task, override in parameter.overrides:
-            source = {"componentInputParameter": parameter.name}
-            _set_parameter(spec, task, OVERRIDE_PREFIX + override, parameter.type, source)
+    for name, (kind, default) in parameters.items():
+        definitions[name] = {"parameterType": kind, "defaultValue": default, "isOptional": True}
+        if name in overrides:
+            task, path = overrides[name]
+            _set_parameter(spec, task, OVERRIDE_PREFIX + path, kind, {"componentInputParameter": name})
 
 
 def _set_parameter(spec: Message, name: str, key: str, type_: str, source: Message) -> None:
@@ -163,17 +136,14 @@ def _set_parameter(spec: Message, name: str, key: str, type_: str, source: Messa
         task["dependentTasks"] = sorted({*task.get("dependentTasks", []), producer})
 
 
-def _train_in_a_job(spec: Message, configuration: Configuration, shared_folder: str) -> None:
+def _train_in_a_job(spec: Message, configuration: Configuration, folder: str) -> None:
     """Replace the Trainer's function by one that creates a TFJob, and add the job's manifest."""
     from pipeline.kubeflow.pods.trainer import run_fn  # loads the Kubernetes client
 
     parameters = spec["root"]["dag"]["tasks"][TRAINER]["inputs"]["parameters"]
     image = dict(containers(spec))[TRAINER]["image"]
     custom_config = json.loads(parameters["custom_config"]["runtimeValue"]["constant"])
-    custom_config[TRAINING_JOB] = {
-        "folder": f"{shared_folder}/{configuration.name}",
-        "manifest": training_job(configuration, image),
-    }
+    custom_config[TRAINING_JOB] = {"folder": folder, "manifest": training_job(configuration, image)}
     parameters["custom_config"]["runtimeValue"]["constant"] = json.dumps(custom_config, sort_keys=True)
     parameters["run_fn"]["runtimeValue"]["constant"] = f"{run_fn.__module__}.{run_fn.__qualname__}"
 

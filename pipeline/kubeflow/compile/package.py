@@ -9,11 +9,12 @@ from typing import Any
 import yaml
 
 from pipeline.configuration.configuration import Configuration, ConfigurationError, holds_secret
-from pipeline.configuration.kubeflow import DEFAULT_POD, WORKER_POD
+from pipeline.configuration.kubeflow import DEFAULT_POD, WORKER_POD, KubeflowSettings
 from pipeline.kubeflow.names import STAGING_FOLDERS
 from pipeline.kubeflow.pods import entrypoint
 from runtime.imports import imported_for_good
 from serving.model.versions import RUN_SUBFOLDER
+from trainer.settings.trainer import TrainerSettings
 
 _ROOT_SCHEMES = tuple(STAGING_FOLDERS)
 _DIGEST = re.compile(r"^[^\s@]+@sha256:[0-9a-f]{64}$")
@@ -63,11 +64,8 @@ def check_for_cluster(configuration: Configuration) -> None:
         raise ConfigurationError(
             "trainer.warm_start: open-source Kubeflow cannot query past models; remove it, or use `autoencoder run`"
         )
-    _check_training(configuration)
-    for field, path in (
-        ("data.path", configuration.data.path),
-        ("push.destination", configuration.push.destination),
-    ):
+    _check_training(configuration.trainer, configuration.kubeflow)
+    for field, path in (("data.path", configuration.data.path), ("push.destination", configuration.push.destination)):
         if path is None or path.startswith(_ROOT_SCHEMES):
             continue
         if not any(Path(path).is_relative_to(volume.mount_path) for volume in configuration.kubeflow.volumes):
@@ -77,8 +75,7 @@ def check_for_cluster(configuration: Configuration) -> None:
             )
 
 
-def _check_training(configuration: Configuration) -> None:
-    trainer, kubeflow = configuration.trainer, configuration.kubeflow
+def _check_training(trainer: TrainerSettings, kubeflow: KubeflowSettings) -> None:
     if kubeflow.tfjob is None:
         if trainer.distribution == "multi_worker":
             raise ConfigurationError("trainer.distribution: 'multi_worker' needs kubeflow.tfjob; add it, or use 'auto'")
@@ -152,7 +149,7 @@ def compile_package(
     check_components(pipeline.components)
     images = {TRAINER: trainer_image or image, TUNER: trainer_image or image, "default_image_path": image}
     spec = _stock_specification(pipeline, images)
-    mark_optional(spec, {node.id: _optional_inputs(node) for node in pipeline.components})
+    mark_optional(spec, pipeline.components)
     spec = finish(spec, configuration, root=root, gpus=gpus)
     check_pods(configuration, spec["components"])
     platform = platform_spec(spec, configuration)
@@ -189,7 +186,3 @@ def _stock_specification(pipeline: Any, images: dict[str, str]) -> dict[str, Any
     )
     spec: dict[str, Any] = runner.run(pipeline, write_out=False)["pipelineSpec"]
     return spec
-
-
-def _optional_inputs(node: Any) -> list[str]:
-    return [key for key, parameter in node.spec.INPUTS.items() if parameter.optional]

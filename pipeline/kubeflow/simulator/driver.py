@@ -20,16 +20,11 @@ class NotSimulatedError(UsageError):
 
 
 @dataclass
-class Outputs:
-    """Outputs of one execution: artifact ids by key, and parameter values."""
-
-    artifacts: dict[str, str]
-    parameters: dict[str, Any]
-
-
-@dataclass
 class Records:
-    """What Kubeflow keeps between runs, in a JSON file: artifacts by id, executions by cache key."""
+    """What Kubeflow keeps between runs, in a JSON file: artifacts by id, outputs of executions by cache key.
+
+    The outputs of an execution are `artifacts` (key -> id) and `parameters` (key -> value).
+    """
 
     path: Path
     artifacts: dict[str, Message] = field(default_factory=dict)
@@ -73,9 +68,7 @@ def recorded_property(name: str, value: Any) -> Any:
     return value
 
 
-def resolve_inputs(
-    task: Message, run_parameters: dict[str, Any], finished: dict[str, Outputs], records: Records
-) -> Message:
+def resolve_inputs(task: Message, run_parameters: Message, finished: Message, records: Records) -> Message:
     """The ExecutorInput's inputs; like the real driver, this returns artifacts without their type."""
     inputs = task.get("inputs", {})
     parameters = {
@@ -84,18 +77,18 @@ def resolve_inputs(
     artifacts = {}
     for key, source in inputs.get("artifacts", {}).items():
         output = source["taskOutputArtifact"]
-        artifact_id = finished[output["producerTask"]].artifacts[output["outputArtifactKey"]]
+        artifact_id = finished[output["producerTask"]]["artifacts"][output["outputArtifactKey"]]
         record = records.artifacts[artifact_id]
         artifacts[key] = {"artifacts": [{"name": artifact_id, "type": {"instanceSchema": ""}, **record}]}
     return {"parameterValues": parameters, "artifacts": artifacts}
 
 
-def _parameter(source: Message, run_parameters: dict[str, Any], finished: dict[str, Outputs]) -> Any:
+def _parameter(source: Message, run_parameters: Message, finished: Message) -> Any:
     if "componentInputParameter" in source:
         return run_parameters[source["componentInputParameter"]]
     if "taskOutputParameter" in source:
         output = source["taskOutputParameter"]
-        return finished[output["producerTask"]].parameters[output["outputParameterKey"]]
+        return finished[output["producerTask"]]["parameters"][output["outputParameterKey"]]
     if "constant" in source.get("runtimeValue", {}):
         return source["runtimeValue"]["constant"]
     raise NotSimulatedError(f"the simulator does not support parameters from {', '.join(sorted(source))}")
@@ -133,7 +126,7 @@ def cache_key(inputs: Message, component: Message, container: Message) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
-def run_parameters(spec: Message, given: dict[str, str]) -> dict[str, Any]:
+def run_parameters(spec: Message, given: dict[str, str]) -> Message:
     """The package's defaults, overridden by the given parameters.
 
     Raises RefusedError for an undeclared name, a value of the wrong type, or a missing value.

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,44 +22,27 @@ from runtime.object_store import download, upload
 
 _PASSED_ON = ("PYTHONPATH", "LANG")
 _QUOTED_LINES = 15
+_STAGING_FOLDER = "root"
 
 
 class PodFailedError(UserError):
     """The component's command failed."""
 
 
-@dataclass(frozen=True)
-class Pod:
-    """An empty folder that replaces a container's file system."""
-
-    folder: Path
-
-    @property
-    def staging_root(self) -> Path:
-        return self.folder / "root"
-
-    def staged(self, uri: str) -> Path:
-        return Path(staged_path(uri, str(self.staging_root)))
-
-
 def launch(
-    container: Message,
-    executor_input: Message,
-    *,
-    pod: Pod,
-    store: Any,
-    variables: Mapping[str, str],
-    log: Path,
+    container: Message, executor_input: Message, *, pod: Path, store: Any, variables: Mapping[str, str], log: Path
 ) -> Message:
     """Download, run, upload; returns the ExecutorOutput with the artifacts' final URIs and all parameters.
+
+    `pod`: an empty folder that replaces the container's file system.
 
     Raises PodFailedError if the command fails, and RefusedError if Kubeflow could not read its output.
     """
     outputs = executor_input["outputs"]
     for artifact in _artifacts(executor_input["inputs"]):
-        download(store, artifact["uri"], pod.staged(artifact["uri"]))
+        download(store, artifact["uri"], _staged(artifact, pod))
     for artifact in _artifacts(outputs):
-        pod.staged(artifact["uri"]).parent.mkdir(parents=True, exist_ok=True)
+        _staged(artifact, pod).parent.mkdir(parents=True, exist_ok=True)
     for parameter in outputs["parameters"].values():
         Path(parameter["outputFile"]).parent.mkdir(parents=True, exist_ok=True)
     _run(substitute(container, executor_input), _environment(container, pod, variables), pod, log)
@@ -70,8 +52,8 @@ def launch(
             written["parameterValues"][key] = _read_parameter(key, Path(parameter["outputFile"]))
     artifacts = {}
     for key, artifact_list in outputs["artifacts"].items():
-        artifact = _merge(artifact_list["artifacts"][0], written["artifacts"].get(key))
-        upload(store, pod.staged(artifact["uri"]), artifact["uri"])
+        artifact = _merge(artifact_list["artifacts"][0], written["artifacts"].get(key, {}))
+        upload(store, _staged(artifact, pod), artifact["uri"])
         artifacts[key] = artifact
     return {"parameterValues": written["parameterValues"], "artifacts": artifacts}
 
@@ -90,31 +72,31 @@ def substitute(container: Message, executor_input: Message) -> list[str]:
     return words
 
 
-def _run(command: list[str], environment: dict[str, str], pod: Pod, log: Path) -> None:
+def _run(command: list[str], environment: dict[str, str], pod: Path, log: Path) -> None:
     with log.open("w", encoding="utf-8") as file:
         status = subprocess.run(
-            command, cwd=pod.folder, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False
+            command, cwd=pod, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False
         ).returncode
     if status:
         last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_QUOTED_LINES:]
         raise PodFailedError("\n".join([f"exit status {status}; last lines of {log}:", *last_lines]))
 
 
-def _environment(container: Message, pod: Pod, variables: Mapping[str, str]) -> dict[str, str]:
+def _environment(container: Message, pod: Path, variables: Mapping[str, str]) -> dict[str, str]:
     """A pod's environment: the package's variables, `variables`, and few of this process's own."""
     inherited = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     declared = {variable["name"]: variable["value"] for variable in container.get("env", [])}
     # Replaces the scratch volume, which is not mounted here.
-    temporary = pod.folder / "tmp"
+    temporary = pod / "tmp"
     temporary.mkdir(exist_ok=True)
     return {
         **inherited,
         **declared,
         **variables,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        "HOME": str(pod.folder),
+        "HOME": str(pod),
         "TMPDIR": str(temporary),
-        STAGING_ROOT_VARIABLE: str(pod.staging_root),
+        STAGING_ROOT_VARIABLE: str(pod / _STAGING_FOLDER),
     }
 
 
@@ -126,8 +108,7 @@ def _read_output(path: Path) -> Message:
         json_format.Parse(path.read_text(encoding="utf-8"), message)
     except json_format.ParseError as error:
         raise RefusedError(f"{path.name} is not a valid ExecutorOutput: {error}") from None
-    read = json_format.MessageToDict(message)
-    return {"parameterValues": read.get("parameterValues", {}), "artifacts": read.get("artifacts", {})}
+    return {"parameterValues": {}, "artifacts": {}, **json_format.MessageToDict(message)}
 
 
 def _read_parameter(key: str, path: Path) -> str:
@@ -136,13 +117,15 @@ def _read_parameter(key: str, path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _merge(provisioned: Message, written: Message | None) -> Message:
+def _merge(provisioned: Message, written: Message) -> Message:
     """The provisioned artifact, updated with the URI and properties that the component reports."""
-    if not written or not written.get("artifacts"):
-        return {**provisioned, "metadata": provisioned.get("metadata", {})}
-    reported = written["artifacts"][0]
+    reported = written.get("artifacts", [{}])[0]
     metadata = {**provisioned.get("metadata", {}), **reported.get("metadata", {})}
     return {**provisioned, "uri": reported.get("uri") or provisioned["uri"], "metadata": metadata}
+
+
+def _staged(artifact: Message, pod: Path) -> Path:
+    return Path(staged_path(artifact["uri"], str(pod / _STAGING_FOLDER)))
 
 
 def _artifacts(side: Message) -> list[Message]:

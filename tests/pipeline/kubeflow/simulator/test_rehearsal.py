@@ -8,7 +8,7 @@ import pytest
 from small_package import WRITE, small_package, write_package
 
 from pipeline.kubeflow.simulator.driver import NotSimulatedError, Records, recorded_property
-from pipeline.kubeflow.simulator.rehearsal import TaskOutcome, open_rehearsal, ordered_tasks
+from pipeline.kubeflow.simulator.rehearsal import Rehearsal, TaskOutcome, ordered_tasks
 from pipeline.kubeflow.specification import RefusedError
 from runtime.object_store import REHEARSAL_STORE_VARIABLE
 
@@ -17,7 +17,7 @@ def _rehearse(package: dict[str, Any], folder: Path, **parameters: str) -> list[
     store = folder / "store"
     store.mkdir(exist_ok=True)
     variables = {REHEARSAL_STORE_VARIABLE: str(store)}
-    rehearsal = open_rehearsal(write_package(package, folder), folder / "rehearsal", parameters, variables)
+    rehearsal = Rehearsal(write_package(package, folder), folder / "rehearsal", parameters, variables)
     return rehearsal.run(lambda outcome: None)
 
 
