@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.options import config_argument_or_option, set_option
+from pipeline.commands.options import PATH, config_argument_or_option, set_option
 from pipeline.errors import Command
 from runtime.keras_flavour import use_keras_2
 
@@ -20,9 +20,7 @@ from runtime.keras_flavour import use_keras_2
 @click.option("--root", required=True, help="Object store for all artifacts: s3://, minio:// or gs://.")
 @click.option("--gpu", "gpus", type=click.IntRange(0), help="GPUs for the Trainer (default: kubeflow.gpus).")
 @click.option("--allow-tag", is_flag=True, help="Accept an image by tag, although the cache cannot detect a moved tag.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path("pipeline.yaml"), help="The package to write."
-)
+@click.option("-o", "--output", type=PATH, default=Path("pipeline.yaml"), help="The package to write.")
 def compile_(
     config: Path,
     overrides: tuple[str, ...],

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.options import RUNS, json_option
+from pipeline.commands.options import PATH, RUNS, json_option
 from pipeline.errors import Command
 from runtime.errors import DONE, FAILED
 
 
 @click.command(cls=Command)
-@click.option("--root", type=click.Path(path_type=Path), default=RUNS, help="Folder of the runs.")
+@click.option("--root", type=PATH, default=RUNS, help="Folder of the runs.")
 @json_option
 def doctor(root: Path, as_json: bool) -> None:
     """Check this machine, and print a remedy for every problem.

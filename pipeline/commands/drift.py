@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.options import RUNS, json_option
+from pipeline.commands.options import PATH, RUNS, json_option
 from pipeline.errors import Command
 from runtime.errors import REFUSED, UsageError
 
@@ -17,9 +17,7 @@ from runtime.errors import REFUSED, UsageError
 @click.command(cls=Command)
 @click.argument("scores", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    help="A run, a folder of versions or one version; by default the one pushed last below runs/.",
+    "--model", type=PATH, help="A run, a folder of versions or one version; by default the one pushed last below runs/."
 )
 @json_option
 def drift(scores: tuple[Path, ...], model: Path | None, as_json: bool) -> None:

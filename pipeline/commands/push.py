@@ -90,21 +90,20 @@ def _pushed(where: str | None, to: str | None, *, force: bool) -> Outcome:
     from serving.model import smoke_check
 
     run = Path(where) if where else Path(_destination(None)).parent
-    model = latest_blessed(_metadata(run), run.absolute().name)
-    if model is None:
+    blessed = latest_blessed(_metadata(run), run.absolute().name)
+    if blessed is None:
         raise PushError(f"{run}: none of its runs has a blessed model")
+    model, analysis, statistics = blessed
     base = to or _destination(str(run))
     _reach(base)
-    digest = digest_of(model.path)
+    digest = digest_of(model)
     if (withdrawal := withdrawn(base).get(digest)) and not force:
         raise PushError(
             f"{run}: a rollback withdrew its latest blessed model on {withdrawal['at']}; --force pushes it anyway"
         )
-    pushed = push_checked(
-        *(model.path, base), analysis=model.analysis, statistics=model.statistics, check_module=smoke_check.__name__
-    )
+    pushed = push_checked(model, base, analysis=analysis, statistics=statistics, check_module=smoke_check.__name__)
     reinstate(base, digest)
-    return dataclasses.asdict(pushed), f"{model.path} was pushed as {pushed.path}"
+    return dataclasses.asdict(pushed), f"{model} was pushed as {pushed.path}"
 
 
 def _destination(where: str | None) -> str:

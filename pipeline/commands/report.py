@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.commands.options import set_option
+from pipeline.commands.options import PATH, set_option
 from pipeline.errors import Command
 from runtime.errors import UsageError
 from runtime.imports import imported_for_good
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # `--help` must not wait for this import
 
 
 @click.command(cls=Command)
-@click.argument("run", type=click.Path(path_type=Path), default=Path("configs/digits.yaml"))
+@click.argument("run", type=PATH, default=Path("configs/digits.yaml"))
 @set_option
 @click.option("--run-id", help="Id of one of the folder's runs, as `autoencoder runs --json` lists them.")
 @click.option("--rebuild", is_flag=True, help="Write the report again from the run's artifacts.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.commands.options import RUNS, config_argument_or_option, json_option
+from pipeline.commands.options import PATH, RUNS, config_argument_or_option, json_option
 from pipeline.errors import Command
 
 if TYPE_CHECKING:  # `--help` must not wait for these imports
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # `--help` must not wait for these imports
 
 @click.command(cls=Command)
 @config_argument_or_option(required=False)
-@click.option("--root", type=click.Path(path_type=Path), help="Folder of the runs (default: CONFIG's `root`, or runs).")
+@click.option("--root", type=PATH, help="Folder of the runs (default: CONFIG's `root`, or runs).")
 @json_option
 def runs(config: Path | None, root: Path | None, as_json: bool) -> None:
     """List past runs with verdict, error and duration, newest first.

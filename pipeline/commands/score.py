@@ -5,13 +5,13 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.commands.options import RUNS
+from pipeline.commands.options import FOLDER, RUNS
 from pipeline.commands.serve import quieten_tensorflow
 from pipeline.errors import Command
 from runtime.errors import DONE, FAILED, UsageError
@@ -37,11 +37,7 @@ MAX_STEM_BYTES = 200
 @click.option(
     "--format", "form", type=click.Choice(["table", "csv", "jsonl"]), default="table", help="Format of the output."
 )
-@click.option(
-    "--overlays",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Write image, reconstruction and heat map side by side into this folder.",
-)
+@click.option("--overlays", type=FOLDER, help="Write image, reconstruction and heat map side by side into this folder.")
 @click.option("--runner", help="Score on Beam, for more images than one machine handles: FlinkRunner, ...")
 @click.option("--output", metavar="PREFIX", help="With --runner: write JSON Lines to PREFIX-00000-of-00001.jsonl ...")
 @click.option("--beam-arg", "beam_args", multiple=True, metavar="--NAME=VALUE", help="An option for Beam (repeatable).")
@@ -140,39 +136,25 @@ def _shortened(stem: str) -> str:
 
 def _write_results(results: Iterable["FileScore"], form: str) -> int:
     """Write every result as it arrives; returns the number of files that could not be scored."""
-    write = {"table": _table_writer, "csv": _csv_writer, "jsonl": _jsonl_writer}[form]()
+    from serving.scoring import ROW_COLUMNS, row_of
+
+    table = csv.DictWriter(sys.stdout, ROW_COLUMNS, lineterminator="\n")
+    if form == "csv":
+        table.writeheader()
+    elif form == "table":
+        click.echo(f"{'verdict':8} {'score':>10} {'threshold':>10}  path")
     failed = 0
     for result in results:
         failed += result.score is None
-        write(result)
+        row = row_of(result)
+        if form == "csv":
+            table.writerow(row)
+        else:
+            click.echo(json.dumps(row) if form == "jsonl" else _line(row))
     return failed
 
 
-def _table_writer() -> Callable[["FileScore"], None]:
-    click.echo(f"{'verdict':8} {'score':>10} {'threshold':>10}  path")
-
-    from serving.scoring import row_of
-
-    def write(result: "FileScore") -> None:
-        row = row_of(result)
-        score_text, threshold_text = (
-            "-" if row[name] is None else f"{row[name]:.6f}" for name in ("score", "threshold")
-        )
-        problem = f"  ({result.problem})" if result.problem else ""
-        click.echo(f"{row['verdict']:8} {score_text:>10} {threshold_text:>10}  {result.path}{problem}")
-
-    return write
-
-
-def _csv_writer() -> Callable[["FileScore"], None]:
-    from serving.scoring import ROW_COLUMNS, row_of
-
-    writer = csv.DictWriter(sys.stdout, ROW_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    return lambda result: writer.writerow(row_of(result))
-
-
-def _jsonl_writer() -> Callable[["FileScore"], None]:
-    from serving.scoring import row_of
-
-    return lambda result: click.echo(json.dumps(row_of(result)))
+def _line(row: dict[str, Any]) -> str:
+    score, threshold = ("-" if row[name] is None else f"{row[name]:.6f}" for name in ("score", "threshold"))
+    problem = f"  ({row['problem']})" if row["problem"] else ""
+    return f"{row['verdict']:8} {score:>10} {threshold:>10}  {row['path']}{problem}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import RUNS
+from pipeline.commands.options import FOLDER, PATH, RUNS
 from pipeline.errors import Command
 from runtime.errors import UsageError
 from serving.server.settings import MIB, ServerSettings
@@ -20,8 +20,8 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
 
 
 @click.command(cls=Command)
-@click.argument("folder", required=False, type=click.Path(path_type=Path))
-@click.option("--model_base_path", "--model-base-path", type=click.Path(path_type=Path), help="The same as FOLDER.")
+@click.argument("folder", required=False, type=PATH)
+@click.option("--model_base_path", "--model-base-path", type=PATH, help="The same as FOLDER.")
 @click.option("--model_name", "--model-name", default=ServerSettings.model_name, help="Name in requests.")
 @click.option("--port", type=click.IntRange(0, 65535), default=ServerSettings.grpc_port, help="Port for gRPC; 0: off.")
 @click.option(
@@ -58,7 +58,7 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
 @click.option(
     "--record_scores",
     "--record-scores",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Folder in which to record the distribution of scores, for `autoencoder drift`.",
 )
 @click.option("--own", is_flag=True, help=f"Use this project's server even if {REAL_SERVER} is on PATH.")

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from pipeline.commands.options import PATH
 from pipeline.errors import Command
 from runtime.errors import UsageError, UserError
 from runtime.keras_flavour import use_keras_2
@@ -19,7 +20,7 @@ _POLL_S = 1.0
 
 
 @click.command(cls=Command)
-@click.argument("run_folder", type=click.Path(path_type=Path))
+@click.argument("run_folder", type=PATH)
 @click.option("--wait", "wait_s", type=float, default=3600.0, help="Seconds to wait for training.")
 def worker(run_folder: Path, wait_s: float) -> None:
     """Take part in training the run in RUN_FOLDER, as the worker that TF_CONFIG names.
