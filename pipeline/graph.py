@@ -175,10 +175,7 @@ def create_pipeline(
     ]
     set_beam_options(components, configuration.beam)
     return tfx_pipeline.Pipeline(
-        pipeline_name=configuration.name,
-        pipeline_root=pipeline_root,
-        components=components,
-        enable_cache=True,
+        pipeline_name=configuration.name, pipeline_root=pipeline_root, components=components, enable_cache=True
     )
 
 

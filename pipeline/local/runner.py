@@ -19,7 +19,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
 from pipeline.errors import raise_if_interrupted
-from pipeline.metadata.history import node_of, pushed_to
+from pipeline.metadata.history import newest, node_of, pushed_to
 from pipeline.metadata.measure import start_measuring
 from pipeline.metadata.reruns import cause_of_rerun
 from pipeline.states import CACHED, FAILED, RAN, SKIPPED
@@ -106,7 +106,9 @@ def _launch(ir: Any, node: Any, deployment: Any, connection: Any) -> tuple[str, 
             raise RuntimeError(f"{name} could not find its inputs in the metadata store; see the log")
         if execution.last_known_state == mlmd.Execution.CACHED:
             return CACHED, ""
-        executions = _executions_of_node(execution, handle.store)
+        contexts = handle.store.get_contexts_by_execution(execution.id)
+        [context] = [c for c in contexts if c.type == constants.NODE_CONTEXT_TYPE_NAME]
+        executions = handle.store.get_executions_by_context(context.id)  # also those under an earlier type name
         if node.node_info.type.name == Resolver.__module__ + "." + Resolver.__name__:
             return CACHED if _found_the_same(execution, executions, handle.store) else RAN, ""
         _record(measure(), execution, handle.store)
@@ -124,15 +126,9 @@ def _record(measures: dict[str, float], execution: Any, store: Any) -> None:
         store.put_artifacts(artifacts)
 
 
-def _executions_of_node(execution: Any, store: Any) -> list[Any]:
-    """All executions of the same component, also those under an earlier type name."""
-    [node] = [c for c in store.get_contexts_by_execution(execution.id) if c.type == constants.NODE_CONTEXT_TYPE_NAME]
-    return list(store.get_executions_by_context(node.id))
-
-
 def _found_the_same(execution: Any, executions: list[Any], store: Any) -> bool:
     """Whether a Resolver, which queries the store in every run, found the same artifacts as the time before."""
-    previous = max((e for e in executions if e.id < execution.id), key=lambda e: int(e.id), default=None)
+    previous = newest(e for e in executions if e.id < execution.id)
     if previous is None:
         return False
     found: dict[int, set[int]] = {execution.id: set(), previous.id: set()}
@@ -150,10 +146,9 @@ def _abandon_unfinished(store: Any, pipeline_context: int, pipeline_root: Path) 
     ]
     for execution in running:
         execution.last_known_state = mlmd.Execution.FAILED
-        for folder in pipeline_root.glob(f"*/*/{execution.id}"):
-            shutil.rmtree(folder, ignore_errors=True)
-        for folder in pipeline_root.glob(f"*/.system/*/{execution.id}"):
-            shutil.rmtree(folder, ignore_errors=True)
+        for pattern in (f"*/*/{execution.id}", f"*/.system/*/{execution.id}"):
+            for folder in pipeline_root.glob(pattern):
+                shutil.rmtree(folder, ignore_errors=True)
         _LOG.warning(
             "an earlier run ended in the middle of %s: it was interrupted or killed, or ran out of memory. Its partial "
             "output has been removed.",
@@ -187,17 +182,10 @@ def _mark_missing_deleted(store: Any, pipeline_context: int) -> None:
     missing = [
         artifact
         for artifact in store.get_artifacts_by_context(pipeline_context)
-        if artifact.state == mlmd.Artifact.LIVE and not all(map(_exists, _locations_of(artifact)))
+        if artifact.state == mlmd.Artifact.LIVE
+        and not all("://" in place or Path(place).exists() for place in (artifact.uri, pushed_to(artifact)) if place)
     ]
     for artifact in missing:
         artifact.state = mlmd.Artifact.DELETED
     if missing:
         store.put_artifacts(missing)
-
-
-def _locations_of(artifact: Any) -> list[str]:
-    return [location for location in (artifact.uri, pushed_to(artifact)) if location]
-
-
-def _exists(location: str) -> bool:
-    return "://" in location or Path(location).exists()

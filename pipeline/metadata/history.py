@@ -1,6 +1,7 @@
 """Reads the results of past runs from ML Metadata."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,6 @@ _PIPELINE_CONTEXT = "pipeline"
 _RUN_CONTEXT = "pipeline_run"
 _NODE_CONTEXT = "node"
 _DESTINATION = "pushed_destination"
-_NO_VERDICT: dict[str, Any] = {
-    "blessed": False,
-    "pushed": None,
-    "not_pushed_because": None,
-    "metrics": {},
-    "thresholds": [],
-    "model_run": None,
-    "images": {},
-    "model": {},
-    "report": None,
-}
 
 
 @dataclass(frozen=True)
@@ -52,33 +42,25 @@ class PastRun:
     failed_in: str | None
 
 
-@dataclass(frozen=True)
-class BlessedModel:
-    """The folders of a SavedModel, of its analysis, and of the statistics of its images."""
-
-    path: str
-    analysis: str
-    statistics: str | None
+def newest(nodes: Iterable[Any]) -> Any:
+    """The artifact or execution that was created last; None if there is none."""
+    return max(nodes, key=lambda node: int(node.id), default=None)
 
 
-def latest_blessed(connection: Any, pipeline: str) -> BlessedModel | None:
-    """The pipeline's latest blessed model; None if there is none."""
+def latest_blessed(connection: Any, pipeline: str) -> tuple[str, str, str | None] | None:
+    """The pipeline's latest blessed model: folders of the SavedModel, its analysis, and its images' statistics."""
     with metadata.Metadata(connection) as handle:
         store = handle.store
-        blessings = [
-            artifact
-            for artifact in _artifacts_of(store, pipeline, "ModelBlessing")
-            if artifact.custom_properties["blessed"].int_value == 1
-        ]
-        if not blessings:
+        blessings = _artifacts_of(store, pipeline, "ModelBlessing")
+        latest = newest(a for a in blessings if a.custom_properties["blessed"].int_value == 1)
+        if latest is None:
             return None
-        latest = max(blessings, key=lambda artifact: int(artifact.id))
         execution = store.get_events_by_artifact_ids([latest.id])[0].execution_id
         ids = _artifacts_by_key(store, execution)
         model, analysis = (store.get_artifacts_by_id([ids[key]])[0].uri for key in ("model", "analysis"))
         measured = store.get_events_by_artifact_ids([ids["analysis"]])[0].execution_id
         examples = _artifacts_by_key(store, measured)["examples"]
-        return BlessedModel(path_utils.serving_model_path(model), analysis, _statistics_of(store, examples))
+        return path_utils.serving_model_path(model), analysis, _statistics_of(store, examples)
 
 
 def _artifacts_by_key(store: Any, execution: int) -> dict[str, int]:
@@ -100,8 +82,7 @@ def _statistics_of(store: Any, examples: int) -> str | None:
 def latest_destination(connection: Any, pipeline: str) -> str | None:
     """The folder of versions to which the pipeline last pushed a model; None if it pushed none."""
     with metadata.Metadata(connection) as handle:
-        pushed = [a for a in _artifacts_of(handle.store, pipeline, "PushedModel") if pushed_to(a)]
-        latest = max(pushed, key=lambda artifact: int(artifact.id), default=None)
+        latest = newest(a for a in _artifacts_of(handle.store, pipeline, "PushedModel") if pushed_to(a))
         return pushed_to(latest).rpartition("/")[0] if latest else None
 
 
@@ -112,20 +93,26 @@ def last_durations(connection: Any, pipeline: str) -> dict[str, float]:
         durations = {}
         for context in store.get_contexts_by_type(_NODE_CONTEXT):
             owner, _, name = context.name.rpartition(".")
-            if owner != pipeline:
-                continue
-            ran = [
-                e for e in store.get_executions_by_context(context.id) if e.last_known_state == mlmd.Execution.COMPLETE
-            ]
-            if ran:
-                latest = max(ran, key=lambda e: int(e.id))
+            executions = store.get_executions_by_context(context.id) if owner == pipeline else []
+            latest = newest(e for e in executions if e.last_known_state == mlmd.Execution.COMPLETE)
+            if latest:
                 durations[name] = (latest.last_update_time_since_epoch - latest.create_time_since_epoch) / 1000
         return durations
 
 
 def no_verdict() -> dict[str, Any]:
     """The verdict of a run that did not finish."""
-    return dict(_NO_VERDICT)
+    return {
+        "blessed": False,
+        "pushed": None,
+        "not_pushed_because": None,
+        "metrics": {},
+        "thresholds": [],
+        "model_run": None,
+        "images": {},
+        "model": {},
+        "report": None,
+    }
 
 
 def verdict_of_latest(connection: Any, pipeline: str) -> dict[str, Any]:
@@ -137,7 +124,7 @@ def verdict_of_latest(connection: Any, pipeline: str) -> dict[str, Any]:
 def image_counts_of_latest(connection: Any, pipeline: str) -> dict[str, int]:
     """Split (and `rejected`, `duplicates`) -> images of the newest run, whose ImageExampleGen has finished."""
     with metadata.Metadata(connection) as handle:
-        return _image_counts(handle.store, runs_of(handle.store, pipeline)[0])
+        return _image_counts(_outputs(handle.store, runs_of(handle.store, pipeline)[0]))
 
 
 def past_runs(connection: Any) -> dict[str, list[PastRun]]:
@@ -168,6 +155,7 @@ def runs_of(store: Any, pipeline: str) -> list[Any]:
 
 def _past_run(store: Any, run: Any) -> PastRun:
     executions = store.get_executions_by_context(run.id)
+    failed = newest(e for e in executions if e.last_known_state == mlmd.Execution.FAILED)
     verdict = _verdict(store, run)
     state = "incomplete" if not verdict["metrics"] else "blessed" if verdict["blessed"] else "refused"
     ended_ms = max((e.last_update_time_since_epoch for e in executions), default=run.create_time_since_epoch)
@@ -178,13 +166,8 @@ def _past_run(store: Any, run: Any) -> PastRun:
         verdict=state,
         mean_error=verdict["metrics"].get("mean_error"),
         pushed=verdict["pushed"],
-        failed_in=None if verdict["metrics"] else _failed_in(store, executions),
+        failed_in=node_of(store, failed) if failed and not verdict["metrics"] else None,
     )
-
-
-def _failed_in(store: Any, executions: list[Any]) -> str | None:
-    failed = [e for e in executions if e.last_known_state == mlmd.Execution.FAILED]
-    return node_of(store, max(failed, key=lambda e: int(e.id))) if failed else None
 
 
 def node_of(store: Any, execution: Any) -> str:
@@ -194,13 +177,12 @@ def node_of(store: Any, execution: Any) -> str:
 
 
 def _verdict(store: Any, run: Any) -> dict[str, Any]:
-    evaluation = _output(store, run, "ModelEvaluation")
+    outputs = _outputs(store, run)
+    evaluation, pushed = outputs.get("ModelEvaluation"), outputs.get("PushedModel")
+    model_run, report = outputs.get("ModelRun"), outputs.get(REPORT_TYPE)
     gate = _read(Path(evaluation.uri, GATE_FILE)) if evaluation else {}
     if not gate:
-        return dict(_NO_VERDICT)
-    pushed = _output(store, run, "PushedModel")
-    model_run = _output(store, run, "ModelRun")
-    report = _output(store, run, REPORT_TYPE)
+        return no_verdict()
     return {
         "blessed": gate["blessed"],
         "pushed": (pushed_to(pushed) or None) if pushed else None,
@@ -208,8 +190,8 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         "metrics": gate["metrics"],
         "thresholds": gate["thresholds"],
         "model_run": model_run.uri if model_run else None,
-        "images": _image_counts(store, run),
-        "model": _model_facts(store, run),
+        "images": _image_counts(outputs),
+        "model": _model_facts(outputs),
         "report": f"{report.uri}/{REPORT_FILE}" if report else None,
     }
 
@@ -219,15 +201,13 @@ def _read(file: Path) -> dict[str, Any]:
     return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
-def _image_counts(store: Any, run: Any) -> dict[str, int]:
-    examples = _output(store, run, "Examples")
-    counts: dict[str, int] = _read(Path(examples.uri, COUNTS_FILE)) if examples else {}
-    return counts
+def _image_counts(outputs: dict[str, Any]) -> dict[str, int]:
+    return _read(Path(outputs["Examples"].uri, COUNTS_FILE)) if "Examples" in outputs else {}
 
 
-def _model_facts(store: Any, run: Any) -> dict[str, Any]:
+def _model_facts(outputs: dict[str, Any]) -> dict[str, Any]:
     """Facts about the trained model and its training."""
-    model, model_run = _output(store, run, "Model"), _output(store, run, "ModelRun")
+    model, model_run = outputs.get("Model"), outputs.get("ModelRun")
     if model is None or model_run is None:
         return {}
     record = _read(Path(path_utils.serving_model_path(model.uri), RECORD_FILE))
@@ -251,16 +231,10 @@ def _text(artifact: Any, name: str) -> str:
     return str(found[name].string_value) if name in found else ""
 
 
-def _output(store: Any, run: Any, type_name: str) -> Any:
-    """The run's artifact of a type, produced or cached."""
-    outputs = (mlmd.Event.OUTPUT, mlmd.Event.INTERNAL_OUTPUT)
-    ids = [e.id for e in store.get_executions_by_context(run.id)]
-    events = store.get_events_by_execution_ids(ids) if ids else []
-    wanted = {event.artifact_id for event in events if event.type in outputs}
-    found = [a for a in _artifacts(store, type_name) if a.id in wanted]
-    return max(found, key=lambda a: int(a.id)) if found else None
-
-
-def _artifacts(store: Any, type_name: str) -> list[Any]:
-    known = {artifact_type.name for artifact_type in store.get_artifact_types()}
-    return list(store.get_artifacts_by_type(type_name)) if type_name in known else []
+def _outputs(store: Any, run: Any) -> dict[str, Any]:
+    """The newest artifact of each type that the run produced or took from the cache."""
+    executions = [execution.id for execution in store.get_executions_by_context(run.id)]
+    events = store.get_events_by_execution_ids(executions) if executions else []
+    ids = {event.artifact_id for event in events if event.type in (mlmd.Event.OUTPUT, mlmd.Event.INTERNAL_OUTPUT)}
+    artifacts = store.get_artifacts_by_id(list(ids)) if ids else []
+    return {artifact.type: artifact for artifact in sorted(artifacts, key=lambda artifact: int(artifact.id))}

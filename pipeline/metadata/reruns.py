@@ -6,6 +6,8 @@ from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from pipeline.metadata.history import newest
+
 _SOURCE_PARAMETERS = ("source", "source_fingerprint", "schema_text")
 
 
@@ -15,10 +17,9 @@ def cause_of_rerun(store: Any, executions: list[Any], execution: Any) -> str:
     `executions`: those of the component. Of several causes, the first in the order below is given.
     """
     finished = (mlmd.Execution.COMPLETE, mlmd.Execution.CACHED)
-    earlier = [e for e in executions if e.id < execution.id and e.last_known_state in finished]
-    if not earlier:
+    previous = newest(e for e in executions if e.id < execution.id and e.last_known_state in finished)
+    if previous is None:
         return ""
-    previous = max(earlier, key=lambda e: int(e.id))
     changed = {name for name, _ in set(_parameters(execution)) ^ set(_parameters(previous))}
     if previous.type_id != execution.type_id or changed.intersection(_SOURCE_PARAMETERS):
         return "source code"
