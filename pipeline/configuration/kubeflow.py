@@ -24,6 +24,10 @@ class Toleration(Section):
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
     """Effect of the taint to tolerate; empty: every effect."""
 
+    def manifest(self) -> dict[str, str]:
+        """As Kubernetes writes it, without the empty fields."""
+        return {field: value for field, value in self.model_dump().items() if value}
+
 
 class PodSettings(Section):
     """The resources of one component's pod; unset fields take the value of the pod named `default`."""

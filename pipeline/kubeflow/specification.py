@@ -57,8 +57,7 @@ def convert_parameters(spec: Message, given: Mapping[str, str]) -> dict[str, Any
 
 def declared_parameters(spec: Message) -> Message:
     """The definition of each parameter that a run can set."""
-    declared: Message = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-    return declared
+    return dict(spec["root"].get("inputDefinitions", {}).get("parameters", {}))
 
 
 def _convert(name: str, text: str, parameter_type: str) -> Any:

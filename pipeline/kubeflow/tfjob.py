@@ -22,14 +22,13 @@ def training_job(configuration: Configuration, image: str) -> Manifest:
     job, pod = configuration.kubeflow.tfjob, configuration.kubeflow.pod(WORKER_POD)
     assert job is not None
     variables = dict(configuration.kubeflow.variables)
-    volumes: list[Manifest] = [{"name": "training", "persistentVolumeClaim": {"claimName": job.claim}}]
-    mounts = [{"name": "training", "mountPath": job.mount_path}]
+    volumes: dict[str, tuple[str, Manifest]] = {
+        "training": (job.mount_path, {"persistentVolumeClaim": {"claimName": job.claim}})
+    }
     if pod.shared_memory:
-        volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": pod.shared_memory}})
-        mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})
+        volumes["shared-memory"] = ("/dev/shm", {"emptyDir": {"medium": "Memory", "sizeLimit": pod.shared_memory}})
     if pod.scratch:
-        volumes.append({"name": "scratch", "emptyDir": {"sizeLimit": pod.scratch}})
-        mounts.append({"name": "scratch", "mountPath": SCRATCH_FOLDER})
+        volumes["scratch"] = (SCRATCH_FOLDER, {"emptyDir": {"sizeLimit": pod.scratch}})
         variables["TMPDIR"] = SCRATCH_FOLDER
     container = {
         "name": CONTAINER,
@@ -37,7 +36,7 @@ def training_job(configuration: Configuration, image: str) -> Manifest:
         "command": ["python", "-m", worker_module.__name__],
         "env": [{"name": name, "value": value} for name, value in variables.items()],
         "resources": _resources(pod, {configuration.kubeflow.gpu_resource: job.gpus_per_worker}),
-        "volumeMounts": mounts,
+        "volumeMounts": [{"name": name, "mountPath": path} for name, (path, _) in volumes.items()],
     }
     template = {
         # A service mesh's proxy would come between the workers, and would never exit.
@@ -45,12 +44,9 @@ def training_job(configuration: Configuration, image: str) -> Manifest:
         "spec": {
             "automountServiceAccountToken": False,
             "containers": [container],
-            "volumes": volumes,
+            "volumes": [{"name": name, **source} for name, (_, source) in volumes.items()],
             "nodeSelector": dict(pod.node_selector or {}),
-            "tolerations": [
-                {field: value for field, value in toleration.model_dump().items() if value}
-                for toleration in pod.tolerations or ()
-            ],
+            "tolerations": [toleration.manifest() for toleration in pod.tolerations or ()],
         },
     }
     # A lost worker ends the job, since the others cannot continue without it; the pipeline's step restarts it from the

@@ -31,13 +31,18 @@ def finish(spec: Message, configuration: Configuration, *, root: str, gpus: int)
     if configuration.kubeflow.tfjob:
         _train_in_a_job(spec, configuration, f"{configuration.kubeflow.tfjob.mount_path}/{configuration.name}")
     _add_runtime_parameters(spec, configuration)
+    retries = configuration.kubeflow.retries
+    policy = {"maxRetryCount": retries.count, "backoffDuration": f"{retries.backoff_s}s", "backoffFactor": 2.0}
     for name, container in containers(spec):
         container["resources"] = _resources(configuration, name, gpus)
         container["env"] = _environment(configuration, name)
-        _retry(spec["root"]["dag"]["tasks"][name], configuration)
+        if retries.count:
+            spec["root"]["dag"]["tasks"][name]["retryPolicy"] = policy
     _rewrite_inputs_spec(spec)
     spec["defaultPipelineRoot"] = root
-    return _checked(spec)
+    # A round trip through kfp's messages, so that a misspelt field fails here and not on the cluster.
+    json_format.ParseDict(spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
+    return dict(json_format.MessageToDict(json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())))
 
 
 def containers(spec: Message) -> Iterator[tuple[str, Message]]:
@@ -60,8 +65,7 @@ def _hyphenate_names(spec: Message) -> Message:
     for name in spec["components"]:
         if "_" in name:
             text = text.replace(json.dumps(name), json.dumps(name.replace("_", "-")))
-    hyphenated: Message = json.loads(text)
-    return hyphenated
+    return dict(json.loads(text))
 
 
 def _strip_stock_suffix(spec: Message) -> None:
@@ -148,6 +152,13 @@ def _train_in_a_job(spec: Message, configuration: Configuration, folder: str) ->
     parameters["run_fn"]["runtimeValue"]["constant"] = f"{run_fn.__module__}.{run_fn.__qualname__}"
 
 
+def _environment(configuration: Configuration, name: str) -> list[Message]:
+    variables = dict(configuration.kubeflow.variables)
+    if configuration.kubeflow.pod(name).scratch:
+        variables.setdefault("TMPDIR", SCRATCH_FOLDER)
+    return [{"name": variable, "value": value} for variable, value in sorted(variables.items())]
+
+
 def _resources(configuration: Configuration, name: str, gpus: int) -> Message:
     pod = configuration.kubeflow.pod(name)
     asked = {
@@ -162,23 +173,6 @@ def _resources(configuration: Configuration, name: str, gpus: int) -> Message:
     return resources
 
 
-def _environment(configuration: Configuration, name: str) -> list[Message]:
-    variables = dict(configuration.kubeflow.variables)
-    if configuration.kubeflow.pod(name).scratch:
-        variables.setdefault("TMPDIR", SCRATCH_FOLDER)
-    return [{"name": variable, "value": value} for variable, value in sorted(variables.items())]
-
-
-def _retry(task: Message, configuration: Configuration) -> None:
-    retries = configuration.kubeflow.retries
-    if retries.count:
-        task["retryPolicy"] = {
-            "maxRetryCount": retries.count,
-            "backoffDuration": f"{retries.backoff_s}s",
-            "backoffFactor": 2.0,
-        }
-
-
 def _rewrite_inputs_spec(spec: Message) -> None:
     """Update the argument that describes a component's inputs to the entrypoint, so that it includes the added ones."""
     for name, container in containers(spec):
@@ -186,10 +180,3 @@ def _rewrite_inputs_spec(spec: Message) -> None:
         if INPUTS_SPEC_FLAG in arguments:
             definitions = spec["components"][name].get("inputDefinitions", {})
             arguments[arguments.index(INPUTS_SPEC_FLAG) + 1] = json.dumps(definitions, sort_keys=True)
-
-
-def _checked(spec: Message) -> Message:
-    """The specification after a round trip through kfp's messages: a misspelt field fails here, not on the cluster."""
-    json_format.ParseDict(spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
-    checked: Message = json_format.MessageToDict(json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec()))
-    return checked

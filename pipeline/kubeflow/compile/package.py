@@ -184,5 +184,4 @@ def _stock_specification(pipeline: Any, images: dict[str, str]) -> dict[str, Any
             default_image=images, default_commands=["python", "-m", entrypoint.__name__], use_pipeline_spec_2_1=True
         )
     )
-    spec: dict[str, Any] = runner.run(pipeline, write_out=False)["pipelineSpec"]
-    return spec
+    return dict(runner.run(pipeline, write_out=False)["pipelineSpec"])

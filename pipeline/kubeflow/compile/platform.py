@@ -14,14 +14,11 @@ from pipeline.kubeflow.names import SCRATCH_FOLDER, Message
 
 def platform_spec(spec: Message, configuration: Configuration) -> Message:
     """One Kubernetes section per executor of `spec`; {} if the configuration sets none of these fields."""
-    sections = {
-        component["executorLabel"]: {
-            **_for_every_pod(configuration, name),
-            **_for_pod(configuration.kubeflow.pod(name)),
-        }
-        for name, component in spec["components"].items()
-    }
-    sections = {label: section for label, section in sections.items() if section}
+    sections = {}
+    for name, component in spec["components"].items():
+        section = {**_for_every_pod(configuration, name), **_for_pod(configuration.kubeflow.pod(name))}
+        if section:
+            sections[component["executorLabel"]] = section
     if not sections:
         return {}
     return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": sections}}}}
@@ -48,10 +45,7 @@ def _for_pod(pod: PodSettings) -> dict[str, Any]:
     if pod.node_selector:
         section["nodeSelector"] = {"labels": dict(pod.node_selector)}
     if pod.tolerations:
-        section["tolerations"] = [
-            {field: value for field, value in toleration.model_dump().items() if value}
-            for toleration in pod.tolerations
-        ]
+        section["tolerations"] = [toleration.manifest() for toleration in pod.tolerations]
     if pod.shared_memory:
         section["enabledSharedMemory"] = {"volumeName": "shared-memory", "size": pod.shared_memory}
     if pod.scratch:

@@ -19,7 +19,6 @@ from runtime.imports import imported_for_good
 from runtime.keras_flavour import use_keras_2
 
 _PROPERTIES_OF_KUBEFLOW = ("display_name", "store_session_info")
-_WRAPPERS = ("list", "struct")
 
 
 class StagingError(UserError):
@@ -123,10 +122,8 @@ def _adapt_artifact(artifact: Message, type_schema: Message | None, staging_root
 
 def _unwrapped(value: Any) -> Any:
     """The content of {"list": [...]} or {"struct": {...}}, as Kubeflow wraps lists and mappings for ML Metadata."""
-    if isinstance(value, dict) and len(value) == 1:
-        [(kind, content)] = value.items()
-        if kind in _WRAPPERS:
-            return content
+    if isinstance(value, dict) and value.keys() in ({"list"}, {"struct"}):
+        [value] = value.values()
     return value
 
 

@@ -13,7 +13,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from pipeline.kubeflow.names import STAGING_ROOT_VARIABLE, TRAINING_JOB
 from pipeline.kubeflow.pods.training_job import run_training_job
-from pipeline.kubeflow.tfjob import CONTAINER, Manifest
+from pipeline.kubeflow.tfjob import Manifest
 from schema.artifacts import COUNTS_FILE, JOB_FILE
 from trainer import module
 from trainer.fitting.arguments import training_folder
@@ -58,10 +58,8 @@ def complete_manifest(manifest: Manifest, name: str, job_file: Path) -> Manifest
     """A copy of the compiled manifest with the job's name and the file that describes the training."""
     manifest = copy.deepcopy(manifest)
     manifest["metadata"]["name"] = name
-    for replicas in manifest["spec"]["tfReplicaSpecs"].values():
-        for container in replicas["template"]["spec"]["containers"]:
-            if container["name"] == CONTAINER:
-                container["args"] = [str(job_file)]
+    [container] = manifest["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
+    container["args"] = [str(job_file)]
     return manifest
 
 

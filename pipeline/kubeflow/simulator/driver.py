@@ -6,7 +6,6 @@ Follows the sources of Kubeflow Pipelines 2 (backend/src/v2/driver, metadata, ca
 import hashlib
 import json
 import uuid
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +18,21 @@ class NotSimulatedError(UsageError):
     """The package uses a feature that the simulator lacks."""
 
 
-@dataclass
 class Records:
     """What Kubeflow keeps between runs, in a JSON file: artifacts by id, outputs of executions by cache key.
 
     The outputs of an execution are `artifacts` (key -> id) and `parameters` (key -> value).
     """
 
-    path: Path
-    artifacts: dict[str, Message] = field(default_factory=dict)
-    cache: dict[str, Message] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, path: Path) -> "Records":
-        if not path.exists():
-            return cls(path)
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return cls(path, values["artifacts"], values["cache"])
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        document = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"artifacts": {}, "cache": {}}
+        self.artifacts: dict[str, Message] = document["artifacts"]
+        self.cache: dict[str, Message] = document["cache"]
 
     def save(self) -> None:
         document = {"artifacts": self.artifacts, "cache": self.cache}
-        self.path.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        self._path.write_text(json.dumps(document, indent=1), encoding="utf-8")
 
     def add_artifact(self, key: str, artifact: Message) -> str:
         """Store as ML Metadata would; returns the new id."""

@@ -49,7 +49,10 @@ def launch(
     written = _read_output(Path(outputs["outputFile"]))
     for key, parameter in outputs["parameters"].items():
         if key not in written["parameterValues"]:
-            written["parameterValues"][key] = _read_parameter(key, Path(parameter["outputFile"]))
+            path = Path(parameter["outputFile"])
+            if not path.exists():
+                raise RefusedError(f"output parameter {key!r}: the component did not write {path.name}")
+            written["parameterValues"][key] = path.read_text(encoding="utf-8")
     artifacts = {}
     for key, artifact_list in outputs["artifacts"].items():
         artifact = _merge(artifact_list["artifacts"][0], written["artifacts"].get(key, {}))
@@ -109,12 +112,6 @@ def _read_output(path: Path) -> Message:
     except json_format.ParseError as error:
         raise RefusedError(f"{path.name} is not a valid ExecutorOutput: {error}") from None
     return {"parameterValues": {}, "artifacts": {}, **json_format.MessageToDict(message)}
-
-
-def _read_parameter(key: str, path: Path) -> str:
-    if not path.exists():
-        raise RefusedError(f"output parameter {key!r}: the component did not write {path.name}")
-    return path.read_text(encoding="utf-8")
 
 
 def _merge(provisioned: Message, written: Message) -> Message:

@@ -44,7 +44,7 @@ class Rehearsal:
         self._folder = folder
         self._variables = variables
         self._store = connect(variables)
-        self._records = Records.load(folder / "records.json")
+        self._records = Records(folder / "records.json")
         self._run_id = uuid.uuid4().hex[:12]
 
     def run(self, listen: Callable[[TaskOutcome], None]) -> list[TaskOutcome]:
@@ -107,19 +107,12 @@ class Rehearsal:
 
 
 def ordered_tasks(spec: Message) -> list[str]:
-    """Task names in topological order, then in alphabetical order."""
-    tasks = spec["root"]["dag"]["tasks"]
-    sorter = TopologicalSorter({name: sorted(task.get("dependentTasks", [])) for name, task in tasks.items()})
+    """Task names in topological order, the same in every rehearsal of a package."""
+    tasks = sorted(spec["root"]["dag"]["tasks"].items())
     try:
-        sorter.prepare()
+        return list(TopologicalSorter({name: task.get("dependentTasks", []) for name, task in tasks}).static_order())
     except CycleError as error:
         raise RefusedError(f"tasks depend on each other in a cycle: {' -> '.join(error.args[1])}") from None
-    order: list[str] = []
-    while sorter.is_active():
-        ready = sorted(sorter.get_ready())
-        order += ready
-        sorter.done(*ready)
-    return order
 
 
 def _check_simulated(spec: Message) -> None:

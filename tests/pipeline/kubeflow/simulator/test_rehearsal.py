@@ -26,7 +26,7 @@ def _states(outcomes: list[TaskOutcome]) -> dict[str, str]:
 
 
 def _last_answer(folder: Path) -> dict[str, Any]:
-    cache = Records.load(folder / "rehearsal" / "records.json").cache
+    cache = Records(folder / "rehearsal" / "records.json").cache
     answers = [entry["parameters"]["answer"] for entry in cache.values() if entry["parameters"]]
     answer: dict[str, Any] = json.loads(answers[-1])
     return answer
