@@ -77,19 +77,21 @@ def create_pipeline(
         disable_statistics=True,
     )
     transform.add_upstream_node(example_validator)
+    splits = {
+        "train_args": trainer_pb2.TrainArgs(splits=[features.TRAIN]),
+        "eval_args": trainer_pb2.EvalArgs(splits=[features.EVAL]),
+    }
+    training = {"image": image, "trainer": configuration.trainer.model_dump(mode="json"), "seed": configuration.seed}
     tuner = Tuner(
         tuner_fn=_dotted_path(tuner_fn),
         examples=example_gen.outputs["examples"],
         transform_graph=transform.outputs["transform_graph"],
-        train_args=trainer_pb2.TrainArgs(splits=[features.TRAIN]),
-        eval_args=trainer_pb2.EvalArgs(splits=[features.EVAL]),
         custom_config={
-            "image": image,
-            "trainer": configuration.trainer.model_dump(mode="json"),
+            **training,
             "tuner": configuration.tuner.model_dump(mode="json"),
-            "seed": configuration.seed,
             "source_fingerprint": source_fingerprint("trainer.tuning"),
         },
+        **splits,
     )
     start = model_to_start_from()
     trainer = Trainer(
@@ -99,16 +101,13 @@ def create_pipeline(
         schema=schema_gen.outputs["schema"],
         hyperparameters=tuner.outputs["best_hyperparameters"] if configuration.tuner.enabled else None,
         base_model=start.outputs["model"] if configuration.trainer.warm_start else None,
-        train_args=trainer_pb2.TrainArgs(splits=[features.TRAIN]),
-        eval_args=trainer_pb2.EvalArgs(splits=[features.EVAL]),
         custom_config={
+            **training,
             "name": configuration.name,
-            "image": image,
-            "trainer": configuration.trainer.model_dump(mode="json"),
-            "seed": configuration.seed,
             "data_fingerprint": data_fingerprint,
             "source_fingerprint": source_fingerprint("trainer.module"),
         },
+        **splits,
     )
     calibrator = Calibrator(
         examples=example_gen.outputs["examples"],

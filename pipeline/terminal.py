@@ -5,9 +5,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -28,6 +28,14 @@ def plain_console(file: TextIO | None = None, *, stderr: bool = False) -> Consol
     if not shown.is_terminal:
         shown.width = _WIDTH_OF_FILES
     return shown
+
+
+def plain_table(columns: Iterable[str], *, right: Container[str], wrapped: Container[str] = ()) -> Table:
+    """A table without lines; `right`: columns of numbers, `wrapped`: columns that may take several lines."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=column not in wrapped)
+    return table
 
 
 @contextlib.contextmanager
@@ -97,9 +105,8 @@ class ComponentProgress(logging.Handler):
     def stop(self, state: str, seconds: float) -> None:
         self.abort()
         mark, style = _MARKS[state]
-        done = ""
-        if state == RAN and self._progress:
-            done = f"{self._progress['total']:,} {self._progress['unit']}"
+        progress = self._progress if state == RAN else {}
+        done = f"{progress['total']:,} {progress['unit']}" if progress else ""
         line = Text.assemble(
             (f"{mark} ", style), f"{self._name:<22} ", (f"{state:<7}", style), f"{seconds:7.1f} s  {done}"
         )
@@ -137,16 +144,8 @@ class ComponentProgress(logging.Handler):
 
 def print_summary(console: Console, document: dict[str, Any]) -> None:
     """Print the thresholds, the verdict, and the paths of the results."""
-    table = Table(title=None, box=None, pad_edge=False, header_style="bold")
-    columns: dict[str, Literal["left", "right"]] = {
-        "metric": "left",
-        "images": "left",
-        "value": "right",
-        "bound": "right",
-    }
-    for column, justify in columns.items():
-        table.add_column(column, justify=justify)
-    table.add_column("verdict")
+    columns = ("metric", "images", "value", "bound", "verdict")
+    table = plain_table(columns, right=("value", "bound"), wrapped=columns)
     for row in document["thresholds"]:
         verdict = Text("passed", "green") if row["passed"] else Text("refused", "red")
         images = "all" if row["label"] is None else f"label {row['label']}"

@@ -79,14 +79,10 @@ def compare(
 
 
 def _print_table(ranking: list["Entry"], pushed: str | None) -> None:
-    from rich.table import Table
+    from pipeline.terminal import plain_console, plain_table
 
-    from pipeline.terminal import plain_console
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = ("family", "mean error", "of PCA's", "AUROC", "parameters", "training s", "images/s", "verdict")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("family", "verdict") else "right", no_wrap=True)
+    numeric = ("mean error", "of PCA's", "AUROC", "parameters", "training s", "images/s")
+    table = plain_table(("family", *numeric, "verdict"), right=numeric)
     for e in ranking:
         numbers = (
             (e.mean_error, ".5f"), (e.pca_ratio, ".2f"), (e.auroc, ".3f"), (e.parameters, ",d"), (e.training_s, ".1f"),

@@ -39,10 +39,14 @@ def compile_(
         --image registry.example.com/autoencoder@sha256:4f1c...9b \\
         --root s3://my-bucket/autoencoder -o pipeline.yaml
     """
+    # Before TensorFlow is imported: choose the Trainer's Keras, and silence warnings about missing GPUs.
+    use_keras_2()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.simplefilter("ignore")
+    logging.getLogger("absl").setLevel(logging.ERROR)
     from pipeline.configuration.loading import load_configuration
     from pipeline.kubeflow.compile.package import check_image, check_output, check_root, compile_package, write_package
 
-    _prepare_tensorflow()
     configuration = load_configuration(config, overrides)
     check_output(output)
     for name in filter(None, (image, trainer_image)):
@@ -58,11 +62,3 @@ def compile_(
     write_package(documents, output)
     task_count = len(documents[0]["root"]["dag"]["tasks"])
     click.echo(f"{output}: {task_count} tasks; try it with: autoencoder rehearse {output}")
-
-
-def _prepare_tensorflow() -> None:
-    """Before TensorFlow is imported: choose the Trainer's Keras, and silence warnings about missing GPUs."""
-    use_keras_2()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.simplefilter("ignore")
-    logging.getLogger("absl").setLevel(logging.ERROR)

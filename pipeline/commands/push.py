@@ -43,6 +43,9 @@ def push(where: str | None, rollback: bool, is_list: bool, to: str | None, force
         with imported_for_good():
             import tensorflow as tf
 
+            from runtime import tfx_filesystem
+
+        tfx_filesystem.register(os.environ)
         try:
             if rollback or is_list:
                 base = _destination(where)
@@ -95,7 +98,6 @@ def _pushed(where: str | None, to: str | None, *, force: bool) -> Outcome:
         raise PushError(f"{run}: none of its runs has a blessed model")
     model, analysis, statistics = blessed
     base = to or _destination(str(run))
-    _reach(base)
     digest = digest_of(model)
     if (withdrawal := withdrawn(base).get(digest)) and not force:
         raise PushError(
@@ -109,39 +111,22 @@ def _pushed(where: str | None, to: str | None, *, force: bool) -> Outcome:
 def _destination(where: str | None) -> str:
     """The folder of versions for `where`: itself, the one in a run's folder, or the run's destination."""
     from pipeline.metadata.history import latest_destination
+    from pipeline.metadata.store import METADATA_FILE
     from serving.model.versions import RUN_SUBFOLDER, NoModelError, base_folder, newest_base_folder
 
     if where and "://" in where:
-        _reach(where)
         return where
     try:
         return str(base_folder(Path(where)) if where else newest_base_folder(RUNS))
     except NoModelError:
-        if where is None or not _metadata_file(Path(where)).exists():
+        if where is None or not Path(where, METADATA_FILE).exists():
             raise
-    base = latest_destination(_metadata(Path(where)), Path(where).absolute().name) or str(Path(where, RUN_SUBFOLDER))
-    _reach(base)
-    return base
-
-
-def _metadata_file(run: Path) -> Path:
-    from pipeline.metadata.store import METADATA_FILE
-
-    return run / METADATA_FILE
+    return latest_destination(_metadata(Path(where)), Path(where).absolute().name) or str(Path(where, RUN_SUBFOLDER))
 
 
 def _metadata(run: Path) -> Any:
-    from pipeline.metadata.store import MetadataSettings, connection_of
+    from pipeline.metadata.store import METADATA_FILE, MetadataSettings, connection_of
 
-    if not _metadata_file(run).exists():
-        raise UsageError(f"{run}: is not a run's folder: it holds no {_metadata_file(run).name}")
+    if not (run / METADATA_FILE).exists():
+        raise UsageError(f"{run}: is not a run's folder: it holds no {METADATA_FILE}")
     return connection_of(MetadataSettings(), run)
-
-
-def _reach(base: str) -> None:
-    """Let TFX's file functions read and write `base` if it is an S3 address; they support gs:// themselves."""
-    from runtime import tfx_filesystem
-    from runtime.object_store import S3_SCHEMES
-
-    if base.startswith(S3_SCHEMES):
-        tfx_filesystem.register(os.environ)

@@ -29,22 +29,19 @@ def report(run: Path, overrides: tuple[str, ...], run_id: str | None, rebuild: b
 
     Example: autoencoder report runs/digits --open
     """
+    from pipeline.configuration.loading import load_configuration
     from pipeline.metadata.store import MetadataSettings
 
-    folder, store = (run, MetadataSettings()) if run.is_dir() else _run_of(run, overrides)
+    folder, store = run, MetadataSettings()
+    if not run.is_dir():
+        configuration = load_configuration(run, overrides)
+        folder, store = Path(configuration.root).expanduser() / configuration.name, configuration.metadata
     page = folder / REPORT_FILE
     if run_id or rebuild or not page.exists():
         page = _find_or_build(folder, store, run_id, rebuild=rebuild)
     click.echo(page)
     if in_browser:
         webbrowser.open(page.absolute().as_uri())
-
-
-def _run_of(config: Path, overrides: tuple[str, ...]) -> tuple[Path, "MetadataSettings"]:
-    from pipeline.configuration.loading import load_configuration
-
-    configuration = load_configuration(config, overrides)
-    return Path(configuration.root).expanduser() / configuration.name, configuration.metadata
 
 
 def _find_or_build(folder: Path, settings: "MetadataSettings", run_id: str | None, *, rebuild: bool) -> Path:

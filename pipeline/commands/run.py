@@ -30,7 +30,8 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool, beam_options: t
     from pipeline.configuration.loading import load_configuration
 
     configuration = load_configuration(config, overrides)
-    configuration = configuration.model_copy(update={"beam": configuration.beam.with_args(beam_options)})
+    beam = configuration.beam.model_copy(update={"args": (*configuration.beam.args, *beam_options)})
+    configuration = configuration.model_copy(update={"beam": beam})
     from pipeline.local.run import run as run_locally
 
     sys.exit(run_locally(configuration, as_json=as_json))

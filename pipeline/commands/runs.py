@@ -69,15 +69,10 @@ def _past_runs(root: Path, settings: "MetadataSettings") -> dict[str, list["Past
 
 
 def _print_table(found: dict[str, list["PastRun"]]) -> None:
-    from rich.table import Table
+    from pipeline.terminal import plain_console, plain_table
 
-    from pipeline.terminal import plain_console
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("pipeline", "started", "seconds", "verdict", "mean error", "pushed"):
-        table.add_column(
-            column, justify="right" if column in ("seconds", "mean error") else "left", no_wrap=column != "pushed"
-        )
+    columns = ("pipeline", "started", "seconds", "verdict", "mean error", "pushed")
+    table = plain_table(columns, right=("seconds", "mean error"), wrapped=("pushed",))
     for name, past in found.items():
         for run in past:
             table.add_row(name, *_cells(run))

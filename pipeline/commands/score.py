@@ -102,15 +102,13 @@ def _scorer(model: Path | None, server: str | None, model_name: str, *, with_map
     return local_scorer(saved_model_folder(model or newest_base_folder(RUNS)), with_maps=with_maps)
 
 
-def _with_progress(results: Iterable["FileScore"], total: int) -> Iterator["FileScore"]:
+def _with_progress(results: Iterable["FileScore"], total: int) -> Iterable["FileScore"]:
     """The same results, with a progress bar on standard error if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield from results
-        return
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(results, "Scoring", total=total, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    return track(results, "Scoring", total=total, console=console, transient=True, disable=not sys.stderr.isatty())
 
 
 def _with_overlays(results: Iterable["FileScore"], folder: Path | None) -> Iterator["FileScore"]:

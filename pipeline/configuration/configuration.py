@@ -44,10 +44,6 @@ class BeamSettings(Section):
     components: dict[str, tuple[str, ...]] = {}
     """Further options by component, e.g. `Transform`; they override those in `args`."""
 
-    def with_args(self, more: tuple[str, ...]) -> "BeamSettings":
-        """These settings, with further options for every component."""
-        return self.model_copy(update={"args": (*self.args, *more)})
-
 
 class Configuration(Section):
     """Everything that a run depends on."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.configuration.configuration import Configuration
 from pipeline.configuration.loading import load_configuration, read_values
 from runtime.errors import DONE, REFUSED
 from serving.model.versions import RUN_SUBFOLDER
@@ -31,42 +30,20 @@ class Entry:
     error: str | None = None
 
 
-def overrides_for(
-    configuration: Configuration, trainer: dict[str, Any], preset: str, *, push_destination: str
-) -> tuple[str, ...]:
-    """The overrides that turn `configuration` into one family's run; `trainer`: its `trainer:` section as written.
-
-    The runs share one pipeline, so the images are ingested once; no model is compared with another family's.
-    """
-    common = {field: value for field, value in trainer.items() if field not in PRESET_FIELDS}
-    return (
-        f"name={comparison_name(configuration)}",
-        f"trainer={json.dumps({**common, 'preset': preset})}",
-        "evaluation.max_regression=null",
-        f"push.destination={json.dumps(push_destination)}",
-    )
-
-
-def comparison_name(configuration: Configuration) -> str:
-    """The name of the pipeline that compares the families."""
-    return f"{configuration.name}-compare"
-
-
 def compare(config: Path, overrides: tuple[str, ...], presets: Iterable[str]) -> Iterator[Entry]:
     """Run each family, and yield its result as soon as it is known.
 
     Raises ConfigurationError before the first run if the configuration of any family is invalid.
     """
     configuration = load_configuration(config, overrides)
-    trainer = trainer_section(config, overrides)
-    folder = Path(configuration.root).expanduser() / comparison_name(configuration)
-    planned = []
-    for preset in presets:
-        own = overrides_for(configuration, trainer, preset, push_destination=str(folder.absolute() / preset))
-        load_configuration(config, (*overrides, *own))
-        planned.append((preset, own))
-    for preset, own in planned:
-        yield _entry(preset, run_of(config, (*overrides, *own)))
+    folder = (Path(configuration.root).expanduser() / f"{configuration.name}-compare").absolute()
+    planned = {
+        preset: _overrides_of(config, overrides, preset, folder.name, str(folder / preset)) for preset in presets
+    }
+    for own in planned.values():
+        load_configuration(config, own)
+    for preset, own in planned.items():
+        yield _entry(preset, _run(config, own))
 
 
 def push_best(config: Path, overrides: tuple[str, ...], preset: str) -> str | None:
@@ -78,19 +55,30 @@ def push_best(config: Path, overrides: tuple[str, ...], preset: str) -> str | No
     destination = configuration.push.destination or str(
         (Path(configuration.root).expanduser() / configuration.name / RUN_SUBFOLDER).absolute()
     )
-    trainer = trainer_section(config, overrides)
-    own = overrides_for(configuration, trainer, preset, push_destination=destination)
-    pushed: str | None = run_of(config, (*overrides, *own)).get("pushed")
+    own = _overrides_of(config, overrides, preset, f"{configuration.name}-compare", destination)
+    pushed: str | None = _run(config, own).get("pushed")
     return pushed
 
 
-def trainer_section(config: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """The `trainer:` section of the file and the overrides, without any preset's defaults."""
-    section: dict[str, Any] = read_values(config, overrides).get("trainer") or {}
-    return section
+def _overrides_of(
+    config: Path, overrides: tuple[str, ...], preset: str, pipeline: str, destination: str
+) -> tuple[str, ...]:
+    """The overrides of one family's run.
+
+    The runs share one pipeline, so the images are ingested once; no model is compared with another family's.
+    """
+    trainer = read_values(config, overrides).get("trainer") or {}  # as written, without any preset's defaults
+    common = {field: value for field, value in trainer.items() if field not in PRESET_FIELDS}
+    return (
+        *overrides,
+        f"name={pipeline}",
+        f"trainer={json.dumps({**common, 'preset': preset})}",
+        "evaluation.max_regression=null",
+        f"push.destination={json.dumps(destination)}",
+    )
 
 
-def run_of(config: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
+def _run(config: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
     """The document of `autoencoder run --json` in its own process, which frees its memory; shows its progress."""
     settings = [word for override in overrides for word in ("--set", override)]
     command = [sys.executable, "-m", "pipeline", "run", str(config), "--json", *settings]
@@ -122,8 +110,4 @@ def _entry(preset: str, document: dict[str, Any]) -> Entry:
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
     """Best first: by AUROC if it is known, otherwise by mean error; failed runs last."""
-
-    def key(entry: Entry) -> tuple[bool, float, float]:
-        return entry.mean_error is None, -(entry.auroc or 0.0), entry.mean_error or 0.0
-
-    return sorted(entries, key=key)
+    return sorted(entries, key=lambda e: (e.mean_error is None, -(e.auroc or 0.0), e.mean_error or 0.0))

@@ -11,7 +11,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def examine(root: Path) -> Iterator[Finding]:
     yield _python()
     yield _glibc()
     yield _own_packages()
-    yield from _packages(_PACKAGES)
+    yield from map(_package, _PACKAGES)
     yield from _tensorflow()
     yield _memory()
     yield _writable(root)
@@ -69,7 +69,7 @@ def examine(root: Path) -> Iterator[Finding]:
     yield from _metadata_stores(root)
     yield _port(DEFAULT_GRPC_PORT, "gRPC")
     yield _port(DEFAULT_REST_PORT, "REST")
-    yield _package_for("kfp", "autoencoder compile, submit, schedule", "install the extra: pip install '.[kubeflow]'")
+    yield _package("kfp", "autoencoder compile, submit, schedule", "install the extra: pip install '.[kubeflow]'")
     yield _program("java", "Beam's Flink and Spark job servers", "install Java 17 (Debian: openjdk-17-jre-headless)")
     yield _container_engine()
     yield _program(
@@ -106,12 +106,15 @@ def _own_packages() -> Finding:
     return Finding("own packages", OK, f"all from {DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)}")
 
 
-def _packages(names: Iterable[str]) -> Iterator[Finding]:
-    for name in names:
-        try:
-            yield Finding(name, OK, importlib.metadata.version(name))
-        except importlib.metadata.PackageNotFoundError:
-            yield Finding(name, BROKEN, "not installed", SET_UP)
+def _package(name: str, use: str = "", remedy: str = SET_UP) -> Finding:
+    """Whether a package is installed that the pipeline needs or, if `use` is given, only that use."""
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        if use:
+            return Finding(name, MISSING, f"not installed; needed for {use}", remedy)
+        return Finding(name, BROKEN, "not installed", remedy)
+    return Finding(name, OK, f"{version}, for {use}" if use else version)
 
 
 def _tensorflow() -> Iterator[Finding]:
@@ -210,13 +213,6 @@ def _port(port: int, use: str) -> Finding:
             flag = "--rest_api_port" if use == "REST" else "--port"
             return Finding(f"port {port}", MISSING, f"{use}: {error.strerror}", f"autoencoder serve {flag}=ANOTHER")
     return Finding(f"port {port}", OK, f"free for {use}")
-
-
-def _package_for(name: str, use: str, remedy: str) -> Finding:
-    try:
-        return Finding(name, OK, f"{importlib.metadata.version(name)}, for {use}")
-    except importlib.metadata.PackageNotFoundError:
-        return Finding(name, MISSING, f"not installed; needed for {use}", remedy)
 
 
 def _program(name: str, use: str, remedy: str) -> Finding:

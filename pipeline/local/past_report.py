@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,20 +57,16 @@ def _outputs(store: Any, run: Any) -> tuple[dict[str, list[Artifact]], dict[str,
         component = node_of(store, execution)
         if component == Report.__name__:
             settings = json.loads(execution.custom_properties["settings"].string_value)
-        for key, event_type, artifact in _written(store, execution):
-            if event_type == mlmd.Event.INTERNAL_OUTPUT:
-                key = {"model": "baseline_model"}.get(key, "")
+        for event in store.get_events_by_execution_ids([execution.id]):
+            key = event.path.steps[0].key if event.type == mlmd.Event.OUTPUT else ""
+            if event.type == mlmd.Event.INTERNAL_OUTPUT and event.path.steps[0].key == "model":  # of a Resolver
+                key = "baseline_model"
             if key in ReportSpec.INPUTS or key == REPORT_KEY:
-                artifacts[key], producers[key] = [artifact], component
+                [artifact] = store.get_artifacts_by_id([event.artifact_id])
+                [artifact_type] = store.get_artifact_types_by_id([artifact.type_id])
+                artifacts[key] = [artifact_utils.deserialize_artifact(artifact_type, artifact)]
+                producers[key] = component
     return artifacts, producers, settings
-
-
-def _written(store: Any, execution: Any) -> Iterator[tuple[str, int, Artifact]]:
-    for event in store.get_events_by_execution_ids([execution.id]):
-        if event.type in (mlmd.Event.OUTPUT, mlmd.Event.INTERNAL_OUTPUT):
-            [artifact] = store.get_artifacts_by_id([event.artifact_id])
-            [artifact_type] = store.get_artifact_types_by_id([artifact.type_id])
-            yield event.path.steps[0].key, event.type, artifact_utils.deserialize_artifact(artifact_type, artifact)
 
 
 def _explain(folder: Path, run_id: str | None, runs: list[str], evaluated: list[str]) -> str:

@@ -131,10 +131,9 @@ def _found_the_same(execution: Any, executions: list[Any], store: Any) -> bool:
     previous = newest(e for e in executions if e.id < execution.id)
     if previous is None:
         return False
-    found: dict[int, set[int]] = {execution.id: set(), previous.id: set()}
-    for event in store.get_events_by_execution_ids(list(found)):
-        found[event.execution_id].add(event.artifact_id)
-    return found[execution.id] == found[previous.id]
+    events = [store.get_events_by_execution_ids([e.id]) for e in (execution, previous)]
+    found, found_before = ({event.artifact_id for event in each} for each in events)
+    return found == found_before
 
 
 def _abandon_unfinished(store: Any, pipeline_context: int, pipeline_root: Path) -> None:

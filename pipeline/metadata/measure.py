@@ -7,9 +7,6 @@ from pathlib import Path
 
 from schema.artifacts import PEAK_MEMORY_PROPERTY, SECONDS_PROPERTY
 
-_RESET_PEAK = "5"
-"""See `clear_refs` in proc(5)."""
-
 
 def start_measuring() -> Callable[[], dict[str, float]]:
     """A function that returns, by property name, the seconds and this process's peak memory in MB from now on.
@@ -30,7 +27,7 @@ def start_measuring() -> Callable[[], dict[str, float]]:
 
 def _reset_peak_memory() -> bool:
     try:
-        Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+        Path("/proc/self/clear_refs").write_text("5")  # see proc(5)
     except OSError:
         return False
     return True
