@@ -7,7 +7,7 @@
         print(score.score, score.is_anomaly)
 
 A server's address is `http://host:8501` or `https://…` for REST, `grpc://host:8500` or `grpcs://…` for gRPC; any
-other raises AddressError. A request that fails raises `serving.errors.ServingError`, with status UNAVAILABLE if the
+other raises UsageError. A request that fails raises `serving.errors.ServingError`, with status UNAVAILABLE if the
 server cannot be reached. REST does not import TensorFlow; gRPC does, for its protocol buffers.
 """
 
@@ -26,7 +26,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from images.decoding import UnreadableImageError, as_viewed
-from runtime.errors import BAD_USAGE, UserError
+from runtime.errors import UsageError
 from schema import signatures
 from schema.signatures import DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
 from serving.errors import ServingError, Status
@@ -34,12 +34,6 @@ from serving.errors import ServingError, Status
 DEFAULT_SERVER = f"http://127.0.0.1:{DEFAULT_REST_PORT}"
 ImageFile = bytes | Path
 Array = np.ndarray[Any, Any]
-
-
-class AddressError(UserError, ValueError):
-    """A server's address that is neither a REST nor a gRPC URL."""
-
-    exit_code = BAD_USAGE
 
 
 @dataclass(frozen=True)
@@ -150,7 +144,7 @@ def _as_stored(content: bytes) -> bytes:
 def _is_grpc(server: str) -> bool:
     scheme = urlsplit(server).scheme
     if scheme not in ("http", "https", "grpc", "grpcs") or not urlsplit(server).hostname:
-        raise AddressError(f"server {server!r}: give its address as http://host:port or grpc://host:port")
+        raise UsageError(f"server {server!r}: give its address as http://host:port or grpc://host:port")
     return scheme.startswith("grpc")
 
 

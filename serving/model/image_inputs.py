@@ -54,50 +54,12 @@ def _declared_pixels(name: str, index: int, data: bytes) -> int:
     if data.startswith(_PNG_START):  # the most frequent format, and fast to parse without Pillow
         width, height = struct.unpack_from(">II", data.ljust(24, b"\0"), len(_PNG_START))
         return int(width * height)
-    if data.startswith(b"GIF8") and not gif_pixels(data):  # Pillow would search for one byte by byte
-        raise invalid_argument(f"{name}[{index}]: the image's header cannot be read (a GIF without an image)")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            is_gif = image.format == "GIF"
+            return image.width * image.height
     except UnidentifiedImageError:
         raise invalid_argument(f"{name}[{index}]: not an image ({len(data)} bytes)") from None
     except Image.DecompressionBombError as error:
         raise invalid_argument(f"{name}[{index}]: {error}") from None
     except Exception as error:  # Pillow's readers raise many kinds on broken headers
         raise invalid_argument(f"{name}[{index}]: the image's header cannot be read ({error})") from None
-    return max(width * height, gif_pixels(data)) if is_gif else width * height
-
-
-def gif_pixels(data: bytes) -> int:
-    """The total pixels of all frames of a GIF according to the frames' headers, up to where the data ends.
-
-    TensorFlow decodes every frame even if it returns only the first, and a frame may be larger than the image it
-    belongs to. Appendix A of the GIF89a specification defines the blocks.
-    """
-    pixels = 0
-    position = 13 + _colour_table_bytes(data[10:11])
-    while position < len(data):
-        kind, position = data[position], position + 1
-        if kind == 0x2C:  # image: left, top, width, height, flags; colours; code size; blocks
-            descriptor = data[position : position + 9]
-            if len(descriptor) < 9:
-                break
-            pixels += int.from_bytes(descriptor[4:6], "little") * int.from_bytes(descriptor[6:8], "little")
-            position = _after_blocks(data, position + 9 + _colour_table_bytes(descriptor[8:9]) + 1)
-        elif kind == 0x21:  # extension: label, blocks
-            position = _after_blocks(data, position + 1)
-        else:  # the trailer, or invalid data at which decoders stop
-            break
-    return pixels
-
-
-def _colour_table_bytes(flags: bytes) -> int:
-    return 3 * 2 ** ((flags[0] & 0x07) + 1) if flags and flags[0] & 0x80 else 0
-
-
-def _after_blocks(data: bytes, position: int) -> int:
-    """The position after a sequence of length-prefixed blocks, which a block of length 0 ends."""
-    while position < len(data) and data[position]:
-        position += data[position] + 1
-    return position + 1

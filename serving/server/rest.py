@@ -51,17 +51,9 @@ def rest_app(service: Service, settings: ServerSettings) -> Starlette:
         routes=[
             Route("/", api.page, methods=["GET"]),
             Route(METRICS_PATH, api.metrics, methods=["GET"]),
-            Route(
-                "/{path:path}",
-                api.v1,
-                methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"],
-            ),
+            Route("/{path:path}", api.v1, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]),
         ],
-        exception_handlers={
-            ServingError: _refused,
-            HTTPException: _http_refused,
-            ClientDisconnect: _client_gone,
-        },
+        exception_handlers={ServingError: _refused, HTTPException: _http_refused, ClientDisconnect: _client_gone},
     )
 
 

@@ -19,7 +19,8 @@ import pytest
 from PIL import Image
 from waiting import wait_until
 
-from serving.client import AddressError, Score, VersionStatus, model_status, score_images, wait_until_ready
+from runtime.errors import UsageError
+from serving.client import Score, VersionStatus, model_status, score_images, wait_until_ready
 from serving.errors import ServingError, Status
 from serving.server.run import ServerAddress, running_server
 from serving.server.settings import ServerSettings
@@ -105,7 +106,7 @@ def test_unreachable_server_is_unavailable(scheme: str, normal_png: bytes) -> No
 @pytest.mark.parametrize("server", ["127.0.0.1:8501", "ftp://host", "http://"])
 def test_address_without_a_known_scheme_is_refused(server: str, normal_png: bytes) -> None:
     """The error shows the expected form."""
-    with pytest.raises(AddressError, match="http://host:port"):
+    with pytest.raises(UsageError, match="http://host:port"):
         score_images([normal_png], server=server)
 
 
