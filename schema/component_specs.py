@@ -15,6 +15,10 @@ class Spec(component_spec.ComponentSpec):
     OUTPUTS: dict[str, Any] = {}
 
     def __init__(self, **given: Any) -> None:
+        """Raises TypeError for an unknown argument, which TFX would ignore."""
+        unknown = given.keys() - {*self.PARAMETERS, *self.INPUTS}
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no input or parameter {', '.join(sorted(unknown))}")
         super().__init__(**given, **{key: types.Channel(type=output.type) for key, output in self.OUTPUTS.items()})
 
 

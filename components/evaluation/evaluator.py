@@ -82,23 +82,11 @@ class ReconstructionEvaluator(base_component.BaseComponent):
     SPEC_CLASS = ReconstructionEvaluatorSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ReconstructionEvaluatorExecutor)
 
-    def __init__(
-        self,
-        *,
-        analysis: types.BaseChannel,
-        model: types.BaseChannel,
-        baseline_model: types.BaseChannel,
-        settings: GateSettings,
-        source_fingerprint: str,
-    ) -> None:
+    def __init__(self, *, settings: GateSettings, source_fingerprint: str, **inputs: types.BaseChannel) -> None:
+        """`inputs`: one channel for each key of ReconstructionEvaluatorSpec.INPUTS."""
+        gate_settings = settings.model_dump_json(include=set(GateSettings.model_fields))
         super().__init__(
-            spec=ReconstructionEvaluatorSpec(
-                analysis=analysis,
-                model=model,
-                baseline_model=baseline_model,
-                settings=settings.model_dump_json(include=set(GateSettings.model_fields)),
-                source_fingerprint=source_fingerprint,
-            )
+            spec=ReconstructionEvaluatorSpec(settings=gate_settings, source_fingerprint=source_fingerprint, **inputs)
         )
 
 

@@ -23,7 +23,7 @@ from components.example_gen.example_bytes import serialize
 from components.example_gen.splits import split_of
 from components.settings import DataSettings
 from components.sources.files import DataError
-from components.sources.plan import Reject, Shard, SourceImage, SourcePlan
+from components.sources.plan import Reject, Shard, SourcePlan
 from components.sources.registry import planned_source, require_unchanged
 from runtime.tfrecords import read_counts
 from schema import features
@@ -137,7 +137,8 @@ class _WriteShard(beam.DoFn):
                 _LOG.warning("rejected %s: %s", image.image_id, image.reason)
                 result.rejects.append(image)
                 continue
-            image = self._with_normality(image)
+            if self._settings.normal_labels:
+                image = image._replace(is_anomaly=int(image.label not in self._settings.normal_labels))
             split = split_of(
                 image.image_id,
                 named_split=image.named_split,
@@ -165,12 +166,6 @@ class _WriteShard(beam.DoFn):
     def _open(self, split: str, index: int) -> tuple[str, Any]:
         path = _shard_path(self._examples_uri, split, index, self._shard_count) + ".part"
         return path, tf.io.TFRecordWriter(path)
-
-    def _with_normality(self, image: SourceImage) -> SourceImage:
-        normal = self._settings.normal_labels
-        if not normal:
-            return image
-        return image._replace(is_anomaly=int(image.label not in normal))
 
     def _report_one(self) -> None:
         self._done += 1

@@ -64,21 +64,15 @@ class StrictExampleValidator(base_component.BaseComponent):
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(StrictExampleValidatorExecutor)
 
     def __init__(
-        self,
-        *,
-        statistics: types.BaseChannel,
-        schema: types.BaseChannel,
-        drift: DriftSettings,
-        push_destination: str,
-        source_fingerprint: str,
+        self, *, drift: DriftSettings, push_destination: str, source_fingerprint: str, **inputs: types.BaseChannel
     ) -> None:
+        """`inputs`: the channels `statistics` and `schema`."""
         super().__init__(
             spec=StrictExampleValidatorSpec(
-                statistics=statistics,
-                schema=schema,
                 drift=drift.model_dump_json(),
                 push_destination=push_destination,
                 source_fingerprint=source_fingerprint,
+                **inputs,
             )
         )
 

@@ -5,7 +5,6 @@ share a name. This one writes under a name that servers ignore, loads the copy i
 the analysis against it, and only then renames it to its version number.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -89,7 +88,9 @@ class AtomicPushExecutor(executor.Executor):
         if not self.CheckBlessing(input_dict):
             self._MarkNotPushed(model_push)
             return
-        model, base = self.GetModelPath(input_dict), _base_directory(exec_properties)
+        destination = pusher_pb2.PushDestination()
+        json_format.Parse(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
+        model, base = self.GetModelPath(input_dict), destination.filesystem.base_directory
         digest = digest_of(model)
         if withdrawal := withdrawn(base).get(digest):
             reason = f"a rollback withdrew this model (version {withdrawal['version']}) on {withdrawal['at']}"
@@ -154,12 +155,3 @@ class AtomicPusher(base_component.BaseComponent):
 
 def _uri(input_dict: Artifacts, key: str) -> str | None:
     return str(artifact_utils.get_single_uri(input_dict[key])) if input_dict.get(key) else None
-
-
-def _base_directory(exec_properties: dict[str, Any]) -> str:
-    """The folder in `push_destination`. Raises ValueError for another kind of destination."""
-    destination = pusher_pb2.PushDestination()
-    json_format.Parse(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
-    if destination.WhichOneof("destination") != "filesystem" or not destination.filesystem.base_directory:
-        raise ValueError(f"push_destination {json.dumps(str(destination))}: only a filesystem is supported")
-    return str(destination.filesystem.base_directory)

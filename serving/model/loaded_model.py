@@ -14,7 +14,6 @@ from serving.errors import ServingError, Status, invalid_argument
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
-PREDICT_METHOD = "tensorflow/serving/predict"
 SMALL_BYTES = 16 * 1024
 NO_OP_SIGNATURE = "__saved_model_init_op"
 

@@ -23,7 +23,7 @@ from runtime.errors import UsageError
 from serving.client import Score, VersionStatus, model_status, score_images, wait_until_ready
 from serving.errors import ServingError, Status
 from serving.server.run import ServerAddress, running_server
-from serving.server.settings import ServerSettings
+from serving.server.settings import ListenError, ServerSettings
 
 
 @pytest.fixture(params=["rest", "grpc"])
@@ -156,7 +156,7 @@ def test_port_in_use_is_an_error(
     """Two servers never share a port."""
     for taken in ({"rest_port": image_server.rest_port}, {"grpc_port": image_server.grpc_port}):
         with (
-            pytest.raises(OSError, match="cannot listen on 127.0.0.1"),
+            pytest.raises(ListenError, match="cannot listen on 127.0.0.1"),
             running_server(settings_for(image_model, **taken)),
         ):
             pass

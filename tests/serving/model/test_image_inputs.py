@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from serving.errors import ServingError
-from serving.model.image_inputs import all_as_viewed, refuse_unfit_images
+from serving.model.image_inputs import checked_images
 
 WITHIN_LIMITS = {"max_image_pixels": 10**6, "max_request_pixels": 10**9}
 
@@ -31,8 +31,7 @@ def test_only_the_first_frame_of_a_gif_reaches_the_model(declared_px: int | None
     """However many frames follow and however large they claim to be: together 100 x 3.6 billion pixels here."""
     data = gif(side_px=8, frames=101, declared_px=declared_px)
     assert data.count(b",\0\0\0\0") >= 101
-    refuse_unfit_images("image_bytes", [data], **WITHIN_LIMITS)
-    [png] = all_as_viewed("image_bytes", [data])
+    [png] = checked_images(np.array([data], object), **WITHIN_LIMITS)
     with Image.open(io.BytesIO(png)) as image:
         assert (image.format, image.size, getattr(image, "n_frames", 1)) == ("PNG", (8, 8), 1)
         assert not np.asarray(image).any()
@@ -44,10 +43,10 @@ def test_a_first_frame_larger_than_its_gif_counts() -> None:
     frame = data.index(b",\0\0\0\0") + 5
     data[frame : frame + 4] = 2 * (2000).to_bytes(2, "little")
     with pytest.raises(ServingError, match=r"image_bytes\[0\]: the image has 4000000 pixels; at most 1000000"):
-        refuse_unfit_images("image_bytes", [bytes(data)], **WITHIN_LIMITS)
+        checked_images(np.array([bytes(data)], object), **WITHIN_LIMITS)
 
 
 def test_a_gif_without_an_image_is_refused() -> None:
     nothing = gif(side_px=8, frames=1)[:6] + bytes(2**16)
     with pytest.raises(ServingError, match=r"image_bytes\[0\]: not an image \(65542 bytes\)"):
-        refuse_unfit_images("image_bytes", [nothing], **WITHIN_LIMITS)
+        checked_images(np.array([nothing], object), **WITHIN_LIMITS)
