@@ -5,30 +5,26 @@ from typing import Any
 
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
-from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.dsl.io import fileio
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
 
 from schema.artifact_types import Artifacts
+from schema.component_specs import Spec, channels, texts
 
-SCHEMA_KEY = "schema"
 _FILE_NAME = "schema.pbtxt"
 
 
-class CuratedSchemaGenSpec(component_spec.ComponentSpec):
-    PARAMETERS = {"schema_text": component_spec.ExecutionParameter(type=str)}
-    INPUTS: dict[str, Any] = {}
-    OUTPUTS = {SCHEMA_KEY: component_spec.ChannelParameter(type=standard_artifacts.Schema)}
+class CuratedSchemaGenSpec(Spec):
+    PARAMETERS = texts("schema_text")
+    OUTPUTS = channels(schema=standard_artifacts.Schema)
 
 
 class CuratedSchemaGenExecutor(base_executor.BaseExecutor):
     """Writes the schema as `schema.pbtxt`, the name that TFX expects."""
 
-    def Do(  # noqa: N802 - TFX's name
-        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
-    ) -> None:
-        uri = artifact_utils.get_single_uri(output_dict[SCHEMA_KEY])
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
+        uri = artifact_utils.get_single_uri(output_dict["schema"])
         with fileio.open(os.path.join(uri, _FILE_NAME), "w") as file:  # noqa: PTH118 - may be remote
             file.write(exec_properties["schema_text"])
 
@@ -44,6 +40,4 @@ class CuratedSchemaGen(base_component.BaseComponent):
 
     def __init__(self, *, schema_text: str) -> None:
         text_format.Parse(schema_text, schema_pb2.Schema())
-        super().__init__(
-            spec=CuratedSchemaGenSpec(schema_text=schema_text, schema=types.Channel(type=standard_artifacts.Schema))
-        )
+        super().__init__(spec=CuratedSchemaGenSpec(schema_text=schema_text))

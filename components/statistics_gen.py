@@ -22,11 +22,12 @@ from tfx import types
 from tfx.components.statistics_gen.stats_artifact_utils import BINARY_PB_BASENAME
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.dsl.io import fileio
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
 from tfx.types import standard_component_specs as keys
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder  # type: ignore[import-untyped]
 
 from schema.artifact_types import Artifacts
+from schema.component_specs import Spec, channels, texts
 from schema.features import STATISTICS_FEATURES
 
 MAX_BATCH_EXAMPLES: Final = 1 << 14
@@ -36,21 +37,16 @@ MIN_GROUPS: Final = 24
 groups are merged in one place, where each takes a megabyte."""
 
 
-class SmallFeaturesStatisticsGenSpec(component_spec.ComponentSpec):
-    PARAMETERS = {
-        "schema_text": component_spec.ExecutionParameter(type=str),
-        "source_fingerprint": component_spec.ExecutionParameter(type=str),
-    }
-    INPUTS = {keys.EXAMPLES_KEY: component_spec.ChannelParameter(type=standard_artifacts.Examples)}
-    OUTPUTS = {keys.STATISTICS_KEY: component_spec.ChannelParameter(type=standard_artifacts.ExampleStatistics)}
+class SmallFeaturesStatisticsGenSpec(Spec):
+    PARAMETERS = texts("schema_text", "source_fingerprint")
+    INPUTS = channels(examples=standard_artifacts.Examples)
+    OUTPUTS = channels(statistics=standard_artifacts.ExampleStatistics)
 
 
 class SmallFeaturesStatisticsGenExecutor(base_beam_executor.BaseBeamExecutor):
     """Writes `Split-<name>/FeatureStats.pb`, like TFX's executor."""
 
-    def Do(  # noqa: N802 - TFX's name
-        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
         examples = artifact_utils.get_single_instance(input_dict[keys.EXAMPLES_KEY])
         statistics = artifact_utils.get_single_instance(output_dict[keys.STATISTICS_KEY])
         statistics.split_names = examples.split_names
@@ -83,10 +79,7 @@ class SmallFeaturesStatisticsGen(base_beam_component.BaseBeamComponent):
     def __init__(self, *, examples: types.BaseChannel, schema_text: str, source_fingerprint: str) -> None:
         super().__init__(
             spec=SmallFeaturesStatisticsGenSpec(
-                examples=examples,
-                schema_text=schema_text,
-                source_fingerprint=source_fingerprint,
-                statistics=types.Channel(type=standard_artifacts.ExampleStatistics),
+                examples=examples, schema_text=schema_text, source_fingerprint=source_fingerprint
             )
         )
 

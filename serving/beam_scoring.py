@@ -31,9 +31,6 @@ class SavedModelScorer(ModelHandler[str, FileScore, Scorer]):
     def batch_elements_kwargs(self) -> dict[str, int]:
         return {"max_batch_size": BATCH_SIZE}
 
-    def share_model_across_processes(self) -> bool:
-        return False
-
 
 def score_on_beam(images: Sequence[str], model: Path, output: str, arguments: Sequence[str]) -> tuple[int, int]:
     """Write one line per file to `<output>-00000-of-00001.jsonl` etc. -> (number of files scored, number failed).

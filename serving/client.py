@@ -7,7 +7,7 @@
         print(score.score, score.is_anomaly)
 
 A server's address is `http://host:8501` or `https://…` for REST, `grpc://host:8500` or `grpcs://…` for gRPC; any
-other raises AddressError. A request that fails raises `serving.errors.ServingError`, with status UNAVAILABLE if the
+other raises UsageError. A request that fails raises `serving.errors.ServingError`, with status UNAVAILABLE if the
 server cannot be reached. REST does not import TensorFlow; gRPC does, for its protocol buffers.
 """
 
@@ -16,7 +16,7 @@ import http.client
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from images.decoding import UnreadableImageError, as_viewed
-from runtime.errors import BAD_USAGE, UserError
+from runtime.errors import UsageError
 from schema import signatures
 from schema.signatures import DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
 from serving.errors import ServingError, Status
@@ -34,12 +34,6 @@ from serving.errors import ServingError, Status
 DEFAULT_SERVER = f"http://127.0.0.1:{DEFAULT_REST_PORT}"
 ImageFile = bytes | Path
 Array = np.ndarray[Any, Any]
-
-
-class AddressError(UserError, ValueError):
-    """A server's address that is neither a REST nor a gRPC URL."""
-
-    exit_code = BAD_USAGE
 
 
 @dataclass(frozen=True)
@@ -150,7 +144,7 @@ def _as_stored(content: bytes) -> bytes:
 def _is_grpc(server: str) -> bool:
     scheme = urlsplit(server).scheme
     if scheme not in ("http", "https", "grpc", "grpcs") or not urlsplit(server).hostname:
-        raise AddressError(f"server {server!r}: give its address as http://host:port or grpc://host:port")
+        raise UsageError(f"server {server!r}: give its address as http://host:port or grpc://host:port")
     return scheme.startswith("grpc")
 
 
@@ -208,9 +202,7 @@ def _predict_by_grpc(
     request = predict_pb2.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = model_name, signature
     request.inputs[signatures.IMAGE_BYTES].CopyFrom(tf.make_tensor_proto(list(files), dtype=tf.string))
-    with _channel(server) as channel:
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        response = _called(server, stub.Predict, request, timeout_s)
+    response = _called(server, prediction_service_pb2_grpc.PredictionServiceStub, "Predict", request, timeout_s)
     return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
 
 
@@ -219,9 +211,7 @@ def _status_by_grpc(server: str, model_name: str, timeout_s: float) -> list[Vers
 
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = model_name
-    with _channel(server) as channel:
-        stub = model_service_pb2_grpc.ModelServiceStub(channel)
-        response = _called(server, stub.GetModelStatus, request, timeout_s)
+    response = _called(server, model_service_pb2_grpc.ModelServiceStub, "GetModelStatus", request, timeout_s)
     name_of = get_model_status_pb2.ModelVersionStatus.State.Name
     return [
         VersionStatus(entry.version, name_of(entry.state), entry.status.error_message)
@@ -229,23 +219,20 @@ def _status_by_grpc(server: str, model_name: str, timeout_s: float) -> list[Vers
     ]
 
 
-def _channel(server: str) -> Any:
+def _called(server: str, stub: Callable[[Any], Any], method: str, request: Any, timeout_s: float) -> Any:
     import grpc
 
     url = urlsplit(server)
     # A batch of reconstructions may exceed the default limit of 4 MB.
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     if url.scheme == "grpcs":
-        return grpc.secure_channel(url.netloc, grpc.ssl_channel_credentials(), options)
-    return grpc.insecure_channel(url.netloc, options)
-
-
-def _called(server: str, method: Any, request: Any, timeout_s: float) -> Any:
-    import grpc
-
-    try:
-        return method(request, timeout_s)
-    except grpc.RpcError as error:
-        number = error.code().value[0]
-        status = next((status for status in Status if status.grpc_number == number), Status.INTERNAL)
-        raise ServingError(status, error.details() or f"{server}: {error.code().name}") from None
+        channel = grpc.secure_channel(url.netloc, grpc.ssl_channel_credentials(), options)
+    else:
+        channel = grpc.insecure_channel(url.netloc, options)
+    with channel:
+        try:
+            return getattr(stub(channel), method)(request, timeout_s)
+        except grpc.RpcError as error:
+            number = error.code().value[0]
+            status = next((status for status in Status if status.grpc_number == number), Status.INTERNAL)
+            raise ServingError(status, error.details() or f"{server}: {error.code().name}") from None

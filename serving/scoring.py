@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from images.formats import IMAGE_SUFFIXES, MAX_PIXELS
-from runtime.errors import BAD_USAGE, UserError
+from runtime.errors import UsageError
 from runtime.imports import imported_for_good
 from schema.signatures import DEFAULT_MODEL_NAME, IMAGE_BYTES, RECONSTRUCT_SIGNATURE, SCORE_SIGNATURE
 from serving.client import Score, score_images, scores_from_columns
@@ -21,12 +21,6 @@ MAX_BATCH_PIXELS: Final = 512_000_000
 
 Scorer = Callable[[Sequence[bytes]], list[Score]]
 """Scores encoded images; raises ServingError if any of them is at fault."""
-
-
-class NoImagesError(UserError, FileNotFoundError):
-    """An argument that is no file and selects no images."""
-
-    exit_code = BAD_USAGE
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ def server_scorer(server: str, *, model_name: str = DEFAULT_MODEL_NAME, with_map
 def image_files(arguments: Iterable[str]) -> Iterator[Path]:
     """The files that the arguments select: a file itself, all images below a folder, or the matches of a pattern.
 
-    Raises NoImagesError for an argument that selects nothing.
+    Raises UsageError for an argument that selects nothing.
     """
     for argument in arguments:
         path = Path(argument)
@@ -97,7 +91,7 @@ def image_files(arguments: Iterable[str]) -> Iterator[Path]:
         found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 (Path.glob takes no absolute one)
         images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
         if not images:
-            raise NoImagesError(f"{argument}: no such file, and no image found below it or matching it")
+            raise UsageError(f"{argument}: no such file, and no image found below it or matching it")
         yield from images
 
 

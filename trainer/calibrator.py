@@ -13,7 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
 from runtime.tfrecords import as_many_as_fit, count_records, files_of, require_count, spread_records
@@ -21,6 +21,7 @@ from schema import features
 from schema.artifact_types import Artifacts, Calibration
 from schema.artifacts import CALIBRATION_FILE
 from schema.calibration_record import CalibrationRecord
+from schema.component_specs import Spec, channels, texts
 from trainer.data.dataset import parse_encoded
 from trainer.export.signatures import ServedModel, export_served
 from trainer.export.trained_model import read_record, write_record
@@ -34,27 +35,16 @@ _RECORDED_SCORES = 10_000
 _LOG = logging.getLogger(__name__)
 
 
-class CalibratorSpec(component_spec.ComponentSpec):
-    PARAMETERS = {
-        "settings": component_spec.ExecutionParameter(type=str),
-        "source_fingerprint": component_spec.ExecutionParameter(type=str),
-    }
-    INPUTS = {
-        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
-        "trained_model": component_spec.ChannelParameter(type=standard_artifacts.Model),
-    }
-    OUTPUTS = {
-        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
-        "calibration": component_spec.ChannelParameter(type=Calibration),
-    }
+class CalibratorSpec(Spec):
+    PARAMETERS = texts("settings", "source_fingerprint")
+    INPUTS = channels(examples=standard_artifacts.Examples, trained_model=standard_artifacts.Model)
+    OUTPUTS = channels(model=standard_artifacts.Model, calibration=Calibration)
 
 
 class CalibratorExecutor(base_executor.BaseExecutor):
     """Fits the score to training images, computes the threshold from all held-out ones, and exports the model."""
 
-    def Do(  # noqa: N802 - TFX's name
-        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
         """Raises TooFewImagesError; ScoreError if the model does not support the score or it is not finite."""
         settings = CalibrationSettings.model_validate_json(exec_properties["settings"])
         trained_folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(input_dict["trained_model"]))
@@ -112,8 +102,6 @@ class Calibrator(base_component.BaseComponent):
                 trained_model=model,
                 settings=settings.model_dump_json(include=set(CalibrationSettings.model_fields)),
                 source_fingerprint=source_fingerprint,
-                model=types.Channel(type=standard_artifacts.Model),
-                calibration=types.Channel(type=Calibration),
             )
         )
 

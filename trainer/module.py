@@ -9,7 +9,7 @@ import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from schema.artifacts import PICTURE_FILE
-from trainer.data.dataset import Images, ImageSet, PixelConstants, pixel_constants
+from trainer.data.dataset import Images, ImageSet, PixelConstants
 from trainer.export.controls import export_controls
 from trainer.export.projector import write_projector
 from trainer.export.trained_model import TrainedModel, export_trained
@@ -33,9 +33,8 @@ def run_fn(fn_args: FnArgs) -> None:
     if on_several_machines(settings):
         fit_on_several_machines(fn_args)
     transform = tft.TFTransformOutput(fn_args.transform_output)
-    constants = pixel_constants(fn_args.train_files, transform)
 
-    with loaded_splits(fn_args) as (train, held_out):
+    with loaded_splits(fn_args) as (train, held_out, constants):
         keras.utils.set_random_seed(config["seed"] + 1)
         untrained = build_autoencoder(image, settings)
         autoencoder, history = fit(fn_args, train, held_out, constants)

@@ -43,10 +43,9 @@ def _decode_one(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
 
 
 def _resize(pixels: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
-    resize = tf.image.resize_with_pad if settings.fit == "pad" else tf.image.resize
     if settings.fit == "pad":
-        return resize(pixels, settings.height_px, settings.width_px, antialias=True)
-    return resize(pixels, settings.shape[:2], antialias=True)
+        return tf.image.resize_with_pad(pixels, settings.height_px, settings.width_px, antialias=True)
+    return tf.image.resize(pixels, settings.shape[:2], antialias=True)
 
 
 def _normalisation_constants(pixels: tf.Tensor, settings: ImageSettings) -> tuple[tf.Tensor, tf.Tensor]:

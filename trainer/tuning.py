@@ -5,12 +5,11 @@ import logging
 from typing import Any
 
 import keras_tuner
-import tensorflow_transform as tft
 import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
-from trainer.data.dataset import ImageSet, PixelConstants, pixel_constants
+from trainer.data.dataset import ImageSet, PixelConstants
 from trainer.families.registry import build_autoencoder
 from trainer.fitting.arguments import loaded_splits, settings_of
 from trainer.fitting.tracing import keep_autograph_out_of_keras
@@ -55,8 +54,7 @@ class AutoencoderTuner(keras_tuner.engine.base_tuner.BaseTuner):
     """Runs our own training for each trial, so that it does not matter which version of Keras KerasTuner uses."""
 
     def search(self, fn_args: FnArgs, epochs: int | None) -> None:
-        constants = pixel_constants(fn_args.train_files, tft.TFTransformOutput(fn_args.transform_output))
-        with loaded_splits(fn_args) as (train, held_out):
+        with loaded_splits(fn_args) as (train, held_out, constants):
             super().search(fn_args, epochs, train, held_out, constants)
 
     def run_trial(

@@ -7,10 +7,8 @@ from runtime.imports import imported_for_good
 
 with imported_for_good():
     import tensorflow as tf
-    import tensorflow_transform as tft
     from tfx.components.trainer.fn_args_utils import FnArgs
 
-    from trainer.data.dataset import pixel_constants
     from trainer.fitting.arguments import loaded_splits
     from trainer.fitting.fit import fit
     from trainer.fitting.tracing import keep_autograph_out_of_keras
@@ -22,8 +20,7 @@ def main(job: str) -> None:
     keep_autograph_out_of_keras()
     with tf.io.gfile.GFile(job) as file:
         fn_args = FnArgs(**json.loads(file.read()))
-    constants = pixel_constants(fn_args.train_files, tft.TFTransformOutput(fn_args.transform_output))
-    with loaded_splits(fn_args) as (train, held_out):
+    with loaded_splits(fn_args) as (train, held_out, constants):
         fit(fn_args, train, held_out, constants, strategy)
 
 

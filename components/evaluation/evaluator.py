@@ -8,7 +8,7 @@ from tfx import types
 from tfx.components.evaluator import constants
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.dsl.io import fileio
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
 from tfx.types import standard_component_specs as keys
 
 from components.evaluation import gate
@@ -18,8 +18,8 @@ from components.settings import GateSettings
 from runtime.errors import UserError
 from schema.artifact_types import Analysis, Artifacts
 from schema.artifacts import CONSTANT, CONTROLS_FILE, GATE_FILE, PCA_FLOOR, UNTRAINED, VALIDATIONS_FILE
+from schema.component_specs import Spec, channels, texts
 
-_ANALYSIS_KEY = "analysis"
 _MUST_BE_REFUSED = (UNTRAINED, CONSTANT)
 Row = dict[str, Any]
 """A row of `gate.judge`."""
@@ -29,20 +29,15 @@ class OpenGateError(UserError):
     """The gate would bless a model that has learnt nothing."""
 
 
-class ReconstructionEvaluatorSpec(component_spec.ComponentSpec):
-    PARAMETERS = {
-        "settings": component_spec.ExecutionParameter(type=str),
-        "source_fingerprint": component_spec.ExecutionParameter(type=str),
-    }
-    INPUTS = {
-        _ANALYSIS_KEY: component_spec.ChannelParameter(type=Analysis),
-        keys.MODEL_KEY: component_spec.ChannelParameter(type=standard_artifacts.Model),
-        keys.BASELINE_MODEL_KEY: component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
-    }
-    OUTPUTS = {
-        keys.EVALUATION_KEY: component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
-        keys.BLESSING_KEY: component_spec.ChannelParameter(type=standard_artifacts.ModelBlessing),
-    }
+class ReconstructionEvaluatorSpec(Spec):
+    PARAMETERS = texts("settings", "source_fingerprint")
+    INPUTS = channels(
+        analysis=Analysis,
+        model=standard_artifacts.Model,
+        baseline_model=standard_artifacts.Model,
+        optional=["baseline_model"],
+    )
+    OUTPUTS = channels(evaluation=standard_artifacts.ModelEvaluation, blessing=standard_artifacts.ModelBlessing)
 
 
 class ReconstructionEvaluatorExecutor(base_executor.BaseExecutor):
@@ -51,11 +46,9 @@ class ReconstructionEvaluatorExecutor(base_executor.BaseExecutor):
     Raises OpenGateError if a control that has learnt nothing would be blessed.
     """
 
-    def Do(  # noqa: N802 - TFX's name
-        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
         settings = GateSettings.model_validate_json(exec_properties["settings"])
-        analysis = artifact_utils.get_single_uri(input_dict[_ANALYSIS_KEY])
+        analysis = artifact_utils.get_single_uri(input_dict["analysis"])
         controls, knows_anomalies = _read_controls(analysis)
         floor = controls[PCA_FLOOR][None]["mean_error"]
         bounds = bounds_of(settings, pca_error=floor, knows_anomalies=knows_anomalies)
@@ -89,25 +82,11 @@ class ReconstructionEvaluator(base_component.BaseComponent):
     SPEC_CLASS = ReconstructionEvaluatorSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ReconstructionEvaluatorExecutor)
 
-    def __init__(
-        self,
-        *,
-        analysis: types.BaseChannel,
-        model: types.BaseChannel,
-        baseline_model: types.BaseChannel,
-        settings: GateSettings,
-        source_fingerprint: str,
-    ) -> None:
+    def __init__(self, *, settings: GateSettings, source_fingerprint: str, **inputs: types.BaseChannel) -> None:
+        """`inputs`: one channel for each key of ReconstructionEvaluatorSpec.INPUTS."""
+        gate_settings = settings.model_dump_json(include=set(GateSettings.model_fields))
         super().__init__(
-            spec=ReconstructionEvaluatorSpec(
-                analysis=analysis,
-                model=model,
-                baseline_model=baseline_model,
-                settings=settings.model_dump_json(include=set(GateSettings.model_fields)),
-                source_fingerprint=source_fingerprint,
-                evaluation=types.Channel(type=standard_artifacts.ModelEvaluation),
-                blessing=types.Channel(type=standard_artifacts.ModelBlessing),
-            )
+            spec=ReconstructionEvaluatorSpec(settings=gate_settings, source_fingerprint=source_fingerprint, **inputs)
         )
 
 

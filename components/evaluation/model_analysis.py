@@ -14,7 +14,7 @@ from tfx import types
 from tfx.components.evaluator import executor as stock
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.dsl.io import fileio
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
 from tfx.types import standard_component_specs as keys
 from tfx.utils import json_utils, path_utils
 
@@ -25,24 +25,24 @@ from components.evaluation.training_data_check import require_same_training_data
 from schema import features
 from schema.artifact_types import Analysis, Artifacts
 from schema.artifacts import CONSTANT, CONTROLS_FILE, CONTROLS_FOLDER, PARITY_FILE, PCA_FLOOR, UNTRAINED
+from schema.component_specs import Spec, channels, texts
 
-ANALYSIS_KEY = "analysis"
-MODEL_RUN_KEY = "model_run"
 _OF_TFX = (keys.EXAMPLES_KEY, keys.MODEL_KEY, keys.BASELINE_MODEL_KEY, keys.SCHEMA_KEY)
 """Inputs of TFX's own executor."""
 
 
-class ModelAnalysisSpec(component_spec.ComponentSpec):
-    PARAMETERS = {"source_fingerprint": component_spec.ExecutionParameter(type=str)}
-    INPUTS = {
-        keys.EXAMPLES_KEY: component_spec.ChannelParameter(type=standard_artifacts.Examples),
-        keys.MODEL_KEY: component_spec.ChannelParameter(type=standard_artifacts.Model),
-        keys.TRANSFORM_GRAPH_KEY: component_spec.ChannelParameter(type=standard_artifacts.TransformGraph),
-        MODEL_RUN_KEY: component_spec.ChannelParameter(type=standard_artifacts.ModelRun),
-        keys.BASELINE_MODEL_KEY: component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
-        keys.SCHEMA_KEY: component_spec.ChannelParameter(type=standard_artifacts.Schema),
-    }
-    OUTPUTS = {ANALYSIS_KEY: component_spec.ChannelParameter(type=Analysis)}
+class ModelAnalysisSpec(Spec):
+    PARAMETERS = texts("source_fingerprint")
+    INPUTS = channels(
+        examples=standard_artifacts.Examples,
+        model=standard_artifacts.Model,
+        transform_graph=standard_artifacts.TransformGraph,
+        model_run=standard_artifacts.ModelRun,
+        baseline_model=standard_artifacts.Model,
+        schema=standard_artifacts.Schema,
+        optional=["baseline_model"],
+    )
+    OUTPUTS = channels(analysis=Analysis)
 
 
 class ModelAnalysisExecutor(stock.Executor):
@@ -51,12 +51,10 @@ class ModelAnalysisExecutor(stock.Executor):
     Raises TrainingDataMismatchError if the candidate was trained on other images, or preprocesses them differently.
     """
 
-    def Do(  # noqa: N802 - TFX's name
-        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[keys.MODEL_KEY]))
-        model_run = artifact_utils.get_single_uri(input_dict[MODEL_RUN_KEY])
-        analysis = artifact_utils.get_single_uri(output_dict[ANALYSIS_KEY])
+        model_run = artifact_utils.get_single_uri(input_dict["model_run"])
+        analysis = artifact_utils.get_single_uri(output_dict["analysis"])
         train, test = (
             artifact_utils.get_split_uri(input_dict[keys.EXAMPLES_KEY], split)
             for split in (features.TRAIN, features.TEST)
@@ -70,7 +68,7 @@ class ModelAnalysisExecutor(stock.Executor):
         with _frequent_garbage_collection():
             super().Do(
                 {key: value for key, value in input_dict.items() if key in _OF_TFX},
-                {keys.EVALUATION_KEY: output_dict[ANALYSIS_KEY]},
+                {keys.EVALUATION_KEY: output_dict["analysis"]},
                 {
                     keys.EVAL_CONFIG_KEY: json_format.MessageToJson(eval_config([]), sort_keys=True),
                     keys.EXAMPLE_SPLITS_KEY: json_utils.dumps([features.TEST]),
@@ -105,26 +103,6 @@ class ModelAnalysis(base_beam_component.BaseBeamComponent):
     SPEC_CLASS = ModelAnalysisSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(ModelAnalysisExecutor)
 
-    def __init__(
-        self,
-        *,
-        examples: types.BaseChannel,
-        transform_graph: types.BaseChannel,
-        model: types.BaseChannel,
-        model_run: types.BaseChannel,
-        baseline_model: types.BaseChannel,
-        schema: types.BaseChannel,
-        source_fingerprint: str,
-    ) -> None:
-        super().__init__(
-            spec=ModelAnalysisSpec(
-                examples=examples,
-                transform_graph=transform_graph,
-                model=model,
-                model_run=model_run,
-                baseline_model=baseline_model,
-                schema=schema,
-                source_fingerprint=source_fingerprint,
-                analysis=types.Channel(type=Analysis),
-            )
-        )
+    def __init__(self, *, source_fingerprint: str, **inputs: types.BaseChannel) -> None:
+        """`inputs`: one channel for each key of ModelAnalysisSpec.INPUTS."""
+        super().__init__(spec=ModelAnalysisSpec(source_fingerprint=source_fingerprint, **inputs))

@@ -14,22 +14,22 @@ from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
-from tfx import types
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.dsl.io import fileio
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
 
 from components.example_gen.duplicates import Duplicate, WrittenImage, find_duplicates, write_segments
 from components.example_gen.example_bytes import serialize
 from components.example_gen.splits import split_of
 from components.settings import DataSettings
 from components.sources.files import DataError
-from components.sources.plan import Reject, Shard, SourceImage, SourcePlan
+from components.sources.plan import Reject, Shard, SourcePlan
 from components.sources.registry import planned_source, require_unchanged
 from runtime.tfrecords import read_counts
 from schema import features
 from schema.artifact_types import Artifacts
 from schema.artifacts import COUNTS_FILE, REJECTS_FILE
+from schema.component_specs import Spec, channels, texts
 
 EXAMPLES_KEY = "examples"
 _LOG = logging.getLogger(__name__)
@@ -48,22 +48,15 @@ class ShardResult:
     duplicates: list[Reject] = field(default_factory=list)
 
 
-class ImageExampleGenSpec(component_spec.ComponentSpec):
-    PARAMETERS = {
-        "settings": component_spec.ExecutionParameter(type=str),
-        "data_fingerprint": component_spec.ExecutionParameter(type=str),
-        "source_fingerprint": component_spec.ExecutionParameter(type=str),
-    }
-    INPUTS: dict[str, Any] = {}
-    OUTPUTS = {EXAMPLES_KEY: component_spec.ChannelParameter(type=standard_artifacts.Examples)}
+class ImageExampleGenSpec(Spec):
+    PARAMETERS = texts("settings", "data_fingerprint", "source_fingerprint")
+    OUTPUTS = channels(examples=standard_artifacts.Examples)
 
 
 class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
     """Writes `Split-<name>/data_tfrecord-*`, the counts, and the list of rejects."""
 
-    def Do(  # noqa: N802 - TFX's name
-        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
         settings = DataSettings.model_validate_json(exec_properties["settings"])
         plan = planned_source(settings, exec_properties["data_fingerprint"])
         examples = artifact_utils.get_single_instance(output_dict[EXAMPLES_KEY])
@@ -77,7 +70,7 @@ class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
                 | "WriteShards"
                 >> beam.ParDo(_WriteShard(examples.uri, plan, settings)).with_outputs(_DIGESTS, main="results")
             )
-            removed = written[_DIGESTS] | "RemoveDuplicates" >> _RemoveDuplicates(examples.uri, len(plan.shards))
+            removed = _remove_duplicates(written[_DIGESTS], examples.uri, len(plan.shards))
             (
                 (written["results"], removed)
                 | "JoinResults" >> beam.Flatten()
@@ -106,7 +99,6 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
                 settings=settings.model_dump_json(exclude={"drift"}),  # ExampleValidator checks drift
                 data_fingerprint=data_fingerprint,
                 source_fingerprint=source_fingerprint,
-                examples=types.Channel(type=standard_artifacts.Examples),
             )
         )
 
@@ -145,7 +137,8 @@ class _WriteShard(beam.DoFn):
                 _LOG.warning("rejected %s: %s", image.image_id, image.reason)
                 result.rejects.append(image)
                 continue
-            image = self._with_normality(image)
+            if self._settings.normal_labels:
+                image = image._replace(is_anomaly=int(image.label not in self._settings.normal_labels))
             split = split_of(
                 image.image_id,
                 named_split=image.named_split,
@@ -174,35 +167,22 @@ class _WriteShard(beam.DoFn):
         path = _shard_path(self._examples_uri, split, index, self._shard_count) + ".part"
         return path, tf.io.TFRecordWriter(path)
 
-    def _with_normality(self, image: SourceImage) -> SourceImage:
-        normal = self._settings.normal_labels
-        if not normal:
-            return image
-        return image._replace(is_anomaly=int(image.label not in normal))
-
     def _report_one(self) -> None:
         self._done += 1
         if self._done % 1000 == 0:
             _LOG.info("images written", extra={"done": self._done, "total": self._image_count, "unit": "images"})
 
 
-class _RemoveDuplicates(beam.PTransform):
+def _remove_duplicates(digests: beam.PCollection, examples_uri: str, shard_count: int) -> beam.PCollection:
     """(bucket, Segment) of all shards -> a ShardResult for each test file that was rewritten."""
-
-    def __init__(self, examples_uri: str, shard_count: int) -> None:
-        super().__init__()
-        self._examples_uri = examples_uri
-        self._shard_count = shard_count
-
-    def expand(self, digests: beam.PCollection) -> beam.PCollection:
-        return (
-            digests
-            | "GatherDigests" >> beam.GroupByKey()
-            | "FindDuplicates" >> beam.FlatMap(lambda bucket: find_duplicates(bucket[1]))
-            | "KeyByShard" >> beam.Map(lambda duplicate: (duplicate.shard_index, duplicate))
-            | "GatherDuplicates" >> beam.GroupByKey()
-            | "RewriteTestFiles" >> beam.Map(_rewrite_test_file, uri=self._examples_uri, shard_count=self._shard_count)
-        )
+    return (
+        digests
+        | "GatherDigests" >> beam.GroupByKey()
+        | "FindDuplicates" >> beam.FlatMap(lambda bucket: find_duplicates(bucket[1]))
+        | "KeyByShard" >> beam.Map(lambda duplicate: (duplicate.shard_index, duplicate))
+        | "GatherDuplicates" >> beam.GroupByKey()
+        | "RewriteTestFiles" >> beam.Map(_rewrite_test_file, uri=examples_uri, shard_count=shard_count)
+    )
 
 
 def _rewrite_test_file(element: tuple[int, Iterable[Duplicate]], *, uri: str, shard_count: int) -> ShardResult:

@@ -13,7 +13,7 @@ from tfx.components.example_validator import executor as stock
 from tfx.components.statistics_gen.stats_artifact_utils import BINARY_PB_BASENAME
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.dsl.io import fileio
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
 from tfx.types import standard_component_specs as keys
 from tfx.utils import io_utils
 
@@ -24,27 +24,19 @@ from components.sources.files import DataError
 from schema import features
 from schema.artifact_types import Artifacts
 from schema.artifacts import PUSHED_STATISTICS_FOLDER
+from schema.component_specs import Spec, channels, texts
 
 _LOG = logging.getLogger(__name__)
 
 
-class StrictExampleValidatorSpec(component_spec.ComponentSpec):
-    PARAMETERS = {
-        "drift": component_spec.ExecutionParameter(type=str),
-        "push_destination": component_spec.ExecutionParameter(type=str),
-        "source_fingerprint": component_spec.ExecutionParameter(type=str),
-    }
-    INPUTS = {
-        keys.STATISTICS_KEY: component_spec.ChannelParameter(type=standard_artifacts.ExampleStatistics),
-        keys.SCHEMA_KEY: component_spec.ChannelParameter(type=standard_artifacts.Schema),
-    }
-    OUTPUTS = {keys.ANOMALIES_KEY: component_spec.ChannelParameter(type=standard_artifacts.ExampleAnomalies)}
+class StrictExampleValidatorSpec(Spec):
+    PARAMETERS = texts("drift", "push_destination", "source_fingerprint")
+    INPUTS = channels(statistics=standard_artifacts.ExampleStatistics, schema=standard_artifacts.Schema)
+    OUTPUTS = channels(anomalies=standard_artifacts.ExampleAnomalies)
 
 
 class StrictExampleValidatorExecutor(stock.Executor):
-    def Do(  # noqa: N802 - TFX's name
-        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
         """Validate every split. Raises DataError that lists the anomalies, or the drift unless it is only a warning."""
         super().Do(input_dict, output_dict, {})
         artifact = artifact_utils.get_single_instance(output_dict[keys.ANOMALIES_KEY])
@@ -72,22 +64,15 @@ class StrictExampleValidator(base_component.BaseComponent):
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(StrictExampleValidatorExecutor)
 
     def __init__(
-        self,
-        *,
-        statistics: types.BaseChannel,
-        schema: types.BaseChannel,
-        drift: DriftSettings,
-        push_destination: str,
-        source_fingerprint: str,
+        self, *, drift: DriftSettings, push_destination: str, source_fingerprint: str, **inputs: types.BaseChannel
     ) -> None:
+        """`inputs`: the channels `statistics` and `schema`."""
         super().__init__(
             spec=StrictExampleValidatorSpec(
-                statistics=statistics,
-                schema=schema,
                 drift=drift.model_dump_json(),
                 push_destination=push_destination,
                 source_fingerprint=source_fingerprint,
-                anomalies=types.Channel(type=standard_artifacts.ExampleAnomalies),
+                **inputs,
             )
         )
 

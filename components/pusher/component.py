@@ -5,12 +5,10 @@ share a name. This one writes under a name that servers ignore, loads the copy i
 the analysis against it, and only then renames it to its version number.
 """
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -22,23 +20,19 @@ from tfx.components.pusher import executor
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.dsl.io import fileio
 from tfx.proto import pusher_pb2
-from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
+from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
 from tfx.utils import io_utils, json_utils
 
 from components.pusher.destination import PushedVersion, PushError, digest_of, push, versions, withdrawn
-from schema.artifact_types import Analysis
+from schema.artifact_types import Analysis, Artifacts
 from schema.artifacts import NOT_PUSHED_BECAUSE, PARITY_FILE, PUSHED_STATISTICS_FOLDER
+from schema.component_specs import Spec, channels
 
-_ANALYSIS_KEY = "analysis"
 CHECK_TIMEOUT_S: Final = 900
 
 
-class SmokeCheckError(PushError):
-    """The model cannot be loaded in a new process, or its answers are wrong."""
-
-
 def check_in_new_process(folder: Path, *, check_module: str, parity: Path | None = None) -> None:
-    """Run `python -m check_module FOLDER [PARITY]` on the model. Raises SmokeCheckError if that fails.
+    """Run `python -m check_module FOLDER [PARITY]` on the model. Raises PushError if that fails.
 
     `parity` is ModelAnalysis's file of images and their errors; the served model must compute the same errors.
     """
@@ -53,7 +47,7 @@ def check_in_new_process(folder: Path, *, check_module: str, parity: Path | None
     )
     if done.returncode != 0:
         reason = (done.stdout.strip() or done.stderr.strip() or "no output").splitlines()[-1]
-        raise SmokeCheckError(f"the model was not pushed: {reason}")
+        raise PushError(f"the model was not pushed: {reason}")
     logging.info("Smoke check: %s", done.stdout.strip())
 
 
@@ -87,20 +81,16 @@ def push_checked(
 class AtomicPushExecutor(executor.Executor):
     """Pushes a blessed model; leaves the destination unchanged if the model is not blessed."""
 
-    def Do(  # noqa: N802
-        self,
-        input_dict: dict[str, list[Any]],
-        output_dict: dict[str, list[Any]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
         """Check the blessing, push, and record the version in the properties that TFX's Pusher sets."""
         self._log_startup(input_dict, output_dict, exec_properties)
         model_push = artifact_utils.get_single_instance(output_dict[standard_component_specs.PUSHED_MODEL_KEY])
         if not self.CheckBlessing(input_dict):
             self._MarkNotPushed(model_push)
             return
-        model, base = self.GetModelPath(input_dict), _base_directory(exec_properties)
-        config = PushConfig(**json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY]))
+        destination = pusher_pb2.PushDestination()
+        json_format.Parse(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
+        model, base = self.GetModelPath(input_dict), destination.filesystem.base_directory
         digest = digest_of(model)
         if withdrawal := withdrawn(base).get(digest):
             reason = f"a rollback withdrew this model (version {withdrawal['version']}) on {withdrawal['at']}"
@@ -115,28 +105,24 @@ class AtomicPushExecutor(executor.Executor):
             pushed = push_checked(
                 model,
                 base,
-                analysis=_uri(input_dict, _ANALYSIS_KEY),
-                statistics=_uri(input_dict, standard_component_specs.STATISTICS_KEY),
-                check_module=config.check_module,
-                keep=config.keep,
+                analysis=_uri(input_dict, "analysis"),
+                statistics=_uri(input_dict, "statistics"),
+                **json_utils.loads(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY]),
             )
         io_utils.copy_dir(model, model_push.uri)
         self._MarkPushed(model_push, pushed_destination=pushed.path, pushed_version=str(pushed.number))
         logging.info("Version %d pushed to %s.", pushed.number, pushed.path)
 
 
-class AtomicPusherSpec(component_spec.ComponentSpec):
+class AtomicPusherSpec(Spec):
     PARAMETERS = standard_component_specs.PusherSpec.PARAMETERS
-    INPUTS = {
-        standard_component_specs.MODEL_KEY: component_spec.ChannelParameter(type=standard_artifacts.Model),
-        standard_component_specs.MODEL_BLESSING_KEY: component_spec.ChannelParameter(
-            type=standard_artifacts.ModelBlessing, optional=True
-        ),
-        _ANALYSIS_KEY: component_spec.ChannelParameter(type=Analysis, optional=True),
-        standard_component_specs.STATISTICS_KEY: component_spec.ChannelParameter(
-            type=standard_artifacts.ExampleStatistics, optional=True
-        ),
-    }
+    INPUTS = channels(
+        model=standard_artifacts.Model,
+        model_blessing=standard_artifacts.ModelBlessing,
+        analysis=Analysis,
+        statistics=standard_artifacts.ExampleStatistics,
+        optional=["model_blessing", "analysis", "statistics"],
+    )
     OUTPUTS = standard_component_specs.PusherSpec.OUTPUTS
     TYPE_ANNOTATION = standard_component_specs.PusherSpec.TYPE_ANNOTATION
 
@@ -155,49 +141,17 @@ class AtomicPusher(base_component.BaseComponent):
     def __init__(
         self,
         *,
-        model: types.BaseChannel,
         push_destination: pusher_pb2.PushDestination,
-        model_blessing: types.BaseChannel | None = None,
-        analysis: types.BaseChannel | None = None,
-        statistics: types.BaseChannel | None = None,
         check: ModuleType | None,
         keep: int | None = None,
+        **inputs: types.BaseChannel,
     ) -> None:
-        """Raises ValueError if `keep` is below 1."""
-        config = PushConfig(keep, check.__name__ if check else None)
+        """`inputs`: a channel for each key of AtomicPusherSpec.INPUTS; all but `model` are optional."""
+        config = {"keep": keep, "check_module": check.__name__ if check else None}
         super().__init__(
-            spec=AtomicPusherSpec(
-                model=model,
-                model_blessing=model_blessing,
-                analysis=analysis,
-                statistics=statistics,
-                push_destination=push_destination,
-                custom_config=json_utils.dumps(asdict(config)),
-                pushed_model=types.Channel(type=standard_artifacts.PushedModel),
-            )
+            spec=AtomicPusherSpec(push_destination=push_destination, custom_config=json_utils.dumps(config), **inputs)
         )
 
 
-@dataclass(frozen=True)
-class PushConfig:
-    """The content of the parameter `custom_config`."""
-
-    keep: int | None
-    check_module: str | None
-
-    def __post_init__(self) -> None:
-        if self.keep is not None and self.keep < 1:
-            raise ValueError(f"keep {self.keep}: at least 1 version must be kept")
-
-
-def _uri(input_dict: dict[str, list[Any]], key: str) -> str | None:
+def _uri(input_dict: Artifacts, key: str) -> str | None:
     return str(artifact_utils.get_single_uri(input_dict[key])) if input_dict.get(key) else None
-
-
-def _base_directory(exec_properties: dict[str, Any]) -> str:
-    """The folder in `push_destination`. Raises ValueError for another kind of destination."""
-    destination = pusher_pb2.PushDestination()
-    json_format.Parse(exec_properties[standard_component_specs.PUSH_DESTINATION_KEY], destination)
-    if destination.WhichOneof("destination") != "filesystem" or not destination.filesystem.base_directory:
-        raise ValueError(f"push_destination {json.dumps(str(destination))}: only a filesystem is supported")
-    return str(destination.filesystem.base_directory)

@@ -41,10 +41,6 @@ class PushError(UserError):
     """Nothing was pushed; the message is the reason."""
 
 
-class NothingToRollBackToError(PushError):
-    """There is no earlier version that was not withdrawn."""
-
-
 @dataclass(frozen=True)
 class PushedVersion:
     """The path and number of a version that was pushed."""
@@ -223,11 +219,11 @@ def rollback(base: str, *, check: Check) -> Rollback:
     """
     present = versions(base)
     if not present:
-        raise NothingToRollBackToError(f"{base}: contains no version; push a model first")
+        raise PushError(f"{base}: contains no version; push a model first")
     served = present[0]
     earlier = [version for version in present if not version.is_withdrawn and version.digest != served.digest]
     if not earlier:
-        raise NothingToRollBackToError(
+        raise PushError(
             f"{base}: version {served.number} is served, and there is no earlier one that was not withdrawn; "
             "push another model"
         )

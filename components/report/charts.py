@@ -100,30 +100,19 @@ def latent_charts(sample: Sample, seed: int) -> list[Chart]:
     pca = PCA(min(_TSNE_DIMENSIONS, *latents.shape), random_state=seed)
     reduced = pca.fit_transform(latents)
     perplexity = min(_PERPLEXITY, (len(rows) - 1) / 3)
-    neighbours = TSNE(2, perplexity=perplexity, init="pca", max_iter=_TSNE_STEPS, random_state=seed).fit_transform(
-        reduced
-    )
+    tsne = TSNE(2, perplexity=perplexity, init="pca", max_iter=_TSNE_STEPS, random_state=seed)
     explained = pca.explained_variance_ratio_[:2].sum()
-    note = "Crosses are anomalies. " if crosses.any() else ""
-    charts = {
-        "Latent space by PCA": (
-            reduced[:, :2],
-            f"{note}The two axes explain {100 * explained:.0f} % of the variance.",
-        ),
-        "Latent space by t-SNE": (
-            neighbours,
-            f"{note}Nearby points are similar; distances between clusters mean little.",
-        ),
+    projections = {
+        "PCA": (reduced[:, :2], f"The two axes explain {100 * explained:.0f} % of the variance."),
+        "t-SNE": (tsne.fit_transform(reduced), "Nearby points are similar; distances between clusters mean little."),
     }
-    return [
-        {
-            "title": title,
-            "svg": svg.scatter(points, groups, crosses, alt=f"{title}: {len(rows)} images coloured by label"),
-            "legend": names if len(names) > 1 else [],
-            "note": text,
-        }
-        for title, (points, text) in charts.items()
-    ]
+    charts = []
+    for method, (points, note) in projections.items():
+        title = f"Latent space by {method}"
+        drawn = svg.scatter(points, groups, crosses, alt=f"{title}: {len(rows)} images coloured by label")
+        note = f"Crosses are anomalies. {note}" if crosses.any() else note
+        charts.append({"title": title, "svg": drawn, "legend": names, "note": note})
+    return charts
 
 
 def loss_charts(history: Mapping[str, Sequence[float]]) -> list[Chart]:

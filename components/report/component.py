@@ -5,43 +5,39 @@ from typing import Any
 
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import json_utils
 
 from components.report.facts import ReportInputs
 from components.report.page import write_report
 from schema.artifact_types import Analysis, Artifacts, HtmlReport
 from schema.artifacts import PEAK_MEMORY_PROPERTY, SECONDS_PROPERTY
+from schema.component_specs import Spec, channels, texts
 
 REPORT_KEY = "report"
 _MEASURED = ("examples", "statistics", "anomalies", "transform_graph", "model_run", "model", "analysis", "evaluation")
 """Inputs in data order, each with the time and memory that its component took."""
 
 
-class ReportSpec(component_spec.ComponentSpec):
-    PARAMETERS = {
-        "settings": component_spec.ExecutionParameter(type=str),
-        "producers": component_spec.ExecutionParameter(type=str),
-        "source_fingerprint": component_spec.ExecutionParameter(type=str),
-    }
-    INPUTS = {
-        "examples": component_spec.ChannelParameter(type=standard_artifacts.Examples),
-        "statistics": component_spec.ChannelParameter(type=standard_artifacts.ExampleStatistics),
-        "anomalies": component_spec.ChannelParameter(type=standard_artifacts.ExampleAnomalies),
-        "transform_graph": component_spec.ChannelParameter(type=standard_artifacts.TransformGraph),
-        "model_run": component_spec.ChannelParameter(type=standard_artifacts.ModelRun),
-        "model": component_spec.ChannelParameter(type=standard_artifacts.Model),
-        "analysis": component_spec.ChannelParameter(type=Analysis),
-        "evaluation": component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation),
-        "baseline_model": component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
-    }
-    OUTPUTS = {REPORT_KEY: component_spec.ChannelParameter(type=HtmlReport)}
+class ReportSpec(Spec):
+    PARAMETERS = texts("settings", "producers", "source_fingerprint")
+    INPUTS = channels(
+        examples=standard_artifacts.Examples,
+        statistics=standard_artifacts.ExampleStatistics,
+        anomalies=standard_artifacts.ExampleAnomalies,
+        transform_graph=standard_artifacts.TransformGraph,
+        model_run=standard_artifacts.ModelRun,
+        model=standard_artifacts.Model,
+        analysis=Analysis,
+        evaluation=standard_artifacts.ModelEvaluation,
+        baseline_model=standard_artifacts.Model,
+        optional=["baseline_model"],
+    )
+    OUTPUTS = channels(report=HtmlReport)
 
 
 class ReportExecutor(base_executor.BaseExecutor):
-    def Do(  # noqa: N802 - TFX's name
-        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
         """Write the page, whether the model was blessed or refused."""
         inputs = report_inputs(
             input_dict,
@@ -60,16 +56,15 @@ class Report(base_component.BaseComponent):
     SPEC_CLASS = ReportSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(ReportExecutor)
 
-    def __init__(self, *, settings: Mapping[str, Any], source_fingerprint: str, **channels: types.BaseChannel) -> None:
-        """`channels`: one channel for each key of ReportSpec.INPUTS."""
-        producers = {key: channels[key].producer_component_id for key in _MEASURED}
+    def __init__(self, *, settings: Mapping[str, Any], source_fingerprint: str, **inputs: types.BaseChannel) -> None:
+        """`inputs`: one channel for each key of ReportSpec.INPUTS."""
+        producers = {key: inputs[key].producer_component_id for key in _MEASURED}
         super().__init__(
             spec=ReportSpec(
                 settings=json_utils.dumps(settings),
                 producers=json_utils.dumps(producers),
                 source_fingerprint=source_fingerprint,
-                report=types.Channel(type=HtmlReport),
-                **channels,
+                **inputs,
             )
         )
 
@@ -85,12 +80,7 @@ def report_inputs(
         baseline_model=baseline.uri if baseline else None,
         settings=settings,
         costs=tuple(
-            (
-                key,
-                producers[key],
-                _number(single[key], SECONDS_PROPERTY),
-                _number(single[key], PEAK_MEMORY_PROPERTY),
-            )
+            (key, producers[key], _number(single[key], SECONDS_PROPERTY), _number(single[key], PEAK_MEMORY_PROPERTY))
             for key in _MEASURED
         ),
     )

@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 
 from components.report.data_uris import pixels_uri
 from components.report.scored_images import Model, Sample, Values, read_test_images, score_all
-from components.report.synthetic_defects import DEFECTS, Defect, Pixels, png_bytes
+from components.report.synthetic_defects import DEFECTS, Defect, Pixels
+from images.stored import from_pixels
 
 RELIABLE: Final = 0.9
 """Share of the images in which a defect must be found to count as found reliably."""
@@ -62,7 +63,8 @@ def detect(
         [defect.inject(image, size, np.random.default_rng([seed, number])) for number, image in enumerate(images)]
         for size in sizes
     ]
-    scores = score([png_bytes(image) for at_size in damaged for image in at_size]).reshape(len(sizes), len(images))
+    scores = score([from_pixels(image).encoded for at_size in damaged for image in at_size])
+    scores = scores.reshape(len(sizes), len(images))
     return Detection(
         kind=defect.kind,
         size_of=defect.size_of,
@@ -86,7 +88,7 @@ def study_defects(
     scaled = [_scaled(found.encoded, image) for found in read_test_images(examples_uri, positions)]
     if not scaled:
         return 0, []
-    scores = score_all(model, [png_bytes(pixels) for pixels in scaled])
+    scores = score_all(model, [from_pixels(pixels).encoded for pixels in scaled])
     by_score = [row for row in np.argsort(scores, kind="stable") if scores[row] <= threshold]
     if not by_score:
         return 0, []

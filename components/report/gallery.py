@@ -28,8 +28,8 @@ def choose(sample: Sample) -> list[Group]:
         (f"Worst{kind}: highest scores", _ordered(sample, normal)[::-1][:third]),
         ("Anomalies hardest to find: lowest scores", _ordered(sample, anomalous)[:half]),
         ("Anomalies easiest to find: highest scores", _ordered(sample, anomalous)[::-1][:half]),
+        _of_each_class(sample),
     ]
-    groups.append(_of_each_class(sample))
     return [group for group in groups if group[1]]
 
 

@@ -1,5 +1,6 @@
 """Scores test images: a sample's scores and latents, and single images with reconstructions and error maps."""
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -89,8 +90,7 @@ def score_sample(model: Model, examples_uri: str, *, total: int, limit: int, see
     """Score at most `limit` of the split's `total` images, chosen at random by `seed`, batch by batch."""
     chosen = np.sort(np.random.default_rng(seed).permutation(total)[:limit])
     labels, known, scores, latents = [], [], [], []
-    for batch in _batches(read_test_images(examples_uri, chosen), model.at_a_time):
-        outputs = model.reconstruct([image.encoded for image in batch])
+    for batch, outputs in _reconstructed(model, examples_uri, chosen):
         labels += [image.label for image in batch]
         known += [image.is_anomaly for image in batch]
         scores.append(outputs[SCORE])
@@ -109,8 +109,7 @@ def score_sample(model: Model, examples_uri: str, *, total: int, limit: int, see
 def show(model: Model, examples_uri: str, positions: Iterable[int]) -> dict[int, ShownImage]:
     """Position -> the image there, with the model's outputs."""
     shown = {}
-    for batch in _batches(read_test_images(examples_uri, positions), model.at_a_time):
-        outputs = model.reconstruct([image.encoded for image in batch])
+    for batch, outputs in _reconstructed(model, examples_uri, positions):
         for row, image in enumerate(batch):
             shown[image.position] = ShownImage(
                 source=image,
@@ -143,12 +142,10 @@ def _parse(position: int, record: bytes) -> ExampleImage:
     )
 
 
-def _batches(images: Iterator[ExampleImage], at_a_time: int) -> Iterator[list[ExampleImage]]:
-    batch: list[ExampleImage] = []
-    for image in images:
-        batch.append(image)
-        if len(batch) == at_a_time:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _reconstructed(
+    model: Model, examples_uri: str, positions: Iterable[int]
+) -> Iterator[tuple[list[ExampleImage], dict[str, Any]]]:
+    """Batches of the test split's images at these positions, with the model's outputs."""
+    images = read_test_images(examples_uri, positions)
+    while batch := list(itertools.islice(images, model.at_a_time)):
+        yield batch, model.reconstruct([image.encoded for image in batch])

@@ -3,7 +3,6 @@
 Images are [H, W] or [H, W, 3] of type uint8; every function returns a new one.
 """
 
-import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,13 +97,6 @@ DEFECTS = (
     Defect("noise", add_noise, "the pixel range", _SHIFTS),
     Defect("brightness", change_brightness, "the pixel range", _SHIFTS),
 )  # fmt: skip
-
-
-def png_bytes(image: Pixels) -> bytes:
-    """The image as a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def _rectangle(image: Pixels, area: float, random: Random) -> tuple[slice, slice]:

@@ -2,25 +2,24 @@
 
 from tfx import types
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
-from tfx.types import artifact_utils, component_spec, standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from components.pusher.destination import newest_version
 from schema.artifact_types import Artifacts
+from schema.component_specs import Spec, channels, texts
 
 
-class LatestPushedModelSpec(component_spec.ComponentSpec):
-    PARAMETERS = {"push_destination": component_spec.ExecutionParameter(type=str)}
-    INPUTS = {"candidate": component_spec.ChannelParameter(type=standard_artifacts.Model)}
-    OUTPUTS = {"model": component_spec.ChannelParameter(type=standard_artifacts.Model)}
+class LatestPushedModelSpec(Spec):
+    PARAMETERS = texts("push_destination")
+    INPUTS = channels(candidate=standard_artifacts.Model)
+    OUTPUTS = channels(model=standard_artifacts.Model)
 
 
 class LatestPushedModelExecutor(base_executor.BaseExecutor):
     """Copies the newest pushed version; leaves the output empty if nothing was pushed yet."""
 
-    def Do(  # noqa: N802 - TFX's name
-        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, str]
-    ) -> None:
+    def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, str]) -> None:  # noqa: N802
         newest = newest_version(exec_properties["push_destination"])
         if newest:
             uri = artifact_utils.get_single_uri(output_dict["model"])
@@ -38,10 +37,4 @@ class LatestPushedModel(base_component.BaseComponent):
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(LatestPushedModelExecutor)
 
     def __init__(self, *, candidate: types.BaseChannel, push_destination: str) -> None:
-        super().__init__(
-            spec=LatestPushedModelSpec(
-                candidate=candidate,
-                push_destination=push_destination,
-                model=types.Channel(type=standard_artifacts.Model),
-            )
-        )
+        super().__init__(spec=LatestPushedModelSpec(candidate=candidate, push_destination=push_destination))

@@ -3,13 +3,15 @@
 import io
 import struct
 import warnings
-from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from images.decoding import UnreadableImageError, as_viewed
 from images.formats import FORMATS
-from serving.errors import invalid_argument
+from schema.signatures import IMAGE_BYTES
+from serving.errors import ServingError, invalid_argument
 
 Image.init()
 _PNG_START = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR"
@@ -17,87 +19,50 @@ _PNG_START = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR"
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def refuse_unfit_images(
-    name: str, images: Sequence[bytes], *, max_image_pixels: float, max_request_pixels: float
-) -> None:
-    """Raise INVALID_ARGUMENT that names the first item that is not an image or declares too many pixels.
+def checked_images(
+    images: npt.NDArray[np.object_], *, max_image_pixels: float, max_request_pixels: float
+) -> npt.NDArray[np.object_]:
+    """Encoded images of any shape, as ingestion stores them.
 
-    Only headers are read. `max_request_pixels` limits all images of the request together.
+    Raises INVALID_ARGUMENT that names the first item that is not an image or declares too many pixels. All headers are
+    read before anything is decoded; `max_request_pixels` limits all images of the request together.
     """
+    contents = images.ravel().tolist()
     total_px = 0
-    for index, data in enumerate(images):
-        pixels = _declared_pixels(name, index, data)
+    for index, data in enumerate(contents):
+        pixels = _declared_pixels(index, data)
         total_px += pixels
         if pixels > max_image_pixels:
-            raise invalid_argument(
-                f"{name}[{index}]: the image has {pixels} pixels; at most {max_image_pixels} are accepted"
-            )
+            raise _unfit(index, f"the image has {pixels} pixels; at most {max_image_pixels} are accepted")
     if total_px > max_request_pixels:
         raise invalid_argument(
-            f"{name}: the images have {total_px} pixels together; "
+            f"{IMAGE_BYTES}: the images have {total_px} pixels together; "
             f"at most {max_request_pixels} are accepted in one request"
         )
+    return np.array([_as_viewed(*item) for item in enumerate(contents)], dtype=object).reshape(images.shape)
 
 
-def all_as_viewed(name: str, images: Sequence[bytes]) -> list[bytes]:
-    """The images as ingestion stores them; INVALID_ARGUMENT names the first that is not an image."""
-    converted = []
-    for index, data in enumerate(images):
-        try:
-            converted.append(as_viewed(data))
-        except UnreadableImageError as error:
-            raise invalid_argument(f"{name}[{index}]: {error}") from None
-    return converted
-
-
-def _declared_pixels(name: str, index: int, data: bytes) -> int:
+def _declared_pixels(index: int, data: bytes) -> int:
     if data.startswith(_PNG_START):  # the most frequent format, and fast to parse without Pillow
         width, height = struct.unpack_from(">II", data.ljust(24, b"\0"), len(_PNG_START))
         return int(width * height)
-    if data.startswith(b"GIF8") and not gif_pixels(data):  # Pillow would search for one byte by byte
-        raise invalid_argument(f"{name}[{index}]: the image's header cannot be read (a GIF without an image)")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            is_gif = image.format == "GIF"
+            return image.width * image.height
     except UnidentifiedImageError:
-        raise invalid_argument(f"{name}[{index}]: not an image ({len(data)} bytes)") from None
+        raise _unfit(index, f"not an image ({len(data)} bytes)") from None
     except Image.DecompressionBombError as error:
-        raise invalid_argument(f"{name}[{index}]: {error}") from None
+        raise _unfit(index, str(error)) from None
     except Exception as error:  # Pillow's readers raise many kinds on broken headers
-        raise invalid_argument(f"{name}[{index}]: the image's header cannot be read ({error})") from None
-    return max(width * height, gif_pixels(data)) if is_gif else width * height
+        raise _unfit(index, f"the image's header cannot be read ({error})") from None
 
 
-def gif_pixels(data: bytes) -> int:
-    """The total pixels of all frames of a GIF according to the frames' headers, up to where the data ends.
-
-    TensorFlow decodes every frame even if it returns only the first, and a frame may be larger than the image it
-    belongs to. Appendix A of the GIF89a specification defines the blocks.
-    """
-    pixels = 0
-    position = 13 + _colour_table_bytes(data[10:11])
-    while position < len(data):
-        kind, position = data[position], position + 1
-        if kind == 0x2C:  # image: left, top, width, height, flags; colours; code size; blocks
-            descriptor = data[position : position + 9]
-            if len(descriptor) < 9:
-                break
-            pixels += int.from_bytes(descriptor[4:6], "little") * int.from_bytes(descriptor[6:8], "little")
-            position = _after_blocks(data, position + 9 + _colour_table_bytes(descriptor[8:9]) + 1)
-        elif kind == 0x21:  # extension: label, blocks
-            position = _after_blocks(data, position + 1)
-        else:  # the trailer, or invalid data at which decoders stop
-            break
-    return pixels
+def _as_viewed(index: int, data: bytes) -> bytes:
+    try:
+        return as_viewed(data)
+    except UnreadableImageError as error:
+        raise _unfit(index, str(error)) from None
 
 
-def _colour_table_bytes(flags: bytes) -> int:
-    return 3 * 2 ** ((flags[0] & 0x07) + 1) if flags and flags[0] & 0x80 else 0
-
-
-def _after_blocks(data: bytes, position: int) -> int:
-    """The position after a sequence of length-prefixed blocks, which a block of length 0 ends."""
-    while position < len(data) and data[position]:
-        position += data[position] + 1
-    return position + 1
+def _unfit(index: int, reason: str) -> ServingError:
+    return invalid_argument(f"{IMAGE_BYTES}[{index}]: {reason}")

@@ -14,7 +14,6 @@ from serving.errors import ServingError, Status, invalid_argument
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
-PREDICT_METHOD = "tensorflow/serving/predict"
 SMALL_BYTES = 16 * 1024
 NO_OP_SIGNATURE = "__saved_model_init_op"
 
@@ -37,7 +36,7 @@ class TensorInfo:
         if self.shape is None:
             return True
         return len(shape) == len(self.shape) and all(
-            want is None or want == have for want, have in zip(self.shape, shape, strict=True)
+            want in (None, have) for want, have in zip(self.shape, shape, strict=True)
         )
 
 
@@ -127,9 +126,8 @@ def checked_inputs(signature: Signature, inputs: Arrays) -> Arrays:
         if array.dtype != info.dtype:
             raise invalid_argument(f"input {name}: dtype is {array.dtype}, expected {info.dtype}")
         if not info.accepts(array.shape):
-            raise invalid_argument(
-                f"input {name}: shape {list(array.shape)} is not compatible with {_shape_text(info)}"
-            )
+            wanted = [-1 if size is None else size for size in info.shape or ()]
+            raise invalid_argument(f"input {name}: shape {list(array.shape)} is not compatible with {wanted}")
     sizes = {name: array.shape[0] for name, array in inputs.items() if signature.inputs[name].is_batched}
     if len(set(sizes.values())) > 1:
         raise invalid_argument(f"inputs have different batch sizes: {sizes}")
@@ -152,11 +150,8 @@ def checked_outputs(signature: Signature, output_filter: Sequence[str]) -> tuple
 
 
 def _signature(name: str, definition: Any) -> Signature:
-    return Signature(
-        name,
-        {key: _tensor_info(info) for key, info in definition.inputs.items()},
-        {key: _tensor_info(info) for key, info in definition.outputs.items()},
-    )
+    sides = (definition.inputs, definition.outputs)
+    return Signature(name, *({key: _tensor_info(info) for key, info in side.items()} for side in sides))
 
 
 def _tensor_info(info: Any) -> TensorInfo:
@@ -164,11 +159,6 @@ def _tensor_info(info: Any) -> TensorInfo:
     if not info.tensor_shape.unknown_rank:
         shape = tuple(None if dim.size < 0 else int(dim.size) for dim in info.tensor_shape.dim)
     return TensorInfo(info.name, np.dtype(tf.dtypes.as_dtype(info.dtype).as_numpy_dtype), shape)
-
-
-def _shape_text(info: TensorInfo) -> str:
-    assert info.shape is not None
-    return str([-1 if size is None else size for size in info.shape])
 
 
 def _serving_error(error: tf.errors.OpError) -> ServingError:

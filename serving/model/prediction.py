@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from schema.signatures import IMAGE_BYTES, SCORE_SIGNATURE
 from serving.errors import ServingError, Status
 from serving.model.batching import Batcher
-from serving.model.image_inputs import all_as_viewed, refuse_unfit_images
+from serving.model.image_inputs import checked_images
 from serving.model.loaded_model import Arrays, LoadedModel, Signature, checked_inputs, checked_outputs
 
 
@@ -41,8 +39,7 @@ class Predictor:
         """
         self._model = LoadedModel(folder)
         self._max_batch_size = max_batch_size
-        self._max_image_pixels = max_image_pixels
-        self._max_request_pixels = max_request_pixels
+        self._limits = {"max_image_pixels": max_image_pixels, "max_request_pixels": max_request_pixels}
         self._lock = threading.Lock()
         self._batchers: dict[tuple[str, tuple[str, ...]], Batcher] = {}
         self.signature_defs = self._model.signature_defs
@@ -61,15 +58,7 @@ class Predictor:
         outputs = checked_outputs(signature, request.output_filter)
         inputs = checked_inputs(signature, request.inputs)
         if IMAGE_BYTES in inputs:
-            images = inputs[IMAGE_BYTES].ravel().tolist()
-            refuse_unfit_images(
-                IMAGE_BYTES,
-                images,
-                max_image_pixels=self._max_image_pixels,
-                max_request_pixels=self._max_request_pixels,
-            )
-            viewed = np.array(all_as_viewed(IMAGE_BYTES, images), dtype=object)
-            inputs = {**inputs, IMAGE_BYTES: viewed.reshape(inputs[IMAGE_BYTES].shape)}
+            inputs = {**inputs, IMAGE_BYTES: checked_images(inputs[IMAGE_BYTES], **self._limits)}
         try:
             return self._run(signature, inputs, outputs)
         except ServingError as error:

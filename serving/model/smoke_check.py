@@ -5,14 +5,12 @@ is the Evaluator's file of images and their errors, which the model must reprodu
 with 0 if all checks pass, with 1 and the key `problem` otherwise.
 """
 
-import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from images.stored import from_pixels
 from runtime.imports import imported_for_good
 from schema import features
 from schema.signatures import ERROR, IMAGE_BYTES, SCORE, SCORE_SIGNATURE
@@ -39,7 +37,8 @@ def smoke_check(folder: Path, parity: Path | None = None) -> dict[str, Any]:
     }
     signature = predictor.signature(SCORE_SIGNATURE)
     if signature.inputs.keys() == {IMAGE_BYTES} and SCORE in signature.outputs:
-        inputs = {IMAGE_BYTES: np.array([_grey_png()], dtype=object)}
+        grey = from_pixels(np.full((PROBE_SIZE_PX, PROBE_SIZE_PX), 128, np.uint8)).encoded
+        inputs = {IMAGE_BYTES: np.array([grey], dtype=object)}
         score = float(predictor.predict(Request(inputs, SCORE_SIGNATURE))[SCORE][0])
         if not np.isfinite(score):
             raise ValueError(f"the score of a grey image is {score}")
@@ -65,12 +64,6 @@ def _replay_evaluation(predictor: Predictor, parity: Path) -> int:
             )
         count += 1
     return count
-
-
-def _grey_png() -> bytes:
-    out = io.BytesIO()
-    Image.new("L", (PROBE_SIZE_PX, PROBE_SIZE_PX), 128).save(out, format="PNG")
-    return out.getvalue()
 
 
 def main(argv: list[str]) -> int:

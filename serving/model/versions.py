@@ -4,17 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from runtime.errors import BAD_USAGE, UserError
+from runtime.errors import UsageError
 from schema.artifacts import SAVED_MODEL_FILE
 
 RUN_SUBFOLDER: Final = "serving"
 """The subfolder of a run's folder to which the Pusher writes the versions."""
 
 
-class NoModelError(UserError, FileNotFoundError):
-    """A folder that was given, or the runs by default, hold no pushed model."""
-
-    exit_code = BAD_USAGE
+class NoModelError(UsageError):
+    """There is no pushed model in the given folder or, by default, in the runs."""
 
 
 @dataclass(frozen=True)

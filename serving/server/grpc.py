@@ -22,14 +22,13 @@ from serving.server.service import Service
 from serving.server.settings import ListenError, ServerSettings
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_MALFORMED = object()
 
 
 def start_grpc_server(service: Service, settings: ServerSettings) -> tuple[grpc.Server, int]:
     """A started gRPC server and its port; raises ListenError if the port is taken."""
     server = grpc.server(
         ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="grpc"),
-        interceptors=[_MalformedMessageInterceptor()],
+        interceptors=[_ErrorInterceptor()],
         options=[
             ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
@@ -57,13 +56,6 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def Predict(self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Run a signature of a model."""
-        return _answered(context, lambda: self._predict(request))
-
-    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """The signatures of a model."""
-        return _answered(context, lambda: self._metadata(request))
-
-    def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
         name, version = _model_and_version(request)
 
         def answer(served: ServedVersion) -> predict_pb2.PredictResponse:
@@ -74,7 +66,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
         return self._service.predict(name, version, answer, api="GRPC")
 
-    def _metadata(self, request: Any) -> get_model_metadata_pb2.GetModelMetadataResponse:
+    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """The signatures of a model."""
         name, version = _model_and_version(request)
         if not request.metadata_field:
             raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
@@ -95,9 +88,6 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """The states of a model's versions."""
-        return _answered(context, lambda: self._status(request))
-
-    def _status(self, request: Any) -> get_model_status_pb2.GetModelStatusResponse:
         response = get_model_status_pb2.GetModelStatusResponse()
         for state in self._service.host.states(*_model_and_version(request)):
             entry = response.model_version_status.add(version=state.version)
@@ -115,8 +105,8 @@ def signature_def_map(served: ServedVersion) -> get_model_metadata_pb2.Signature
     return signatures
 
 
-class _MalformedMessageInterceptor(grpc.ServerInterceptor):
-    """Answers messages that are not valid protobuf with INVALID_ARGUMENT instead of gRPC's INTERNAL."""
+class _ErrorInterceptor(grpc.ServerInterceptor):
+    """Answers ServingErrors with their status, and messages that are not valid protobuf with INVALID_ARGUMENT."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, Any] = {}
@@ -129,27 +119,17 @@ class _MalformedMessageInterceptor(grpc.ServerInterceptor):
         if handler is None or handler.unary_unary is None:
             return handler
 
-        def parse(data: bytes) -> Any:
+        def handle(data: bytes, context: grpc.ServicerContext) -> Any:
             try:
-                return handler.request_deserializer(data)
-            except DecodeError:
-                return _MALFORMED
-
-        def handle(request: Any, context: grpc.ServicerContext) -> Any:
-            if request is _MALFORMED:
+                return handler.unary_unary(handler.request_deserializer(data), context)
+            except DecodeError:  # gRPC itself would answer INTERNAL
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not a valid protobuf message")
-            return handler.unary_unary(request, context)
+            except ServingError as error:
+                context.abort(_CODES[error.status.grpc_number], error.message)
 
-        wrapped = grpc.unary_unary_rpc_method_handler(handle, parse, handler.response_serializer)
+        wrapped = grpc.unary_unary_rpc_method_handler(handle, None, handler.response_serializer)
         self._handlers[details.method] = wrapped
         return wrapped
-
-
-def _answered(context: grpc.ServicerContext, answer: Callable[[], Any]) -> Any:
-    try:
-        return answer()
-    except ServingError as error:
-        return context.abort(_CODES[error.status.grpc_number], error.message)
 
 
 def _model_and_version(request: Any) -> tuple[str, int | None]:

@@ -210,17 +210,13 @@ def _bytes_of(name: str, leaf: object) -> bytes:
         if isinstance(leaf, str):
             return leaf.encode()
         if isinstance(leaf, dict) and _is_base64(leaf):
-            return _base64_decoded(leaf["b64"])
+            text = leaf["b64"]
+            return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)  # TensorFlow Serving needs no padding
     except (binascii.Error, ValueError):
         raise invalid_argument(f"input {name}: Unable to base64 decode") from None
     if isinstance(leaf, dict):
         raise invalid_argument(f"JSON Value: {_quoted(leaf)} not formatted correctly for base64 data")
     raise _type_error(leaf, np.dtype(object))
-
-
-def _base64_decoded(text: str) -> bytes:
-    """Standard alphabet; padding is optional, as in TensorFlow Serving."""
-    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def _type_error(value: object, dtype: np.dtype[Any]) -> ServingError:
@@ -244,19 +240,13 @@ def _quoted(value: object) -> str:
 
 def _to_values(name: str, array: Array) -> Any:
     """A value that `_dumped` can write: nested lists of strings, or the numeric array itself."""
-    if array.dtype.kind == "O":
-        return _strings_to_values(array, as_base64=name.endswith("_bytes"))
-    return np.ascontiguousarray(array) if array.ndim else array[()]
-
-
-def _strings_to_values(array: Array, *, as_base64: bool) -> Any:
-    def value(data: bytes) -> Any:
-        if as_base64:
-            return {"b64": base64.b64encode(data).decode()}
-        return data.decode("utf-8", errors="replace")
-
+    if array.dtype.kind != "O":
+        return np.ascontiguousarray(array) if array.ndim else array[()]
     out: Array = np.empty(array.size, dtype=object)
-    out[:] = [value(data) for data in array.ravel()]
+    if name.endswith("_bytes"):
+        out[:] = [{"b64": base64.b64encode(data).decode()} for data in array.flat]
+    else:
+        out[:] = [data.decode("utf-8", errors="replace") for data in array.flat]
     return out.reshape(array.shape).tolist()
 
 

@@ -11,7 +11,6 @@ from importlib.resources import files
 from typing import Any, Final
 
 import anyio
-import google.protobuf
 from google.protobuf import json_format
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -37,11 +36,6 @@ _STATUS: Final = re.compile(_MODEL + r"(?P<metadata>/metadata)?")
 _PAGE_POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src blob: data:"
 )
-_PRINT_DEFAULTS: Final = (
-    "including_default_value_fields"
-    if int(google.protobuf.__version__.split(".")[0]) < 5
-    else "always_print_fields_with_no_presence"
-)
 
 
 def rest_app(service: Service, settings: ServerSettings) -> Starlette:
@@ -51,17 +45,9 @@ def rest_app(service: Service, settings: ServerSettings) -> Starlette:
         routes=[
             Route("/", api.page, methods=["GET"]),
             Route(METRICS_PATH, api.metrics, methods=["GET"]),
-            Route(
-                "/{path:path}",
-                api.v1,
-                methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"],
-            ),
+            Route("/{path:path}", api.v1, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]),
         ],
-        exception_handlers={
-            ServingError: _refused,
-            HTTPException: _http_refused,
-            ClientDisconnect: _client_gone,
-        },
+        exception_handlers={ServingError: _refused, HTTPException: _http_refused, ClientDisconnect: _client_gone},
     )
 
 
@@ -127,7 +113,7 @@ class _RestApi:
     def _metadata(self, name: str, version: int | None) -> dict[str, Any]:
         with self._service.host.lease(name, version) as served:
             signatures = json_format.MessageToDict(
-                signature_def_map(served), preserving_proto_field_name=True, **{_PRINT_DEFAULTS: True}
+                signature_def_map(served), preserving_proto_field_name=True, including_default_value_fields=True
             )
             spec = {"name": name, "signature_name": "", "version": str(served.number)}
         return {"model_spec": spec, "metadata": {"signature_def": signatures}}

@@ -4,19 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images.formats import MAX_PIXELS
-from runtime.errors import BAD_USAGE, UserError
+from runtime.errors import UsageError, UserError
 from schema.signatures import DEFAULT_GRPC_PORT, DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
 
 MIB = 1024 * 1024
 
 
-class SettingsError(UserError, ValueError):
-    """A setting that the server cannot run with; the message quotes it and states what is allowed."""
-
-    exit_code = BAD_USAGE
-
-
-class ListenError(UserError, OSError):
+class ListenError(UserError):
     """The server cannot listen on its address; the message names it."""
 
 
@@ -27,7 +21,7 @@ class ServerSettings:
     `record_scores` is a folder that receives one file of score counts per version, for `autoencoder drift`.
     Port 0 picks a free port; None disables the protocol. Pixel limits apply to the sizes in the images' headers,
     before decoding, because a small file can declare a huge image. `max_body_bytes` limits each request,
-    `max_pending_bytes` all REST requests together.
+    `max_pending_bytes` all REST requests together. Raises UsageError for a setting that the server cannot run with.
     """
 
     model_base_path: Path
@@ -53,13 +47,13 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         if not self.model_name or any(c in self.model_name for c in "/:"):
-            raise SettingsError(f"model_name {self.model_name!r}: must not be empty or contain '/' or ':'")
+            raise UsageError(f"model_name {self.model_name!r}: must not be empty or contain '/' or ':'")
         for field in ("grpc_port", "rest_port"):
             port = getattr(self, field)
             if port is not None and not 0 <= port <= 65535:
-                raise SettingsError(f"{field} {port}: must be between 0 and 65535")
+                raise UsageError(f"{field} {port}: must be between 0 and 65535")
         if self.grpc_port is None and self.rest_port is None:
-            raise SettingsError("grpc_port and rest_port are both off: enable at least one")
+            raise UsageError("grpc_port and rest_port are both off: enable at least one")
         for field in ("poll_interval_s", "request_timeout_s", "max_batch_size", "worker_threads"):
             if getattr(self, field) <= 0:
-                raise SettingsError(f"{field} {getattr(self, field)}: must be greater than 0")
+                raise UsageError(f"{field} {getattr(self, field)}: must be greater than 0")

@@ -19,10 +19,11 @@ import pytest
 from PIL import Image
 from waiting import wait_until
 
-from serving.client import AddressError, Score, VersionStatus, model_status, score_images, wait_until_ready
+from runtime.errors import UsageError
+from serving.client import Score, VersionStatus, model_status, score_images, wait_until_ready
 from serving.errors import ServingError, Status
 from serving.server.run import ServerAddress, running_server
-from serving.server.settings import ServerSettings
+from serving.server.settings import ListenError, ServerSettings
 
 
 @pytest.fixture(params=["rest", "grpc"])
@@ -105,7 +106,7 @@ def test_unreachable_server_is_unavailable(scheme: str, normal_png: bytes) -> No
 @pytest.mark.parametrize("server", ["127.0.0.1:8501", "ftp://host", "http://"])
 def test_address_without_a_known_scheme_is_refused(server: str, normal_png: bytes) -> None:
     """The error shows the expected form."""
-    with pytest.raises(AddressError, match="http://host:port"):
+    with pytest.raises(UsageError, match="http://host:port"):
         score_images([normal_png], server=server)
 
 
@@ -155,7 +156,7 @@ def test_port_in_use_is_an_error(
     """Two servers never share a port."""
     for taken in ({"rest_port": image_server.rest_port}, {"grpc_port": image_server.grpc_port}):
         with (
-            pytest.raises(OSError, match="cannot listen on 127.0.0.1"),
+            pytest.raises(ListenError, match="cannot listen on 127.0.0.1"),
             running_server(settings_for(image_model, **taken)),
         ):
             pass

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from runtime.errors import UsageError
 from serving.client import Score
 from serving.errors import ServingError, Status
 from serving.model.versions import NoModelError, base_folder, newest_base_folder, saved_model_folder
 from serving.overlays import heat_colours, write_overlay
-from serving.scoring import NoImagesError, image_files, local_scorer, score_files, server_scorer
+from serving.scoring import image_files, local_scorer, score_files, server_scorer
 from serving.server.run import ServerAddress
 
 
@@ -85,7 +86,7 @@ def test_images_are_found_by_file_folder_and_pattern(files: list[Path], tmp_path
     assert list(image_files([str(tmp_path / "notes.txt")])) == [tmp_path / "notes.txt"]
     assert set(image_files([str(tmp_path)])) == {deep, *files[1:]}
     assert list(image_files([str(tmp_path / "[12].png")])) == files[1:3]
-    with pytest.raises(NoImagesError, match="nowhere"):
+    with pytest.raises(UsageError, match="nowhere"):
         list(image_files([str(tmp_path / "nowhere")]))
 
 
@@ -97,7 +98,7 @@ def test_folder_name_is_not_a_pattern(normal_png: bytes, tmp_path: Path) -> None
     for name in ("lot[1]", "lot[1]/", "lot*"):
         assert list(image_files([f"{tmp_path}/{name}"])) == [tmp_path / name / "deep" / "a.png"]
     (tmp_path / "lot[1]" / "deep" / "a.png").unlink()
-    with pytest.raises(NoImagesError, match="no image found below it"):
+    with pytest.raises(UsageError, match="no image found below it"):
         list(image_files([f"{tmp_path}/lot[1]"]))
 
 

@@ -29,10 +29,9 @@ def masks_of(examples: tf.Tensor, is_anomaly: tf.Tensor, image: ImageSettings) -
 
 def _fitted(mask: tf.Tensor, image: ImageSettings) -> tf.Tensor:
     mask.set_shape((None, None, 1))
-    resize = tf.image.resize_with_pad if image.fit == "pad" else _stretch
-    sized = resize(mask, image.height_px, image.width_px, method=tf.image.ResizeMethod.NEAREST_NEIGHBOR)
+    nearest = tf.image.ResizeMethod.NEAREST_NEIGHBOR
+    if image.fit == "pad":
+        sized = tf.image.resize_with_pad(mask, image.height_px, image.width_px, method=nearest)
+    else:
+        sized = tf.image.resize(mask, image.shape[:2], method=nearest)
     return tf.cast(sized[..., 0] > 0, tf.int8)
-
-
-def _stretch(mask: tf.Tensor, height_px: int, width_px: int, method: str) -> tf.Tensor:
-    return tf.image.resize(mask, (height_px, width_px), method=method)

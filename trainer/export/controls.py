@@ -10,10 +10,11 @@ from sklearn.decomposition import PCA
 from schema.artifacts import CONSTANT, CONTROLS_FOLDER, PCA_FLOOR, UNTRAINED
 from schema.signatures import RECONSTRUCTION
 from trainer.data.dataset import Images, ImageSet, PixelConstants
-from trainer.export.evaluated_model import EvaluatedModel, Tensors, export_evaluated, score_by_error
+from trainer.export.evaluated_model import EvaluatedModel, export_evaluated, score_by_error
 from trainer.export.probes import PROBED_IMAGES
 from trainer.export.trained_model import pixels_decoder
 from trainer.families.autoencoder import Autoencoder
+from trainer.scoring.scores import Tensors
 from trainer.settings.image import ImageSettings
 
 PixelsFn = Callable[[tf.Tensor], tf.Tensor]
@@ -56,13 +57,6 @@ def export_controls(
         export_evaluated(model, f"{model_run_dir}/{CONTROLS_FOLDER}/{name}/Format-Serving")
 
 
-def fit_pca(images: Images, components: int) -> tuple[Images, Images]:
-    """(mean [D], axes [K, D]) of images [N, H, W, C]; K is at most N and D."""
-    flat = images.reshape(len(images), -1)
-    pca = PCA(n_components=min(components, *flat.shape), random_state=0).fit(flat)
-    return pca.mean_.astype(np.float32), pca.components_.astype(np.float32)
-
-
 def _as_outputs(reconstruct: PixelsFn) -> Callable[[tf.Tensor], Tensors]:
     return lambda pixels: {RECONSTRUCTION: reconstruct(pixels)}
 
@@ -73,8 +67,10 @@ def _pca_reconstruction(
     """PCA of the training pixels, or of as many as fit the memory budget, as a TensorFlow function."""
     bytes_per_image = train.sample(1).nbytes
     count = max(_IMAGES_PER_COMPONENT * latent_dim, _PCA_BUDGET_BYTES // bytes_per_image)
-    sample = constants.to_pixels(train.sample(count))
-    mean, axes = (tf.Variable(array, trainable=False) for array in fit_pca(np.asarray(sample), latent_dim))
+    sample = np.asarray(constants.to_pixels(train.sample(count)))
+    flat = sample.reshape(len(sample), -1)
+    pca = PCA(n_components=min(latent_dim, *flat.shape), random_state=0).fit(flat)
+    mean, axes = (tf.Variable(array.astype(np.float32), trainable=False) for array in (pca.mean_, pca.components_))
 
     def reconstruct(pixels: tf.Tensor) -> tf.Tensor:
         centred = tf.reshape(pixels, [tf.shape(pixels)[0], -1]) - mean

@@ -23,9 +23,9 @@ from trainer.data.dataset import parse_encoded
 from trainer.data.masks import masks_of
 from trainer.export.probes import probe
 from trainer.scoring.losses import error_map, error_per_image, ssim_per_image
+from trainer.scoring.scores import Tensors
 from trainer.settings.image import ImageSettings
 
-Tensors = dict[str, tf.Tensor]
 _EXAMPLES = tf.TensorSpec([None], tf.string, "examples")
 _LARGEST_LATENT = 1024
 """No covariance is computed for larger latents."""

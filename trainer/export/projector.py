@@ -8,6 +8,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorboard.plugins import projector
 
+from runtime.tfrecords import files_of
 from schema import features
 from trainer.data.dataset import Images, ImageSet, PixelConstants
 from trainer.families.autoencoder import Autoencoder
@@ -53,8 +54,7 @@ def sprite_of(pixels: Images) -> tuple[Image.Image, tuple[int, int]]:
 
 def labels_of(patterns: Sequence[str], count: int) -> list[str]:
     """Labels of the first records, in the order in which the images are loaded; empty if there is none."""
-    files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
-    records = next(iter(tf.data.TFRecordDataset(files).batch(count)))
+    records = next(iter(tf.data.TFRecordDataset(files_of(patterns)).batch(count)))
     spec = {features.LABEL: tf.io.FixedLenFeature([], tf.string, default_value="")}
     return [label.decode(errors="replace") for label in tf.io.parse_example(records, spec)[features.LABEL].numpy()]
 

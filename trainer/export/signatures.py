@@ -25,10 +25,11 @@ from schema.signatures import (
     SCORE_SIGNATURE,
     THRESHOLD,
 )
-from trainer.export.evaluated_model import EvaluatedModel, Tensors
+from trainer.export.evaluated_model import EvaluatedModel
 from trainer.export.probes import PROBED_IMAGES
 from trainer.scoring.calibration import p_values, thresholds_at
 from trainer.scoring.losses import error_map, error_per_image
+from trainer.scoring.scores import Tensors
 from trainer.settings.image import ImageSettings
 
 ScoreFn = Callable[[tf.Tensor, Tensors], tf.Tensor]

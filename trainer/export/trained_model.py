@@ -12,8 +12,8 @@ from schema.artifacts import RECORD_FILE
 from schema.signatures import KL, LATENT, RECONSTRUCTION
 from trainer.data.dataset import Images, PixelConstants
 from trainer.families.autoencoder import Autoencoder
+from trainer.scoring.scores import Tensors
 
-Tensors = dict[str, tf.Tensor]
 ENCODED = tf.TensorSpec([None], tf.string, "encoded")
 
 

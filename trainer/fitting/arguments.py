@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from trainer.data.dataset import ImageSet, load_images
+from trainer.data.dataset import ImageSet, PixelConstants, load_images, pixel_constants
 from trainer.fitting.checkpoint import checkpoint_folder
 from trainer.settings.trainer import TrainerSettings
 
@@ -54,14 +54,16 @@ def component_folder(fn_args: FnArgs) -> str:
 
 
 @contextmanager
-def loaded_splits(fn_args: FnArgs) -> Iterator[tuple[ImageSet, ImageSet]]:
-    """The training and the held-out images; together they use at most `trainer.cache_mb` of memory.
+def loaded_splits(fn_args: FnArgs) -> Iterator[tuple[ImageSet, ImageSet, PixelConstants]]:
+    """The training images, the held-out images, and their normalisation.
 
-    The rest goes to unnamed temporary files, whose space the system frees however this process ends.
+    Both splits together use at most `trainer.cache_mb` of memory. The rest goes to unnamed temporary files, whose space
+    the system frees however this process ends.
     """
     budget_mb: float = settings_of(fn_args).cache_mb
     transform = tft.TFTransformOutput(fn_args.transform_output)
     with tempfile.TemporaryFile() as train_file, tempfile.TemporaryFile() as held_out_file:
         train = load_images(fn_args.train_files, transform, cache_mb=budget_mb, file=train_file)
         budget_mb -= train.images.nbytes / 2**20 if train.images is not None else 0.0
-        yield train, load_images(fn_args.eval_files, transform, cache_mb=budget_mb, file=held_out_file)
+        held_out = load_images(fn_args.eval_files, transform, cache_mb=budget_mb, file=held_out_file)
+        yield train, held_out, pixel_constants(fn_args.train_files, transform)

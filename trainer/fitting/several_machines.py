@@ -16,14 +16,8 @@ from trainer.fitting.arguments import component_folder
 
 _REWRITE_SECONDS = 2.0
 _JOB_FIELDS = (
-    "train_files",
-    "eval_files",
-    "transform_output",
-    "model_run_dir",
-    "base_model",
-    "hyperparameters",
-    "custom_config",
-)
+    "train_files", "eval_files", "transform_output", "model_run_dir", "base_model", "hyperparameters", "custom_config",
+)  # fmt: skip
 
 
 class WorkerError(UserError):

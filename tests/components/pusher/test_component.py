@@ -12,8 +12,8 @@ from tfx.types import channel_utils, standard_artifacts
 from tfx.utils import json_utils
 
 from components.evaluation.parity_file import write_parity_file
-from components.pusher.component import AtomicPusher, AtomicPushExecutor, SmokeCheckError, check_in_new_process
-from components.pusher.destination import rollback, versions
+from components.pusher.component import AtomicPusher, AtomicPushExecutor, check_in_new_process
+from components.pusher.destination import PushError, rollback, versions
 from schema.artifact_types import Analysis
 from schema.artifacts import PARITY_FILE
 from serving.model import smoke_check
@@ -37,7 +37,7 @@ def test_a_new_process_accepts_a_model_and_rejects_a_broken_one(tmp_path: Path) 
     with ThreadPoolExecutor() as pool:
         passed, refused = (pool.submit(check_in_new_process, folder, check_module=CHECK) for folder in (good, broken))
     assert passed.exception() is None
-    assert isinstance(refused.exception(), SmokeCheckError)
+    assert isinstance(refused.exception(), PushError)
     assert "not pushed: " in str(refused.exception())
 
 
@@ -156,7 +156,7 @@ def test_a_model_with_the_evaluated_errors_is_pushed_and_recorded(model: Path, e
 
 def test_a_model_with_other_errors_is_refused_and_the_image_is_named(examples: Path, tmp_path: Path) -> None:
     """The evaluated error of image 0 is 0; the destination stays empty."""
-    with pytest.raises(SmokeCheckError, match=r"test image 0 \(image/0\): its error is 0.001 when served, but was 0"):
+    with pytest.raises(PushError, match=r"test image 0 \(image/0\): its error is 0.001 when served, but was 0"):
         _run_executor(tmp_path, _model(tmp_path / "skewed", 0.001), examples=examples)
     assert [*(tmp_path / "serving").iterdir()] == []
 
@@ -189,14 +189,6 @@ def test_a_withdrawn_model_is_not_pushed_again(model: Path, tmp_path: Path) -> N
     assert versions(str(base)) == before
     assert pushed.get_int_custom_property("pushed") == 0
     assert "a rollback withdrew this model" in pushed.get_string_custom_property("not_pushed_because")
-
-
-def test_the_component_refuses_to_keep_no_version() -> None:
-    """When the pipeline is built, before anything runs."""
-    model = channel_utils.as_channel([standard_artifacts.Model()])
-    destination = pusher_pb2.PushDestination(filesystem=pusher_pb2.PushDestination.Filesystem(base_directory="serving"))
-    with pytest.raises(ValueError, match="keep 0: at least 1 version must be kept"):
-        AtomicPusher(model=model, push_destination=destination, check=smoke_check, keep=0)
 
 
 def test_the_component_passes_the_path_of_the_check_to_its_executor() -> None:

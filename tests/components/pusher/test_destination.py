@@ -9,7 +9,6 @@ import pytest
 
 from components.pusher import destination as push_destination
 from components.pusher.destination import (
-    NothingToRollBackToError,
     PushError,
     digest_of,
     push,
@@ -210,7 +209,7 @@ def test_repeated_rollbacks_go_further_back_until_no_model_is_left(destination: 
     rollback(destination, check=_allow)
     rollback(destination, check=_allow)
     assert _models(destination)[-1] == "a"
-    with pytest.raises(NothingToRollBackToError, match="no earlier one"):
+    with pytest.raises(PushError, match="no earlier one"):
         rollback(destination, check=_allow)
     assert len(withdrawn(destination)) == 2
 
@@ -277,3 +276,9 @@ def test_an_unfinished_upload_is_not_a_version(destination: str) -> None:
     assert newest not in versions(destination)
     assert rollback(destination, check=_allow).left.number < newest.number
     assert digest_of(newest.path) != newest.digest
+
+
+def test_keeping_no_version_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="keep 0: at least 1 version must be kept"):
+        push("model", str(tmp_path), check=lambda folder: None, keep=0)
+    assert list(tmp_path.iterdir()) == []
