@@ -51,7 +51,8 @@ class DataSettings(Section):
     test_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of images never seen in training or calibration; ignored if the data names its own test split."""
     normal_labels: tuple[Annotated[str, Field(coerce_numbers_to_str=True)], ...] = ()
-    """Labels of normal images; images with any other label are anomalies and go to `test`. If empty, it is unknown."""
+    """Labels of normal images; images with any other label are anomalies and go to `test`. If empty, only the source
+    tells which images are anomalies."""
     training_anomalies: Literal["test", "leave_out"] = "test"
     """Whether anomalies in a split that the data names `train` or `eval` are tested or left out."""
     max_images: int | None = Field(None, ge=1)
@@ -128,7 +129,7 @@ class GateSettings(Section):
     A model that copies any input has 1, a model that has learnt its own images about 0.
     """
     min_auroc: float | None = Field(0.5, ge=0, le=1)
-    """Lowest AUROC of the score if it is known which test images are anomalous; null waives it."""
+    """Lowest AUROC of the score, if anomalies among the test images are known; null waives it."""
     max_regression: float | None = Field(0.05, ge=0)
     """How much worse the mean error may be than the latest blessed model's, as a fraction; null waives it."""
     thresholds: tuple[Threshold, ...] = ()

@@ -54,7 +54,7 @@ kind load docker-image --name "$CLUSTER" "$IMAGE"
 
 echo "--- package"
 # A tag is safe here: the new cluster's cache is empty.
-.venv/bin/autoencoder compile --config configs/kubeflow.yaml --set trainer.epochs=30 \
+.venv/bin/autoencoder compile configs/kubeflow.yaml --set trainer.epochs=30 \
   --set evaluation.thresholds='[{metric: mean_error, max: 0.03}]' \
   --image "$IMAGE" --allow-tag --root minio://mlpipeline/v2/artifacts -o "$WORK/pipeline.yaml"
 

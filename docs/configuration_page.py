@@ -52,7 +52,7 @@ def page(schema: Schema, preset_defaults: dict[str, dict[str, Any]]) -> str:
     fields = schema["properties"].items()
     sections = {name: definitions[_reference(field)] for name, field in fields if _reference(field)}
     alone = {name: field for name, field in fields if name not in sections}
-    parts = [INTRODUCTION, "## Outside of sections\n", _table(rows({**schema, "properties": alone}, definitions))]
+    parts = [INTRODUCTION, "## Top-level fields\n", _table(rows({**schema, "properties": alone}, definitions))]
     for name, section in sections.items():
         more = f" More: {READ_MORE[name]}." if name in READ_MORE else ""
         parts += [f"## {name}\n", _text(section.get("description", "")) + more + "\n"]

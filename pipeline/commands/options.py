@@ -69,7 +69,9 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--cookies-file", type=PATH, help="File with the Cookie header, for Dex."),
         click.option("--token-file", type=PATH, help="File with a bearer token."),
         click.option("--namespace", help="Your namespace, if this Kubeflow has several users."),
-        click.option("--host", required=True, envvar="KUBEFLOW_HOST", help="Kubeflow Pipelines' address."),
+        click.option(
+            "--host", required=True, envvar="KUBEFLOW_HOST", show_envvar=True, help="Address of Kubeflow Pipelines."
+        ),
     ):
         command = option(command)
     return command

@@ -24,7 +24,8 @@ if TYPE_CHECKING:  # `--help` must not wait for these imports
 def runs(config: Path | None, root: Path | None, as_json: bool) -> None:
     """List past runs with verdict, error and duration, newest first.
 
-    If CONFIG names a database server in `metadata:`, the runs of all pipelines in that database are listed.
+    All pipelines in the folder of the runs are listed or, if CONFIG names a database server in `metadata:`, all
+    pipelines in that database.
 
     Example: autoencoder runs configs/digits.yaml
     """

@@ -55,7 +55,7 @@ def score(
     """Score image files: how much does each differ from the images that the model was trained on?
 
     IMAGES are files, folders (searched recursively) or patterns such as 'parts/*.png'. Results go to standard
-    output, one line per file; files that cannot be scored are reported and skipped. Exit status 1 only if
+    output, one line per file; files that cannot be scored are reported and skipped. Exit code 1 only if
     every file failed, or the server.
     """
     if model is not None and server is not None:

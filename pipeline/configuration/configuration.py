@@ -33,7 +33,7 @@ class PushSettings(Section):
     destination: str | None = None
     """Folder that a model server watches, local or `s3://` or `gs://`; null: `serving/` in the run's folder."""
     keep: int | None = Field(None, ge=1)
-    """Number of versions, the newest, to keep in the destination; null keeps all."""
+    """Number of versions to keep in the destination, the newest ones; null keeps all."""
 
 
 class BeamSettings(Section):

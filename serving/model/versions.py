@@ -58,7 +58,10 @@ def base_folder(folder: Path) -> Path:
             return base
     if holds_saved_model(folder):
         raise NoModelError(f"{folder} is a single version: give the folder that holds it, {folder.parent}")
-    raise NoModelError(f"{folder}: no version folder (a number) here or in its {RUN_SUBFOLDER}/ subfolder")
+    raise NoModelError(
+        f"{folder}: no version folder (a number) here or in its {RUN_SUBFOLDER}/ subfolder; "
+        "a run creates one when its model passes the gate"
+    )
 
 
 def saved_model_folder(folder: Path) -> Path:

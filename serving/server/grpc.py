@@ -43,7 +43,10 @@ def start_grpc_server(service: Service, settings: ServerSettings) -> tuple[grpc.
     except RuntimeError:
         port = 0
     if port == 0:
-        raise ListenError(f"cannot listen on {settings.host}:{settings.grpc_port} for gRPC: is the port taken?")
+        raise ListenError(
+            f"cannot listen on {settings.host}:{settings.grpc_port} for gRPC: is the port in use? "
+            "Choose another port with --port"
+        )
     server.start()
     return server, port
 

@@ -122,5 +122,7 @@ def _listening_socket(host: str, port: int) -> socket.socket:
         listener.listen(1024)
     except OSError as error:
         listener.close()
-        raise ListenError(f"cannot listen on {host}:{port} for REST: {error.strerror}") from error
+        raise ListenError(
+            f"cannot listen on {host}:{port} for REST: {error.strerror}; choose another port with --rest_api_port"
+        ) from error
     return listener

@@ -29,7 +29,7 @@ def check_image(image: str, *, allow_tag: bool) -> None:
         raise ConfigurationError(f"--image {image}: must look like REGISTRY/NAME@sha256:<64 hexadecimal digits>")
     if not allow_tag:
         raise ConfigurationError(
-            f"--image {image}: is a tag, and Kubeflow's cache key contains the tag instead of the image: once the "
+            f"--image {image} is a tag, and Kubeflow's cache key contains the tag instead of the image: once the "
             "tag moves, Kubeflow would reuse results of the old code. Pass NAME@sha256:... "
             "(docker inspect --format '{{index .RepoDigests 0}}'), or --allow-tag to accept this"
         )
