@@ -34,6 +34,8 @@ def report(run: Path, overrides: tuple[str, ...], run_id: str | None, rebuild: b
 
     folder, store = run, MetadataSettings()
     if not run.is_dir():
+        if run.suffix not in (".yaml", ".yml"):
+            raise UsageError(f"{run}: no such folder; `autoencoder runs` lists the runs")
         configuration = load_configuration(run, overrides)
         folder, store = Path(configuration.root).expanduser() / configuration.name, configuration.metadata
     page = folder / REPORT_FILE

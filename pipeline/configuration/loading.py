@@ -1,6 +1,7 @@
 """Loads the configuration from a YAML file and overrides from the command line."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -73,9 +74,13 @@ def _explain(path: Path, error: Any) -> str:
     field = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{path}: unknown key '{field}'{_nearest_key(error['loc'])}"
-    message = error["msg"].removeprefix("Value error, ")
+    message = re.sub(
+        r"^(Value error, |\w+ should )", lambda start: "must " if "should" in start[0] else "", error["msg"]
+    )
     if error["type"] == "value_error":
         return f"{path}: {message}"
+    if field == "name" and error["type"] == "string_pattern_mismatch":
+        message = "must consist of lower-case letters, digits, '-' and '_', and start with a letter or a digit"
     if error["type"] == "tuple_type":
         message = f"must be a list, such as [{error['input']}]"
     if error["type"] == "literal_error":
