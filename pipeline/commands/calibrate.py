@@ -17,7 +17,7 @@ from runtime.errors import UsageError
 @set_option
 @json_option
 def calibrate(config: Path, rate: float | None, score: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Run CONFIG with another false-alarm rate or score, without training again.
+    """Change the false-alarm rate or the score without retraining.
 
     The same as `autoencoder run CONFIG --set evaluation.false_alarm_rate=RATE`: the trained model comes from the cache,
     and only the Calibrator and the components after it run again. To keep the rate, write it into CONFIG.

@@ -48,11 +48,11 @@ def compare(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Train several families on CONFIG's images, with the same latent size and epochs, and rank them.
+    """Train several families on CONFIG's images and rank them.
 
-    Each family takes its loss, batch size and layers from its preset, and everything else from CONFIG. The runs are
-    kept and cached in `<root>/<name>-compare`. They are ranked by AUROC if anomalies are labelled, otherwise by mean
-    error.
+    All have the same latent size and epochs. Each family takes its loss, batch size and layers from its preset, and
+    everything else from CONFIG. The runs are kept and cached in `<root>/<name>-compare`. They are ranked by AUROC
+    if anomalies are labelled, otherwise by mean error.
 
     Example: autoencoder compare configs/mnist-deep.yaml --presets deep,residual,variational --epochs 5
     """

@@ -31,7 +31,7 @@ def compile_(
     allow_tag: bool,
     output: Path,
 ) -> None:
-    """Compile CONFIG into a package for open-source Kubeflow Pipelines 2.
+    """Compile CONFIG into a package for Kubeflow Pipelines 2.
 
     \b
     Example:

@@ -14,7 +14,9 @@ from pipeline.errors import Command
 @set_option
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of every configuration, for editors.")
 def config(config: Path, overrides: tuple[str, ...], schema: bool) -> None:
-    """Print CONFIG (default: configs/digits.yaml) as YAML, with all defaults and overrides filled in.
+    """Print CONFIG as YAML, with all defaults filled in.
+
+    CONFIG is configs/digits.yaml by default; overrides are applied.
 
     \b
     Examples:

@@ -21,10 +21,11 @@ from runtime.errors import REFUSED, UsageError
 )
 @json_option
 def drift(scores: tuple[Path, ...], model: Path | None, as_json: bool) -> None:
-    """Check whether recorded scores have drifted from those of the normal images that calibrated the model.
+    """Check whether recorded scores have drifted.
 
-    SCORES are files written by `autoencoder score --format jsonl` (or csv) or by `autoencoder serve
-    --record-scores`, or folders of them. No labels are needed. Exit code 3 if it is time to retrain.
+    They are compared with the scores of the normal images that calibrated the model. SCORES are files written by
+    `autoencoder score --format jsonl` (or csv) or by `autoencoder serve --record-scores`, or folders of them. No
+    labels are needed. Exit code 3 if it is time to retrain.
     """
     from serving.drift import drift_of, read_scores
     from serving.model.versions import newest_base_folder, saved_model_folder

@@ -29,11 +29,12 @@ Outcome = tuple[Any, str]
 @click.option("--force", is_flag=True, help="Push the model even if a rollback has withdrawn it.")
 @json_option
 def push(where: str | None, rollback: bool, is_list: bool, to: str | None, force: bool, as_json: bool) -> None:
-    """Push a run's latest blessed model again, list the pushed versions, or roll back to the previous one.
+    """Push a model again, list the pushed versions, or roll back.
 
-    WHERE is a run's folder (by default the run below runs/ that was pushed last) or, for --list and --rollback,
-    also a folder of versions: local, s3:// or gs://. A rollback pushes the earlier version again under a new
-    number, so servers pick it up like any other; later runs do not push the withdrawn model again.
+    Pushes a run's latest blessed model, or rolls back to the previous version. WHERE is a run's folder (by default
+    the run below runs/ that was pushed last) or, for --list and --rollback, also a folder of versions: local, s3://
+    or gs://. A rollback pushes the earlier version again under a new number, so servers pick it up like any other;
+    later runs do not push the withdrawn model again.
     """
     if rollback + is_list + bool(to or force) > 1:
         raise UsageError("--rollback, --list and pushing (--to, --force) exclude each other")

@@ -24,12 +24,12 @@ if TYPE_CHECKING:  # `--help` must not wait for this import
 @click.option("--s3", is_flag=True, help="Use the S3 server of AWS_ENDPOINT_URL instead of a folder as object store.")
 @json_option
 def rehearse(package: Path, parameters: dict[str, str], folder: Path, s3: bool, as_json: bool) -> None:
-    """Simulate a compiled package on this machine, as Kubeflow's driver and launcher would run it.
+    """Simulate a compiled package on this machine.
 
-    This is a rehearsal, not a run on Kubeflow. Simulated: the check of the specification, the order of tasks,
-    parameters and their types, output locations, download and upload of artifacts, an empty folder for each
-    pod, what gets lost between tasks, cache keys, retries (without the wait), and the package's real commands
-    as processes.
+    It runs as Kubeflow's driver and launcher would run it; this is a rehearsal, not a run on Kubeflow. Simulated:
+    the check of the specification, the order of tasks, parameters and their types, output locations, download and
+    upload of artifacts, an empty folder for each pod, what gets lost between tasks, cache keys, retries (without
+    the wait), and the package's real commands as processes.
 
     Not simulated: Argo, the content of the image, other users and volumes, credentials (unless --s3), quotas,
     resource limits, GPU scheduling, the second document of the package, and TFJobs: the Trainer trains alone.

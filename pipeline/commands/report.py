@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # `--help` must not wait for this import
 @click.option("--rebuild", is_flag=True, help="Write the report again from the run's artifacts.")
 @click.option("--open", "in_browser", is_flag=True, help="Open it in the browser.")
 def report(run: Path, overrides: tuple[str, ...], run_id: str | None, rebuild: bool, in_browser: bool) -> None:
-    """Print the path of a run's report; write the report if it does not exist.
+    """Print the path of a run's report, and write it if missing.
 
     RUN is a run's folder or its configuration (default: configs/digits.yaml).
 

@@ -16,9 +16,10 @@ from runtime.errors import UsageError
 @json_option
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM_OPTIONS]")
 def run(config: Path, overrides: tuple[str, ...], as_json: bool, beam_options: tuple[str, ...]) -> None:
-    """Run the whole pipeline that CONFIG describes (default: configs/digits.yaml).
+    """Run the whole pipeline that CONFIG describes.
 
-    Options after `--` are passed to Apache Beam, after those in the configuration's `beam.args`.
+    CONFIG is configs/digits.yaml by default. Options after `--` are passed to Apache Beam, after those in the
+    configuration's `beam.args`.
 
     Examples: autoencoder run configs/mnist-dense.yaml --set trainer.epochs=20;
     autoencoder run configs/beam-flink.yaml -- --flink_master=flink:8081 --parallelism=32

@@ -55,7 +55,7 @@ def schedule(
     as_json: bool,
     **where: Any,
 ) -> None:
-    """Run a compiled package on Kubeflow on a schedule, or list and change schedules.
+    """Run a compiled package on a schedule, or change schedules.
 
     \b
     Examples:

@@ -52,11 +52,11 @@ def score(
     output: str | None,
     beam_args: tuple[str, ...],
 ) -> None:
-    """Score image files: how much does each differ from the images that the model was trained on?
+    """Score image files.
 
-    IMAGES are files, folders (searched recursively) or patterns such as 'parts/*.png'. Results go to standard
-    output, one line per file; files that cannot be scored are reported and skipped. Exit code 1 only if
-    every file failed, or the server.
+    A score says how much an image differs from the images that the model was trained on. IMAGES are files, folders
+    (searched recursively) or patterns such as 'parts/*.png'. Results go to standard output, one line per file;
+    files that cannot be scored are reported and skipped. Exit code 1 only if every file failed, or the server.
     """
     if model is not None and server is not None:
         raise UsageError("--model and --server exclude each other")

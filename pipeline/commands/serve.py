@@ -71,10 +71,10 @@ def serve(
     own: bool,
     **flags: Any,
 ) -> None:
-    """Serve a pushed model with TensorFlow Serving's protocol until Ctrl-C.
+    """Serve a pushed model with TensorFlow Serving's protocol.
 
-    FOLDER is a run's folder or the folder that holds its versions; by default, that of the run below runs/
-    that was pushed last. New versions are picked up while the server runs.
+    The server runs until Ctrl-C. FOLDER is a run's folder or the folder that holds its versions; by default, that
+    of the run below runs/ that was pushed last. New versions are picked up while the server runs.
 
     With --host 0.0.0.0, tensorflow_model_server is used instead if it is on PATH: it listens on every address,
     and supports neither --record-scores nor --max-body-mb.

@@ -23,7 +23,7 @@ _POLL_S = 1.0
 @click.argument("run_folder", type=PATH)
 @click.option("--wait", "wait_s", type=float, default=3600.0, help="Seconds to wait for training.")
 def worker(run_folder: Path, wait_s: float) -> None:
-    """Take part in training the run in RUN_FOLDER, as the worker that TF_CONFIG names.
+    """Train with other machines, as the worker that TF_CONFIG names.
 
     RUN_FOLDER is on a disk that all machines share. Ends when training ends; fails when another machine is lost.
     """

@@ -53,3 +53,9 @@ def test_help_imports_nothing_heavy() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_list_of_commands_shows_every_summary_in_full_on_80_columns() -> None:
+    listed = CliRunner().invoke(main, ["--help"], terminal_width=80).output.partition("Commands:")[2]
+    assert len(listed.strip().splitlines()) == len(COMMANDS)
+    assert "..." not in listed
