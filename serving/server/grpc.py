@@ -38,8 +38,9 @@ def start_grpc_server(service: Service, settings: ServerSettings) -> tuple[grpc.
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(service), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(service), server)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host  # IPv6
     try:
-        port = server.add_insecure_port(f"{bracketed(settings.host)}:{settings.grpc_port}")
+        port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
     except RuntimeError:
         port = 0
     if port == 0:
@@ -148,8 +149,3 @@ def _model_spec(name: str, version: int, signature_name: str = "") -> model_pb2.
     spec = model_pb2.ModelSpec(name=name, signature_name=signature_name)
     spec.version.value = version
     return spec
-
-
-def bracketed(host: str) -> str:
-    """The host as it is written before a port: IPv6 addresses in brackets."""
-    return f"[{host}]" if ":" in host else host

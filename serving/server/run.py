@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 import uvicorn
 
-from serving.server.grpc import bracketed, start_grpc_server
+from serving.server.grpc import start_grpc_server
 from serving.server.http_protocol import LimitedHeadersProtocol
 from serving.server.logs import log_event
 from serving.server.metrics import Metrics
@@ -29,16 +29,6 @@ class ServerAddress:
     host: str
     grpc_port: int | None
     rest_port: int | None
-
-    @property
-    def rest_url(self) -> str:
-        """`http://host:port`, for a client."""
-        return f"http://{bracketed(self.host)}:{self.rest_port}"
-
-    @property
-    def grpc_url(self) -> str:
-        """`grpc://host:port`, for a client."""
-        return f"grpc://{bracketed(self.host)}:{self.grpc_port}"
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from urls import grpc_url, rest_url
 from waiting import wait_until
 
 from runtime.errors import UsageError
@@ -29,7 +30,7 @@ from serving.server.settings import ListenError, ServerSettings
 @pytest.fixture(params=["rest", "grpc"])
 def server(request: pytest.FixtureRequest, image_server: ServerAddress) -> str:
     """The address of the same server for each protocol."""
-    return image_server.rest_url if request.param == "rest" else image_server.grpc_url
+    return rest_url(image_server) if request.param == "rest" else grpc_url(image_server)
 
 
 def test_bytes_and_paths_are_scored_in_order(
@@ -61,7 +62,7 @@ def test_score_does_not_depend_on_how_the_image_is_stored(server: str, image_ser
     assert [score.error for score in score_images(images, server=server)] == [pytest.approx(0.25, abs=0.01)] * 5
     encoded = [{"b64": base64.b64encode(image).decode()} for image in images]
     with urllib.request.urlopen(  # without the Python client
-        f"{image_server.rest_url}/v1/models/autoencoder:predict", json.dumps({"instances": encoded}).encode()
+        f"{rest_url(image_server)}/v1/models/autoencoder:predict", json.dumps({"instances": encoded}).encode()
     ) as response:
         predictions = json.load(response)["predictions"]
     assert [each["error"] for each in predictions] == [pytest.approx(0.25, abs=0.01)] * 5
@@ -145,7 +146,7 @@ def test_stop_finishes_running_requests(
             with connection.makefile("rb") as answer:
                 assert answer.readline().startswith(b"HTTP/1.1 200")
         stopping.join()
-    for url in (address.rest_url, address.grpc_url):
+    for url in (rest_url(address), grpc_url(address)):
         with pytest.raises(ServingError):
             model_status(url)
 
@@ -189,7 +190,7 @@ def test_bodies_together_are_limited(
 
     def status() -> Status | None:
         try:
-            score_images([normal_png], server=address.rest_url)
+            score_images([normal_png], server=rest_url(address))
         except ServingError as error:
             assert "fill the server's memory" in str(error)  # noqa: PT017 (may also succeed)
             return error.status

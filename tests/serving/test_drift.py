@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from scipy import stats
+from urls import grpc_url, rest_url
 
 from pipeline.commands.drift import drift
 from runtime.errors import DONE, FAILED, REFUSED
@@ -146,7 +147,7 @@ def test_server_records_scores_that_drift_reads(
     record.write_text(json.dumps({"calibration": calibration.to_json()}))
     try:
         with running_server(settings_for(image_model, record_scores=tmp_path / "scores")) as address:
-            for server in (address.rest_url, address.grpc_url):
+            for server in (rest_url(address), grpc_url(address)):
                 score_images([normal_png, normal_png, anomalous_png], server=server)
     finally:
         record.unlink()

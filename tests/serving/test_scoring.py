@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from urls import grpc_url, rest_url
 
 from runtime.errors import UsageError
 from serving.client import Score
@@ -33,8 +34,8 @@ def test_local_model_and_server_agree_and_skip_broken_files(
     missing = files[0].with_name("gone.png")
     for scorer in (
         local_scorer(image_model / "7"),
-        server_scorer(image_server.rest_url),
-        server_scorer(image_server.grpc_url),
+        server_scorer(rest_url(image_server)),
+        server_scorer(grpc_url(image_server)),
     ):
         results = list(score_files([*files, missing], scorer, batch_size=4))
         assert [result.path for result in results] == [*files, missing]

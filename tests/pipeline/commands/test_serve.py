@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from ports import free_port
+from urls import rest_url
 
 from pipeline.commands.score import score
 from pipeline.commands.serve import serve
@@ -54,7 +55,7 @@ def test_score_uses_a_server_and_writes_overlays(images: Path, image_server: Ser
     arguments = [
         str(images),
         "--server",
-        image_server.rest_url,
+        rest_url(image_server),
         "--format",
         "csv",
         "--overlays",
@@ -77,7 +78,7 @@ def test_file_whose_name_is_not_text_is_scored(
         (tmp_path / os.fsdecode(name)).write_bytes(normal_png)
     program = "import sys; from pipeline.commands.score import score; score(sys.argv[1:])"
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path), "--server", image_server.rest_url, "--format", form],
+        [sys.executable, "-c", program, str(tmp_path), "--server", rest_url(image_server), "--format", form],
         env={**_environment(), "PYTHONIOENCODING": "utf-8:strict"},
         capture_output=True,
         text=True,
@@ -96,7 +97,7 @@ def test_overlays_of_files_with_long_names_are_written(
     folder.mkdir()
     for name in ("x" * 249 + "1", "x" * 249 + "2", "ö" * 125):
         (folder / f"{name}.png").write_bytes(normal_png)
-    arguments = [str(folder), "--server", image_server.rest_url, "--overlays", str(overlays)]
+    arguments = [str(folder), "--server", rest_url(image_server), "--overlays", str(overlays)]
     result = CliRunner().invoke(score, arguments)
     assert (result.exit_code, result.exception) == (0, None)
     names = sorted(path.name for path in overlays.iterdir())

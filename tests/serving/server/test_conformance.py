@@ -29,6 +29,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
     regression_pb2,
 )
+from urls import grpc_url, rest_url
 
 from serving.server.run import running_server
 from serving.server.settings import ServerSettings
@@ -86,7 +87,7 @@ def api(
         yield Api(url, os.environ.get("SERVING_GRPC_URL", "").removeprefix("grpc://") or None, is_ours=False)
         return
     with running_server(settings_for(half_plus_two, model_name=NAME)) as address:
-        yield Api(address.rest_url, address.grpc_url.removeprefix("grpc://"), is_ours=True)
+        yield Api(rest_url(address), grpc_url(address).removeprefix("grpc://"), is_ours=True)
 
 
 def _predict_request(values: list[float], *, name: str = NAME, **filled: Any) -> predict_pb2.PredictRequest:

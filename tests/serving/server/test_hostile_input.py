@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2
 from tensorflow_serving.apis import predict_pb2
+from urls import grpc_url, rest_url
 from waiting import wait_until
 
 from serving.client import score_images
@@ -46,7 +47,7 @@ quietly = settings(
 def still_serving(image_server: ServerAddress, normal_png: bytes) -> Iterator[None]:
     """After every test the server still answers over both protocols."""
     yield
-    for server in (image_server.rest_url, image_server.grpc_url):
+    for server in (rest_url(image_server), grpc_url(image_server)):
         assert score_images([normal_png], server=server)[0].is_anomaly is False
 
 
@@ -66,7 +67,7 @@ def _assert_answered_or_refused(status: int, text: bytes) -> None:
 
 
 def _grpc_code(address: ServerAddress, message: bytes) -> grpc.StatusCode:
-    with grpc.insecure_channel(address.grpc_url.removeprefix("grpc://")) as channel:
+    with grpc.insecure_channel(grpc_url(address).removeprefix("grpc://")) as channel:
         try:
             channel.unary_unary(GRPC_PREDICT)(message, timeout=30)
         except grpc.RpcError as error:

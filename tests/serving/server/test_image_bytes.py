@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from urls import grpc_url
 
 from serving.server.run import ServerAddress, running_server
 from serving.server.settings import ServerSettings
@@ -94,7 +95,7 @@ def test_broken_image_is_named_by_its_index(image_server: ServerAddress, normal_
         assert status == 400
         assert f"image_bytes[{broken_index}]" in answer["error"]
         with (
-            grpc.insecure_channel(image_server.grpc_url.removeprefix("grpc://")) as channel,
+            grpc.insecure_channel(grpc_url(image_server).removeprefix("grpc://")) as channel,
             pytest.raises(grpc.RpcError) as refusal,
         ):
             prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(_grpc_request(images), 20)

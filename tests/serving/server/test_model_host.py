@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from urls import grpc_url, rest_url
 from waiting import wait_until
 
 from schema.artifacts import RECORD_FILE
@@ -154,7 +155,7 @@ def test_state_of_a_version_in_a_folder_whose_name_is_not_text(
     base = tmp_path / os.fsdecode(b"models\xff")
     (base / "1").mkdir(parents=True)
     with running_server(settings_for(base)) as address:
-        for server in (address.rest_url, address.grpc_url):
+        for server in (rest_url(address), grpc_url(address)):
             (state,) = model_status(server)
             assert "models\\udcff" in state.error
 
