@@ -10,7 +10,7 @@ from pipeline.commands.rehearse import rehearse
 
 def test_help_says_what_is_not_simulated() -> None:
     text = " ".join(CliRunner().invoke(rehearse, ["--help"]).output.split())
-    assert "This is a rehearsal, not a run on Kubeflow." in text
+    assert "this is a rehearsal, not a run on Kubeflow." in text
     assert "Not simulated: Argo" in text
 
 
