@@ -8,6 +8,7 @@ import tensorflow_transform as tft
 import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from runtime.tfrecords import as_many_as_fit
 from schema.artifacts import PICTURE_FILE
 from trainer.data.dataset import Images, ImageSet, PixelConstants
 from trainer.export.controls import export_controls
@@ -19,9 +20,13 @@ from trainer.fitting.callbacks import PICTURES, originals_over_reconstructions, 
 from trainer.fitting.checkpoint import remove_checkpoint
 from trainer.fitting.distribution import on_several_machines
 from trainer.fitting.fit import fit
+from trainer.fitting.latent_use import warn_if_unused
 from trainer.fitting.several_machines import fit_on_several_machines
 from trainer.fitting.tracing import keep_autograph_out_of_keras
 from trainer.settings.image import ImageSettings
+
+_EXAMINED = 1000
+"""Training images whose latents are examined, if they fit into memory."""
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -38,6 +43,7 @@ def run_fn(fn_args: FnArgs) -> None:
         keras.utils.set_random_seed(config["seed"] + 1)
         untrained = build_autoencoder(image, settings)
         autoencoder, history = fit(fn_args, train, held_out, constants)
+        warn_if_unused(autoencoder, train.sample(as_many_as_fit(train.shape, at_most=_EXAMINED)))
 
         shared = {
             "transform_layer": transform.transform_features_layer(),

@@ -10,7 +10,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
 from trainer.data.dataset import ImageSet, PixelConstants
-from trainer.families.registry import build_autoencoder
+from trainer.families.registry import started_autoencoder
 from trainer.fitting.arguments import loaded_splits, settings_of
 from trainer.fitting.tracing import keep_autograph_out_of_keras
 from trainer.fitting.training_loop import train_autoencoder
@@ -72,7 +72,8 @@ class AutoencoderTuner(keras_tuner.engine.base_tuner.BaseTuner):
         config = fn_args.custom_config
         keras.backend.clear_session()
         keras.utils.set_random_seed(config["seed"])
-        autoencoder = build_autoencoder(ImageSettings.model_validate(config["image"]), settings)
+        image = ImageSettings.model_validate(config["image"])
+        autoencoder = started_autoencoder(image, settings, train, constants.to_pixels)
         history = train_autoencoder(autoencoder, train, held_out, constants, settings, seed=config["seed"])
         error = min(history[_OBJECTIVE])
         _LOG.info(

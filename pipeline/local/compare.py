@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.configuration.loading import load_configuration, read_values
 from runtime.errors import DONE, REFUSED
 from serving.model.versions import RUN_SUBFOLDER
-from trainer.settings.families import PRESET_FIELDS
+from trainer.settings.families import FAMILY_SETTINGS, PRESET_FIELDS
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,9 @@ def _overrides_of(
     """
     trainer = read_values(config, overrides).get("trainer") or {}  # as written, without any preset's defaults
     common = {field: value for field, value in trainer.items() if field not in PRESET_FIELDS}
+    if FAMILY_SETTINGS[preset].follows_images:  # here it takes the latent size and the epochs of the others
+        own = load_configuration(config, overrides).trainer
+        common = {"latent_dim": own.latent_dim, "epochs": own.epochs, **common}
     return (
         *overrides,
         f"name={pipeline}",

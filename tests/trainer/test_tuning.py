@@ -22,7 +22,7 @@ def test_every_choice_is_in_the_search_space_and_gives_valid_settings():
     for seed in range(40):
         for dimension in space.space:
             space.values[dimension.name] = dimension.random_sample(seed)
-        fn_args = FnArgs(custom_config={"trainer": {"preset": "deep"}}, hyperparameters=space.get_config())
+        fn_args = FnArgs(custom_config={"trainer": {"preset": "deep"}, "image": {}}, hyperparameters=space.get_config())
         settings = settings_of(fn_args)
         assert settings.hidden_units in {(64,), (64, 32)}
         assert settings.latent_dim in {2, 3, 4}
@@ -33,7 +33,10 @@ def test_every_choice_is_in_the_search_space_and_gives_valid_settings():
 
 
 def test_settings_are_unchanged_without_a_tuner():
-    assert settings_of(FnArgs(custom_config={"trainer": {"preset": "dense", "latent_dim": 5}})).latent_dim == 5
+    assert (
+        settings_of(FnArgs(custom_config={"trainer": {"preset": "dense", "latent_dim": 5}, "image": {}})).latent_dim
+        == 5
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,8 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 import tf_keras as keras
-from sklearn.decomposition import PCA
 
 from schema.artifacts import CONSTANT, CONTROLS_FOLDER, PCA_FLOOR, UNTRAINED
 from schema.signatures import RECONSTRUCTION
@@ -14,14 +12,11 @@ from trainer.export.evaluated_model import EvaluatedModel, export_evaluated, sco
 from trainer.export.probes import PROBED_IMAGES
 from trainer.export.trained_model import pixels_decoder
 from trainer.families.autoencoder import Autoencoder
+from trainer.families.principal_components import fit_pca
 from trainer.scoring.scores import Tensors
 from trainer.settings.image import ImageSettings
 
 PixelsFn = Callable[[tf.Tensor], tf.Tensor]
-_PCA_BUDGET_BYTES = 168 * 2**20
-"""Pixels that the principal components are fitted to: all of MNIST. Fitting needs twice as much in addition."""
-_IMAGES_PER_COMPONENT = 10
-"""Minimum, however large the images are."""
 
 
 def export_controls(
@@ -64,13 +59,9 @@ def _as_outputs(reconstruct: PixelsFn) -> Callable[[tf.Tensor], Tensors]:
 def _pca_reconstruction(
     train: ImageSet, latent_dim: int, constants: PixelConstants
 ) -> tuple[PixelsFn, tuple[tf.Variable, ...]]:
-    """PCA of the training pixels, or of as many as fit the memory budget, as a TensorFlow function."""
-    bytes_per_image = train.sample(1).nbytes
-    count = max(_IMAGES_PER_COMPONENT * latent_dim, _PCA_BUDGET_BYTES // bytes_per_image)
-    sample = np.asarray(constants.to_pixels(train.sample(count)))
-    flat = sample.reshape(len(sample), -1)
-    pca = PCA(n_components=min(latent_dim, *flat.shape), random_state=0).fit(flat)
-    mean, axes = (tf.Variable(array.astype(np.float32), trainable=False) for array in (pca.mean_, pca.components_))
+    """PCA of the training pixels as a TensorFlow function."""
+    pca = fit_pca(train, latent_dim, constants.to_pixels)
+    mean, axes = (tf.Variable(array, trainable=False) for array in (pca.mean, pca.axes))
 
     def reconstruct(pixels: tf.Tensor) -> tf.Tensor:
         centred = tf.reshape(pixels, [tf.shape(pixels)[0], -1]) - mean

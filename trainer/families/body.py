@@ -8,6 +8,7 @@ import tf_keras as keras
 from trainer.families.autoencoder import Autoencoder, Shape
 from trainer.families.dense import dense_decoder, dense_encoder
 from trainer.families.family import Images, TrainingImages
+from trainer.families.linear_path import has_linear_path, start_as_pca
 from trainer.families.residual import ResidualDecoder, residual_decoder, residual_encoder, start_at_mean_colour
 from trainer.settings.model import ModelSettings
 
@@ -27,6 +28,8 @@ def body_decoder(shape: Shape, settings: ModelSettings) -> keras.Model:
 
 
 def start_body(autoencoder: Autoencoder, images: TrainingImages, to_pixels: Callable[[Images], Any]) -> None:
-    """Start a residual body at the images' mean colour; leave fully connected layers as they are."""
-    if isinstance(autoencoder.decoder, ResidualDecoder):
+    """Start a linear path as PCA, or else a residual body at the images' mean colour; keep other random weights."""
+    if has_linear_path(autoencoder):
+        start_as_pca(autoencoder, images, to_pixels)
+    elif isinstance(autoencoder.decoder, ResidualDecoder):
         start_at_mean_colour(autoencoder, images, to_pixels)

@@ -5,9 +5,12 @@ Hinton & Salakhutdinov 2006, "Reducing the Dimensionality of Data with Neural Ne
 
 import math
 
+import tensorflow as tf
 import tf_keras as keras
 
 from trainer.families.autoencoder import Autoencoder, Shape, join
+from trainer.families.linear_path import add_linear_pixels, linear_latent
+from trainer.families.output_range import output_range
 from trainer.settings.model import ModelSettings
 
 
@@ -21,6 +24,10 @@ def fully_connected(shape: Shape, settings: ModelSettings) -> Autoencoder:
 def dense_encoder(shape: Shape, settings: ModelSettings, outputs: int, *, activation: str | None = None) -> keras.Model:
     """Normalised [B, H, W, C] -> [B, outputs]."""
     layers = keras.layers
+    if settings.linear_path:
+        image = layers.Input(shape)
+        features = _hidden(layers.Flatten()(image), settings.hidden_units)
+        return keras.Model(image, linear_latent(image, features, outputs), name="encoder")
     return keras.Sequential(
         [
             layers.Input(shape),
@@ -38,6 +45,13 @@ def dense_decoder(shape: Shape, settings: ModelSettings, *, bounded: bool = Fals
     `bounded` limits the root mean square of the weights from each latent number to the image's values to 1.
     """
     layers = keras.layers
+    if settings.linear_path:
+        latent, into_range = layers.Input((settings.latent_size,)), output_range(settings.loss)
+        features = _hidden(latent, settings.hidden_units[::-1])
+        values = layers.Reshape(shape, dtype="float32")(
+            layers.Dense(math.prod(shape), kernel_initializer="zeros")(features)
+        )
+        return keras.Model(latent, into_range(add_linear_pixels(latent, values, shape, into_range)), name="decoder")
     constraint = keras.constraints.MaxNorm(math.prod(shape) ** 0.5, axis=1) if bounded else None
     return keras.Sequential(
         [
@@ -49,3 +63,9 @@ def dense_decoder(shape: Shape, settings: ModelSettings, *, bounded: bool = Fals
         ],
         name="decoder",
     )
+
+
+def _hidden(features: tf.Tensor, units: tuple[int, ...]) -> tf.Tensor:
+    for count in units:
+        features = keras.layers.Dense(count, activation="relu")(features)
+    return features

@@ -17,7 +17,13 @@ class TrainingImages(Protocol):
     """The training images as the encoder gets them: normalised, [N, H, W, C]."""
 
     @property
+    def count(self) -> int: ...
+
+    @property
     def shape(self) -> Shape: ...
+
+    def rows(self, rows: slice) -> Images:
+        """The images of these rows, [R, H, W, C]."""
 
     def sample(self, count: int) -> Images:
         """The first `count` images, or all if there are fewer."""

@@ -1,5 +1,8 @@
 """All model families by the name of their preset."""
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
 from trainer.families.autoencoder import Autoencoder
@@ -8,8 +11,8 @@ from trainer.families.contractive import contractive
 from trainer.families.convolutional import convolutional
 from trainer.families.denoising import denoising
 from trainer.families.dense import fully_connected
-from trainer.families.family import Family
-from trainer.families.residual import residual, start_at_mean_colour
+from trainer.families.family import Family, Images, TrainingImages
+from trainer.families.residual import residual
 from trainer.families.sparse import sparse
 from trainer.families.super_resolution import super_resolution
 from trainer.families.variational import variational
@@ -17,14 +20,14 @@ from trainer.settings.image import ImageSettings
 from trainer.settings.model import ModelSettings
 
 FAMILIES: dict[str, Family] = {
-    "dense": Family(fully_connected),
-    "deep": Family(fully_connected),
+    "dense": Family(fully_connected, start=start_body),
+    "deep": Family(fully_connected, start=start_body),
     "conv": Family(convolutional, convolutional=True),
     "sparse": Family(sparse),
     "denoising": Family(denoising, convolutional=True, start=start_body),
     "contractive": Family(contractive),
     "variational": Family(variational, convolutional=True, start=start_body),
-    "residual": Family(residual, convolutional=True, start=start_at_mean_colour),
+    "residual": Family(residual, convolutional=True, start=start_body),
     "super_resolution": Family(super_resolution, convolutional=True, start=start_body),
 }
 """`trainer.settings.families` has an entry for each."""
@@ -33,6 +36,15 @@ FAMILIES: dict[str, Family] = {
 def build_autoencoder(image: ImageSettings, settings: ModelSettings) -> Autoencoder:
     """The autoencoder that `settings` describe, with random weights from the global seed."""
     return FAMILIES[settings.preset].build(image.shape, settings)
+
+
+def started_autoencoder(
+    image: ImageSettings, settings: ModelSettings, images: TrainingImages, to_pixels: Callable[[Images], Any]
+) -> Autoencoder:
+    """The autoencoder as training begins: random weights, and what its family takes from the training images."""
+    autoencoder = build_autoencoder(image, settings)
+    FAMILIES[settings.preset].start(autoencoder, images, to_pixels)
+    return autoencoder
 
 
 def compiles_faster(settings: ModelSettings) -> bool:

@@ -19,12 +19,11 @@ from runtime.tfrecords import as_many_as_fit
 from trainer.families.autoencoder import Autoencoder, Shape, join
 from trainer.families.convolutional import margins_to_multiple, smallest_map
 from trainer.families.family import Images, TrainingImages
+from trainer.families.linear_path import add_linear_pixels, linear_latent
+from trainer.families.output_range import Clip, Sigmoid, output_range
+from trainer.settings.following import filters_for
 from trainer.settings.model import ModelSettings
 
-_LARGEST_MAP_PX = 8
-_FIRST_FILTERS, _MOST_FILTERS = 32, 64
-_LEAST = 0.01
-"""Smallest output that a sigmoid starts from: closer to 0 its gradient vanishes."""
 _COLOUR_IMAGES = 1000
 """Training images whose mean colour the decoder starts from, if they fit into memory."""
 
@@ -43,12 +42,6 @@ def start_at_mean_colour(autoencoder: Autoencoder, images: TrainingImages, to_pi
     autoencoder.decoder.start_at(np.asarray(to_pixels(sample)).mean(axis=(0, 1, 2)))
 
 
-def filters_for(shape: Shape) -> tuple[int, ...]:
-    """Filters of the stages down to a map of at most 8x8: 32 for the first stage, 64 for the others."""
-    stages = max(1, math.ceil(math.log2(max(shape[:2]) / _LARGEST_MAP_PX)))
-    return tuple(min(_FIRST_FILTERS * 2**stage, _MOST_FILTERS) for stage in range(stages))
-
-
 def residual_encoder(shape: Shape, settings: ModelSettings, outputs: int) -> keras.Model:
     """Normalised [B, H, W, C] -> [B, outputs]."""
     layers = keras.layers
@@ -59,6 +52,8 @@ def residual_encoder(shape: Shape, settings: ModelSettings, outputs: int) -> ker
         features = layers.Conv2D(count, 4, strides=2, padding="same")(features)
         features = _block(features)
     features = layers.Flatten()(layers.Activation("silu")(features))
+    if settings.linear_path:
+        return keras.Model(image, linear_latent(image, features, outputs), name="encoder")
     return keras.Model(image, layers.Dense(outputs, name="latent")(features), name="encoder")
 
 
@@ -74,11 +69,12 @@ def residual_decoder(shape: Shape, settings: ModelSettings) -> "ResidualDecoder"
         features = layers.Activation("silu")(_block(features))
         features = SubPixelConvolution(count)(features)
     features = layers.Activation("silu")(_block(features))
-    into_range = Sigmoid(dtype="float32") if "bce" in settings.loss else Clip(dtype="float32")
+    into_range = output_range(settings.loss)
     into_pixels = SubPixelConvolution(shape[2], kernel_initializer="zeros")
-    crop = layers.Cropping2D(margins_to_multiple(shape, stride), dtype="float32", name="reconstruction")
-    pixels = crop(into_range(into_pixels(features)))
-    return ResidualDecoder(latent, pixels, into_pixels=into_pixels, into_range=into_range)
+    values = layers.Cropping2D(margins_to_multiple(shape, stride), dtype="float32")(into_pixels(features))
+    if settings.linear_path:
+        values = add_linear_pixels(latent, values, shape, into_range)
+    return ResidualDecoder(latent, into_range(values), into_pixels=into_pixels, into_range=into_range)
 
 
 class ResidualDecoder(keras.Model):
@@ -94,30 +90,6 @@ class ResidualDecoder(keras.Model):
     def start_at(self, colour: npt.NDArray[np.float32]) -> None:
         """Make the untrained decoder draw this colour [C] in [0, 1] everywhere."""
         self._into_pixels.bias.assign(np.tile(self._into_range.inverse(colour), 4))
-
-
-class Sigmoid(keras.layers.Layer):
-    """Values in (0, 1), for cross-entropy."""
-
-    def call(self, values: tf.Tensor) -> tf.Tensor:
-        return tf.sigmoid(values)
-
-    def inverse(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The values that the layer maps to `pixels`."""
-        inside = np.clip(pixels, _LEAST, 1.0 - _LEAST)
-        return np.log(inside / (1.0 - inside))
-
-
-class Clip(keras.layers.Layer):
-    """Clips values to [0, 1]; in training with the identity's gradient, as a sigmoid's vanishes on black images."""
-
-    def inverse(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The values that the layer maps to `pixels`."""
-        return pixels
-
-    def call(self, values: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        clipped = tf.clip_by_value(values, 0.0, 1.0)
-        return values + tf.stop_gradient(clipped - values) if training else clipped
 
 
 class SubPixelConvolution(keras.layers.Layer):

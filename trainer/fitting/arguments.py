@@ -11,8 +11,11 @@ from typing import Any
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from runtime.tfrecords import count_records
 from trainer.data.dataset import ImageSet, PixelConstants, load_images, pixel_constants
 from trainer.fitting.checkpoint import checkpoint_folder
+from trainer.settings.following import following_images
+from trainer.settings.image import ImageSettings
 from trainer.settings.trainer import TrainerSettings
 
 _LOG = logging.getLogger(__name__)
@@ -21,13 +24,14 @@ _WITHOUT_INFLUENCE = {"cache_mb", "checkpoint_folder", "checkpoint_seconds"}
 
 
 def settings_of(fn_args: FnArgs) -> TrainerSettings:
-    """The `trainer:` section, with the values that the Tuner chose."""
+    """The `trainer:` section, with the values that the Tuner chose and those that follow the images."""
     values = fn_args.custom_config["trainer"]
     if fn_args.hyperparameters:
         best = {name: from_choice(value) for name, value in fn_args.hyperparameters["values"].items()}
         _LOG.info("values chosen by the Tuner: %s", best)
         values = {**values, **best}
-    return TrainerSettings.model_validate(values)
+    image = ImageSettings.model_validate(fn_args.custom_config["image"])
+    return following_images(TrainerSettings.model_validate(values), image, count_records(fn_args.train_files or ()))
 
 
 def from_choice(value: Any) -> Any:

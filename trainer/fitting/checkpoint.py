@@ -20,7 +20,9 @@ from trainer.fitting.distribution import is_chief
 
 _LOG = logging.getLogger(__name__)
 _FILE = "training.npz"
-_POSITION = "position"
+_POSITION, _BEST = "position", "best"
+START = -1
+"""The number of the epoch whose end is the start of training."""
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -109,6 +111,11 @@ class Resumable(keras.callbacks.Callback):
         _assign(model, arrays)
         _LOG.info("training resumes after step %d, from the checkpoint in %s", position.step, self._folder)
 
+    def remember_start(self, model: keras.Model, loss: float) -> None:
+        """Make the weights before the first epoch the best ones so far, with this validation loss."""
+        self.position.patience = {"wait": 0, "best": loss, "best_epoch": START, "stopped_epoch": 0}
+        self._arrays.update({f"{_BEST}{index:05}": array for index, array in enumerate(model.get_weights())})
+
     def maybe_load_initial_counters_from_ckpt(self, *_: Any, **__: Any) -> tuple[int, int]:
         """(epoch, step within it) at which `fit` begins; tf_keras calls this on the model's `_training_state`."""
         return divmod(self.position.step, self._steps_per_epoch)
@@ -117,7 +124,7 @@ class Resumable(keras.callbacks.Callback):
         if self._stopping:
             for name, value in self.position.patience.items():
                 setattr(self._stopping, name, value)
-            best = [self._arrays[key] for key in sorted(self._arrays) if key.startswith("best")]
+            best = [self._arrays[key] for key in sorted(self._arrays) if key.startswith(_BEST)]
             self._stopping.best_weights = best or None
         self._saved_at = time.monotonic()
 
@@ -155,7 +162,7 @@ class Resumable(keras.callbacks.Callback):
             self.position.patience = {name: float(getattr(self._stopping, name)) for name in names}
         arrays = _arrays_of(self.model)
         for index, array in enumerate((self._stopping.best_weights if self._stopping else None) or []):
-            arrays[f"best{index:05}"] = array
+            arrays[f"{_BEST}{index:05}"] = array
         arrays[_POSITION] = np.frombuffer(json.dumps(dataclasses.asdict(self.position)).encode(), np.uint8)
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)

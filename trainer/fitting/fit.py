@@ -6,7 +6,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from trainer.data.dataset import ImageSet, PixelConstants
 from trainer.families.autoencoder import Autoencoder
-from trainer.families.registry import FAMILIES, build_autoencoder
+from trainer.families.registry import build_autoencoder, started_autoencoder
 from trainer.fitting.arguments import settings_of, training_folder
 from trainer.fitting.distribution import local_strategy
 from trainer.fitting.precision import FLOAT32, computing_in
@@ -28,8 +28,7 @@ def fit(
     strategy = strategy or local_strategy()
     keras.utils.set_random_seed(seed)
     with strategy.scope(), computing_in(settings.precision) as policy:
-        autoencoder = build_autoencoder(image, settings)
-        FAMILIES[settings.preset].start(autoencoder, train, constants.to_pixels)
+        autoencoder = started_autoencoder(image, settings, train, constants.to_pixels)
         if settings.warm_start:
             take_weights(autoencoder.model, fn_args.base_model)
     history = train_autoencoder(

@@ -25,7 +25,7 @@ def learning_rate(
     schedules = keras.optimizers.schedules
     peak, warmup_steps = settings.learning_rate, round(settings.warmup_epochs * steps_per_epoch)
     if settings.learning_rate_schedule == "cosine":
-        steps = max(1, settings.epochs * steps_per_epoch - warmup_steps)
+        steps = max(1, settings.span[1] * steps_per_epoch - warmup_steps)
         if not warmup_steps:
             return schedules.CosineDecay(peak, steps)
         return schedules.CosineDecay(0.0, steps, warmup_target=peak, warmup_steps=warmup_steps)

@@ -1,5 +1,6 @@
 """The training loop: fits an autoencoder to images with Keras."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 
@@ -11,13 +12,14 @@ from trainer.data.dataset import Images, ImageSet, PixelConstants
 from trainer.families.autoencoder import Autoencoder
 from trainer.families.registry import compiles_faster
 from trainer.fitting.callbacks import ReportProgress, StopWhenDiverged, WriteSummaries
-from trainer.fitting.checkpoint import Resumable, build_metrics
+from trainer.fitting.checkpoint import START, Resumable, build_metrics
 from trainer.fitting.distribution import is_chief, share_of
 from trainer.fitting.optimization import make_optimizer
 from trainer.fitting.step_memory import warn_if_short
 from trainer.scoring.losses import error_per_image, weighted_loss
 from trainer.settings.trainer import TrainerSettings
 
+_LOG = logging.getLogger(__name__)
 _STEPS_PER_CALL = 16
 """Steps between two returns to Python, which check the loss and may save a checkpoint."""
 Pair = tuple[tf.Tensor, tf.Tensor]
@@ -39,13 +41,11 @@ def train_autoencoder(
     Trains on the devices of the strategy in whose scope the model was built. With a `checkpoint_folder` it resumes from
     the checkpoint of an interrupted call, ending with the same weights, and marks the checkpoint as finished.
     """
-    model, batch_size = autoencoder.model, settings.batch_size
+    model, (batch_size, epochs) = autoencoder.model, settings.span
     strategy = model.distribute_strategy
     share, steps = share_of(strategy, batch_size), train.steps(batch_size)
     _compile(model, settings, steps_per_epoch=steps)
-    stopping = None
-    if settings.early_stopping_patience:
-        stopping = keras.callbacks.EarlyStopping(patience=settings.early_stopping_patience, restore_best_weights=True)
+    stopping = _stopping(settings)
     resumable = Resumable(
         model,
         checkpoint_folder,
@@ -55,7 +55,7 @@ def train_autoencoder(
     )
     if not resumable.position.finished:
         warn_if_short(model, min(batch_size, train.count))
-        span = {"seed": seed, "epochs": settings.epochs, "first_step": resumable.position.step}
+        span = {"seed": seed, "epochs": epochs, "first_step": resumable.position.step}
         if model.jit_compile and train.images is not None and settings.augmentation.changes_nothing:
             training = train.rows_of_steps(batch_size, **span, steps_per_call=_STEPS_PER_CALL)
             model.train_function = _compiled_steps(model, train.images, constants)
@@ -63,6 +63,10 @@ def train_autoencoder(
             training = train.training_batches(_with_target(constants, settings, seed), batch_size, **span, share=share)
         validation = held_out.batches(batch_size, share=share).map(lambda images: (images, constants.to_pixels(images)))
         validation = validation.repeat()  # Keras iterates twice over a dataset that ends exactly at the last step
+        validation_steps = math.ceil(held_out.count / batch_size)
+        if settings.keeps_best and not resumable.position.step:
+            start = model.evaluate(_distributed(strategy, validation), steps=validation_steps, verbose=0)
+            resumable.remember_start(model, start[0])
         reports: list[keras.callbacks.Callback] = [ReportProgress()]
         if log_dir:
             reports += [
@@ -73,8 +77,8 @@ def train_autoencoder(
             _distributed(strategy, training),
             validation_data=_distributed(strategy, validation),
             steps_per_epoch=steps,
-            validation_steps=math.ceil(held_out.count / batch_size),
-            epochs=settings.epochs,
+            validation_steps=validation_steps,
+            epochs=epochs,
             callbacks=[
                 StopWhenDiverged(),
                 *(reports if is_chief() else []),
@@ -83,10 +87,32 @@ def train_autoencoder(
             ],
             verbose=0,
         )
-        if stopping and stopping.best_weights:
-            model.set_weights(stopping.best_weights)  # Keras does not restore them after the last epoch
+        if stopping and settings.keeps_best:
+            _restore_best(model, stopping)
         resumable.finish()
     return resumable.position.history
+
+
+def _stopping(settings: TrainerSettings) -> keras.callbacks.EarlyStopping | None:
+    """Early stopping, which also remembers the best weights; without a patience it never stops."""
+    if not settings.early_stopping_patience and not settings.keeps_best:
+        return None
+    patience = settings.early_stopping_patience or settings.span[1] + 1
+    return keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=settings.keeps_best)
+
+
+def _restore_best(model: keras.Model, stopping: keras.callbacks.EarlyStopping) -> None:
+    """Set the best weights, which Keras restores only when it stops early."""
+    model.set_weights(stopping.best_weights)
+    if stopping.best_epoch > START:
+        _LOG.info("kept the weights of epoch %d (validation loss %.4g)", stopping.best_epoch + 1, stopping.best)
+        return
+    _LOG.warning(
+        "no epoch had a lower validation loss than the start (%.4g), so the model is the one that training started "
+        "from; use more images, lower trainer.learning_rate, or train for more epochs",
+        stopping.best,
+        extra={"notice": True},
+    )
 
 
 def _compile(model: keras.Model, settings: TrainerSettings, *, steps_per_epoch: int) -> None:

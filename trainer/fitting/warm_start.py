@@ -25,8 +25,8 @@ def take_weights(model: keras.Model, base_model: str | None) -> None:
     if theirs != ours:
         raise ArchitectureError(
             f"trainer.warm_start: the model in {base_model} has weights of shapes {_brief(theirs)}, but this "
-            f"configuration needs {_brief(ours)}; use the same preset, image size, latent_dim, hidden_units and "
-            "filters, or set trainer.warm_start to false"
+            f"configuration needs {_brief(ours)}; use the same preset, image size, latent_dim, "
+            "hidden_units, filters and linear_path, or set trainer.warm_start to false"
         )
     for variable, value in zip(model.variables, earlier, strict=True):
         variable.assign(value)

@@ -23,16 +23,18 @@ class FamilySettings:
     """A field that lists layers, and how many it must list at least."""
     needs_latent_dim: bool = True
     """Whether `latent_dim` may not be null."""
+    follows_images: bool = False
+    """Whether `latent_dim` and `filters`, unless set, follow the number and the size of the images."""
 
 
 _LAYERS = frozenset({"hidden_units", "filters"})
 _FAMILIES = (
     # Batch sizes and losses are those of the tutorials and papers.
-    FamilySettings("dense", {"latent_dim": 32, "loss": "bce", "batch_size": 128}),
+    FamilySettings("dense", {"latent_dim": 32, "loss": "bce", "batch_size": 128}, fields=frozenset({"linear_path"})),
     FamilySettings(
         "deep",
         {"latent_dim": 32, "hidden_units": (128,), "loss": "bce", "batch_size": 128},
-        fields=frozenset({"hidden_units"}),
+        fields=frozenset({"hidden_units", "linear_path"}),
         minimum_layers=("hidden_units", 1),
     ),
     FamilySettings(
@@ -50,7 +52,7 @@ _FAMILIES = (
     FamilySettings(
         "denoising",
         {"latent_dim": 32, "corruption": {}, "loss": "mse", "batch_size": 64},
-        fields=_LAYERS | {"corruption"},
+        fields=_LAYERS | {"corruption", "linear_path"},
     ),
     FamilySettings(
         "contractive",
@@ -62,7 +64,12 @@ _FAMILIES = (
         {"latent_dim": 32, "beta": 1.0, "loss": "bce", "batch_size": 64},
         fields=_LAYERS | {"beta"},
     ),
-    FamilySettings("residual", {"latent_dim": 32, "loss": "mse", "batch_size": 64}, fields=frozenset({"filters"})),
+    FamilySettings(
+        "residual",
+        {"latent_dim": None, "linear_path": True, "loss": "mse", "batch_size": None, "epochs": None},
+        fields=frozenset({"filters", "linear_path"}),
+        follows_images=True,
+    ),
     FamilySettings(
         "super_resolution",
         {"latent_dim": 32, "downscale": 2, "loss": "mse", "batch_size": 64},

@@ -48,12 +48,17 @@ class ModelSettings(Section):
     preset: Preset = "deep"
     """Model family, with defaults for the fields below; docs/models/ describes each."""
     latent_dim: int | None = Field(None, ge=1)
-    """Numbers in the latent. null, which only `conv` accepts: the smallest feature map is the latent."""
+    """Numbers in the latent. null, for `conv`: the smallest feature map is the latent; for `residual`: the number and
+    the size of the images determine it; other presets need a number."""
     hidden_units: tuple[int, ...] = ()
     """Units of each fully connected layer between image and latent, mirrored in the decoder."""
     filters: tuple[int, ...] = ()
     """For `conv`: filters of each layer; a 2x2 pooling follows every layer but the last. For other presets: filters of
-    each residual stage, which halves the image; if empty, the image's size determines them."""
+    each residual stage, which halves the image; if empty, the image's size determines them, and for `residual` also the
+    number of images."""
+    linear_path: bool = False
+    """Add a linear path into and out of the latent, which starts as the training images' principal components and keeps
+    training, while the network learns what they leave over."""
     loss: Annotated[dict[LossName, PositiveFloat], BeforeValidator(_weights_by_name)] = Field(
         {"bce": 1.0}, min_length=1
     )
@@ -96,7 +101,7 @@ class ModelSettings(Section):
                     f"trainer.{field} does not apply to preset '{self.preset}'; remove it, or use preset "
                     f"{_alternatives(families_that_use(field))}"
                 )
-        if family.needs_latent_dim and self.latent_dim is None:
+        if family.needs_latent_dim and not family.follows_images and self.latent_dim is None:
             raise ValueError(f"trainer.latent_dim is null, but preset '{self.preset}' needs it; set it")
         if family.minimum_layers:
             field, least = family.minimum_layers

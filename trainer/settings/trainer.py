@@ -31,10 +31,10 @@ class AugmentationSettings(Section):
 class TrainerSettings(ModelSettings):
     """The model and its training. Fields that are not set take the preset's values."""
 
-    batch_size: int = Field(256, ge=1)
-    """Images per training step, over all devices together."""
-    epochs: int = Field(5, ge=1)
-    """Passes over the training images."""
+    batch_size: int | None = Field(256, ge=1)
+    """Images per training step, over all devices together. null: the number of images determines it."""
+    epochs: int | None = Field(5, ge=1)
+    """Passes over the training images, 5 for most presets. null: the number of images determines it."""
     learning_rate: float = Field(1e-3, gt=0)
     """Adam's learning rate, at its peak if a warm-up or a schedule changes it."""
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
@@ -61,19 +61,39 @@ class TrainerSettings(ModelSettings):
     checkpoint_seconds: float = Field(60.0, gt=0)
     """Seconds between two checkpoints within an epoch; there is one after every epoch too."""
     early_stopping_patience: int | None = Field(None, ge=1)
-    """Stop after this many epochs without a lower validation loss, and keep the best epoch's weights. null: train for
-    all epochs."""
+    """Stop after this many epochs without a lower validation loss. null: train for all epochs."""
+    keep_best: bool | None = None
+    """Keep the weights with the lowest validation loss, of an epoch or of the start, rather than the last ones. null:
+    with `linear_path` or `early_stopping_patience`, unless `weight_averaging` is set."""
     cache_mb: int = Field(2048, ge=0)
     """Memory for decoded images in MB (2^20 bytes); larger sets of images are read from a temporary file."""
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """(`batch_size`, `epochs`), once they are known."""
+        if self.batch_size is None or self.epochs is None:
+            raise ValueError(
+                f"trainer.batch_size {self.batch_size} or trainer.epochs {self.epochs} is null; the number of images "
+                "determines them: call following_images first"
+            )
+        return self.batch_size, self.epochs
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the weights with the lowest validation loss become the model."""
+        if self.keep_best is None:
+            return not self.weight_averaging and (self.linear_path or self.early_stopping_patience is not None)
+        return self.keep_best
+
     @model_validator(mode="after")
     def _check_training(self) -> "TrainerSettings":
-        if self.weight_averaging and self.early_stopping_patience:
-            raise ValueError(
-                "trainer.weight_averaging and trainer.early_stopping_patience cannot be combined, because early "
-                "stopping compares epochs without the average; unset one of them"
-            )
-        if self.warmup_epochs >= self.epochs:
+        for field in ("early_stopping_patience", "keep_best"):
+            if self.weight_averaging and getattr(self, field):
+                raise ValueError(
+                    f"trainer.weight_averaging and trainer.{field} cannot be combined, because epochs are compared "
+                    "without the average; unset one of them"
+                )
+        if self.epochs is not None and self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"trainer.warmup_epochs {self.warmup_epochs} must be less than trainer.epochs {self.epochs}; lower it"
             )

@@ -114,12 +114,13 @@ def _add_data_version(spec: Message, configuration: Configuration) -> None:
 
 
 def _add_runtime_parameters(spec: Message, configuration: Configuration) -> None:
-    """Add the parameters that a run can override without compiling again: `--param epochs=20`."""
-    parameters = {
+    """Add the parameters that a run can override without compiling again: `--param epochs=20`, if it is set."""
+    parameters: dict[str, tuple[str, str | int]] = {
         "data_root": ("STRING", configuration.data.path or ""),
         "data_version": ("STRING", ""),
-        "epochs": ("NUMBER_INTEGER", configuration.trainer.epochs),
     }
+    if (epochs := configuration.trainer.epochs) is not None:
+        parameters["epochs"] = ("NUMBER_INTEGER", epochs)
     overrides = {"data_root": (EXAMPLE_GEN, "settings--path"), "epochs": (TRAINER, "custom_config--trainer--epochs")}
     definitions = spec["root"].setdefault("inputDefinitions", {}).setdefault("parameters", {})
     for name, (kind, default) in parameters.items():

@@ -88,7 +88,7 @@ def _check_training(trainer: TrainerSettings, kubeflow: KubeflowSettings) -> Non
         raise ConfigurationError(
             "trainer.checkpoint_folder: kubeflow.tfjob keeps checkpoints on its claim; remove the field"
         )
-    if trainer.batch_size % kubeflow.tfjob.devices:
+    if trainer.batch_size and trainer.batch_size % kubeflow.tfjob.devices:
         raise ConfigurationError(
             f"trainer.batch_size: {trainer.batch_size} is not a multiple of the {kubeflow.tfjob.devices} devices of "
             "kubeflow.tfjob"

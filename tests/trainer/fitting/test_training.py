@@ -20,6 +20,7 @@ from trainer.data.dataset import ImageSet
 from trainer.fitting import training_loop
 from trainer.fitting.callbacks import DivergedError
 from trainer.fitting.checkpoint import checkpoint_folder, load_checkpoint
+from trainer.settings.trainer import TrainerSettings
 
 MANY = {
     "epochs": 3,
@@ -147,6 +148,55 @@ def test_the_best_weights_are_kept_even_after_the_last_epoch(stopped):
     weights, history = stopped
     kept, _ = train({**STOPPING, "epochs": len(history["loss"]) - 1})
     assert all(map(np.array_equal, kept, weights))
+
+
+WORSENING = {"learning_rate": 0.3, "epochs": 2, "keep_best": True}
+
+
+def test_keep_best_takes_the_epoch_with_the_lowest_validation_loss():
+    kept, history = train({**WORSENING, "epochs": 8, "learning_rate": 0.1})
+    best = int(np.argmin(history["val_loss"]))
+    assert best < 7, "otherwise the last weights are the best ones"
+    last_of_shorter, _ = train({"learning_rate": 0.1, "epochs": best + 1})
+    assert all(map(np.array_equal, kept, last_of_shorter))
+
+
+def excellent_start():
+    """An autoencoder whose decoder starts at the images' mean, which a high learning rate can only worsen."""
+    autoencoder = random_autoencoder()
+    kernel, _ = autoencoder.decoder.layers[0].get_weights()
+    mean = image_set(COUNT).images.mean(axis=0).ravel()
+    autoencoder.decoder.layers[0].set_weights([0.0 * kernel, np.log(mean / (1 - mean))])
+    return autoencoder
+
+
+@pytest.mark.parametrize("saves", [None, 0, 3])
+def test_a_start_that_no_epoch_improves_on_is_kept_also_after_an_interruption(saves, tmp_path, monkeypatch, caplog):
+    start = seeded(excellent_start).model.get_weights()
+    if saves is not None:
+        with monkeypatch.context() as patch:
+            interrupt_after(patch, saves)
+            with pytest.raises(Interruption):
+                train({**MANY, **WORSENING}, build=excellent_start, checkpoint_folder=str(tmp_path))
+    kept, history = train({**MANY, **WORSENING}, build=excellent_start, checkpoint_folder=str(tmp_path))
+    assert all(map(np.array_equal, kept, start))
+    assert len(history["loss"]) == 2
+    assert "no epoch had a lower validation loss than the start" in caplog.text
+    again, _ = train({**MANY, **WORSENING}, build=excellent_start, checkpoint_folder=str(tmp_path))
+    assert all(map(np.array_equal, again, start)), "a finished checkpoint holds the kept weights"
+
+
+def test_the_best_weights_are_kept_by_default_with_a_linear_path_or_a_patience_but_not_with_averaging():
+    def keeps(**settings):
+        return TrainerSettings.model_validate(settings).keeps_best
+
+    assert keeps(preset="residual")
+    assert keeps(preset="deep", linear_path=True)
+    assert keeps(early_stopping_patience=2)
+    assert not keeps(preset="residual", weight_averaging=0.9)
+    assert not keeps(preset="residual", keep_best=False)
+    with pytest.raises(ValueError, match=r"weight_averaging and trainer.keep_best cannot be combined"):
+        keeps(weight_averaging=0.9, keep_best=True)
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda data: data[:-2000] + b"?" + data[-1999:]])

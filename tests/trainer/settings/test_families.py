@@ -10,6 +10,7 @@ from trainer.settings.trainer import TrainerSettings
 
 ACCEPTED = {
     "hidden_units": {"deep", "denoising", "contractive", "variational", "super_resolution"},
+    "linear_path": {"dense", "deep", "denoising", "residual"},
     "filters": {"conv", "residual", "denoising", "variational", "super_resolution"},
     "sparsity": {"sparse"},
     "corruption": {"denoising"},
@@ -17,7 +18,7 @@ ACCEPTED = {
     "beta": {"variational"},
     "downscale": {"super_resolution"},
 }
-VALUES = {"hidden_units": [9], "filters": [4, 4], "sparsity": {}, "corruption": {}}
+VALUES = {"linear_path": True, "hidden_units": [9], "filters": [4, 4], "sparsity": {}, "corruption": {}}
 
 
 @pytest.mark.parametrize("preset", FAMILY_SETTINGS)
@@ -37,7 +38,9 @@ def test_every_other_field_applies_to_all_families():
 
 @pytest.mark.parametrize("preset", FAMILY_SETTINGS)
 def test_defaults_of_a_family_are_valid_and_can_be_overridden(preset):
-    assert TrainerSettings.model_validate({"preset": preset}).batch_size in (64, 128)
+    assert TrainerSettings.model_validate({"preset": preset}).batch_size in (
+        (None,) if preset == "residual" else (64, 128)
+    )
     assert TrainerSettings.model_validate({"preset": preset, "batch_size": 7}).batch_size == 7
 
 
