@@ -1,6 +1,5 @@
 """The training loop: fits an autoencoder to images with Keras."""
 
-import logging
 import math
 from collections.abc import Callable, Iterator
 
@@ -11,15 +10,15 @@ from trainer.data.augmentation import augment
 from trainer.data.dataset import Images, ImageSet, PixelConstants
 from trainer.families.autoencoder import Autoencoder
 from trainer.families.registry import compiles_faster
+from trainer.fitting.best_weights import early_stopping, restore_best
 from trainer.fitting.callbacks import ReportProgress, StopWhenDiverged, WriteSummaries
-from trainer.fitting.checkpoint import START, Resumable, build_metrics
+from trainer.fitting.checkpoint import Resumable, build_metrics
 from trainer.fitting.distribution import is_chief, share_of
 from trainer.fitting.optimization import make_optimizer
 from trainer.fitting.step_memory import warn_if_short
 from trainer.scoring.losses import error_per_image, weighted_loss
 from trainer.settings.trainer import TrainerSettings
 
-_LOG = logging.getLogger(__name__)
 _STEPS_PER_CALL = 16
 """Steps between two returns to Python, which check the loss and may save a checkpoint."""
 Pair = tuple[tf.Tensor, tf.Tensor]
@@ -45,7 +44,7 @@ def train_autoencoder(
     strategy = model.distribute_strategy
     share, steps = share_of(strategy, batch_size), train.steps(batch_size)
     _compile(model, settings, steps_per_epoch=steps)
-    stopping = _stopping(settings)
+    stopping, at_start = early_stopping(settings), model.get_weights()
     resumable = Resumable(
         model,
         checkpoint_folder,
@@ -88,31 +87,9 @@ def train_autoencoder(
             verbose=0,
         )
         if stopping and settings.keeps_best:
-            _restore_best(model, stopping)
+            restore_best(model, stopping, at_start, held_out=held_out, constants=constants, settings=settings)
         resumable.finish()
     return resumable.position.history
-
-
-def _stopping(settings: TrainerSettings) -> keras.callbacks.EarlyStopping | None:
-    """Early stopping, which also remembers the best weights; without a patience it never stops."""
-    if not settings.early_stopping_patience and not settings.keeps_best:
-        return None
-    patience = settings.early_stopping_patience or settings.span[1] + 1
-    return keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=settings.keeps_best)
-
-
-def _restore_best(model: keras.Model, stopping: keras.callbacks.EarlyStopping) -> None:
-    """Set the best weights, which Keras restores only when it stops early."""
-    model.set_weights(stopping.best_weights)
-    if stopping.best_epoch > START:
-        _LOG.info("kept the weights of epoch %d (validation loss %.4g)", stopping.best_epoch + 1, stopping.best)
-        return
-    _LOG.warning(
-        "no epoch had a lower validation loss than the start (%.4g), so the model is the one that training started "
-        "from; use more images, lower trainer.learning_rate, or train for more epochs",
-        stopping.best,
-        extra={"notice": True},
-    )
 
 
 def _compile(model: keras.Model, settings: TrainerSettings, *, steps_per_epoch: int) -> None:
