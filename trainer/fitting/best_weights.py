@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tf_keras as keras
+from scipy.stats import ttest_rel  # type: ignore[import-untyped]
 
 from trainer.data.dataset import ImageSet, PixelConstants
 from trainer.fitting.checkpoint import START
@@ -15,7 +16,8 @@ from trainer.settings.trainer import TrainerSettings
 _LOG = logging.getLogger(__name__)
 _COMPARED = 1000
 """Held-out images on which the best epoch is compared with the start: with more, hardly any difference is chance."""
-_STANDARD_ERRORS = 2.0
+_CHANCE = 0.01
+"""Probability at which such a difference, if it were chance, counts as clear."""
 
 
 def early_stopping(settings: TrainerSettings) -> keras.callbacks.EarlyStopping | None:
@@ -59,11 +61,10 @@ def restore_best(
 
 
 def clearly_lower(losses: npt.NDArray[Any], *, than: npt.NDArray[Any]) -> bool:
-    """Whether the losses [N] of the same images are lower on average, by more than two standard errors."""
-    gains = than.astype(np.float64) - losses
-    if len(gains) < 2:
+    """Whether the losses [N] of the same images are lower on average, by a one-sided paired t-test at the 1 % level."""
+    if len(losses) < 2 or np.array_equal(losses, than):
         return False
-    return bool(gains.mean() > _STANDARD_ERRORS * gains.std(ddof=1) / np.sqrt(len(gains)))
+    return bool(ttest_rel(than.astype(np.float64), losses.astype(np.float64), alternative="greater").pvalue < _CHANCE)
 
 
 def _losses(
