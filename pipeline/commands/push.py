@@ -53,8 +53,6 @@ def push(where: str | None, rollback: bool, is_list: bool, to: str | None, force
                 document, text = _rolled_back(base) if rollback else _listed(base)
             else:
                 document, text = _pushed(where, to, force=force)
-        except UserError:
-            raise
         except (OSError, tf.errors.OpError) as error:
             raise UserError(f"{to or where or RUNS}: cannot be read or written: {error}") from error
     click.echo(json.dumps(document, indent=2) if as_json else text)

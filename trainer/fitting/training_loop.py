@@ -44,7 +44,7 @@ def train_autoencoder(
     strategy = model.distribute_strategy
     share, steps = share_of(strategy, batch_size), train.steps(batch_size)
     _compile(model, settings, steps_per_epoch=steps)
-    stopping, at_start = early_stopping(settings), model.get_weights()
+    stopping, at_start = early_stopping(settings), model.get_weights() if settings.keeps_best else []
     resumable = Resumable(
         model,
         checkpoint_folder,
