@@ -30,6 +30,7 @@ ALLOWED = {
     "trainer": (*GROUND, "trainer"),
     "trainer.settings": GROUND,
     "trainer.families": (*GROUND, "trainer.settings"),
+    "trainer.backbones": (*GROUND, "trainer.settings"),
     "trainer.data": (*GROUND, "trainer.settings"),
     "trainer.scoring": (*GROUND, "trainer.settings"),
     "trainer.export": (*GROUND, "trainer.settings", "trainer.families", "trainer.data", "trainer.scoring"),

@@ -7,6 +7,7 @@ from repository import REPOSITORY
 
 BELOW = {
     "settings": set(),
+    "backbones": {"settings"},
     "families": {"settings"},
     "data": {"settings", "families"},
     "scoring": {"settings", "families", "data"},
