@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from runtime import object_store
 from runtime.object_store import RemotePath, as_path
+from trainer.backbones.applications import application, applications
 from trainer.backbones.backbone import Backbone
 from trainer.backbones.errors import BackboneError
-from trainer.backbones.keras_networks import KERAS_SUFFIXES, application, applications, keras_file
+from trainer.backbones.keras_files import KERAS_SUFFIXES, keras_file
 from trainer.backbones.pretrained import PRETRAINED, pretrained
 from trainer.backbones.saved_models import saved_model
 
@@ -57,8 +58,8 @@ def _local(name: str) -> Iterator[Path]:
 
 def _unknown(name: str) -> str:
     close = difflib.get_close_matches(name, [*PRETRAINED, *applications()], n=1)
-    question = f"did you mean {close[0]}? " if close else ""
+    question = f"did you mean {close[0]}? Otherwise " if close else ""
     return (
-        f"there is no backbone '{name}': {question}Use {', '.join(PRETRAINED)}, a network of Keras Applications such "
+        f"there is no backbone '{name}': {question}use {', '.join(PRETRAINED)}, a network of Keras Applications such "
         f"as MobileNetV2, or the path of a SavedModel's folder or of a {' or '.join(KERAS_SUFFIXES)} file"
     )

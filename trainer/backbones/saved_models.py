@@ -43,7 +43,7 @@ def saved_model(folder: Path, name: str, layers: Sequence[str] = ()) -> Backbone
     """The SavedModel below `folder`; it gets pixels in [0, 1].
 
     Layers are the outputs of its signature `serving_default`, by default all maps [B, h, w, c] and, if there are none,
-    all tokens [B, T, D]. A SavedModel is a program: load only what you trust.
+    all tokens [B, T, D], in the order of their names. A SavedModel is a program: load only what you trust.
     """
     try:
         loaded = tf.saved_model.load(str(folder))
@@ -57,20 +57,20 @@ def saved_model(folder: Path, name: str, layers: Sequence[str] = ()) -> Backbone
         )
     channels = _check_input(name, signature)
     outputs = signature.structured_outputs
-    ranks = {output: spec.shape.rank for output, spec in outputs.items()}
+    ranks = {output: outputs[output].shape.rank for output in sorted(outputs)}
     usable = [output for output, rank in ranks.items() if rank in (3, 4)]
     check_layers(name, layers, usable)
     maps = [output for output in usable if ranks[output] == 4]
     names = list(layers) or maps or usable
     if not names:
-        shapes = {output: spec.shape.as_list() for output, spec in outputs.items()}
+        shapes = {output: spec.shape.as_list() for output, spec in sorted(outputs.items())}
         raise BackboneError(
             f"the SavedModel {name} returns neither maps [B, h, w, c] nor tokens [B, T, D] but {shapes}"
         )
     record = {
         "name": name,
         "input": {"range": [0, 1], "channels": channels, "scaling": "none: the SavedModel's own"},
-        "licence": "the user's own",
+        "licence": "unknown: the user's own SavedModel",
         "sha256": {
             path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(folder.rglob("*"))
