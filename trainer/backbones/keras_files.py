@@ -52,7 +52,7 @@ def _refuse_functions(path: Path, name: str) -> None:
         if kind in _FUNCTIONS or str(module).split(".")[0] not in _KERAS_MODULES:
             raise BackboneError(
                 f"the backbone {name}: refused {kind} of {module}, because loading it would run Python code; nothing "
-                "was executed. Build the network from Keras's own layers, or save it as a SavedModel and name its folder"
+                "was executed. Build the network from Keras's own layers, or save it as a SavedModel"
             )
 
 

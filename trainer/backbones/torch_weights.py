@@ -34,7 +34,10 @@ _DTYPES: Final = {
 }
 _MAGIC: Final = 0x1950A86A20F9469CFC6C
 _PROTOCOL: Final = 1001
+_ZIP: Final = b"PK\x03\x04"
 _MOST_DIMENSIONS: Final = 8
+_MOST_TEXT: Final = 500
+"""Bound on what a message quotes of a file."""
 _MOST_OBJECTS: Final = 1_000_000
 """Bound on the indices of a pickle's memo, for which Python reserves memory at once."""
 
@@ -106,12 +109,11 @@ def read_weights(path: Path | str) -> dict[str, Array]:
     except OSError as error:
         raise BackboneError(f"cannot read the weights {path}: {error.strerror or error}") from error
     try:
-        read = _read_archive if zipfile.is_zipfile(io.BytesIO(content)) else _read_pickles
-        return read(content)
+        return _read_archive(content) if content.startswith(_ZIP) else _read_pickles(content)
     except _RefusedError as refused:
         raise BackboneError(
-            f"{path}: refused {refused}; nothing in the file was executed. Use a file that holds only a dictionary of "
-            "tensors, as torch.save(model.state_dict(), PATH) writes it, from a source that you trust."
+            f"{path}: refused {str(refused)[:_MOST_TEXT]}; nothing in the file was executed. Use a file that holds only a "
+            "dictionary of tensors, as torch.save(model.state_dict(), PATH) writes it, from a source that you trust."
         ) from refused
 
 
@@ -146,6 +148,8 @@ def _read_archive(content: bytes) -> dict[str, Array]:
             members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
             if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
                 raise _RefusedError("an archive with compressed members")
+            if sum(info.file_size for info in members.values()) > len(content):
+                raise _RefusedError("an archive whose members overlap")
             read = {
                 name: archive.read(info) for name, info in members.items() if name.startswith(("data", "byteorder"))
             }
@@ -208,5 +212,7 @@ def _strided(name: str, tensor: _Tensor, storage_of: Callable[[str], Array | Non
             f"{storage.size} numbers of its storage"
         )
     in_bytes = [stride * storage.itemsize for stride in tensor.strides]
-    begin = tensor.offset if count else 0
-    return np.lib.stride_tricks.as_strided(storage[begin:], tensor.size, in_bytes, writeable=False)
+    try:
+        return np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.size, in_bytes, writeable=False)
+    except (ValueError, OverflowError) as error:  # of dimensions that hold at most one number
+        raise _RefusedError(f"{name}: size {tensor.size} with strides {tensor.strides} ({error})") from error

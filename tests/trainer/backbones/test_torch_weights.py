@@ -1,5 +1,6 @@
 """The reader of PyTorch's files returns the tensors that were written, and executes and admits nothing else."""
 
+import copy
 import io
 import pickle
 import pickletools
@@ -221,8 +222,27 @@ def test_a_storage_with_an_absurd_length_is_refused(read, length):
     assert "storage" in refusal(read, archive({"kernel": tensor((3,), (1,), length=length)}))
 
 
+@pytest.mark.parametrize(("size", "strides", "offset"), [((1,), (2**62,), 0), ((0, 2**40, 2**40), (1, 1, 1), 0)])
+def test_a_dimension_that_no_array_can_have_is_refused(read, size, strides, offset):
+    assert "refused" in refusal(read, legacy({"kernel": tensor(size, strides, offset)}))
+
+
+def test_overlapping_members_of_an_archive_cannot_fill_the_memory(read, tmp_path):
+    """Two entries of the directory for the same bytes, each as long as the file."""
+    path, name = tmp_path / "large.pth", "weights/data/a"
+    with zipfile.ZipFile(path, "w") as written:
+        written.writestr(name, bytes(10_000))
+        written.filelist.append(copy.copy(written.filelist[0]))
+        written.filelist[1].filename = "weights/data/b"
+    assert "an archive whose members overlap" in refusal(read, path.read_bytes())
+
+
+def test_a_message_quotes_only_the_beginning_of_a_long_name(read):
+    assert len(refusal(read, legacy({"x" * 100_000: 1}))) < 1_500
+
+
 def test_an_empty_tensor_has_no_numbers_wherever_it_begins(read):
-    assert read(legacy({"none": tensor((0, 3), (3, 1), 2**40)}))["none"].shape == (0, 3)
+    assert read(legacy({"none": tensor((0, 3), (3, 1), 2**70)}))["none"].shape == (0, 3)
 
 
 @pytest.mark.parametrize("layout", [legacy, archive])
