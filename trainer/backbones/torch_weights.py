@@ -112,8 +112,8 @@ def read_weights(path: Path | str) -> dict[str, Array]:
         return _read_archive(content) if content.startswith(_ZIP) else _read_pickles(content)
     except _RefusedError as refused:
         raise BackboneError(
-            f"{path}: refused {str(refused)[:_MOST_TEXT]}; nothing in the file was executed. Use a file that holds only a "
-            "dictionary of tensors, as torch.save(model.state_dict(), PATH) writes it, from a source that you trust."
+            f"{path}: refused {str(refused)[:_MOST_TEXT]}; nothing in the file was executed. Use a file that holds "
+            "only a dictionary of tensors, as torch.save(model.state_dict(), PATH) writes it, from a source you trust"
         ) from refused
 
 
@@ -153,7 +153,9 @@ def _read_archive(content: bytes) -> dict[str, Array]:
             read = {
                 name: archive.read(info) for name, info in members.items() if name.startswith(("data", "byteorder"))
             }
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except _RefusedError:
+        raise
+    except Exception as error:  # zipfile raises many kinds for damaged archives
         raise _RefusedError(f"a damaged archive ({error})") from error
     if "data.pkl" not in read:
         raise _RefusedError("an archive without data.pkl, which PyTorch's have")

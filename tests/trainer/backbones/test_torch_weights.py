@@ -1,5 +1,6 @@
 """The reader of PyTorch's files returns the tensors that were written, and executes and admits nothing else."""
 
+import contextlib
 import copy
 import io
 import pickle
@@ -250,6 +251,17 @@ def test_a_truncated_file_is_refused_wherever_it_ends(read, layout):
     content = layout({"kernel": tensor((24,), (1,))})
     for length in range(0, len(content), 7):
         refusal(read, content[:length])
+
+
+@pytest.mark.parametrize("layout", [legacy, archive])
+def test_a_file_with_any_byte_changed_is_read_or_refused(read, layout):
+    content = layout({"kernel": tensor((3, 5), (1, 3), 4)})
+    for position in range(len(content)):
+        for change in (1, 0x80, 0xFF):
+            changed = bytearray(content)
+            changed[position] ^= change
+            with contextlib.suppress(BackboneError):
+                assert read(bytes(changed)) is not None
 
 
 def test_a_storage_of_another_type_than_first_declared_is_refused(read):
