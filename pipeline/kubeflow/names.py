@@ -6,10 +6,13 @@ Message = dict[str, Any]
 """A protobuf message in its JSON form."""
 
 INPUTS_SPEC_FLAG: Final = "--json_serialized_inputs_spec_args"
+OUTPUTS_SPEC_FLAG: Final = "--json_serialized_outputs_spec_args"
+"""The entrypoint's own flag: the TFX type of each output that the component declares."""
 OVERRIDE_PREFIX: Final = "override--"
 """The entrypoint writes the parameter `override--settings--path` to `path` in the JSON of `settings`."""
 SCRATCH_FOLDER: Final = "/scratch"
 """Where a pod's temporary volume is mounted."""
+SHARED_MEMORY_FOLDER: Final = "/dev/shm"
 STAGING_FOLDERS: Final = {"s3://": "s3", "minio://": "minio", "gs://": "gcs"}
 """The object stores that Kubeflow's launcher can reach, and the folder below `/` where it stages each one's files."""
 STAGING_ROOT_VARIABLE: Final = "KUBEFLOW_STAGING_ROOT"

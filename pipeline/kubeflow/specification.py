@@ -25,6 +25,12 @@ class RefusedError(UsageError):
 
 def load_package(path: Path) -> Message:
     """The package's pipeline specification, after the checks of Kubeflow's API server; raises RefusedError."""
+    spec, _ = load_documents(path)
+    return spec
+
+
+def load_documents(path: Path) -> tuple[Message, Message]:
+    """Like `load_package`, with the second document; {} if there is none."""
     try:
         documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -39,7 +45,7 @@ def load_package(path: Path) -> Message:
     except json_format.ParseError as error:
         raise RefusedError(f"{path}: is not a valid pipeline specification: {error}") from None
     _check(spec)
-    return spec
+    return spec, documents[1] if len(documents) > 1 else {}
 
 
 def convert_parameters(spec: Message, given: Mapping[str, str]) -> dict[str, Any]:

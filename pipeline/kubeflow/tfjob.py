@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline.configuration.configuration import Configuration
 from pipeline.configuration.kubeflow import WORKER_POD, PodSettings
-from pipeline.kubeflow.names import SCRATCH_FOLDER
+from pipeline.kubeflow.names import SCRATCH_FOLDER, SHARED_MEMORY_FOLDER
 
 GROUP, VERSION, PLURAL, KIND = "kubeflow.org", "v1", "tfjobs", "TFJob"
 CONTAINER = "tensorflow"
@@ -26,7 +26,10 @@ def training_job(configuration: Configuration, image: str) -> Manifest:
         "training": (job.mount_path, {"persistentVolumeClaim": {"claimName": job.claim}})
     }
     if pod.shared_memory:
-        volumes["shared-memory"] = ("/dev/shm", {"emptyDir": {"medium": "Memory", "sizeLimit": pod.shared_memory}})
+        volumes["shared-memory"] = (
+            SHARED_MEMORY_FOLDER,
+            {"emptyDir": {"medium": "Memory", "sizeLimit": pod.shared_memory}},
+        )
     if pod.scratch:
         volumes["scratch"] = (SCRATCH_FOLDER, {"emptyDir": {"sizeLimit": pod.scratch}})
         variables["TMPDIR"] = SCRATCH_FOLDER

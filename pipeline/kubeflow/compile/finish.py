@@ -11,13 +11,26 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2  # type: ignore[import-untyped]
 
 from pipeline.configuration.configuration import Configuration
-from pipeline.kubeflow.names import INPUTS_SPEC_FLAG, OVERRIDE_PREFIX, SCRATCH_FOLDER, TRAINING_JOB, Message
+from pipeline.kubeflow.names import (
+    INPUTS_SPEC_FLAG,
+    OUTPUTS_SPEC_FLAG,
+    OVERRIDE_PREFIX,
+    SCRATCH_FOLDER,
+    TRAINING_JOB,
+    Message,
+)
 from pipeline.kubeflow.pods import data_version
 from pipeline.kubeflow.tfjob import training_job
 
 EXAMPLE_GEN, TRAINER, TUNER = "ImageExampleGen", "Trainer", "Tuner"
 DATA_VERSION = "data-version"
 _FINGERPRINT = "fingerprint"
+_KUBEFLOW_TYPE = {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}
+_ALL_ATTEMPTS_S = 7 * 24 * 3600
+"""The most that all attempts of a task may take together.
+
+Argo counts from the start of the first pod, retries nothing without this limit, and ends pods that exceed it.
+"""
 
 
 def finish(spec: Message, configuration: Configuration, *, root: str, gpus: int) -> Message:
@@ -32,13 +45,19 @@ def finish(spec: Message, configuration: Configuration, *, root: str, gpus: int)
         _train_in_a_job(spec, configuration, f"{configuration.kubeflow.tfjob.mount_path}/{configuration.name}")
     _add_runtime_parameters(spec, configuration)
     retries = configuration.kubeflow.retries
-    policy = {"maxRetryCount": retries.count, "backoffDuration": f"{retries.backoff_s}s", "backoffFactor": 2.0}
+    policy = {
+        "maxRetryCount": retries.count,
+        "backoffDuration": f"{retries.backoff_s}s",
+        "backoffFactor": 2.0,
+        "backoffMaxDuration": f"{_ALL_ATTEMPTS_S}s",
+    }
     for name, container in containers(spec):
         container["resources"] = _resources(configuration, name, gpus)
         container["env"] = _environment(configuration, name)
         if retries.count:
             spec["root"]["dag"]["tasks"][name]["retryPolicy"] = policy
-    _rewrite_inputs_spec(spec)
+    _describe_artifacts_to_entrypoint(spec)
+    _use_kubeflow_types(spec)
     spec["defaultPipelineRoot"] = root
     # A round trip through kfp's messages, so that a misspelt field fails here and not on the cluster.
     json_format.ParseDict(spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
@@ -174,10 +193,22 @@ def _resources(configuration: Configuration, name: str, gpus: int) -> Message:
     return resources
 
 
-def _rewrite_inputs_spec(spec: Message) -> None:
-    """Update the argument that describes a component's inputs to the entrypoint, so that it includes the added ones."""
+def _describe_artifacts_to_entrypoint(spec: Message) -> None:
+    """Pass the TFX types of all inputs and outputs, and the inputs that were added here, as arguments."""
     for name, container in containers(spec):
         arguments = container.get("args", [])
         if INPUTS_SPEC_FLAG in arguments:
-            definitions = spec["components"][name].get("inputDefinitions", {})
+            component = spec["components"][name]
+            definitions = component.get("inputDefinitions", {})
             arguments[arguments.index(INPUTS_SPEC_FLAG) + 1] = json.dumps(definitions, sort_keys=True)
+            outputs = component.get("outputDefinitions", {}).get("artifacts", {})
+            types = {key: artifact["artifactType"] for key, artifact in outputs.items()}
+            arguments += [OUTPUTS_SPEC_FLAG, json.dumps(types, sort_keys=True)]
+
+
+def _use_kubeflow_types(spec: Message) -> None:
+    """Replace TFX's artifact types, which releases of Kubeflow Pipelines without ML Metadata refuse."""
+    for component in spec["components"].values():
+        for side in ("inputDefinitions", "outputDefinitions"):
+            for artifact in component.get(side, {}).get("artifacts", {}).values():
+                artifact["artifactType"] = dict(_KUBEFLOW_TYPE)
