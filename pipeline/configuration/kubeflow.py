@@ -134,6 +134,8 @@ class KubeflowSettings(Section):
     """Environment variables of every pod; never put a secret here, since the package shows them."""
     retries: RetrySettings = RetrySettings()
     """Retries of every pod."""
+    fail_when_refused: Literal["schedules", "always", "never"] = "schedules"
+    """When a run whose model the gate refused ends as failed: only scheduled runs, all runs, or none."""
 
     def pod(self, component: str) -> PodSettings:
         """The settings of a component's pod: its own over those of `default`."""

@@ -5,6 +5,22 @@ from typing import Any, Final
 Message = dict[str, Any]
 """A protobuf message in its JSON form."""
 
+KUBEFLOW_TYPE: Final[Message] = {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}
+"""Type of all artifacts except the page."""
+VERDICT_TASK: Final = "verdict"
+SUMMARY_KEY: Final = "summary"
+"""Output of the verdict task: a JSON file with verdict, explanation, metrics, bounds and destination."""
+PAGE_KEY: Final = "page"
+"""Output of the verdict task: the report as an HTML file."""
+BLESSED: Final = "blessed"
+REFUSED: Final = "refused"
+FAIL_TASK: Final = "fail-when-refused"
+WHEN_PARAMETER: Final = "fail_when_refused"
+"""A run's parameter, one of the values below."""
+ALWAYS: Final = "always"
+SCHEDULES: Final = "schedules"
+NEVER: Final = "never"
+FAIL_WHEN_REFUSED: Final = (SCHEDULES, ALWAYS, NEVER)
 INPUTS_SPEC_FLAG: Final = "--json_serialized_inputs_spec_args"
 OUTPUTS_SPEC_FLAG: Final = "--json_serialized_outputs_spec_args"
 """The entrypoint's own flag: the TFX type of each output that the component declares."""

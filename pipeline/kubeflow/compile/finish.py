@@ -11,8 +11,11 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2  # type: ignore[import-untyped]
 
 from pipeline.configuration.configuration import Configuration
+from pipeline.kubeflow.compile.verdict_tasks import add_verdict_tasks
 from pipeline.kubeflow.names import (
+    FAIL_TASK,
     INPUTS_SPEC_FLAG,
+    KUBEFLOW_TYPE,
     OUTPUTS_SPEC_FLAG,
     OVERRIDE_PREFIX,
     SCRATCH_FOLDER,
@@ -25,7 +28,6 @@ from pipeline.kubeflow.tfjob import training_job
 EXAMPLE_GEN, TRAINER, TUNER = "ImageExampleGen", "Trainer", "Tuner"
 DATA_VERSION = "data-version"
 _FINGERPRINT = "fingerprint"
-_KUBEFLOW_TYPE = {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}
 _ALL_ATTEMPTS_S = 7 * 24 * 3600
 """The most that all attempts of a task may take together.
 
@@ -34,7 +36,7 @@ Argo counts from the start of the first pod, retries nothing without this limit,
 
 
 def finish(spec: Message, configuration: Configuration, *, root: str, gpus: int) -> Message:
-    """Fix what Kubeflow would refuse, and add resources, retries, parameters and the data-version task.
+    """Fix what Kubeflow would refuse, and add resources, retries, parameters, and the tasks before and after TFX's.
 
     Raises google.protobuf.json_format.ParseError if the result is not a valid specification.
     """
@@ -44,6 +46,9 @@ def finish(spec: Message, configuration: Configuration, *, root: str, gpus: int)
     if configuration.kubeflow.tfjob:
         _train_in_a_job(spec, configuration, f"{configuration.kubeflow.tfjob.mount_path}/{configuration.name}")
     _add_runtime_parameters(spec, configuration)
+    _describe_artifacts_to_entrypoint(spec)
+    _use_kubeflow_types(spec)
+    add_verdict_tasks(spec, configuration, dict(containers(spec))[EXAMPLE_GEN]["image"])
     retries = configuration.kubeflow.retries
     policy = {
         "maxRetryCount": retries.count,
@@ -54,10 +59,8 @@ def finish(spec: Message, configuration: Configuration, *, root: str, gpus: int)
     for name, container in containers(spec):
         container["resources"] = _resources(configuration, name, gpus)
         container["env"] = _environment(configuration, name)
-        if retries.count:
+        if retries.count and name != FAIL_TASK:
             spec["root"]["dag"]["tasks"][name]["retryPolicy"] = policy
-    _describe_artifacts_to_entrypoint(spec)
-    _use_kubeflow_types(spec)
     spec["defaultPipelineRoot"] = root
     # A round trip through kfp's messages, so that a misspelt field fails here and not on the cluster.
     json_format.ParseDict(spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
@@ -211,4 +214,4 @@ def _use_kubeflow_types(spec: Message) -> None:
     for component in spec["components"].values():
         for side in ("inputDefinitions", "outputDefinitions"):
             for artifact in component.get(side, {}).get("artifacts", {}).values():
-                artifact["artifactType"] = dict(_KUBEFLOW_TYPE)
+                artifact["artifactType"] = dict(KUBEFLOW_TYPE)

@@ -1,7 +1,7 @@
 """Simulates Argo's decision to start a failed pod again.
 
-Follows processNodeRetries in workflow/controller/operator.go of Argo Workflows, and `templateDefaults` of the controller
-that Kubeflow Pipelines 2.17 installs. Kubeflow copies a task's retryPolicy into Argo's retryStrategy.
+Follows processNodeRetries in workflow/controller/operator.go of Argo Workflows, and `templateDefaults` of the
+controller that Kubeflow Pipelines 2.17 installs. Kubeflow copies a task's retryPolicy into Argo's retryStrategy.
 """
 
 from typing import Final

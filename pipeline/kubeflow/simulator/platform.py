@@ -1,7 +1,7 @@
 """Simulates what Kubeflow's driver makes of the package's second document: a patch of each task's pod.
 
-Follows extendPodSpecPatch in backend/src/v2/driver/k8s.go of Kubeflow Pipelines 2.17. On a cluster, fields that the driver
-does not read have no effect; here, they are refused.
+Follows extendPodSpecPatch in backend/src/v2/driver/k8s.go of Kubeflow Pipelines 2.17. On a cluster, fields that the
+driver does not read have no effect; here, they are refused.
 """
 
 from collections.abc import Mapping

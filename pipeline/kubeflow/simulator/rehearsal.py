@@ -59,7 +59,7 @@ class Rehearsal:
         self._variables = variables
         self._store = connect(variables)
         self._records = Records(folder / "records.json")
-        self._run_id = uuid.uuid4().hex[:12]
+        self.run_id = uuid.uuid4().hex[:12]
 
     def run(self, listen: Callable[[TaskOutcome], None]) -> list[TaskOutcome]:
         """Run all tasks in order; after a failure, skip the rest."""
@@ -111,11 +111,11 @@ class Rehearsal:
         return outputs, RAN, attempts
 
     def _launch(self, attempt: int, name: str, component: Message, container: Message, inputs: Message) -> Message:
-        pod = self._folder / "pods" / f"{self._run_id}-{name}-{attempt}"
+        pod = self._folder / "pods" / f"{self.run_id}-{name}-{attempt}"
         pod.mkdir(parents=True)
-        log = self._folder / "logs" / f"{self._run_id}-{name}-{attempt}.log"
+        log = self._folder / "logs" / f"{self.run_id}-{name}-{attempt}.log"
         log.parent.mkdir(exist_ok=True)
-        root = f"{self._spec['defaultPipelineRoot']}/{self._spec['pipelineInfo']['name']}/{self._run_id}/{name}"
+        root = f"{self._spec['defaultPipelineRoot']}/{self._spec['pipelineInfo']['name']}/{self.run_id}/{name}"
         executor_input = {"inputs": inputs, "outputs": driver.provision_outputs(component, root, pod, attempt)}
         try:
             return launcher.launch(

@@ -102,6 +102,8 @@ def test_the_package_contains_every_component(spec: dict[str, Any]) -> None:
         "Evaluator",
         "Report",
         "Pusher",
+        "verdict",
+        "fail-when-refused",
     }
 
 
@@ -116,6 +118,9 @@ def test_only_the_trainer_has_gpus_and_its_own_image(spec: dict[str, Any]) -> No
 def test_every_task_requests_cpu_and_memory_and_is_retried(spec: dict[str, Any]) -> None:
     for name, task in spec["root"]["dag"]["tasks"].items():
         assert {"cpuRequest", "memoryRequest"} <= _container(spec, name)["resources"].keys()
+        if name == "fail-when-refused":
+            assert "retryPolicy" not in task
+            continue
         assert task["retryPolicy"] == {
             "maxRetryCount": 3,
             "backoffDuration": "30s",
@@ -131,13 +136,26 @@ def test_parameters_default_to_the_configuration(spec: dict[str, Any]) -> None:
         "data_root": "/data/images",
         "data_version": "",
         "epochs": 7.0,
+        "fail_when_refused": "schedules",
     }
 
 
-def test_only_the_data_version_task_is_never_cached(spec: dict[str, Any]) -> None:
+def test_only_our_own_tasks_are_never_cached(spec: dict[str, Any]) -> None:
     tasks = spec["root"]["dag"]["tasks"]
     uncached = [n for n, task in tasks.items() if not task.get("cachingOptions", {}).get("enableCache")]
-    assert uncached == ["data-version"]
+    assert sorted(uncached) == ["data-version", "fail-when-refused", "verdict"]
+
+
+def test_the_last_task_waits_for_everything_that_a_refused_model_must_not_lose(spec: dict[str, Any]) -> None:
+    tasks = spec["root"]["dag"]["tasks"]
+    assert tasks["fail-when-refused"]["dependentTasks"] == ["verdict"]
+    assert tasks["verdict"]["dependentTasks"] == ["Evaluator", "Pusher", "Report"]
+    assert not [name for name, task in tasks.items() if "fail-when-refused" in task.get("dependentTasks", [])]
+
+
+def test_kubeflows_page_of_a_run_shows_the_report(spec: dict[str, Any]) -> None:
+    outputs = spec["components"]["verdict"]["outputDefinitions"]["artifacts"]
+    assert outputs["page"]["artifactType"]["schemaTitle"] == "system.HTML"
 
 
 def test_the_data_version_is_an_input_of_the_task_that_reads_the_data(spec: dict[str, Any]) -> None:
@@ -170,7 +188,7 @@ def test_the_entrypoints_arguments_have_tfx_types_and_the_package_has_kubeflows(
         for component in spec["components"].values()
         for side in ("inputDefinitions", "outputDefinitions")
         for artifact in component.get(side, {}).get("artifacts", {}).values()
-    } == {"system.Artifact"}
+    } == {"system.Artifact", "system.HTML"}
 
 
 @pytest.mark.parametrize("task", ["ModelAnalysis", "Evaluator"])
