@@ -97,8 +97,8 @@ lock: $(STAMP) ## resolve setup.py, requirements-dev.in and constraints.in into 
 wheel: $(STAMP) ## build dist/*.whl from the last commit; the same commit gives the same bytes
 	@deploy/build-wheel.sh dist $(VENV)/bin/python
 
-image: ## build the container images, CPU and GPU, with docker or podman (REGISTRY=... TARGETS=cpu)
-	@TARGETS="$(or $(TARGETS),cpu gpu)" deploy/build-image.sh $(REGISTRY)
+image: ## build the container images with docker or podman (REGISTRY=... TARGETS="cpu gpu serving")
+	@TARGETS="$(or $(TARGETS),cpu gpu serving)" deploy/build-image.sh $(REGISTRY)
 
 clean: ## remove the virtual environment and caches (runs/ stays)
 	rm -rf $(VENV) mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -29,6 +29,8 @@ OVERRIDE_PREFIX: Final = "override--"
 SCRATCH_FOLDER: Final = "/scratch"
 """Where a pod's temporary volume is mounted."""
 SHARED_MEMORY_FOLDER: Final = "/dev/shm"
+USER_ID: Final = 65532
+"""Number of the image's user and of its group."""
 STAGING_FOLDERS: Final = {"s3://": "s3", "minio://": "minio", "gs://": "gcs"}
 """The object stores that Kubeflow's launcher can reach, and the folder below `/` where it stages each one's files."""
 STAGING_ROOT_VARIABLE: Final = "KUBEFLOW_STAGING_ROOT"
