@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python
 	2>/dev/null && command -v "$$p" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve quick check test test-cluster test-image test-faults mutation bench bench-serving lint format \
+.PHONY: help setup run serve quick check test test-cluster test-image test-kubernetes test-faults mutation bench bench-serving lint format \
 	docs hooks lock wheel image clean
 
 help: ## list the targets
@@ -60,6 +60,9 @@ test-cluster: $(STAMP) ## run the whole pipeline on a Flink and a Spark cluster 
 
 test-image: $(STAMP) ## follow the Dockerfile without a container engine, and run the pipeline in the result (as root)
 	@$(VENV)/bin/python -m pytest -m image tests/image/test_image_walk.py $(ARGS)
+
+test-kubernetes: $(STAMP) ## run manifests and images on a real Kubernetes that it builds (15 minutes; Debian 12, root, Go)
+	@$(VENV)/bin/python -m pytest -s -m kubernetes tests/kubernetes $(ARGS)
 
 test-faults: $(STAMP) ## kill, starve and lock out real runs, feed them bad models, and print the outcomes (minutes)
 	@$(VENV)/bin/python -m pytest -m faults tests/faults $(ARGS)

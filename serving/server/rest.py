@@ -29,6 +29,7 @@ from serving.server.service import Service
 from serving.server.settings import ServerSettings
 
 METRICS_PATH: Final = "/monitoring/prometheus/metrics"
+LIVE_PATH: Final = "/livez"
 READY_PATH: Final = "/readyz"
 PAGE: Final = "page.html"
 _MODEL: Final = r"(?i)/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
@@ -43,12 +44,13 @@ _PAGE_POLICY: Final = (
 def rest_app(service: Service, settings: ServerSettings, tokens: Tokens | None = None) -> Starlette:
     """The ASGI application; blocking work runs in at most `settings.worker_threads` threads.
 
-    With `tokens`, everything needs one except the page, which asks for it, and the readiness check.
+    With `tokens`, everything needs one except the page, which asks for it, and the paths for probes.
     """
     api = _RestApi(service, settings, tokens)
     return Starlette(
         routes=[
             Route("/", api.page, methods=["GET"]),
+            Route(LIVE_PATH, api.live, methods=["GET"]),
             Route(READY_PATH, api.ready, methods=["GET"]),
             Route(METRICS_PATH, api.metrics, methods=["GET"]),
             Route("/{path:path}", api.v1, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]),
@@ -71,6 +73,10 @@ class _RestApi:
     async def page(self, request: Request) -> Response:
         headers = {"Content-Security-Policy": _PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
         return Response(self._page, media_type="text/html", headers=headers)
+
+    async def live(self, request: Request) -> Response:
+        """200 while the server answers at all; a port alone accepts connections even if the process hangs."""
+        return Response()
 
     async def ready(self, request: Request) -> Response:
         """For probes, which cannot keep a token secret: 200 once a version can be used, else 503, and no more."""

@@ -12,7 +12,7 @@ from urls import rest_url
 
 from pipeline.commands.serve import serve
 from schema.signatures import DEFAULT_GRPC_PORT, DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
-from serving.server.rest import METRICS_PATH, READY_PATH
+from serving.server.rest import LIVE_PATH, METRICS_PATH, READY_PATH
 from serving.server.run import ServerAddress
 
 models = pytest.importorskip("kubernetes.client.models")
@@ -139,7 +139,8 @@ def test_our_server_runs_locked_down_with_tls_and_tokens() -> None:
         "token_file": f"{mounts['tokens']}/tokens",
     }
     assert [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")] == ["/tmp"]
-    assert container["readinessProbe"]["httpGet"] == {"path": READY_PATH, "port": "https", "scheme": "HTTPS"}
+    for probe, path in (("readinessProbe", READY_PATH), ("livenessProbe", LIVE_PATH)):
+        assert container[probe]["httpGet"] == {"path": path, "port": "https", "scheme": "HTTPS"}
 
 
 def test_our_servers_autoscaler_uses_a_metric_that_it_has(image_server: ServerAddress) -> None:

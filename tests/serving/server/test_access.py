@@ -81,8 +81,9 @@ def test_curl_needs_the_token_for_everything_but_the_page_and_the_readiness(
     for path in ("/v1/models/autoencoder", "/monitoring/prometheus/metrics"):
         assert _curl(address, folder, path, *_with(TOKEN))[0] == 200
     assert _curl(address, folder, "/")[0] == 200
-    status, _, body = _curl(address, folder, "/readyz")
-    assert (status, body) == (200, "")
+    for path in ("/readyz", "/livez"):
+        status, _, body = _curl(address, folder, path)
+        assert (status, body) == (200, "")
 
 
 @pytest.mark.parametrize(
