@@ -28,7 +28,7 @@ from trainer.export.trained_model import read_record, write_record
 from trainer.scoring.calibration import check_image_count, conformal_threshold, thinned
 from trainer.scoring.choice import CHOSEN_ON, PREFERENCE, choose
 from trainer.scoring.error_maps import Tensors
-from trainer.scoring.learners import ScoreError
+from trainer.scoring.learners import require_finite
 from trainer.scoring.scores import FittedScore, computable, fit_score, fit_scores
 from trainer.settings.calibration import CalibrationSettings, ScoreName
 from trainer.settings.image import ImageSettings
@@ -64,7 +64,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             name, settings, lambda: _autoencoded(trained, spread_records([train], _FIT_IMAGES)), unseen_maps
         )
         scores = np.sort(_scores_of(trained, score, held_out, image_count))
-        _require_finite(scores, name)
+        require_finite(scores, name)
         threshold = conformal_threshold(scores, settings.false_alarm_rate)
         record = read_record(trained_folder)
         calibration = CalibrationRecord(
@@ -157,15 +157,6 @@ def _chosen(
         choice.score, means[choice.score], max(means.values()),
     )  # fmt: skip
     return choice.score, choice.auroc, compared
-
-
-def _require_finite(scores: npt.NDArray[Any], name: str) -> None:
-    broken = int(np.count_nonzero(~np.isfinite(scores)))
-    if broken:
-        raise ScoreError(
-            f"the score {name!r} is not finite for {broken:,} of {len(scores):,} held-out images: the model has "
-            "non-finite weights; retrain it with a lower trainer.learning_rate or with trainer.clip_norm"
-        )
 
 
 def _scores_of(trained: Any, score: FittedScore, pattern: str, count: int) -> npt.NDArray[np.float32]:
