@@ -30,7 +30,7 @@ from trainer.scoring.calibration import attainable_rate, conformal_threshold, im
 from trainer.scoring.choice import CHOSEN_ON, PREFERENCE, choose
 from trainer.scoring.cross_fitting import OF_MAPS, cross_fitted_scores
 from trainer.scoring.error_maps import Tensors
-from trainer.scoring.learners import ScoreError
+from trainer.scoring.learners import require_finite
 from trainer.scoring.scores import FittedScore, computable, fit_score, fit_scores
 from trainer.settings.calibration import FEW_IMAGES, CalibrationSettings, ScoreName
 from trainer.settings.image import ImageSettings
@@ -69,7 +69,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             scores = np.sort(cross_fitted_scores(name, settings, unseen_maps, tuple(trained.mean_image.shape)))
         else:
             scores = np.sort(_scores_of(trained, score, held_out, count_records([held_out])))
-        _require_finite(scores, name)
+        require_finite(scores, name)
         rate = attainable_rate(len(scores), settings.false_alarm_rate)
         calibration = CalibrationRecord(
             score=name,
@@ -187,15 +187,6 @@ def _explain(calibration: CalibrationRecord, wanted_rate: float) -> None:
             "%.3g; add images, raise data.eval_fraction, or accept a higher rate",
             *(wanted_rate, images_needed(wanted_rate), calibration.images, calibration.false_alarm_rate),
             extra={"notice": True},
-        )
-
-
-def _require_finite(scores: npt.NDArray[Any], name: str) -> None:
-    broken = int(np.count_nonzero(~np.isfinite(scores)))
-    if broken:
-        raise ScoreError(
-            f"the score {name!r} is not finite for {broken:,} of {len(scores):,} held-out images: the model has "
-            "non-finite weights; retrain it with a lower trainer.learning_rate or with trainer.clip_norm"
         )
 
 

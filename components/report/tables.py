@@ -41,8 +41,23 @@ def verdict_sentence(gate: Document) -> str:
         more = "" if not others else f" ({others} more {'bounds are' if others > 1 else 'bound is'} not met)"
         return f"Refused: {refused[0]['reason']}{more}."
     bounds = {1: "its only bound", 2: "both bounds"}.get(len(rows), f"all {len(rows)} bounds")
-    comparison = pca_comparison(gate["metrics"])
-    return f"Blessed: the model meets {bounds}{f', and its mean error is {comparison}' if comparison else ''}."
+    comparison = detection_comparison(gate)
+    if not comparison and (error := pca_comparison(gate["metrics"])):
+        comparison = f"its mean error is {error}"
+    return f"Blessed: the model meets {bounds}{f', and {comparison}' if comparison else ''}."
+
+
+def detection_comparison(gate: Document) -> str:
+    """For a model that is to detect: how well it and the simple models find faint defects; otherwise empty."""
+    own = gate["metrics"].get("synthetic_auroc")
+    if gate.get("purpose") != "detect" or own is None:
+        return ""
+    simple = [
+        f"{name} {values['synthetic_auroc']:.3f}"
+        for name, values in gate["simple_models"].items()
+        if "synthetic_auroc" in values
+    ]
+    return f"its AUROC for faint defects is {own:.3f} ({', '.join(simple)})"
 
 
 def pca_comparison(metrics: Mapping[str, float]) -> str:

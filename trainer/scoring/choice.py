@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from images.synthetic_defects import KINDS, paint
 from trainer.scoring.error_maps import Tensors
-from trainer.scoring.learners import ScoreError
+from trainer.scoring.learners import require_finite
 from trainer.scoring.scores import Batches
 from trainer.settings.calibration import ScoreName
 
@@ -40,8 +40,8 @@ def choose(scores: Mapping[ScoreName, ScoreFn], normal: Batches, autoencode: Cal
     """Choose a score by the normal images, which are painted with one defect of every kind in turn.
 
     A score counts as equal to the best one if its mean AUROC over the kinds is lower by less than one standard error of
-    the difference (DeLong et al. 1988, with an image and its defects as one unit). Raises ScoreError if no score is
-    finite.
+    the difference (DeLong et al. 1988, with an image and its defects as one unit). Raises ScoreError if a score is
+    not finite.
     """
     compute = tf.function(
         lambda pixels, outputs: {name: score(pixels, outputs) for name, score in scores.items()}, autograph=False
@@ -63,16 +63,12 @@ def choose(scores: Mapping[ScoreName, ScoreFn], normal: Batches, autoencode: Cal
 
 def choice_of(normal: Mapping[ScoreName, Values], defective: Mapping[str, Mapping[ScoreName, Values]]) -> Choice:
     """As `choose`, from scores: name -> [n] of normal images; kind -> name -> [n] of the same images with a defect."""
+    for name, values in normal.items():
+        require_finite(values, name)
     contributions = {
         name: {kind: auroc_contributions(values, of_kind[name]) for kind, of_kind in defective.items()}
         for name, values in normal.items()
-        if all(np.isfinite(x).all() for x in (values, *(of_kind[name] for of_kind in defective.values())))
     }
-    if not contributions:
-        raise ScoreError(
-            "evaluation.score auto: no score is finite for the held-out images: the model has non-finite weights; "
-            "retrain it with a lower trainer.learning_rate or with trainer.clip_norm"
-        )
     means = {name: np.mean(list(by_kind.values()), axis=0) for name, by_kind in contributions.items()}
     best = means[max(means, key=lambda name: means[name].mean())]
     equal = [name for name, mean in means.items() if (best - mean).mean() <= _standard_error(best - mean)]

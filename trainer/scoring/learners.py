@@ -14,7 +14,8 @@ from runtime.errors import UserError
 from schema.signatures import LATENT
 from trainer.scoring.error_maps import Tensors, map_of, smoothed
 
-Fitted = dict[str, npt.NDArray[np.float32]]
+Floats = npt.NDArray[np.float32]
+Fitted = dict[str, Floats]
 _MAX_LATENT = 4096
 _BANK = 2048
 _SMALLEST = 1e-12
@@ -22,6 +23,16 @@ _SMALLEST = 1e-12
 
 class ScoreError(UserError):
     """The configured score cannot be computed for this model; the message says what to change."""
+
+
+def require_finite(scores: npt.NDArray[Any], name: str) -> None:
+    """Raise ScoreError unless the score is finite for every held-out image."""
+    broken = int(np.count_nonzero(~np.isfinite(scores)))
+    if broken:
+        raise ScoreError(
+            f"the score {name!r} is not finite for {broken:,} of {len(scores):,} held-out images: the model has "
+            "non-finite weights; retrain it with a lower trainer.learning_rate or with trainer.clip_norm"
+        )
 
 
 class Learner(Protocol):
@@ -98,17 +109,21 @@ class Latents:
                 f"{_MAX_LATENT} are supported; set trainer.latent_dim, or choose another score"
             )
         self._bank = bank
-        self._latents: list[npt.NDArray[np.float32]] = []
+        self._latents: list[Floats] = []
 
     def add(self, pixels: tf.Tensor, outputs: Tensors) -> None:
         self._latents.append(outputs[LATENT].numpy())
 
     def fitted(self) -> Fitted:
         latents = np.concatenate(self._latents)
+        if not np.isfinite(latents).all():  # of a model with non-finite weights, which its scores then show
+            return self._numbers(latents, latents[0], np.full((latents.shape[1],) * 2, np.nan, np.float32))
         gaussian = LedoitWolf().fit(latents)
         values, vectors = np.linalg.eigh(gaussian.covariance_)
         whitening = (vectors / np.sqrt(np.maximum(values, _SMALLEST))).astype(np.float32)
-        mean = gaussian.location_.astype(np.float32)
+        return self._numbers(latents, gaussian.location_.astype(np.float32), whitening)
+
+    def _numbers(self, latents: Floats, mean: Floats, whitening: Floats) -> Fitted:
         fitted = {"mean": mean, "whitening": whitening}
         if self._bank:
             kept = np.linspace(0, len(latents) - 1, min(_BANK, len(latents))).round().astype(int)

@@ -203,3 +203,11 @@ def test_a_latent_too_large_for_a_covariance_is_an_error():
     wide = (PIXELS, {**OUTPUTS, "latent": tf.zeros([10, 5000])})
     with pytest.raises(ScoreError, match="the latent has 5000 numbers.*choose another score"):
         fit_score("latent_distance", CalibrationSettings(), lambda: iter([wide]))
+
+
+@pytest.mark.parametrize("name", ["latent_distance", "neighbour_distance"])
+def test_latents_that_are_not_finite_give_a_score_that_is_not(name):
+    latent = OUTPUTS["latent"].numpy()
+    latent[3, 1] = np.nan
+    score = fit_score(name, CalibrationSettings(), lambda: iter([(PIXELS, {**OUTPUTS, "latent": tf.constant(latent)})]))
+    assert np.isnan(score(PIXELS, OUTPUTS)).all()
