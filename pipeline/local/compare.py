@@ -1,6 +1,7 @@
 """Trains several families on the same images, each in its own run, and ranks them."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.configuration.configuration import ConfigurationError
 from pipeline.configuration.loading import load_configuration, read_values
 from runtime.errors import DONE, REFUSED
 from serving.model.versions import RUN_SUBFOLDER
@@ -24,6 +26,8 @@ class Entry:
     pca_ratio: float | None = None
     """Mean error divided by that of PCA with as many components."""
     auroc: float | None = None
+    auroc_within: float | None = None
+    """With these test images, the AUROC of all such images is in `auroc` +/- this with a probability of 95 %."""
     parameters: int | None = None
     training_s: float | None = None
     images_per_s: float | None = None
@@ -33,17 +37,26 @@ class Entry:
 def compare(config: Path, overrides: tuple[str, ...], presets: Iterable[str]) -> Iterator[Entry]:
     """Run each family, and yield its result as soon as it is known.
 
-    Raises ConfigurationError before the first run if the configuration of any family is invalid.
+    A family whose settings CONFIG's common fields contradict gets an entry with that error. Raises ConfigurationError
+    before the first run if CONFIG is invalid, or no family can run.
     """
     configuration = load_configuration(config, overrides)
     folder = (Path(configuration.root).expanduser() / f"{configuration.name}-compare").absolute()
-    planned = {
-        preset: _overrides_of(config, overrides, preset, folder.name, str(folder / preset)) for preset in presets
-    }
-    for own in planned.values():
-        load_configuration(config, own)
+    planned = {preset: overrides_of(config, overrides, preset, folder.name, str(folder / preset)) for preset in presets}
+    errors = {preset: error for preset, own in planned.items() if (error := _mistake(config, own))}
+    if len(errors) == len(planned):
+        raise ConfigurationError("\n".join(f"{preset}: {error}" for preset, error in errors.items()))
     for preset, own in planned.items():
-        yield _entry(preset, _run(config, own))
+        yield Entry(preset, error=errors[preset]) if preset in errors else _entry(preset, _run(config, own))
+
+
+def _mistake(config: Path, overrides: tuple[str, ...]) -> str | None:
+    """Why a family cannot run with these settings, if it cannot."""
+    try:
+        load_configuration(config, overrides)
+    except ConfigurationError as error:
+        return str(error)
+    return None
 
 
 def push_best(config: Path, overrides: tuple[str, ...], preset: str) -> str | None:
@@ -55,12 +68,12 @@ def push_best(config: Path, overrides: tuple[str, ...], preset: str) -> str | No
     destination = configuration.push.destination or str(
         (Path(configuration.root).expanduser() / configuration.name / RUN_SUBFOLDER).absolute()
     )
-    own = _overrides_of(config, overrides, preset, f"{configuration.name}-compare", destination)
+    own = overrides_of(config, overrides, preset, f"{configuration.name}-compare", destination)
     pushed: str | None = _run(config, own).get("pushed")
     return pushed
 
 
-def _overrides_of(
+def overrides_of(
     config: Path, overrides: tuple[str, ...], preset: str, pipeline: str, destination: str
 ) -> tuple[str, ...]:
     """The overrides of one family's run.
@@ -68,10 +81,13 @@ def _overrides_of(
     The runs share one pipeline, so the images are ingested once; no model is compared with another family's.
     """
     trainer = read_values(config, overrides).get("trainer") or {}  # as written, without any preset's defaults
-    common = {field: value for field, value in trainer.items() if field not in PRESET_FIELDS}
-    if FAMILY_SETTINGS[preset].follows_images:  # here it takes the latent size and the epochs of the others
-        own = load_configuration(config, overrides).trainer
-        common = {"latent_dim": own.latent_dim, "epochs": own.epochs, **common}
+    common: dict[str, Any] = {
+        "batch_size": None,
+        "epochs": None,
+    }  # unless they are set, the number of images determines them
+    common |= {field: value for field, value in trainer.items() if field not in PRESET_FIELDS}
+    if FAMILY_SETTINGS[preset].follows_images:  # here it takes the latent size of the others
+        common = {"latent_dim": load_configuration(config, overrides).trainer.latent_dim, **common}
     return (
         *overrides,
         f"name={pipeline}",
@@ -105,10 +121,35 @@ def _entry(preset: str, document: dict[str, Any]) -> Entry:
         mean_error=metrics["mean_error"],
         pca_ratio=metrics["mean_error"] / metrics["pca_mean_error"] if metrics.get("pca_mean_error") else None,
         auroc=metrics.get("auroc"),
+        auroc_within=_auroc_within(metrics, document["images"]["test"]),
         parameters=model["parameters"],
         training_s=model["training_s"],
         images_per_s=seen / model["training_s"] if model["training_s"] else None,
     )
+
+
+def _auroc_within(metrics: dict[str, float], test_images: int) -> float | None:
+    """Half the 95 % confidence interval of the AUROC over the normal and the anomalous test images, if it is known."""
+    normal = round(metrics["example_count"])
+    if "auroc" not in metrics or not 0 < normal < test_images:
+        return None
+    return 1.96 * auroc_deviation(metrics["auroc"], normal, test_images - normal)
+
+
+def auroc_deviation(auroc: float, normal: int, anomalous: int) -> float:
+    """Standard error of an AUROC over so many images: Hanley and McNeil 1982, Radiology 143(1)."""
+    one, two = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
+    spread = auroc * (1 - auroc) + (anomalous - 1) * (one - auroc**2) + (normal - 1) * (two - auroc**2)
+    return math.sqrt(max(spread, 0.0) / (normal * anomalous))
+
+
+def rivals(ranking: list[Entry]) -> list[str]:
+    """Families whose AUROC the test images cannot tell from the best one's: the intervals overlap."""
+    best, *others = ranking
+    if best.auroc is None or best.auroc_within is None:
+        return []
+    lowest = best.auroc - best.auroc_within
+    return [e.preset for e in others if e.auroc is not None and e.auroc + (e.auroc_within or 0.0) >= lowest]
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
