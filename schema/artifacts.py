@@ -28,7 +28,8 @@ VALIDATIONS_FILE: Final = "validations-00000-of-00001.tfrecord"
 COUNTS_FILE: Final = "counts.json"
 REJECTS_FILE: Final = "rejects.jsonl"
 
-# A property of the Pusher's `pushed_model`: why a blessed model was not pushed.
+# Properties of the Pusher's `pushed_model`: the version's folder, and why a blessed model was not pushed.
+PUSHED_DESTINATION: Final = "pushed_destination"
 NOT_PUSHED_BECAUSE: Final = "not_pushed_because"
 
 SAVED_MODEL_FILE: Final = "saved_model.pb"

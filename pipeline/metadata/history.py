@@ -14,6 +14,7 @@ from schema.artifacts import (
     COUNTS_FILE,
     GATE_FILE,
     NOT_PUSHED_BECAUSE,
+    PUSHED_DESTINATION,
     RECORD_FILE,
     REPORT_FILE,
     REPORT_TYPE,
@@ -23,7 +24,6 @@ from schema.artifacts import (
 _PIPELINE_CONTEXT = "pipeline"
 _RUN_CONTEXT = "pipeline_run"
 _NODE_CONTEXT = "node"
-_DESTINATION = "pushed_destination"
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _model_facts(outputs: dict[str, Any]) -> dict[str, Any]:
 
 def pushed_to(artifact: Any) -> str:
     """The version's folder or URI of a PushedModel; empty if nothing was pushed, and for any other artifact."""
-    return _text(artifact, _DESTINATION)
+    return _text(artifact, PUSHED_DESTINATION)
 
 
 def _text(artifact: Any, name: str) -> str:
