@@ -10,7 +10,7 @@ from command_line import autoencoder
 from sklearn.metrics import roc_auc_score
 
 from pipeline.configuration.loading import load_configuration
-from pipeline.local.compare import Entry, overrides_of, auroc_deviation, rivals
+from pipeline.local.compare import Entry, auroc_deviation, overrides_of, rivals
 from trainer.settings.families import FAMILY_SETTINGS
 
 DONE, BAD_USAGE, REFUSED = 0, 2, 3
