@@ -14,6 +14,7 @@ from pipeline.configuration.loading import load_configuration, read_values
 from runtime.errors import DONE, REFUSED
 from serving.model.versions import RUN_SUBFOLDER
 from trainer.settings.families import FAMILY_SETTINGS, PRESET_FIELDS
+from trainer.settings.trainer import GRADIENT_DESCENT_FIELDS
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,20 @@ class Entry:
     pca_ratio: float | None = None
     """Mean error divided by that of PCA with as many components."""
     auroc: float | None = None
-    auroc_within: float | None = None
-    """With these test images, the AUROC of all such images is in `auroc` +/- this with a probability of 95 %."""
+    """Of labelled anomalies; None if there are none."""
+    synthetic_auroc: float | None = None
+    """Of faint synthetic defects in normal test images; None if there are too few of these."""
+    within: float | None = None
+    """Half the 95 % confidence interval, over test images, of the AUROC that ranks."""
     parameters: int | None = None
     training_s: float | None = None
     images_per_s: float | None = None
     error: str | None = None
+
+    @property
+    def detection(self) -> float | None:
+        """The AUROC that ranks: of labelled anomalies, or else of synthetic defects."""
+        return self.synthetic_auroc if self.auroc is None else self.auroc
 
 
 def compare(config: Path, overrides: tuple[str, ...], presets: Iterable[str]) -> Iterator[Entry]:
@@ -86,12 +95,16 @@ def overrides_of(
         "epochs": None,
     }  # unless they are set, the number of images determines them
     common |= {field: value for field, value in trainer.items() if field not in PRESET_FIELDS}
-    if FAMILY_SETTINGS[preset].follows_images:  # here it takes the latent size of the others
+    family = FAMILY_SETTINGS[preset]
+    if family.follows_images:  # here it takes the latent size of the others
         common = {"latent_dim": load_configuration(config, overrides).trainer.latent_dim, **common}
+    if family.closed_form:
+        common = {field: value for field, value in common.items() if field not in GRADIENT_DESCENT_FIELDS}
     return (
         *overrides,
         f"name={pipeline}",
         f"trainer={json.dumps({**common, 'preset': preset})}",
+        *(["image.normalisation=unit"] if family.closed_form else []),
         "evaluation.max_regression=null",
         f"push.destination={json.dumps(destination)}",
     )
@@ -121,19 +134,28 @@ def _entry(preset: str, document: dict[str, Any]) -> Entry:
         mean_error=metrics["mean_error"],
         pca_ratio=metrics["mean_error"] / metrics["pca_mean_error"] if metrics.get("pca_mean_error") else None,
         auroc=metrics.get("auroc"),
-        auroc_within=_auroc_within(metrics, document["images"]["test"]),
+        synthetic_auroc=metrics.get("synthetic_auroc"),
+        within=_within(metrics, document["images"]["test"]),
         parameters=model["parameters"],
         training_s=model["training_s"],
         images_per_s=seen / model["training_s"] if model["training_s"] else None,
     )
 
 
-def _auroc_within(metrics: dict[str, float], test_images: int) -> float | None:
-    """Half the 95 % confidence interval of the AUROC over the normal and the anomalous test images, if it is known."""
+def _within(metrics: dict[str, float], test_images: int) -> float | None:
+    """Half the 95 % confidence interval of the AUROC that ranks.
+
+    For synthetic defects it is that of one kind, so a little wide for the mean of all kinds.
+    """
+    from components.evaluation.synthetic_auroc import AT_MOST
+
     normal = round(metrics["example_count"])
-    if "auroc" not in metrics or not 0 < normal < test_images:
-        return None
-    return 1.96 * auroc_deviation(metrics["auroc"], normal, test_images - normal)
+    if "auroc" in metrics and 0 < normal < test_images:
+        return 1.96 * auroc_deviation(metrics["auroc"], normal, test_images - normal)
+    if "synthetic_auroc" in metrics and normal:
+        painted = min(normal, AT_MOST)
+        return 1.96 * auroc_deviation(metrics["synthetic_auroc"], painted, painted)
+    return None
 
 
 def auroc_deviation(auroc: float, normal: int, anomalous: int) -> float:
@@ -144,14 +166,14 @@ def auroc_deviation(auroc: float, normal: int, anomalous: int) -> float:
 
 
 def rivals(ranking: list[Entry]) -> list[str]:
-    """Families whose AUROC the test images cannot tell from the best one's: the intervals overlap."""
+    """Families that the test images cannot tell from the best one: the intervals of the AUROC that ranks overlap."""
     best, *others = ranking
-    if best.auroc is None or best.auroc_within is None:
+    if best.detection is None or best.within is None:
         return []
-    lowest = best.auroc - best.auroc_within
-    return [e.preset for e in others if e.auroc is not None and e.auroc + (e.auroc_within or 0.0) >= lowest]
+    lowest = best.detection - best.within
+    return [e.preset for e in others if e.detection is not None and e.detection + (e.within or 0.0) >= lowest]
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
-    """Best first: by AUROC if it is known, otherwise by mean error; failed runs last."""
-    return sorted(entries, key=lambda e: (e.mean_error is None, -(e.auroc or 0.0), e.mean_error or 0.0))
+    """Best first: by AUROC of labelled anomalies, or else of synthetic defects, or else by mean error; failed last."""
+    return sorted(entries, key=lambda e: (e.mean_error is None, -(e.detection or 0.0), e.mean_error or 0.0))
