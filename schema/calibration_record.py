@@ -15,7 +15,9 @@ class CalibrationRecord:
     false_alarm_rate: float
     """Share of normal images, in (0, 1), that may score above the threshold."""
     images: int
-    """Number of held-out images."""
+    """Number of normal images that the threshold was computed from."""
+    method: str = "split"
+    """`split`: these images were held out of training; `cross`: each was scored by a fit without it."""
     scores: tuple[float, ...] = ()
     """Their scores in ascending order, thinned evenly if there are many."""
     auroc_by_score: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -34,6 +36,7 @@ class CalibrationRecord:
             threshold=float(values["threshold"]),
             false_alarm_rate=float(values["false_alarm_rate"]),
             images=int(values["images"]),
+            method=str(values.get("method", cls.method)),
             scores=tuple(map(float, values.get("scores", ()))),
             auroc_by_score={
                 str(score): {str(kind): float(auroc) for kind, auroc in dict(by_kind).items()}

@@ -79,12 +79,7 @@ def _run(
         push_destination=destination,
     )
     with _reported(ComponentProgress(console, history.last_durations(connection, configuration.name))) as progress:
-        outcomes = run_pipeline(
-            pipeline,
-            connection,
-            progress.listen,
-            check_after={"ImageExampleGen": lambda: _check_held_out(configuration, connection)},
-        )
+        outcomes = run_pipeline(pipeline, connection, progress.listen)
     _print_changes(outcomes, console)
     failed = next((outcome for outcome in outcomes if outcome.error), None)
     verdict = history.verdict_of_latest(connection, configuration.name) if failed is None else history.no_verdict()
@@ -110,16 +105,6 @@ def _require_reach(configuration: Configuration) -> None:
             f"beam: Dataflow's workers cannot reach the folder {configuration.root!r}: compile the pipeline for "
             "Kubeflow (autoencoder compile CONFIG --root gs://...), or run it on Flink or Spark"
         )
-
-
-def _check_held_out(configuration: Configuration, connection: Any) -> None:
-    """Detect too few images for the false-alarm rate before training; the Calibrator would detect it afterwards."""
-    from pipeline.metadata import history
-    from schema.features import EVAL
-    from trainer.scoring.calibration import check_image_count
-
-    counts = history.image_counts_of_latest(connection, configuration.name)
-    check_image_count(counts[EVAL], configuration.evaluation.false_alarm_rate)
 
 
 def _print_changes(outcomes: "list[ComponentOutcome]", console: Console) -> None:

@@ -10,6 +10,8 @@ ScoreName = Literal[
     "error", "worst_pixels", "patch_max", "local_ssim", "weighted_error",
     "blurred_error", "cosine_distance", "latent_distance", "neighbour_distance", "ensemble", "standardised_patch",
 ]  # fmt: skip
+FEW_IMAGES = 200
+"""Training and held-out images below which families in closed form are calibrated by cross-fitting."""
 ScoreChoice = Literal["auto", ScoreName]
 
 

@@ -91,7 +91,7 @@ FAMILY_SETTINGS: Mapping[str, FamilySettings] = {family.name: family for family 
 """By name, in the order in which documentation and comparisons list them."""
 FAMILY_FIELDS = frozenset().union(*(family.fields for family in _FAMILIES))
 """Fields of `trainer:` that only some families use."""
-PRESET_FIELDS = FAMILY_FIELDS | {"preset", "loss", "batch_size"}
+PRESET_FIELDS = FAMILY_FIELDS | {"preset", "loss"}
 """Fields that each family takes from its own preset when families are compared."""
 
 

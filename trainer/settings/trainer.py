@@ -8,7 +8,7 @@ from runtime.settings import Section
 from trainer.settings.families import FAMILY_SETTINGS
 from trainer.settings.model import ModelSettings
 
-_OF_GRADIENT_DESCENT = (
+GRADIENT_DESCENT_FIELDS = (
     "batch_size", "epochs", "learning_rate", "learning_rate_schedule", "warmup_epochs", "clip_norm",
     "weight_averaging", "augmentation", "precision", "distribution", "warm_start", "early_stopping_patience",
     "keep_best",
@@ -95,7 +95,7 @@ class TrainerSettings(ModelSettings):
     @model_validator(mode="after")
     def _check_closed_form(self) -> "TrainerSettings":
         family = FAMILY_SETTINGS[self.preset]
-        for field in _OF_GRADIENT_DESCENT if family.closed_form else ():
+        for field in GRADIENT_DESCENT_FIELDS if family.closed_form else ():
             if getattr(self, field) != family.defaults.get(field, type(self).model_fields[field].default):
                 raise ValueError(
                     f"trainer.{field} does not apply to preset '{self.preset}', which is fitted in closed form on one "
