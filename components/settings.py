@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from runtime.settings import Section
+from schema.changes import ALARMS_AT
 
 MetricName = Literal[
     "mean_error", "median_error", "p95_error", "p99_error", "max_error", "rmse", "psnr", "ssim",
@@ -13,9 +14,14 @@ MetricName = Literal[
     "error_at_noise_5", "error_at_noise_10", "error_at_noise_20", "error_at_noise_40",
     "dead_units", "effective_dimension", "kl", "synthetic_auroc",
     "auroc", "aupr", "f1", "recall_at_1pct", "recall_at_5pct", "pixel_auroc", "region_overlap",
+    "alarms_at_darker_10", "alarms_at_brighter_10", "alarms_at_darker_20", "alarms_at_brighter_20",
+    "alarms_at_gamma_90", "alarms_at_gamma_110", "alarms_at_shading", "alarms_at_warmer",
+    "alarms_at_shift_1", "alarms_at_rotation_1", "alarms_at_jpeg_85", "alarms_at_noise_2", "alarms_at_blur",
 ]  # fmt: skip
 _WITHOUT_REGRESSION = ("example_count", "kl", "noise_copied")
-"""For these metrics neither more nor less is better, or they may be negative, so a relative change is meaningless."""
+"""For these metrics neither more nor less is better, or they may be negative, so a relative change is meaningless.
+
+Nor is there one for the alarms at changes, which are measured for the candidate only."""
 Purpose = Literal["detect", "reconstruct"]
 _RECONSTRUCTING_PRESETS = ("denoising", "super_resolution")
 _TUTORIAL_SOURCES = ("digits", "mnist", "fashion_mnist")
@@ -115,8 +121,11 @@ class Threshold(Section):
             raise ValueError(
                 f"the threshold on {self.metric} has min {self.min} above max {self.max}: no model can pass"
             )
-        if self.max_regression is not None and self.metric in _WITHOUT_REGRESSION:
+        is_alarm_share = self.metric.startswith(ALARMS_AT)
+        if self.max_regression is not None and (self.metric in _WITHOUT_REGRESSION or is_alarm_share):
             raise ValueError(f"the threshold on {self.metric} cannot have max_regression; set min or max")
+        if self.label is not None and is_alarm_share:
+            raise ValueError(f"the threshold on {self.metric} cannot have a label; it describes images of all labels")
         return self
 
 

@@ -29,9 +29,9 @@ def apply_gamma(image: Pixels, gamma: float) -> Pixels:
 
 
 def shade(image: Pixels, across: float, down: float = 0.0) -> Pixels:
-    """Light that changes linearly: from 1 - `across` to 1 + `across` times, left to right; by `down`, top to bottom."""
+    """Light that changes linearly, from 1 - `across` times (left) to 1 + `across` (right), and likewise `down`."""
     height_px, width_px = image.shape[:2]
-    factors = 1.0 + np.linspace(-across, across, width_px) + np.linspace(-down, down, height_px)[:, np.newaxis]
+    factors = 1.0 + across * _from_centre(width_px) + down * _from_centre(height_px)[:, np.newaxis]
     return _to_pixels(image * (factors if image.ndim == 2 else factors[..., np.newaxis]))
 
 
@@ -45,7 +45,7 @@ def move(image: Pixels, across: float, down: float, degrees: float = 0.0) -> Pix
     height_px, width_px = image.shape[:2]
     angle = np.deg2rad(degrees)
     cos, sin = np.cos(angle), np.sin(angle)
-    margin = int(np.ceil(max(height_px, width_px) * (abs(sin) / 2 + max(abs(across), abs(down))))) + 1
+    margin = int(np.ceil(max(height_px, width_px) * (abs(sin) / 2 + abs(across) + abs(down)))) + 1
     padded = np.pad(image, [(margin, margin)] * 2 + [(0, 0)] * (image.ndim - 2), mode="edge")
     size = (padded.shape[1], padded.shape[0])
     x, y = size[0] / 2, size[1] / 2
@@ -104,6 +104,12 @@ STEADINESS: Final[dict[str, Callable[[Pixels, Random], Pixels]]] = {
     "blur": lambda image, random: defocus(image, 0.7),
 }
 """The changes with which every run measures how steady the verdict on normal images is."""
+
+
+def _from_centre(side_px: int) -> npt.NDArray[np.float64]:
+    """Where each pixel's centre lies between the edges -1 and 1: [side_px]."""
+    positions: npt.NDArray[np.float64] = (np.arange(side_px) + 0.5) * (2.0 / side_px) - 1.0
+    return positions
 
 
 def _through_table(image: Pixels, table: npt.NDArray[np.float64]) -> Pixels:

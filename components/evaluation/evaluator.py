@@ -14,7 +14,7 @@ from tfx.types import standard_component_specs as keys
 from components.evaluation import gate
 from components.evaluation.bounds import BASELINE, CANDIDATE, Bound, bounds_of, detection_floors
 from components.evaluation.control_metrics import MetricsByLabel
-from components.evaluation.metrics import SYNTHETIC_AUROC
+from components.evaluation.metrics import ALARMS, SYNTHETIC_AUROC
 from components.settings import GateSettings
 from runtime.errors import UserError
 from schema.artifact_types import Analysis, Artifacts
@@ -31,6 +31,7 @@ from schema.component_specs import Spec, channels, texts
 
 _MUST_BE_REFUSED = (UNTRAINED, CONSTANT)
 _SIMPLE_MODELS = {PCA_FLOOR: "PCA", NEIGHBOURS_FLOOR: "nearest neighbours"}
+_OF_CANDIDATE = frozenset({"example_count", *ALARMS.values()})
 _COMPARED = (SYNTHETIC_AUROC, "auroc")
 Row = dict[str, Any]
 """A row of `gate.judge`."""
@@ -85,6 +86,7 @@ class ReconstructionEvaluatorExecutor(base_executor.BaseExecutor):
             "controls_refused": dict.fromkeys(judged, True),
             "simple_models": simple,
             "synthetic_auroc": measured["synthetic"],
+            "steadiness": measured["steadiness"],
         }
         with fileio.open(f"{evaluation.uri}/{GATE_FILE}", "w") as file:
             file.write(json.dumps(report, indent=2))
@@ -121,6 +123,8 @@ def _read_models(analysis: str) -> tuple[dict[str, MetricsByLabel], Row]:
     for name, by_kind in measured["synthetic"].items():
         if by_kind and None in models.get(name, {}):
             models[name][None][SYNTHETIC_AUROC] = sum(by_kind.values()) / len(by_kind)
+    found = measured["steadiness"]["changes"]
+    models[CANDIDATE][None] |= {metric: found[name]["alarms"] for name, metric in ALARMS.items() if name in found}
     return models, measured
 
 
@@ -138,9 +142,12 @@ def _judge_control(
 ) -> list[Row]:
     """One row for each bound that applies to a control.
 
-    Controls may be measured on a sample, so `example_count` and labels that the sample lacks do not count.
+    Controls may be measured on a sample, and their steadiness is not measured, so `example_count`, labels that the
+    sample lacks, and alarms at changes do not count.
     """
-    applicable = [x for x in bounds if x.metric != "example_count" and (x.label in control or x.label not in candidate)]
+    applicable = [
+        x for x in bounds if x.metric not in _OF_CANDIDATE and (x.label in control or x.label not in candidate)
+    ]
     return gate.judge(applicable, control, baseline).rows
 
 

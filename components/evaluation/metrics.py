@@ -15,12 +15,16 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, ro
 
 from components.evaluation.accumulators import Columns, ImageGroup, SliceImages, Values
 from components.evaluation.pixel_metrics import PixelCounts, pixel_auroc, region_overlap
+from images.harmless_changes import STEADINESS
+from schema.changes import ALARMS_AT
 from schema.signatures import DEVIATION, ERROR, KL, NOISE_ERRORS, PIXEL_VARIANCE, SCORE, SHUFFLED_ERROR, SSIM, THRESHOLD
 
 LOWER, HIGHER = "lower", "higher"
 LABEL_SEPARATOR: Final = "@"
 """`auroc@scratch` is the AUROC of one label's anomalies, which TFMA computes in the slice of all images."""
 SYNTHETIC_AUROC: Final = "synthetic_auroc"
+ALARMS: Final = {name: f"{ALARMS_AT}{name}" for name in STEADINESS}
+"""Harmless change -> the metric that tells how many normal images raise an alarm after it; of the candidate alone."""
 _SMALLEST_ERROR = 1e-12
 _NAN = float("nan")
 _DEAD_BELOW = 1e-4
@@ -165,6 +169,7 @@ METRICS: dict[str, Metric] = {
     "effective_dimension": Metric(HIGHER, of_group=effective_dimension),
     KL: Metric(None, partial(_mean, KL)),
     SYNTHETIC_AUROC: Metric(HIGHER),
+    **{name: Metric(LOWER) for name in ALARMS.values()},
     "auroc": Metric(HIGHER, of_detection=lambda *both: _of_scores(roc_auc_score, *both)),
     "aupr": Metric(HIGHER, of_detection=lambda *both: _of_scores(average_precision_score, *both)),
     "f1": Metric(HIGHER, of_detection=f1),

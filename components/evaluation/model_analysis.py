@@ -24,6 +24,8 @@ from components.evaluation.bounds import BASELINE, CANDIDATE, eval_config
 from components.evaluation.control_metrics import CONTROL_IMAGES, FLOOR_IMAGES, metrics_of
 from components.evaluation.metrics import SYNTHETIC_AUROC
 from components.evaluation.parity_file import write_parity_file
+from components.evaluation.steadiness import AT_MOST as STEADINESS_IMAGES
+from components.evaluation.steadiness import ENOUGH, boxes_of, measure_steadiness
 from components.evaluation.synthetic_auroc import count_known, normal_records, painted, synthetic_aurocs
 from components.evaluation.training_data_check import require_same_training_data, transformed_pixels
 from schema import features
@@ -35,8 +37,10 @@ from schema.artifacts import (
     NEIGHBOURS_FLOOR,
     PARITY_FILE,
     PCA_FLOOR,
+    RECORD_FILE,
     UNTRAINED,
 )
+from schema.calibration_record import CalibrationRecord
 from schema.component_specs import Spec, channels, texts
 
 _OF_TFX = (keys.EXAMPLES_KEY, keys.MODEL_KEY, keys.BASELINE_MODEL_KEY, keys.SCHEMA_KEY)
@@ -74,9 +78,8 @@ class ModelAnalysisExecutor(stock.Executor):
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[keys.MODEL_KEY]))
         model_run = artifact_utils.get_single_uri(input_dict["model_run"])
         analysis = artifact_utils.get_single_uri(output_dict["analysis"])
-        train, test = (
-            artifact_utils.get_split_uri(input_dict[keys.EXAMPLES_KEY], split)
-            for split in (features.TRAIN, features.TEST)
+        train, held_out, test = (
+            artifact_utils.get_split_uri(input_dict[keys.EXAMPLES_KEY], split) for split in features.SPLITS
         )
         require_same_training_data(
             model,
@@ -103,7 +106,11 @@ class ModelAnalysisExecutor(stock.Executor):
                 artifact_utils.get_single_uri(input_dict[keys.BASELINE_MODEL_KEY])
             )
         transform_graph = artifact_utils.get_single_uri(input_dict[keys.TRANSFORM_GRAPH_KEY])
-        measured = {"controls": controls, **_detection(models, test, transform_graph)}
+        measured = {
+            "controls": controls,
+            **_detection(models, test, transform_graph),
+            "steadiness": _steadiness(model, test, held_out, transform_graph),
+        }
         with fileio.open(f"{analysis}/{CONTROLS_FILE}", "w") as file:
             file.write(json.dumps(measured))
         write_parity_file(model, test, f"{analysis}/{PARITY_FILE}")
@@ -119,15 +126,42 @@ def _detection(models: Mapping[str, str], test: str, transform_graph: str) -> di
     records = normal_records(test, normal)
     synthetic: dict[str, dict[str, float]] = {}
     if len(records) > 1:
-        layer = tft.TFTransformOutput(transform_graph).transform_features_layer()
-        levels = np.round(255.0 * transformed_pixels(layer, records)).clip(0, 255).astype(np.uint8)
-        examples = painted(levels)
+        examples = painted(_levels(transform_graph, records))
         synthetic = {name: synthetic_aurocs(folder, examples) for name, folder in models.items()}
     return {
         "knows_anomalies": bool(known[0] and known[1]),
         "images": {"auroc": (normal, known[1]), SYNTHETIC_AUROC: (len(records), len(records))},
         "synthetic": synthetic,
     }
+
+
+def _steadiness(model: str, test: str, held_out: str, transform_graph: str) -> dict[str, Any]:
+    """What `measure_steadiness` finds on normal test images, or on held-out ones where these are too few.
+
+    Held-out images do not serve if the model was trained on them, too, and calibrated by cross-fitting.
+    """
+    with fileio.open(f"{model}/{RECORD_FILE}") as file:
+        record = json.loads(file.read())
+    is_cross_fitted = CalibrationRecord.from_json(record["calibration"]).method == "cross"
+    split, records = features.TEST, _normal_records(test)
+    if len(records) < ENOUGH and not is_cross_fitted and len(others := _normal_records(held_out)) > len(records):
+        split, records = features.EVAL, others
+    if not records:
+        return {"split": split, "images": 0, "changes": {}}
+    image = {key: record["image"][key] for key in ("height_px", "width_px", "fit")}
+    changes = measure_steadiness(model, _levels(transform_graph, records), boxes_of(records, **image))
+    return {"split": split, "images": len(records), "changes": changes}
+
+
+def _normal_records(folder: str) -> list[bytes]:
+    known = count_known(folder)
+    return normal_records(folder, known[0] + known[features.UNKNOWN], at_most=STEADINESS_IMAGES)
+
+
+def _levels(transform_graph: str, records: list[bytes]) -> Any:
+    """The images of serialized examples [N] as the model sees them: [N, H, W, C] uint8."""
+    layer = tft.TFTransformOutput(transform_graph).transform_features_layer()
+    return np.round(255.0 * transformed_pixels(layer, records)).clip(0, 255).astype(np.uint8)
 
 
 @contextlib.contextmanager

@@ -31,10 +31,10 @@ def count_known(test: str) -> dict[int, int]:
     return counts
 
 
-def normal_records(test: str, count: int) -> list[bytes]:
-    """At most 128 of the `count` records of the split that are not known to be anomalous, evenly spaced."""
+def normal_records(test: str, count: int, *, at_most: int = AT_MOST) -> list[bytes]:
+    """At most `at_most` of the `count` records of the split that are not known to be anomalous, evenly spaced."""
     normal = (record for record in each_record([f"{test}/*"]) if _is_anomaly(record) != 1)
-    every = max(1, -(-count // AT_MOST))
+    every = max(1, -(-count // at_most))
     return [record for number, record in enumerate(normal) if number % every == 0]
 
 

@@ -25,7 +25,7 @@ LEARNT_NOTHING = [
 KINDS = ("blob", "scratch")
 
 
-def judged(folder, settings, *, control=LEARNT_NOTHING, baseline=None, synthetic=None, anomalies=False):
+def judged(folder, settings, *, control=LEARNT_NOTHING, baseline=None, synthetic=None, anomalies=False, changes=None):
     """Run the executor: (gate.json, the blessing, TFMA's validation result).
 
     `synthetic`: model -> AUROC for synthetic defects, the same for every kind.
@@ -41,6 +41,7 @@ def judged(folder, settings, *, control=LEARNT_NOTHING, baseline=None, synthetic
         "knows_anomalies": anomalies,
         "images": {"auroc": (40, 30), "synthetic_auroc": (50, 50)},
         "synthetic": {name: dict.fromkeys(KINDS, auroc) for name, auroc in (synthetic or {}).items()},
+        "steadiness": {"split": "test", "images": 40, "changes": changes or {}},
     }
     (folder / "analysis/controls.json").write_text(json.dumps(measured))
     model.uri, model.id = "where/the/model/is", 7
@@ -155,6 +156,49 @@ def test_a_worse_detector_than_the_baseline_is_refused_but_a_higher_error_is_not
     gate, _, _ = judged(tmp_path, settings, baseline=baseline, synthetic={**SYNTHETIC, "baseline": 0.95})
     refused = [(row["metric"], row["origin"]) for row in gate["thresholds"] if not row["passed"]]
     assert refused == [("synthetic_auroc", "baseline")]
+
+
+CHANGES = {
+    name: {"alarms": share, "recall": 0.5} for name, share in [("unchanged", 0.05), ("blur", 0.3), ("shift_1", 0.1)]
+}
+
+
+def test_alarms_at_changes_become_metrics_that_can_be_bounded(tmp_path):
+    bounds = [{"metric": "alarms_at_blur", "max": 0.2}, {"metric": "alarms_at_shift_1", "max": 0.1}]
+    gate, _, _ = judged(tmp_path, GateSettings(thresholds=bounds), changes=CHANGES)
+    assert gate["metrics"] == {
+        **CANDIDATE[None],
+        "pca_mean_error": 0.05,
+        "alarms_at_blur": 0.3,
+        "alarms_at_shift_1": 0.1,
+    }
+    [refused] = [row for row in gate["thresholds"] if not row["passed"]]
+    assert refused["reason"] == "alarms_at_blur over all images is 0.3, above the bound 0.2"
+    assert gate["steadiness"] == {"split": "test", "images": 40, "changes": CHANGES}
+
+
+def test_alarms_at_changes_are_no_bound_by_default(tmp_path):
+    gate, _, _ = judged(tmp_path, GateSettings(), changes={"blur": {"alarms": 1.0, "recall": 1.0}})
+    assert gate["blessed"]
+
+
+def test_a_bound_on_a_change_that_was_not_measured_refuses_the_model(tmp_path):
+    gate, _, _ = judged(tmp_path, GateSettings(thresholds=[{"metric": "alarms_at_blur", "max": 0.2}]))
+    assert [row["metric"] for row in gate["thresholds"] if not row["passed"]] == ["alarms_at_blur"]
+
+
+def test_a_bound_on_alarms_alone_does_not_make_the_gate_refuse_models_that_learnt_nothing(tmp_path):
+    settings = GateSettings(
+        max_pca_ratio=None, max_noise_copied=None, thresholds=[{"metric": "alarms_at_blur", "max": 0.5}]
+    )
+    with pytest.raises(OpenGateError, match=r"learnt nothing \(untrained, constant\)"):
+        judged(tmp_path, settings, changes=CHANGES)
+
+
+@pytest.mark.parametrize("extra", [{"max_regression": 0.1}, {"max": 0.1, "label": "rare"}])
+def test_alarms_at_changes_have_neither_regressions_nor_labels(extra):
+    with pytest.raises(ValueError, match="the threshold on alarms_at_blur cannot have a?"):
+        GateSettings(thresholds=[{"metric": "alarms_at_blur", **extra}])
 
 
 def test_a_bound_on_synthetic_auroc_can_be_configured_for_either_purpose(tmp_path):
