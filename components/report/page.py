@@ -14,6 +14,7 @@ from components.report.facts import Facts, ReportInputs, model_folder, read_fact
 from components.report.gallery import gallery
 from components.report.score_table import score_rows
 from components.report.scored_images import Sample, load_model, score_sample
+from components.report.steadiness import change_rows
 from images.synthetic_defects import KINDS
 from schema import features
 from schema.artifacts import DEFECTS_FILE, REPORT_FILE
@@ -41,6 +42,7 @@ def write_report(inputs: ReportInputs, folder: str, *, at_most: int = SCORED_IMA
         flagged=charts.at_threshold(sample, threshold),
         kinds=KINDS,
         score_rows=score_rows(model, inputs.examples, sample, calibration=facts.calibration, gate=facts.gate),
+        changes=change_rows(facts.gate, inputs.examples, sample, image=facts.record["image"]),
         defects={
             "images": images,
             "reliable": RELIABLE,

@@ -8,6 +8,7 @@ from typing import Any
 
 from components.report.facts import Document, Facts
 from schema import features
+from schema.changes import ALARMS_AT
 
 _PACKAGES = ("tfx", "tensorflow", "tf-keras", "apache-beam", "tensorflow-transform", "tensorflow-model-analysis",
              "numpy", "scikit-learn")  # fmt: skip
@@ -78,8 +79,8 @@ def bound(row: Document) -> str:
 
 
 def metrics_table(gate: Document) -> Document:
-    """Metric names, and a row of values for all images and for each label."""
-    names = [name for name in gate["metrics"] if name != "pca_mean_error"]
+    """Metric names, and a row of values for all images and for each label; steadiness has a section of its own."""
+    names = [name for name in gate["metrics"] if name != "pca_mean_error" and not name.startswith(ALARMS_AT)]
     by_label = sorted(gate["metrics_by_label"].items())
     rows = [("all", [gate["metrics"][name] for name in names])]
     rows += [(label or "(no label)", [values.get(name) for name in names]) for label, values in by_label]
