@@ -24,8 +24,7 @@ from components.evaluation.bounds import BASELINE, CANDIDATE, eval_config
 from components.evaluation.control_metrics import CONTROL_IMAGES, FLOOR_IMAGES, metrics_of
 from components.evaluation.metrics import SYNTHETIC_AUROC
 from components.evaluation.parity_file import write_parity_file
-from components.evaluation.steadiness import AT_MOST as STEADINESS_IMAGES
-from components.evaluation.steadiness import ENOUGH, boxes_of, measure_steadiness
+from components.evaluation.steadiness import boxes_of, images_to_change, measure_steadiness
 from components.evaluation.synthetic_auroc import count_known, normal_records, painted, synthetic_aurocs
 from components.evaluation.training_data_check import require_same_training_data, transformed_pixels
 from schema import features
@@ -136,26 +135,16 @@ def _detection(models: Mapping[str, str], test: str, transform_graph: str) -> di
 
 
 def _steadiness(model: str, test: str, held_out: str, transform_graph: str) -> dict[str, Any]:
-    """What `measure_steadiness` finds on normal test images, or on held-out ones where these are too few.
-
-    Held-out images do not serve if the model was trained on them, too, and calibrated by cross-fitting.
-    """
+    """The split and the number of the images that `measure_steadiness` measured, and what it found."""
     with fileio.open(f"{model}/{RECORD_FILE}") as file:
         record = json.loads(file.read())
     is_cross_fitted = CalibrationRecord.from_json(record["calibration"]).method == "cross"
-    split, records = features.TEST, _normal_records(test)
-    if len(records) < ENOUGH and not is_cross_fitted and len(others := _normal_records(held_out)) > len(records):
-        split, records = features.EVAL, others
+    split, records = images_to_change(test, None if is_cross_fitted else held_out)
     if not records:
         return {"split": split, "images": 0, "changes": {}}
     image = {key: record["image"][key] for key in ("height_px", "width_px", "fit")}
     changes = measure_steadiness(model, _levels(transform_graph, records), boxes_of(records, **image))
     return {"split": split, "images": len(records), "changes": changes}
-
-
-def _normal_records(folder: str) -> list[bytes]:
-    known = count_known(folder)
-    return normal_records(folder, known[0] + known[features.UNKNOWN], at_most=STEADINESS_IMAGES)
 
 
 def _levels(transform_graph: str, records: list[bytes]) -> Any:

@@ -8,17 +8,18 @@ import numpy.typing as npt
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
+from components.evaluation.synthetic_auroc import count_known, normal_records
 from images.harmless_changes import STEADINESS
 from images.stored import from_pixels_of_many
 from images.synthetic_defects import KINDS, paint
 from runtime.tfrecords import as_many_as_fit
-from schema.features import HEIGHT_PX, WIDTH_PX
+from schema.features import EVAL, HEIGHT_PX, TEST, UNKNOWN, WIDTH_PX
 from schema.signatures import IMAGE_BYTES, IS_ANOMALY, SCORE, SCORE_SIGNATURE
 
 AT_MOST: Final = 64
 """Normal images that are changed; every second one also with a defect."""
 ENOUGH: Final = 20
-"""Normal test images from which on held-out images are not needed."""
+"""So many normal test images are enough; with fewer, held-out images may serve."""
 UNCHANGED: Final = "unchanged"
 _SEED: Final = 22
 _BATCH: Final = 32
@@ -29,6 +30,17 @@ Verdicts = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
 """Score and whether it is an alarm of each image [N]."""
 Steadiness = dict[str, dict[str, float]]
 """Change, first `unchanged` -> `alarms`, `recall` and, unless a score is not finite, `auroc`."""
+
+
+def images_to_change(test: str, held_out: str | None) -> tuple[str, list[bytes]]:
+    """(split, records) of normal test images, or of held-out ones if there are more of these and too few to test.
+
+    `test` and `held_out` are the splits' folders; `held_out` is None if the model was trained on these images, too.
+    """
+    found = _normal_records(test)
+    if len(found) < ENOUGH and held_out is not None and len(others := _normal_records(held_out)) > len(found):
+        return EVAL, others
+    return TEST, found
 
 
 def measure_steadiness(model: str, images: Pixels, boxes: Sequence[Box]) -> Steadiness:
@@ -57,6 +69,11 @@ def boxes_of(records: Sequence[bytes], *, height_px: int, width_px: int, fit: st
     """Where each record's image lies in the model's frame: with `pad` between bars, which no camera changes."""
     whole = (slice(0, height_px), slice(0, width_px))
     return [_inside_bars(record, height_px, width_px) if fit == "pad" else whole for record in records]
+
+
+def _normal_records(folder: str) -> list[bytes]:
+    known = count_known(folder)
+    return normal_records(folder, known[0] + known[UNKNOWN], at_most=AT_MOST)
 
 
 def _inside_bars(record: bytes, height_px: int, width_px: int) -> Box:

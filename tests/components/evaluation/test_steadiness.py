@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from components.evaluation.steadiness import boxes_of, measure_steadiness
+from components.evaluation.steadiness import boxes_of, images_to_change, measure_steadiness
 from images.harmless_changes import STEADINESS, brighten
 from images.synthetic_defects import KINDS, paint
 
@@ -102,6 +102,35 @@ def test_only_what_the_camera_saw_is_changed(tmp_path):
     )
     assert {of_change["alarms"] for of_change in inside.values()} == {0.0}
     assert everywhere["noise_2"]["alarms"] == everywhere["blur"]["alarms"] == 1.0
+
+
+def write_split(folder, normal, anomalous=0):
+    folder.mkdir()
+    with tf.io.TFRecordWriter(str(folder / "data")) as writer:
+        for is_anomaly in [0] * normal + [1] * anomalous:
+            feature = {"is_anomaly": tf.train.Feature(int64_list={"value": [is_anomaly]})}
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("tested", "held_out", "trained_on_held_out", "expected"),
+    [
+        (20, 50, False, ("test", 20)),
+        (19, 50, False, ("eval", 50)),
+        (19, 18, False, ("test", 19)),
+        (0, 5, False, ("eval", 5)),
+        (3, 50, True, ("test", 3)),
+        (0, 0, False, ("test", 0)),
+        (64, 0, False, ("test", 64)),
+        (130, 0, False, ("test", 44)),  # every third
+        (1, 65, False, ("eval", 33)),
+    ],
+)
+def test_held_out_images_serve_if_few_normal_ones_are_tested(tmp_path, tested, held_out, trained_on_held_out, expected):
+    test, others = write_split(tmp_path / "test", tested, anomalous=40), write_split(tmp_path / "eval", held_out)
+    split, records = images_to_change(test, None if trained_on_held_out else others)
+    assert (split, len(records)) == expected
 
 
 def record(height_px, width_px):
