@@ -8,7 +8,9 @@ from components.sources.files import SourceFiles
 from images.stored import StoredImage
 from schema.features import EVAL, TEST, TRAIN
 
-SPLIT_OF_NAME: Final = {"train": TRAIN, "eval": EVAL, "val": EVAL, "validation": EVAL, "test": TEST}
+SPLIT_OF_NAME: Final = {
+    "train": TRAIN, "eval": EVAL, "val": EVAL, "valid": EVAL, "validation": EVAL, "test": TEST,
+}  # fmt: skip
 """The names that data sets give their splits, in lower case -> our split."""
 
 

@@ -13,7 +13,7 @@ from trainer.export.probes import PROBED_IMAGES
 from trainer.export.trained_model import pixels_decoder
 from trainer.families.autoencoder import Autoencoder
 from trainer.families.principal_components import fit_pca
-from trainer.scoring.scores import Tensors
+from trainer.scoring.error_maps import Tensors
 from trainer.settings.image import ImageSettings
 
 PixelsFn = Callable[[tf.Tensor], tf.Tensor]

@@ -76,7 +76,7 @@ def test_missing_files_and_other_than_regular_files_are_rejected(manifest):
         ("path,mask\na.png,/a.png\n", "line 2: /a.png is absolute; make it relative"),
         (
             "path,split\na.png,training\n",
-            "line 2: unknown split 'training'; use train, eval, val, validation, test, or",
+            "line 2: unknown split 'training'; use train, eval, val, valid, validation, test, or",
         ),
         ("path,is_anomaly\na.png,yes\n", "line 2: unknown is_anomaly 'yes'; use 0, 1, or leave it empty"),
         ('path\n"a.png', "line 2 is not valid CSV: unexpected end of data"),
