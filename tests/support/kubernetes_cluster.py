@@ -242,6 +242,7 @@ def _stop(cluster: Cluster, processes: list[subprocess.Popen[bytes]]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(20)
         process.kill()
+        process.wait()
     time.sleep(1)
     for mount in reversed(Path("/proc/self/mounts").read_text().splitlines()):
         if (point := mount.split()[1]).startswith(f"{cluster.folder}/"):
