@@ -7,6 +7,7 @@ CONTROLS_FOLDER: Final = "controls"
 UNTRAINED: Final = "untrained"
 CONSTANT: Final = "constant"
 PCA_FLOOR: Final = "pca"
+NEIGHBOURS_FLOOR: Final = "nearest_neighbours"
 PICTURE_FILE: Final = "reconstructions.png"
 
 # Next to the Trainer's artifacts while several machines train.

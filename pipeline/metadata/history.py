@@ -104,6 +104,7 @@ def no_verdict() -> dict[str, Any]:
     """The verdict of a run that did not finish."""
     return {
         "blessed": False,
+        "purpose": None,
         "pushed": None,
         "not_pushed_because": None,
         "metrics": {},
@@ -185,6 +186,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         return no_verdict()
     return {
         "blessed": gate["blessed"],
+        "purpose": gate.get("purpose"),  # runs of older versions lack it
         "pushed": (pushed_to(pushed) or None) if pushed else None,
         "not_pushed_because": (_text(pushed, NOT_PUSHED_BECAUSE) or None) if pushed else None,
         "metrics": gate["metrics"],
