@@ -24,7 +24,7 @@ from components.sources.files import (
 from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan, row_ranges
 from images.decoding import UnreadableImageError
 from images.formats import IMAGE_SUFFIXES
-from images.stored import StoredImage, from_file_bytes, mask_from_file_bytes
+from images.stored import StoredImage, StoredMask, from_file_bytes, mask_from_file_bytes
 from runtime.object_store import AnyPath, RemotePath, as_path
 from schema.features import EVAL
 
@@ -70,10 +70,12 @@ def _read_one(entry: FileEntry, *, folder: AnyPath, links_within: str | None) ->
         return Reject(image_id, f"cannot be opened: {error.strerror or error}")
     except UnreadableImageError as error:
         return Reject(image_id, str(error))
-    return SourceImage(image_id, entry.label, entry.named_split, entry.is_anomaly, stored, mask)
+    is_blurred = mask is not None and mask.has_many_intermediate_values
+    known = (entry.label, entry.named_split, entry.is_anomaly)
+    return SourceImage(image_id, *known, stored, mask and mask.encoded, is_blurred)
 
 
-def _mask(folder: AnyPath, relative_path: str, stored: StoredImage, links_within: str | None) -> bytes:
+def _mask(folder: AnyPath, relative_path: str, stored: StoredImage, links_within: str | None) -> StoredMask:
     """Raises UnreadableImageError for an unusable mask, so that its image is rejected instead of used without it."""
     try:
         content = _file_bytes(folder / relative_path, links_within)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from components.settings import DataSettings
 from components.sources.files import DataError, SourceFiles, require_file
 from components.sources.plan import Reject, SourceImage, SourcePlan, row_ranges, rows_per_batch
-from images.formats import MAX_PIXELS
+from images.formats import MAX_PIXELS, MAX_SIDE_PX
 from images.stored import StoredImage, from_pixels_of_many
 from runtime.object_store import AnyPath, as_path
 from schema.features import EVAL, TEST, TRAIN
@@ -217,6 +217,8 @@ def _checked_images(array: StoredArray) -> StoredArray:
         raise DataError(f"{name}: has shape {shape}; images are [N, H, W], [N, H, W, 1] or [N, H, W, 3]")
     if shape[1] * shape[2] > MAX_PIXELS:
         raise DataError(f"{name}: images of {shape[1]}x{shape[2]} pixels, more than {MAX_PIXELS:,}; scale them down")
+    if max(shape[1:3]) > MAX_SIDE_PX:
+        raise DataError(f"{name}: images of {shape[1]}x{shape[2]}; a side has at most {MAX_SIDE_PX:,} pixels; cut them")
     return array
 
 

@@ -22,6 +22,8 @@ class SourceImage(NamedTuple):
     stored: StoredImage
     mask: bytes | None = None
     """A PNG as described in `schema.features.MASK`; None if the position of the defect is unknown."""
+    is_mask_blurred: bool = False
+    """Whether many of the mask's pixels are neither black nor white."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from components.settings import DataSettings
 from components.sources.files import DataError, SourceFiles, folder_of_links, require_inside
 from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan
 from images.decoding import UnreadableImageError
-from images.stored import StoredImage, from_file_bytes, mask_from_file_bytes
+from images.stored import StoredImage, StoredMask, from_file_bytes, mask_from_file_bytes
 from runtime.gzip_streams import DAMAGED, GZIP_MAGIC, unzipped
 from runtime.object_store import AnyPath, as_path
 from schema import features
@@ -69,7 +69,13 @@ class TfrecordShard:
         except UnreadableImageError as error:
             return Reject(image_id, str(error))
         return SourceImage(
-            image_id, _label(example, self.label_features), self.named_split, _is_anomaly(example), stored, mask
+            image_id,
+            _label(example, self.label_features),
+            self.named_split,
+            _is_anomaly(example),
+            stored,
+            mask and mask.encoded,
+            mask is not None and mask.has_many_intermediate_values,
         )
 
 
@@ -240,7 +246,7 @@ def _is_anomaly(feature: Any) -> int | None:
     return values[0] if values in ([0], [1]) else None
 
 
-def _mask(feature: Any, stored: StoredImage) -> bytes | None:
+def _mask(feature: Any, stored: StoredImage) -> StoredMask | None:
     """The feature `mask`, as in our own examples."""
     values = feature[features.MASK].bytes_list.value if features.MASK in feature else []
     if len(values) != 1:

@@ -41,7 +41,7 @@ def test_local_model_and_server_agree_and_skip_broken_files(
         assert [result.path for result in results] == [*files, missing]
         verdicts = [result.score.is_anomaly if result.score else None for result in results]
         assert verdicts == [False, True, False, None, False, True, False, None, False, True, None]
-        assert results[3].problem == "not an image (8 bytes)"
+        assert results[3].problem == "not an image in a supported format"
         assert results[7].problem
         assert results[10].problem == "cannot be read: No such file or directory"
 
