@@ -10,12 +10,15 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
+from schema.signatures import FALSE_ALARM_RATE, LATENT, RECONSTRUCTION, SCORE
 from serving.errors import ServingError, Status, invalid_argument
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 SMALL_BYTES = 16 * 1024
 NO_OP_SIGNATURE = "__saved_model_init_op"
+_OF_AUTOENCODERS = {SCORE, LATENT, RECONSTRUCTION}
+"""Outputs of signatures whose inputs must be finite; other models may expect NaN."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +131,23 @@ def checked_inputs(signature: Signature, inputs: Arrays) -> Arrays:
         if not info.accepts(array.shape):
             wanted = [-1 if size is None else size for size in info.shape or ()]
             raise invalid_argument(f"input {name}: shape {list(array.shape)} is not compatible with {wanted}")
+        if array.dtype.kind == "f" and signature.outputs.keys() & _OF_AUTOENCODERS:
+            _check_values(name, array)
     sizes = {name: array.shape[0] for name, array in inputs.items() if signature.inputs[name].is_batched}
     if len(set(sizes.values())) > 1:
         raise invalid_argument(f"inputs have different batch sizes: {sizes}")
     return inputs
+
+
+def _check_values(name: str, array: np.ndarray[Any, Any]) -> None:
+    is_valid = np.isfinite(array)
+    wanted = "a finite number"
+    if name == FALSE_ALARM_RATE:
+        is_valid, wanted = (array > 0) & (array < 1), "between 0 and 1"
+    if not is_valid.all():
+        index = np.unravel_index(int(np.argmin(is_valid)), array.shape)
+        place = "".join(f"[{number}]" for number in index)
+        raise invalid_argument(f"input {name}{place}: {array[index]:g} is not {wanted}")
 
 
 def checked_outputs(signature: Signature, output_filter: Sequence[str]) -> tuple[str, ...]:
