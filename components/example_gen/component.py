@@ -252,11 +252,14 @@ def _check_result(uri: str, settings: DataSettings) -> None:
         _LOG.warning(
             "%d of %d images cannot be read; see %s/%s", *(rejected, total, uri, REJECTS_FILE), extra={"notice": True}
         )
+    hint = (
+        f"; {duplicates:,} duplicates of other images were left out: are there different images?" if duplicates else ""
+    )
     empty = [split for split in features.SPLITS if not counts[split]]
     if empty:
         raise DataError(
             f"no images in split {', '.join(map(repr, empty))} ({counts}): add images, or raise data.eval_fraction "
-            "or data.test_fraction; if data.normal_labels is set, check that these labels exist"
+            f"or data.test_fraction; if data.normal_labels is set, check that these labels exist{hint}"
         )
 
 

@@ -23,7 +23,7 @@ from components.sources.files import (
 )
 from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan, row_ranges
 from images.decoding import UnreadableImageError
-from images.formats import IMAGE_SUFFIXES
+from images.formats import IMAGE_SUFFIXES, MASKS_FOLDER
 from images.stored import StoredImage, StoredMask, from_file_bytes, mask_from_file_bytes
 from runtime.object_store import AnyPath, RemotePath, as_path
 from schema.features import EVAL
@@ -32,7 +32,9 @@ MAX_FILE_BYTES: Final = 1 << 30
 """Larger files are rejected before they are read; 100 million pixels of 16-bit RGB need at most 600 MB."""
 _SUFFIXES_NAMED: Final = 10
 _MVTEC_NORMAL: Final = "good"
-_MVTEC_MASKS: Final = "ground_truth"
+_MVTEC_MASKS: Final = MASKS_FOLDER
+_NAMES_OF_SPLITS: Final = ("train", "training", "test", "testing")
+"""A folder with one of these names says that the others in SPLIT_OF_NAME are splits, too."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,19 @@ def plan_folder(settings: DataSettings) -> SourcePlan:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DataError(f"{folder}: contains no images; found {skipped or 'nothing'}, supported are {suffixes}")
     entries = _describe_files(relative_paths[: settings.max_images], masks)
-    return replace(plan_entries(folder, entries, settings, listed_in=None), skipped=skipped)
+    plan = plan_entries(folder, entries, settings, listed_in=None)
+    return replace(plan, skipped=skipped, warning=_warning_of_classes(entries))
+
+
+def _warning_of_classes(entries: tuple[FileEntry, ...]) -> str:
+    """A warning about folders that are classes, but named like a split; empty if there are none."""
+    suspects = sorted({entry.label for entry in entries if entry.label.lower() in SPLIT_OF_NAME})
+    if not suspects:
+        return ""
+    return (
+        f"the folders {', '.join(suspects)} are classes, although they are named like splits: splits are the folders "
+        "train, valid and test in data.path itself; if these are splits, move them there"
+    )
 
 
 def _list_images(folder: AnyPath) -> tuple[list[str], Counter[str]]:
@@ -170,7 +184,7 @@ def _describe_files(relative_paths: list[str], masks: frozenset[str]) -> tuple[F
     The paths in `masks` are relative to the folder of masks.
     """
     parts_of = [Path(path).parts for path in relative_paths]
-    names_splits = any(len(parts) > 1 and parts[0].lower() in ("train", "test") for parts in parts_of)
+    names_splits = any(len(parts) > 1 and parts[0].lower() in _NAMES_OF_SPLITS for parts in parts_of)
     is_mvtec = names_splits and any(parts[:2] == ("train", _MVTEC_NORMAL) for parts in parts_of)
     entries = []
     for path, parts in zip(relative_paths, parts_of, strict=True):

@@ -1,7 +1,9 @@
 """Loads a SavedModel and runs its signatures in a session, as TensorFlow Serving does."""
 
+import contextlib
+import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
+from runtime.places import pattern_problem
 from schema.signatures import FALSE_ALARM_RATE, LATENT, RECONSTRUCTION, SCORE
 from serving.errors import ServingError, Status, invalid_argument
 
@@ -66,9 +69,9 @@ class LoadedModel:
         options = tf.compat.v1.ConfigProto(gpu_options=tf.compat.v1.GPUOptions(allow_growth=True))
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=options)
         try:
-            with self._session.graph.as_default():
+            with self._session.graph.as_default(), _readable_path(folder) as path:
                 # TensorFlow Serving uses this loader and graph; `tf.saved_model.load` builds a different graph.
-                meta_graph = tf.compat.v1.saved_model.loader.load(self._session, [tf.saved_model.SERVING], str(folder))
+                meta_graph = tf.compat.v1.saved_model.loader.load(self._session, [tf.saved_model.SERVING], path)
         except BaseException:
             self._session.close()
             raise
@@ -108,6 +111,18 @@ class LoadedModel:
                 # `Session.run` looks up its feeds and fetches on every call, which takes longer than a small model.
                 self._callables[key] = self._session._make_callable_from_options(options)
             return self._callables[key]
+
+
+@contextlib.contextmanager
+def _readable_path(folder: Path) -> Iterator[str]:
+    """The folder's path, or that of a link to it if TensorFlow would read the path as a pattern."""
+    if not pattern_problem(str(folder)):
+        yield str(folder)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = Path(place) / "model"
+        link.symlink_to(folder.absolute())
+        yield str(link)
 
 
 def _size_bytes(inputs: Arrays) -> int:
