@@ -68,9 +68,7 @@ def shown(content: bytes) -> Shown:
 def declared_size(content: bytes) -> tuple[int, int]:
     """(width, height) from the header. Raises UnreadableImageError if there is none, or if it is too large."""
     if content.startswith(png_chunks.PNG_START) and len(content) >= _PNG_SIZE.stop:  # frequent, and fast to parse
-        width_px, height_px = struct.unpack(">II", content[_PNG_SIZE])
-        _require_size(width_px, height_px)
-        return width_px, height_px
+        return _png_size(content)
     with _opened(content) as image:
         return image.width, image.height
 
@@ -136,6 +134,8 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
 
 def _open(content: bytes) -> Image.Image:
     if content.startswith(png_chunks.PNG_START):
+        if len(content) >= _PNG_SIZE.stop:
+            _png_size(content)
         try:
             image = _pillow(png_chunks.with_orientation(content))
             image.load()
@@ -152,6 +152,12 @@ def _open(content: bytes) -> Image.Image:
         if page.white_is_zero and max(page.bits) == 16 and page.photometric_offset:
             content = tiff.black_is_zero(content, page)
     return _pillow(content)
+
+
+def _png_size(content: bytes) -> tuple[int, int]:
+    width_px, height_px = struct.unpack(">II", content[_PNG_SIZE])
+    _require_size(width_px, height_px)
+    return width_px, height_px
 
 
 def _pillow(content: bytes) -> Image.Image:

@@ -23,7 +23,8 @@ _COLOURS: Final = {0: "grey (white is zero)", 1: "grey", 2: "RGB", 3: "palette",
 _CODES: Final = {1: "B", 3: "H", 4: "I", 16: "Q"}
 """TIFF's BYTE, SHORT, LONG and LONG8 -> struct's codes."""
 _MAX_VALUES: Final = 64
-_MAX_PAGES: Final = 100_000
+_MAX_ENTRIES: Final = 200_000
+"""Of all pages together, which may overlap."""
 SUPPORTED: Final = "8- or 16-bit unsigned grey or RGB"
 
 
@@ -76,9 +77,9 @@ def black_is_zero(content: bytes, page: Page) -> bytes:
 def _pages(content: bytes) -> Iterator[Page]:
     order = "<" if content.startswith(b"II") else ">"
     is_big = b"+" in content[2:4]
-    start, seen = 8 if is_big else 4, set[int]()
+    start, seen, entries = 8 if is_big else 4, set[int](), 0
     try:
-        while len(seen) < _MAX_PAGES:
+        while entries < _MAX_ENTRIES:
             (offset,) = struct.unpack_from(order + ("Q" if is_big else "I"), content, start)
             if offset == 0 or offset in seen:
                 return
@@ -86,10 +87,11 @@ def _pages(content: bytes) -> Iterator[Page]:
             (count,) = struct.unpack_from(order + ("Q" if is_big else "H"), content, offset)
             first = offset + (8 if is_big else 2)
             start = first + count * (20 if is_big else 12)
+            entries += 1 + count
             if start > len(content):
                 return
             yield _page(content, order, is_big, first, count)
-    except struct.error:
+    except (struct.error, OverflowError):  # beyond the end of the file, or of any file
         return
 
 

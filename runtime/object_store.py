@@ -182,7 +182,7 @@ def _files_below(store: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _walk(store: Any, key: str) -> Iterator[Any]:
-    """All objects below, folder by folder, except in folders with an empty name, which Arrow can neither list nor read."""
+    """All objects below, folder by folder, without those whose key has an empty part, which Arrow cannot read."""
     from pyarrow.fs import FileSelector
 
     for info in store.get_file_info(FileSelector(key, allow_not_found=True)):

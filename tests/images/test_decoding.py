@@ -41,6 +41,14 @@ def test_a_longer_side_is_refused(kind, size):
         declared_size(content)
 
 
+def test_a_size_that_no_image_has_is_refused_before_its_checksum():
+    content = bytearray(encode(Image.new("L", (5, 5)), "PNG"))
+    content[16:24] = b"\7" * 8
+    assert refusal(bytes(content)) == "117901063x117901063 pixels, more than 100,000,000"
+    with pytest.raises(UnreadableImageError, match="117901063x117901063 pixels"):
+        declared_size(bytes(content))
+
+
 def test_the_longest_side_is_read():
     assert seen(encode(Image.new("L", (1, MAX_SIDE_PX), 7), "PNG")).shape == (MAX_SIDE_PX, 1, 3)
 

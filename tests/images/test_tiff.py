@@ -1,5 +1,8 @@
 """TIFF files show what their tags say (TIFF 6.0), or are refused by their kind."""
 
+import struct
+import time
+
 import numpy as np
 import pytest
 from image_entrances import by_pillow, refusal, seen, seen_grey
@@ -82,3 +85,20 @@ def test_dropped_pages_are_counted():
     assert from_file_bytes(content).page_count == 3
     assert np.array_equal(seen_grey(content), GREY)
     assert from_file_bytes(tiff(GREY, tags=[(254, "I", 1)], page_count=3)).page_count == 1  # reduced copies
+
+
+@pytest.mark.parametrize("offset", [0, 7, 100, 2**32, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("count", [0, 1, 2**32, 2**64 - 1])
+def test_a_bigtiff_that_points_anywhere_is_refused(offset, count):
+    entry = struct.pack("<HHQQ", 258, 3, count, offset)
+    assert refusal(b"II+\0\x08\0\0\0" + struct.pack("<QQ", offset, count) + entry)
+    assert refusal(b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 1) + entry + bytes(8))
+
+
+def test_overlapping_pages_cost_little():
+    """Each of 30,000 directories claims all the bytes behind it."""
+    links = b"".join(struct.pack("<HI", 5000, 0) for _ in range(30_000))
+    content = b"II*\0" + struct.pack("<I", 8) + links + bytes(60_000)
+    started = time.perf_counter()
+    refusal(content)
+    assert time.perf_counter() - started < 3

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from images.decoding import UnreadableImageError, as_pixels, as_viewed
+from images.decoding import UnreadableImageError, as_pixels, as_viewed, declared_size
 from images.stored import from_file_bytes
 from trainer.preprocessing import decode_images
 from trainer.settings.image import ImageSettings
@@ -25,6 +25,7 @@ def in_graph(encoded, *, channels=3):
 
 def seen(content, *, channels=3):
     """The pixels that every entrance shows: [H, W, C]."""
+    declared_size(content)
     first, *others = (in_graph(entrance(content), channels=channels) for entrance in ENTRANCES)
     for other in others:
         assert np.array_equal(first, other)
@@ -46,6 +47,10 @@ def refusal(content):
         with pytest.raises(UnreadableImageError) as raised:
             entrance(content)
         reasons.add(str(raised.value))
+    try:  # which the server and score call first
+        declared_size(content)
+    except UnreadableImageError as error:
+        reasons.add(str(error))
     [reason] = reasons
     return reason
 

@@ -197,3 +197,10 @@ def test_dropped_pages_and_masks_that_are_mostly_grey_are_counted(tmp_path, capl
     assert (counts["pages_dropped"], counts["blurred_masks"]) == (2, 1)
     assert "2 pages of TIFF files are ignored" in caplog.text
     assert "1 masks have many pixels that are neither black nor white" in caplog.text
+
+
+def test_the_remedy_for_identical_images_mentions_duplicates(tmp_path):
+    for row in range(40):
+        write(tmp_path / f"data/{row:02d}.png", IMAGES[0])
+    with pytest.raises(DataError, match=r"no images in split 'test'.*; \d+ duplicates of other images were left out"):
+        generate(tmp_path / "examples", DataSettings(source="folder", path=str(tmp_path / "data")))
