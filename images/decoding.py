@@ -78,18 +78,22 @@ def as_viewed(content: bytes) -> bytes:
 
     Raises UnreadableImageError like `shown`.
     """
-    if png_chunks.is_plain_png(content):
-        return content
-    seen = shown(content)
-    return content if seen.is_plain_jpeg else next(encode_png(seen.pixels[np.newaxis]))
+    own = _own_bytes(content)
+    return own if isinstance(own, bytes) else next(encode_png(own[np.newaxis]))
 
 
 def as_pixels(content: bytes) -> bytes:
-    """The same as `as_viewed` for a model in this process: fast to decode, however large.
+    """The same as `as_viewed`, but faster and larger: for a model in this process."""
+    own = _own_bytes(content)
+    return own if isinstance(own, bytes) else encode_uncompressed(own)
 
-    A JPEG is decoded here only, so its pixels do not depend on TensorFlow's decoder.
-    """
-    return content if png_chunks.is_plain_png(content) else encode_uncompressed(shown(content).pixels)
+
+def _own_bytes(content: bytes) -> bytes | Pixels:
+    """The content, if TensorFlow decodes it to what it shows; otherwise the pixels."""
+    if png_chunks.is_plain_png(content):
+        return content
+    seen = shown(content)
+    return content if seen.is_plain_jpeg else seen.pixels
 
 
 def mask_levels(content: bytes) -> npt.NDArray[np.float32]:

@@ -99,6 +99,6 @@ def test_overlapping_pages_cost_little():
     """Each of 30,000 directories claims all the bytes behind it."""
     links = b"".join(struct.pack("<HI", 5000, 0) for _ in range(30_000))
     content = b"II*\0" + struct.pack("<I", 8) + links + bytes(60_000)
-    started = time.perf_counter()
+    started = time.process_time()
     refusal(content)
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3

@@ -9,10 +9,12 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
 from served_models import MeanImage
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from urls import grpc_url, rest_url
 
 from schema.artifacts import RECORD_FILE
@@ -133,13 +135,21 @@ def test_kserves_clients_find_the_model(image_server: ServerAddress) -> None:
 def test_input_that_is_not_finite_is_refused_with_its_place(
     image_server: ServerAddress, value: float, signature: str, name: str, shape: tuple[int, ...]
 ) -> None:
-    """Over both protocols; `encode` and the others alike."""
+    """Over both protocols."""
     values = np.zeros((2, *shape), np.float32)
     values[1].flat[-1] = value
     body = json.dumps({"signature_name": signature, "inputs": {name: values.tolist()}}).encode()
     status, answer = call(image_server, "POST", PATH, body)
     place = "".join(f"[{size - 1}]" for size in values.shape)
     assert (status, answer["error"]) == (400, f"input {name}{place}: {value:g} is not a finite number")
+    message = predict_pb2.PredictRequest(inputs={name: tf.make_tensor_proto(values)})
+    message.model_spec.name, message.model_spec.signature_name = "autoencoder", signature
+    with grpc.insecure_channel(grpc_url(image_server).removeprefix("grpc://")) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as raised:
+            stub.Predict(message, timeout=30)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert raised.value.details() == answer["error"]
 
 
 class ScoreAt(MeanImage):
