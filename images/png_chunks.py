@@ -70,7 +70,7 @@ def is_plain_png(content: bytes) -> bool:
     pixel_data: list[memoryview] = []
     others, last, end = 0, b"", len(PNG_START)
     for chunk in chunks_of(content):
-        if not chunk.is_intact or chunk.kind == b"tRNS" or _may_orient(chunk):
+        if not (chunk.is_intact and chunk.kind.isalpha()) or chunk.kind == b"tRNS" or _may_orient(chunk):
             return False
         if chunk.kind == b"IDAT" and (not pixel_data or last == b"IDAT"):
             pixel_data.append(chunk.data)

@@ -141,6 +141,12 @@ def test_damaged_ancillary_chunks_are_ignored(kind, checksum):
     assert np.array_equal(seen(content), COLOUR)
 
 
+def test_a_chunk_whose_name_is_not_of_letters_is_ignored():
+    """libpng refuses it, even with a correct checksum."""
+    content = with_chunk(encode(Image.fromarray(COLOUR), "PNG"), b"e\0If", b"x")
+    assert np.array_equal(seen(content), COLOUR)
+
+
 def test_damaged_transparency_is_ignored():
     content = with_chunk(encode(Image.fromarray(NOISE), "PNG"), b"tRNS", b"\0\1", checksum=b"oops")
     assert np.array_equal(seen_grey(content), NOISE)
