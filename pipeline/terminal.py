@@ -160,7 +160,9 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
     console.print()
     for row in document["thresholds"]:
         if row["reason"]:
-            console.print(Text(f"refused: {row['reason']}", "red"), soft_wrap=True)
+            console.print(Text(f"refused: {row['reason']}; {row['remedy']}", "red"), soft_wrap=True)
+    if document["purpose"]:
+        console.print(f"purpose      {document['purpose']}")
     if document["images"]:
         counts = ", ".join(f"{name} {count:,}" for name, count in document["images"].items() if count)
         console.print(f"images       {counts}")

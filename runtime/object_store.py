@@ -140,11 +140,11 @@ def locate(uri: str | bytes) -> tuple[Any, str]:
     return store("s3" if uri.startswith(S3_SCHEMES) else "gs"), _key(uri)
 
 
-def upload(store: Any, folder: Path, uri: str) -> None:
-    """Copy a local folder's files to `uri`; empty folders are left out, since an object store has none."""
-    for path in sorted(folder.rglob("*")):
+def upload(store: Any, local: Path, uri: str) -> None:
+    """Copy a local file, or a folder's files, to `uri`; an object store has no empty folders."""
+    for path in [local] if local.is_file() else sorted(local.rglob("*")):
         if path.is_file():
-            key = f"{_key(uri)}/{path.relative_to(folder).as_posix()}"
+            key = _key(uri) if path == local else f"{_key(uri)}/{path.relative_to(local).as_posix()}"
             make_folder(store, key.rpartition("/")[0])
             with path.open("rb") as source, store.open_output_stream(key) as target:
                 shutil.copyfileobj(source, target)

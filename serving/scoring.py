@@ -10,7 +10,7 @@ from typing import Final
 from images.formats import MAX_PIXELS
 from runtime.imports import imported_for_good
 from schema.signatures import DEFAULT_MODEL_NAME, IMAGE_BYTES, RECONSTRUCT_SIGNATURE, SCORE_SIGNATURE
-from serving.client import Score, score_images, scores_from_columns
+from serving.client import NO_LOGIN, Login, Score, score_images, scores_from_columns
 from serving.errors import ServingError, Status
 
 BATCH_SIZE: Final = 32
@@ -70,9 +70,11 @@ def local_scorer(model: Path, *, with_maps: bool = False) -> Scorer:
     return score
 
 
-def server_scorer(server: str, *, model_name: str = DEFAULT_MODEL_NAME, with_maps: bool = False) -> Scorer:
+def server_scorer(
+    server: str, *, model_name: str = DEFAULT_MODEL_NAME, with_maps: bool = False, login: Login = NO_LOGIN
+) -> Scorer:
     """A scorer that asks the server at `http://…` or `grpc://…` for the model `model_name`."""
-    return partial(score_images, server=server, model_name=model_name, with_maps=with_maps)
+    return partial(score_images, server=server, model_name=model_name, with_maps=with_maps, login=login)
 
 
 def score_files(

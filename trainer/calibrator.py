@@ -26,11 +26,16 @@ from trainer.data.dataset import parse_encoded
 from trainer.export.signatures import ServedModel, export_served
 from trainer.export.trained_model import read_record, write_record
 from trainer.scoring.calibration import check_image_count, conformal_threshold, thinned
-from trainer.scoring.scores import FittedScore, ScoreError, Tensors, fit_score
-from trainer.settings.calibration import CalibrationSettings
+from trainer.scoring.choice import CHOSEN_ON, PREFERENCE, choose
+from trainer.scoring.error_maps import Tensors
+from trainer.scoring.learners import ScoreError
+from trainer.scoring.scores import FittedScore, computable, fit_score, fit_scores
+from trainer.settings.calibration import CalibrationSettings, ScoreName
 from trainer.settings.image import ImageSettings
 
 _FIT_IMAGES = 4096
+_FIT_TO_COMPARE = 256
+"""Training images that scores are fitted to for the comparison; the one that is chosen is fitted to `_FIT_IMAGES`."""
 _RECORDED_SCORES = 10_000
 _LOG = logging.getLogger(__name__)
 
@@ -53,17 +58,22 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         check_image_count(image_count, settings.false_alarm_rate)
 
         trained = tf.saved_model.load(trained_folder)
-        score = fit_score(settings, lambda: _autoencoded(trained, spread_records([train], _FIT_IMAGES)))
+        name, auroc_by_score, compared = _chosen(trained, settings, train, held_out)
+        unseen_maps = getattr(trained, "unseen_maps", None)
+        score = fit_score(
+            name, settings, lambda: _autoencoded(trained, spread_records([train], _FIT_IMAGES)), unseen_maps
+        )
         scores = np.sort(_scores_of(trained, score, held_out, image_count))
-        _require_finite(scores, settings.score)
+        _require_finite(scores, name)
         threshold = conformal_threshold(scores, settings.false_alarm_rate)
         record = read_record(trained_folder)
         calibration = CalibrationRecord(
-            score=settings.score,
+            score=name,
             threshold=threshold,
             false_alarm_rate=settings.false_alarm_rate,
             images=image_count,
             scores=thinned(scores, _RECORDED_SCORES),
+            auroc_by_score=auroc_by_score,
             source_fingerprint=exec_properties["source_fingerprint"],
         )
 
@@ -75,6 +85,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             score=score,
             threshold=threshold,
             held_out_scores=scores,
+            compared_scores=compared,
         )
         [warmup_image] = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(1))).numpy()
         export_served(model, folder, warmup_image=warmup_image)
@@ -116,6 +127,36 @@ def _autoencoded(trained: Any, records: tf.data.Dataset) -> Iterator[tuple[tf.Te
     for encoded in records.batch(at_a_time).map(parse_encoded).prefetch(2):
         pixels = trained.decode_pixels(encoded)
         yield pixels, trained.autoencode(pixels)
+
+
+def _chosen(
+    trained: Any, settings: CalibrationSettings, train: str, held_out: str
+) -> tuple[ScoreName, dict[str, dict[str, float]], dict[ScoreName, FittedScore]]:
+    """(the score's name, the AUROC of each score by kind of defect, all scores); the last two are empty without `auto`.
+
+    `train` and `held_out` are patterns of files.
+    """
+    if settings.score != "auto":
+        return settings.score, {}, {}
+
+    def held_out_sample() -> Iterator[tuple[tf.Tensor, Tensors]]:
+        return _autoencoded(trained, spread_records([held_out], CHOSEN_ON))
+
+    names = computable(PREFERENCE, *next(held_out_sample()))
+    fitted = fit_scores(
+        names,
+        settings,
+        lambda: _autoencoded(trained, spread_records([train], _FIT_TO_COMPARE)),
+        getattr(trained, "unseen_maps", None),
+    )
+    compared = {name: FittedScore(name, settings, fitted[name]) for name in names}
+    choice = choose(compared, held_out_sample, trained.autoencode)
+    means = {name: sum(of_kind.values()) / len(of_kind) for name, of_kind in choice.auroc.items()}
+    _LOG.info(
+        "evaluation.score auto: chose %s (AUROC %.3f for faint synthetic defects; best: %.3f)",
+        choice.score, means[choice.score], max(means.values()),
+    )  # fmt: skip
+    return choice.score, choice.auroc, compared
 
 
 def _require_finite(scores: npt.NDArray[Any], name: str) -> None:

@@ -20,6 +20,7 @@ from schema.signatures import DEVIATION, ERROR, KL, NOISE_ERRORS, PIXEL_VARIANCE
 LOWER, HIGHER = "lower", "higher"
 LABEL_SEPARATOR: Final = "@"
 """`auroc@scratch` is the AUROC of one label's anomalies, which TFMA computes in the slice of all images."""
+SYNTHETIC_AUROC: Final = "synthetic_auroc"
 _SMALLEST_ERROR = 1e-12
 _NAN = float("nan")
 _DEAD_BELOW = 1e-4
@@ -86,7 +87,10 @@ def recall_at(rate: float, normal: Columns, anomalous: Columns) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: exactly one function that computes it, and which values are `better` (None: neither)."""
+    """One metric: at most one function that computes it, and which values are `better` (None: neither).
+
+    Without a function, ModelAnalysis measures it apart from the others, on other images.
+    """
 
     better: str | None
     of_columns: Callable[[Columns], float] | None = None
@@ -105,6 +109,8 @@ class Metric:
         """The metric's value; NaN, which no bound accepts, if the images or the model's outputs do not suffice."""
         if self.needs_anomalies:
             return self._of_both(images, label)
+        if self.of_group is None and self.of_columns is None:
+            return _NAN
         is_normal = self.of_normal_alone or len(images.normal.columns[ERROR])
         group = images.normal if is_normal else images.anomalous_with(None)
         if self.of_group is not None:
@@ -158,6 +164,7 @@ METRICS: dict[str, Metric] = {
     "dead_units": Metric(LOWER, of_group=dead_units),
     "effective_dimension": Metric(HIGHER, of_group=effective_dimension),
     KL: Metric(None, partial(_mean, KL)),
+    SYNTHETIC_AUROC: Metric(HIGHER),
     "auroc": Metric(HIGHER, of_detection=lambda *both: _of_scores(roc_auc_score, *both)),
     "aupr": Metric(HIGHER, of_detection=lambda *both: _of_scores(average_precision_score, *both)),
     "f1": Metric(HIGHER, of_detection=f1),

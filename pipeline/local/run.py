@@ -18,6 +18,7 @@ from rich.console import Console
 from components.sources.registry import plan_source
 from pipeline.configuration.configuration import Configuration, ConfigurationError
 from pipeline.errors import interrupt_on_signals, message_of
+from pipeline.local.product import record_product, require_same_product
 from pipeline.metadata.store import connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, plain_console, print_summary
 from runtime.errors import DONE, FAILED, REFUSED
@@ -34,13 +35,18 @@ LOG_FILE = "run.log"
 TROUBLESHOOTING = "docs/troubleshooting.md"
 
 
-def run(configuration: Configuration, *, as_json: bool) -> int:
-    """Run the pipeline and return the exit code; raises a UserError if nothing was started."""
+def run(configuration: Configuration, *, as_json: bool, same_product: bool = False) -> int:
+    """Run the pipeline and return the exit code; raises a UserError if nothing was started.
+
+    `same_product`: the images show what those of earlier runs show, although their location is another one.
+    """
     interrupt_on_signals()
     _require_reach(configuration)
     folder = _writable_folder(configuration)
     with _locked(folder):
         plan = plan_source(configuration.data)
+        if not same_product:
+            require_same_product(configuration, plan.fingerprint, folder)
         with output_to_log(folder / LOG_FILE) as (stdout, stderr):
             console = plain_console(stderr if as_json else stdout)
             log = folder / LOG_FILE
@@ -85,6 +91,8 @@ def _run(
     _print_changes(outcomes, console)
     failed = next((outcome for outcome in outcomes if outcome.error), None)
     verdict = history.verdict_of_latest(connection, configuration.name) if failed is None else history.no_verdict()
+    if failed is None:
+        record_product(configuration, data_fingerprint, folder)
     model_run, report = verdict.pop("model_run"), verdict.pop("report")
     if report:
         shutil.copyfile(report, folder / REPORT_FILE)

@@ -32,6 +32,11 @@ class Metrics:
             buckets=LATENCY_BUCKETS_US,
             registry=self._registry,
         )
+        self.in_progress = Gauge(
+            "autoencoder_requests_in_progress",
+            "Predict requests that are being answered or wait for the model.",
+            registry=self._registry,
+        )
         self._scores = Histogram(
             "autoencoder_score_per_threshold",
             "Scores of images as multiples of the anomaly threshold: above 1 is an alarm.",

@@ -22,6 +22,7 @@ from tensorflow.core.protobuf import error_codes_pb2
 
 from serving.errors import ServingError, Status, invalid_argument
 from serving.server import metrics
+from serving.server.access import Tokens
 from serving.server.grpc import signature_def_map
 from serving.server.json_tensors import answer_to_json, request_from_json
 from serving.server.model_host import ServedVersion, VersionState
@@ -29,6 +30,8 @@ from serving.server.service import Service
 from serving.server.settings import ServerSettings
 
 METRICS_PATH: Final = "/monitoring/prometheus/metrics"
+LIVE_PATH: Final = "/livez"
+READY_PATH: Final = "/readyz"
 PAGE: Final = "page.html"
 _GZIP_WBITS: Final = 31
 _UNZIPPED_PART: Final = 1 << 20
@@ -43,12 +46,17 @@ _PAGE_POLICY: Final = (
 )
 
 
-def rest_app(service: Service, settings: ServerSettings) -> Starlette:
-    """The ASGI application; blocking work runs in at most `settings.worker_threads` threads."""
-    api = _RestApi(service, settings)
+def rest_app(service: Service, settings: ServerSettings, tokens: Tokens | None = None) -> Starlette:
+    """The ASGI application; blocking work runs in at most `settings.worker_threads` threads.
+
+    With `tokens`, everything needs one except the page, which asks for it, and the paths for probes.
+    """
+    api = _RestApi(service, settings, tokens)
     return Starlette(
         routes=[
             Route("/", api.page, methods=["GET"]),
+            Route(LIVE_PATH, api.live, methods=["GET"]),
+            Route(READY_PATH, api.ready, methods=["GET"]),
             Route(METRICS_PATH, api.metrics, methods=["GET"]),
             Route("/{path:path}", api.v1, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]),
         ],
@@ -57,8 +65,9 @@ def rest_app(service: Service, settings: ServerSettings) -> Starlette:
 
 
 class _RestApi:
-    def __init__(self, service: Service, settings: ServerSettings) -> None:
+    def __init__(self, service: Service, settings: ServerSettings, tokens: Tokens | None) -> None:
         self._service = service
+        self._tokens = tokens
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="rest")
         self._slots = threading.Semaphore(settings.worker_threads + settings.max_waiting_requests)
@@ -72,10 +81,29 @@ class _RestApi:
         headers = {"Content-Security-Policy": _PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
         return Response(self._page, media_type="text/html", headers=headers)
 
+    async def live(self, request: Request) -> Response:
+        """200 while the server answers at all; a port alone accepts connections even if the process hangs."""
+        return Response()
+
+    async def ready(self, request: Request) -> Response:
+        """For probes, which cannot keep a token secret: 200 once a version can be used, else 503, and no more."""
+        try:
+            states = self._service.host.states(self._settings.model_name, None)
+        except ServingError:
+            states = []
+        is_ready = any(state.state == "AVAILABLE" for state in states)
+        return Response(status_code=200 if is_ready else 503)
+
+    def _check_token(self, request: Request) -> None:
+        if self._tokens:
+            self._tokens.check(request.headers.get("authorization"))
+
     async def metrics(self, request: Request) -> Response:
+        self._check_token(request)
         return Response(self._service.metrics.page(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def v1(self, request: Request) -> Response:
+        self._check_token(request)
         path = request.scope["path"]
         if not path.lower().startswith("/v1/"):
             return JSONResponse({"error": f"Not found: {path}"}, status_code=404)
@@ -219,7 +247,8 @@ def _state_json(state: VersionState) -> dict[str, Any]:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
-    return JSONResponse({"error": error.message}, status_code=error.status.http_status)
+    headers = {"WWW-Authenticate": "Bearer"} if error.status is Status.UNAUTHENTICATED else None
+    return JSONResponse({"error": error.message}, status_code=error.status.http_status, headers=headers)
 
 
 async def _http_refused(request: Request, error: Exception) -> Response:

@@ -29,7 +29,7 @@ class Service:
         started = time.perf_counter()
         status = "OK"
         try:
-            with self.host.lease(model_name, version) as served:
+            with self.metrics.in_progress.track_inprogress(), self.host.lease(model_name, version) as served:
                 return answer(served)
         except ServingError as error:
             status = error.status.name

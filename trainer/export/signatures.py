@@ -1,6 +1,6 @@
 """The served model: one graph with several signatures, and its warm-up requests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from schema.artifacts import WARMUP_FILE
 from schema.signatures import (
+    ALL_SCORES_SIGNATURE,
     ERROR,
     ERROR_MAP,
     EXAMPLES_SIGNATURE,
@@ -28,8 +29,8 @@ from schema.signatures import (
 from trainer.export.evaluated_model import EvaluatedModel
 from trainer.export.probes import PROBED_IMAGES
 from trainer.scoring.calibration import p_values, thresholds_at
-from trainer.scoring.losses import error_map, error_per_image
-from trainer.scoring.scores import Tensors
+from trainer.scoring.error_maps import Tensors, full_size_map
+from trainer.scoring.losses import error_per_image
 from trainer.settings.image import ImageSettings
 
 ScoreFn = Callable[[tf.Tensor, Tensors], tf.Tensor]
@@ -51,8 +52,9 @@ class ServedModel(EvaluatedModel):
         score: ScoreFn,
         threshold: float,
         held_out_scores: npt.NDArray[np.float32],
+        compared_scores: Mapping[Any, ScoreFn] | None = None,
     ) -> None:
-        """`trained` is a loaded TrainedModel; `held_out_scores` [n] must ascend."""
+        """`trained`: a loaded TrainedModel; `held_out_scores` [n] must ascend; `compared_scores` become a signature."""
         super().__init__(
             decode_pixels=trained.decode_pixels,
             autoencode=trained.autoencode,
@@ -60,11 +62,12 @@ class ServedModel(EvaluatedModel):
             mean_image=trained.mean_image,
             image=image,
             probed_share=PROBED_IMAGES / len(held_out_scores),
-            tracked=(trained, score),
+            tracked=(trained, score, dict(compared_scores or {})),
         )
         self.trained = trained
         self._latent_dim = latent_dim
         self._score = score
+        self._compared_scores = dict(compared_scores or {})
         self._threshold = tf.Variable(threshold, trainable=False, dtype=tf.float32, name="threshold")
         self._held_out = tf.Variable(held_out_scores, trainable=False, dtype=tf.float32, name="held_out_scores")
 
@@ -91,6 +94,13 @@ class ServedModel(EvaluatedModel):
         threshold = thresholds_at(self._held_out, false_alarm_rate)
         return {**scores, THRESHOLD: threshold, IS_ANOMALY: _is_anomaly(scores[SCORE], threshold)}
 
+    @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
+    def all_scores(self, image_bytes: tf.Tensor) -> Tensors:
+        """Encoded images [B] -> every compared score [B] by its name."""
+        pixels = self.trained.decode_pixels(image_bytes)
+        outputs = self.trained.autoencode(pixels)
+        return {name: score(pixels, outputs) for name, score in self._compared_scores.items()}
+
     def signatures(self) -> dict[str, Any]:
         """All signatures by name; those for pixels and latents take their shapes from the model."""
         image = tf.TensorSpec([None, *self._mean_image.shape], tf.float32, "image")
@@ -110,6 +120,7 @@ class ServedModel(EvaluatedModel):
             SCORE_AT_SIGNATURE: self.score_at,
             EXAMPLES_SIGNATURE: self.examples,
             **functions,
+            **({ALL_SCORES_SIGNATURE: self.all_scores} if self._compared_scores else {}),
         }
 
     def _everything(self, pixels: tf.Tensor) -> Tensors:
@@ -118,7 +129,7 @@ class ServedModel(EvaluatedModel):
             **self._scores(pixels, outputs),
             RECONSTRUCTION: outputs[RECONSTRUCTION],
             LATENT: outputs[LATENT],
-            ERROR_MAP: error_map(pixels, outputs[RECONSTRUCTION]),
+            ERROR_MAP: full_size_map(pixels, outputs),
         }
 
     def _scores(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:

@@ -9,8 +9,9 @@ from trainer.settings.families import FAMILY_SETTINGS
 from trainer.settings.model import ModelSettings
 
 _OF_GRADIENT_DESCENT = (
-    "batch_size", "epochs", "learning_rate", "learning_rate_schedule", "warmup_epochs", "clip_norm", "weight_averaging", "augmentation",
-    "precision", "distribution", "warm_start", "early_stopping_patience", "keep_best",
+    "batch_size", "epochs", "learning_rate", "learning_rate_schedule", "warmup_epochs", "clip_norm",
+    "weight_averaging", "augmentation", "precision", "distribution", "warm_start", "early_stopping_patience",
+    "keep_best",
 )  # fmt: skip
 
 
