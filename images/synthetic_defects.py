@@ -41,8 +41,8 @@ def paint(images: Images, kind: str, *, seed: int, first: int = 0) -> Images:
 def mean_over_kinds(by_kind: Mapping[str, Any]) -> Any:
     """The mean of numbers, or of arrays, over the kinds that rank models and scores: all but `shade`.
 
-    Where the light hardly varies, a model that has learned nothing but the mean image finds a broad shade as well as any
-    other; where it varies, a shade is no defect.
+    Where the light hardly varies, a model that has learned nothing but the mean image finds a broad shade as well as
+    any other; where it varies, a shade is no defect.
     """
     ranking = [by_kind[kind] for kind in _RANKING if kind in by_kind]
     return sum(ranking) / len(ranking)
