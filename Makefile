@@ -16,7 +16,8 @@ PYTHON ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python
 	2>/dev/null && command -v "$$p" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve quick check test test-cluster test-image test-kubernetes test-faults mutation bench bench-serving lint format \
+.PHONY: help setup run serve quick check test test-cluster test-image test-kubernetes test-faults test-corpus mutation bench \
+	bench-serving lint format \
 	docs hooks lock wheel image clean
 
 help: ## list the targets
@@ -61,11 +62,14 @@ test-cluster: $(STAMP) ## run the whole pipeline on a Flink and a Spark cluster 
 test-image: $(STAMP) ## follow the Dockerfile without a container engine, and run the pipeline in the result (as root)
 	@$(VENV)/bin/python -m pytest -m image tests/image/test_image_walk.py $(ARGS)
 
-test-kubernetes: $(STAMP) ## run manifests and images on a real Kubernetes that it builds (15 minutes; Debian 12, root, Go)
+test-kubernetes: $(STAMP) ## run manifests and images on a real Kubernetes that it builds (11 minutes; Debian 12, root, Go)
 	@$(VENV)/bin/python -m pytest -s -m kubernetes tests/kubernetes $(ARGS)
 
 test-faults: $(STAMP) ## kill, starve and lock out real runs, feed them bad models, and print the outcomes (minutes)
 	@$(VENV)/bin/python -m pytest -m faults tests/faults $(ARGS)
+
+test-corpus: $(STAMP) ## compare a folder of images through ingestion, score, REST and gRPC with Pillow (FOLDER=...)
+	@PYTHONPATH=.:tests/support $(VENV)/bin/python tests/support/image_corpus.py $(FOLDER)
 
 mutation: $(STAMP) ## change the arithmetic in a thousand small ways, and print what no test notices (an hour)
 	@export TF_USE_LEGACY_KERAS=1 TF_CPP_MIN_LOG_LEVEL=2; $(VENV)/bin/mutmut run --max-children 2 $(ARGS) && $(VENV)/bin/mutmut results

@@ -5,7 +5,7 @@ white rectangles are found by every local score, so they rank scores wrongly.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +36,16 @@ def paint(images: Images, kind: str, *, seed: int, first: int = 0) -> Images:
         changed = np.clip(defect(image / scale, other / scale, random), 0.0, 1.0) * scale
         painted[row] = np.round(changed) if images.dtype == np.uint8 else changed
     return painted
+
+
+def mean_over_kinds(by_kind: Mapping[str, Any]) -> Any:
+    """The mean of numbers, or of arrays, over the kinds that rank models and scores: all but `shade`.
+
+    Where the light hardly varies, a model that has learned nothing but the mean image finds a broad shade as well as
+    any other; where it varies, a shade is no defect.
+    """
+    ranking = [by_kind[kind] for kind in _RANKING if kind in by_kind]
+    return sum(ranking) / len(ranking)
 
 
 def random_box(height_px: int, width_px: int, rows: int, columns: int, random: Random) -> tuple[slice, slice]:
@@ -103,6 +113,7 @@ _DEFECTS: Final[dict[str, Callable[[Images, Images, Random], Images]]] = {
     "cutout": _cutout,
 }
 KINDS: Final = tuple(_DEFECTS)
+_RANKING: Final = tuple(kind for kind in KINDS if kind != "shade")
 
 
 def _shaded(image: Images, mask: Mask) -> Images:

@@ -95,7 +95,7 @@ def score_images(
     """
     if not images:
         return []
-    files = [_as_stored(image.read_bytes() if isinstance(image, Path) else image) for image in images]
+    files = [_as_stored(index, image) for index, image in enumerate(images)]
     signature = signatures.RECONSTRUCT_SIGNATURE if with_maps else signatures.SCORE_SIGNATURE
     predict = _predict_by_grpc if _is_grpc(server) else _predict_by_rest
     return scores_from_columns(predict(server, model_name, signature, files, timeout_s, login))
@@ -162,12 +162,13 @@ def scores_from_columns(columns: Mapping[str, Any]) -> list[Score]:
     ]
 
 
-def _as_stored(content: bytes) -> bytes:
-    """The image as ingestion stores it; anything else unchanged, for the server to refuse."""
+def _as_stored(index: int, image: ImageFile) -> bytes:
+    """The image as ingestion stores it; INVALID_ARGUMENT if ingestion would reject it."""
     try:
-        return as_viewed(content)
-    except UnreadableImageError:
-        return content
+        return as_viewed(image.read_bytes() if isinstance(image, Path) else image)
+    except UnreadableImageError as error:
+        message = f"{signatures.IMAGE_BYTES}[{index}]: {error}"
+        raise ServingError(Status.INVALID_ARGUMENT, message) from None
 
 
 def _is_grpc(server: str) -> bool:

@@ -16,6 +16,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
+from images.synthetic_defects import mean_over_kinds
 from runtime.tfrecords import as_many_as_fit, count_records, files_of, require_count, spread_records
 from schema import features
 from schema.artifact_types import Artifacts, Calibration
@@ -165,7 +166,7 @@ def _chosen(
     )
     compared = {name: FittedScore(name, settings, fitted[name]) for name in names}
     choice = choose(compared, held_out_sample, trained.autoencode)
-    means = {name: sum(of_kind.values()) / len(of_kind) for name, of_kind in choice.auroc.items()}
+    means = {name: mean_over_kinds(of_kind) for name, of_kind in choice.auroc.items()}
     _LOG.info(
         "evaluation.score auto: chose %s (AUROC %.3f for faint synthetic defects; best: %.3f)",
         choice.score, means[choice.score], max(means.values()),

@@ -16,6 +16,7 @@ from components.evaluation.bounds import BASELINE, CANDIDATE, Bound, bounds_of, 
 from components.evaluation.control_metrics import MetricsByLabel
 from components.evaluation.metrics import ALARMS, SYNTHETIC_AUROC
 from components.settings import GateSettings
+from images.synthetic_defects import mean_over_kinds
 from runtime.errors import UserError
 from schema.artifact_types import Analysis, Artifacts
 from schema.artifacts import (
@@ -122,7 +123,7 @@ def _read_models(analysis: str) -> tuple[dict[str, MetricsByLabel], Row]:
         models[name] = gate.read_metrics(analysis, name)
     for name, by_kind in measured["synthetic"].items():
         if by_kind and None in models.get(name, {}):
-            models[name][None][SYNTHETIC_AUROC] = sum(by_kind.values()) / len(by_kind)
+            models[name][None][SYNTHETIC_AUROC] = mean_over_kinds(by_kind)
     found = measured["steadiness"]["changes"]
     models[CANDIDATE][None] |= {metric: found[name]["alarms"] for name, metric in ALARMS.items() if name in found}
     return models, measured

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from components.report.facts import Document
 from components.report.scored_images import Model, Sample, read_test_images
-from images.synthetic_defects import KINDS
+from images.synthetic_defects import KINDS, mean_over_kinds
 from schema.artifacts import NEIGHBOURS_FLOOR, PCA_FLOOR
 from schema.calibration_record import CalibrationRecord
 
@@ -54,7 +54,7 @@ def _row(
     name: str, measured_on: str, by_kind: Mapping[str, float], real: float | None, *, chosen: bool = False
 ) -> ScoreRow:
     values = tuple(by_kind.get(kind) for kind in KINDS)
-    return ScoreRow(name, measured_on, values, sum(by_kind.values()) / len(by_kind), real, chosen)
+    return ScoreRow(name, measured_on, values, mean_over_kinds(by_kind), real, chosen)
 
 
 def _real_aurocs(model: Model, examples_uri: str, sample: Sample) -> dict[str, float]:

@@ -74,7 +74,8 @@ def score(
         raise UsageError("--output and --beam-arg work only with --runner")
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may not be valid text
         sys.stdout.reconfigure(errors="backslashreplace")
-    from serving.scoring import image_files, score_files
+    from serving.image_files import image_files
+    from serving.scoring import score_files
 
     paths = list(image_files(images))
     login = _login(token_file, ca_file)

@@ -121,7 +121,10 @@ def serve(
 
 def _serve(settings: ServerSettings) -> None:
     quieten_tensorflow()
-    from serving.server.logs import log_to
+    from serving.server.logs import log_to, redirect_standard_error
+
+    if not sys.stderr.isatty():
+        redirect_standard_error()
     from serving.server.run import serve_until_signalled
 
     log_to(sys.stderr)

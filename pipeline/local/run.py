@@ -24,6 +24,7 @@ from pipeline.terminal import ComponentProgress, output_to_log, plain_console, p
 from runtime.errors import DONE, FAILED, REFUSED
 from runtime.imports import imported_for_good
 from runtime.keras_flavour import use_keras_2
+from runtime.places import pattern_problem
 from schema.artifacts import PICTURE_FILE, REPORT_FILE
 from serving.model.versions import RUN_SUBFOLDER, version_folders
 
@@ -52,6 +53,8 @@ def run(configuration: Configuration, *, as_json: bool, same_product: bool = Fal
             console.print(f"{configuration.name}: {plan.image_count:,} images, log in {log}")
             if plan.skipped:
                 console.print(f"skipped {plan.skipped} (not a supported image format)")
+            if plan.warning:
+                console.print(f"warning: {plan.warning}")
             return _run(configuration, plan.fingerprint, folder, console, stdout if as_json else None)
 
 
@@ -151,6 +154,8 @@ def _writable_folder(configuration: Configuration) -> Path:
     folder = Path(configuration.root) / configuration.name
     try:
         folder = folder.expanduser().absolute()
+        if problem := pattern_problem(str(folder)):
+            raise ConfigurationError(f"root: {folder}: {problem} with --set root=...")
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".write-test"
         probe.touch()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,8 +33,12 @@ METRICS_PATH: Final = "/monitoring/prometheus/metrics"
 LIVE_PATH: Final = "/livez"
 READY_PATH: Final = "/readyz"
 PAGE: Final = "page.html"
+_GZIP_WBITS: Final = 31
+_UNZIPPED_PART: Final = 1 << 20
 _MODEL: Final = r"(?i)/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _METHOD: Final = re.compile(_MODEL + r":(?P<method>classify|regress|predict)")
+_MODELS: Final = "/v1/models"
+"""KServe's list of models."""
 _STATUS: Final = re.compile(_MODEL + r"(?P<metadata>/metadata)?")
 # The page loads nothing else, and injected content must not load.
 _PAGE_POLICY: Final = (
@@ -71,6 +76,8 @@ class _RestApi:
         self._page = html.replace("{{MODEL_NAME}}", json.dumps(settings.model_name).replace("<", "\\u003c"))
 
     async def page(self, request: Request) -> Response:
+        if "application/json" in request.headers.get("accept", ""):
+            return JSONResponse({"status": "alive"})  # KServe's clients and probes
         headers = {"Content-Security-Policy": _PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
         return Response(self._page, media_type="text/html", headers=headers)
 
@@ -102,6 +109,8 @@ class _RestApi:
             return JSONResponse({"error": f"Not found: {path}"}, status_code=404)
         if request.method == "POST" and (match := _METHOD.fullmatch(path)):
             return await self._run(request, match)
+        if request.method == "GET" and path.lower() == _MODELS:
+            return JSONResponse({"models": [self._settings.model_name]})
         if request.method == "GET" and (match := _STATUS.fullmatch(path)):
             version = _version(match)
             if match["metadata"]:
@@ -173,18 +182,45 @@ class _Budget:
 
 
 async def _body(request: Request, max_bytes: int, take: Callable[[int], None]) -> bytes:
-    """The request's body; stops reading as soon as the body is too large."""
+    """The request's body, unzipped; stops reading as soon as it is too large."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _body_too_large()
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        raise HTTPException(415, f"Content-Encoding {encoding} is not supported; send gzip or none")
+    unzip = _Unzip() if encoding == "gzip" else None
     chunks, total = [], 0
-    async for chunk in request.stream():
-        total += len(chunk)
-        if total > max_bytes:
-            raise _body_too_large()
-        take(len(chunk))
-        chunks.append(chunk)
+    async for received in request.stream():
+        for chunk in unzip.parts(received) if unzip else (received,):
+            total += len(chunk)
+            if total > max_bytes:
+                raise _body_too_large()
+            take(len(chunk))
+            chunks.append(chunk)
+    if unzip and not unzip.is_complete:
+        raise invalid_argument("the gzip body is truncated")
     return b"".join(chunks)
+
+
+class _Unzip:
+    """Unzips a body that arrives in chunks, at most _UNZIPPED_PART bytes at a time."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(wbits=_GZIP_WBITS)
+
+    @property
+    def is_complete(self) -> bool:
+        return self._stream.eof
+
+    def parts(self, received: bytes) -> Iterator[bytes]:
+        """The unzipped content of the next chunk; INVALID_ARGUMENT if it is not gzip."""
+        try:
+            while received and not self._stream.eof:
+                yield self._stream.decompress(received, _UNZIPPED_PART)
+                received = self._stream.unconsumed_tail
+        except zlib.error as error:
+            raise invalid_argument(f"the body is not valid gzip: {error}") from None
 
 
 def _body_too_large() -> HTTPException:

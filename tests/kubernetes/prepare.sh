@@ -84,5 +84,4 @@ step programs
 step pause
 step base minbase docker.io/library/python:3.10-slim-bookworm
 step base buildd docker.io/library/python:3.10-bookworm
-step image cpu
 step image serving

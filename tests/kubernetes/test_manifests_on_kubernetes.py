@@ -189,6 +189,8 @@ def served(cluster: Cluster, image_model: Path, tmp_path_factory: pytest.TempPat
     cluster.kubectl("create", "secret", "generic", "autoencoder-tokens", f"--from-literal=tokens={TOKEN}")
     folder = _volume(cluster, "autoencoder-serving", ["ReadWriteMany"])
     shutil.copytree(image_model, folder, dirs_exist_ok=True)
+    # As a push leaves it. Kubernetes does not change the group of a volume that it mounts read-only.
+    subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
     cluster.apply(
         {
             "apiVersion": "v1",

@@ -9,6 +9,7 @@ RECORD = {
     "threshold": 0.25,
     "false_alarm_rate": 0.01,
     "images": 3,
+    "method": "split",
     "scores": [0.0, 0.125, 0.25],
     "auroc_by_score": {"error": {"blob": 0.5}, "patch_max": {"blob": 0.75}},
     "source_fingerprint": "abc",

@@ -143,6 +143,7 @@ state = "{folder}/containerd-state"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "localhost/pause:1"
   disable_apparmor = true
+  restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".containerd]
     default_runtime_name = "runc"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
@@ -241,6 +242,7 @@ def _stop(cluster: Cluster, processes: list[subprocess.Popen[bytes]]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(20)
         process.kill()
+        process.wait()
     time.sleep(1)
     for mount in reversed(Path("/proc/self/mounts").read_text().splitlines()):
         if (point := mount.split()[1]).startswith(f"{cluster.folder}/"):

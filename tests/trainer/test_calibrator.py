@@ -14,7 +14,7 @@ from tfx.types import standard_artifacts
 from images.synthetic_defects import KINDS, paint
 from schema.artifact_types import Calibration
 from trainer.calibrator import CalibratorExecutor
-from trainer.scoring.choice import PREFERENCE
+from trainer.scoring.cross_fitting import OF_MAPS
 from trainer.settings.calibration import CalibrationSettings
 
 RANDOM = np.random.default_rng(12)
@@ -130,7 +130,7 @@ def blocks(pixels):
 
 def test_the_table_has_numpys_auroc_for_every_score_and_kind(automatic, images):
     _, record = automatic
-    assert set(record["auroc_by_score"]) == set(PREFERENCE)
+    assert set(record["auroc_by_score"]) == set(OF_MAPS)  # the model has an error map of its own
     assert all(set(of_kind) == set(KINDS) for of_kind in record["auroc_by_score"].values())
     pixels = (images["eval"] / 255.0).astype(np.float32)
     labels = np.repeat([0, 1], len(pixels))
@@ -158,7 +158,7 @@ def test_the_threshold_is_the_conformal_quantile_of_the_chosen_score(automatic, 
     rank = math.ceil((len(scores) + 1) * 0.95)
     assert record["threshold"] == pytest.approx(np.sort(scores)[rank - 1], rel=1e-5)
     every = model.signatures["all_scores"](image_bytes=encoded)
-    assert set(every) == set(PREFERENCE)
+    assert set(every) == set(OF_MAPS)
     assert every[record["score"]].numpy() == pytest.approx(scores, rel=1e-4)
 
 

@@ -36,6 +36,7 @@ from trainer.settings.image import ImageSettings
 ScoreFn = Callable[[tf.Tensor, Tensors], tf.Tensor]
 """Pixels [B, H, W, C] and the outputs of `autoencode` for them -> score [B]."""
 _IMAGE_BYTES = tf.TensorSpec([None], tf.string, IMAGE_BYTES)
+_RATE_RANGE = "false_alarm_rate must lie between 0 and 1"
 _RATE = tf.TensorSpec([None], tf.float32, FALSE_ALARM_RATE)
 
 
@@ -83,11 +84,15 @@ class ServedModel(EvaluatedModel):
 
     @tf.function(input_signature=[_IMAGE_BYTES, _RATE], autograph=False)
     def score_at(self, image_bytes: tf.Tensor, false_alarm_rate: tf.Tensor) -> Tensors:
-        """As `serving_default`, with a rate per image [B]; a rate that needs more held-out images gives no alarm."""
-        scores = self.serving_default(image_bytes)
+        """As `serving_default`, with a rate per image [B]; a rate that needs more held-out images gives no alarm.
+
+        Fails for a rate outside (0, 1).
+        """
+        is_rate = (false_alarm_rate > 0.0) & (false_alarm_rate < 1.0)
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(is_rate), [_RATE_RANGE, false_alarm_rate])]):
+            scores = self.serving_default(image_bytes)
         threshold = thresholds_at(self._held_out, false_alarm_rate)
-        is_anomaly = tf.cast(scores[SCORE] > threshold, tf.int64)
-        return {**scores, THRESHOLD: threshold, IS_ANOMALY: is_anomaly}
+        return {**scores, THRESHOLD: threshold, IS_ANOMALY: _is_anomaly(scores[SCORE], threshold)}
 
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def all_scores(self, image_bytes: tf.Tensor) -> Tensors:
@@ -137,9 +142,14 @@ class ServedModel(EvaluatedModel):
         return {
             SCORE: score,
             THRESHOLD: tf.fill(tf.shape(score), self._threshold),
-            P_VALUE: p_values(self._held_out, score),
-            IS_ANOMALY: tf.cast(score > self._threshold, tf.int64),
+            P_VALUE: p_values(self._held_out, tf.where(tf.math.is_finite(score), score, float("inf"))),
+            IS_ANOMALY: _is_anomaly(score, self._threshold),
         }
+
+
+def _is_anomaly(score: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
+    """[B] int64; a score that is not finite is an anomaly."""
+    return tf.cast((score > threshold) | ~tf.math.is_finite(score), tf.int64)
 
 
 def export_served(model: ServedModel, folder: str, *, warmup_image: bytes) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from images.synthetic_defects import KINDS, paint
+from images.synthetic_defects import KINDS, mean_over_kinds, paint
 from trainer.scoring.error_maps import Tensors
 from trainer.scoring.learners import require_finite
 from trainer.scoring.scores import Batches
@@ -69,7 +69,7 @@ def choice_of(normal: Mapping[ScoreName, Values], defective: Mapping[str, Mappin
         name: {kind: auroc_contributions(values, of_kind[name]) for kind, of_kind in defective.items()}
         for name, values in normal.items()
     }
-    means = {name: np.mean(list(by_kind.values()), axis=0) for name, by_kind in contributions.items()}
+    means = {name: mean_over_kinds(by_kind) for name, by_kind in contributions.items()}
     best = means[max(means, key=lambda name: means[name].mean())]
     equal = [name for name, mean in means.items() if (best - mean).mean() <= _standard_error(best - mean)]
     auroc = {

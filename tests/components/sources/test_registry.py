@@ -265,3 +265,28 @@ def test_the_fingerprint_changes_with_the_files(tmp_path):
 
 
 RANDOM_IMAGES = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("train", "valid", "test"), {"train", "eval", "test"}),
+        (("Training", "DEV", "Testing"), {"train", "eval", "test"}),
+        (("train", "validation"), {"train", "eval"}),
+    ],
+)
+def test_folders_of_splits_have_their_usual_names(tmp_path, folders, splits):
+    for folder in folders:
+        write_image(tmp_path / folder / "cat/a.png")
+    images = images_of(folder_settings(tmp_path))
+    assert {image.named_split for image in images} == splits
+    assert {image.label for image in images} == {"cat"}
+    assert plan_source(folder_settings(tmp_path)).warning == ""
+
+
+@pytest.mark.parametrize("folder", ["valid", "Dev", "cats/train"])
+def test_a_class_named_like_a_split_is_warned_about(tmp_path, folder):
+    write_image(tmp_path / folder / "a.png")
+    write_image(tmp_path / "cat/b.png")
+    warning = plan_source(folder_settings(tmp_path)).warning
+    assert (f"the folders {folder} are classes, although" in warning) == ("/" not in folder)
