@@ -166,8 +166,10 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
         console.print(f"purpose      {document['purpose']}")
     if alarms := {x: share for x, share in document["metrics"].items() if x.startswith(ALARMS_AT)}:
         worst = max(alarms, key=alarms.__getitem__)
-        print_share = f"{100 * alarms[worst]:.3g} %"
-        console.print(f"steadiness   at most {print_share} of the normal images raise an alarm after a harmless change")
+        change = worst.removeprefix(ALARMS_AT)
+        console.print(
+            f"steadiness   {100 * alarms[worst]:.3g} % of the normal images raise an alarm at worst ({change})"
+        )
     if document["images"]:
         counts = ", ".join(f"{name} {count:,}" for name, count in document["images"].items() if count)
         console.print(f"images       {counts}")

@@ -16,11 +16,17 @@ from components.evaluation.bounds import BASELINE, CANDIDATE, Bound, eval_config
 from components.evaluation.control_metrics import MetricsByLabel
 from components.evaluation.metrics import METRICS
 from schema import features
+from schema.changes import ALARMS_AT
 
 _DIFFERENCE = "_diff"
 """What TFMA appends to a metric's name for the difference from the baseline."""
 _BETTER_DETECTION = "set evaluation.score to auto, or try the other presets with autoencoder compare"
 """The remedy for a model that finds fewer defects than it must."""
+_STEADIER = (
+    "add training images taken under such changes, use the preset features with trainer.steady_against, or raise this "
+    "bound in evaluation.thresholds"
+)
+"""The remedy for a model that raises too many alarms at a harmless change."""
 _REMEDIES = {
     "configured": "train on more images or for more epochs, or change this bound in evaluation.thresholds",
     "counted": "add images to split 'test'",
@@ -163,6 +169,8 @@ def _remedy(row: dict[str, Any]) -> str:
         return "remove this bound from evaluation.thresholds, or add images, labels or masks that it needs"
     if row["origin"] == BASELINE:
         return "train on more images or for more epochs, or allow more in evaluation.max_regression"
+    if row["metric"].startswith(ALARMS_AT):
+        return _STEADIER
     return _REMEDIES.get(row["origin"], _BETTER_DETECTION)
 
 

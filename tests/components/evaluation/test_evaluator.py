@@ -174,6 +174,7 @@ def test_alarms_at_changes_become_metrics_that_can_be_bounded(tmp_path):
     }
     [refused] = [row for row in gate["thresholds"] if not row["passed"]]
     assert refused["reason"] == "alarms_at_blur over all images is 0.3, above the bound 0.2"
+    assert "trainer.steady_against" in refused["remedy"]
     assert gate["steadiness"] == {"split": "test", "images": 40, "changes": CHANGES}
 
 
