@@ -71,6 +71,8 @@ class DataSettings(Section):
     """A larger share of unreadable images stops the run before training."""
     follow_links: bool = False
     """Follow symbolic links to files outside the data folder; otherwise such files are rejected."""
+    exclude: str | None = None
+    """A text file that names images to leave out, one per line, such as suspects that a person confirmed."""
     images_per_shard: int = Field(10_000, ge=1)
     """Images in one unit of Beam work, which writes one TFRecord file per split."""
     drift: DriftSettings = DriftSettings()

@@ -141,6 +141,7 @@ def create_pipeline(
         transform_graph=transform.outputs["transform_graph"],
         model_run=trainer.outputs["model_run"],
         model=calibrator.outputs["model"],
+        calibration=calibrator.outputs["calibration"],
         baseline_model=baseline.outputs["model"],
         analysis=analysis.outputs["analysis"],
         evaluation=evaluator.outputs["evaluation"],

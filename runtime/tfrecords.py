@@ -45,7 +45,8 @@ def as_many_as_fit(shape: Sequence[int], *, at_most: int = _MAX_IMAGES) -> int:
 
 
 def read_counts(examples_uri: str) -> dict[str, int]:
-    """Images in each split, `left_out` anomalies of training splits, `rejected` images, and `duplicates` in `test`."""
+    """Images in each split, `left_out` anomalies of training splits, `rejected` and, if any, `excluded` images, and
+    `duplicates` in `test`."""
     with tf.io.gfile.GFile(os.path.join(examples_uri, COUNTS_FILE)) as file:  # noqa: PTH118 - may be remote
         counts: dict[str, int] = json.loads(file.read())
     return counts

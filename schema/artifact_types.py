@@ -12,7 +12,8 @@ Artifacts = dict[str, list[artifact.Artifact]]
 
 
 class Calibration(artifact.Artifact):
-    """`calibration.json`: the score, the threshold, its false-alarm rate, and the held-out scores it was computed from.
+    """`calibration.json`: the score, the threshold, its false-alarm rate, and the held-out scores it was computed from;
+    `suspects.jsonl` and `suspect_maps.npy`: the training images that the model explains worst.
 
     Custom properties: threshold, false_alarm_rate and images (the number of held-out images).
     """
@@ -27,6 +28,6 @@ class Analysis(artifact.Artifact):
 
 
 class HtmlReport(artifact.Artifact):
-    """`report.html` and `synthetic_defects.json`."""
+    """`report.html`, `synthetic_defects.json` and `suspects.jsonl`."""
 
     TYPE_NAME = REPORT_TYPE

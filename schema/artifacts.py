@@ -15,6 +15,10 @@ JOB_FILE: Final = "job.json"
 
 # In the Calibrator's `calibration`.
 CALIBRATION_FILE: Final = "calibration.json"
+# the training images that the model explains worst, and the error maps [k, h, w] of the first k of them.
+SUSPECTS_FILE: Final = "suspects.jsonl"
+SUSPECT_MAPS_FILE: Final = "suspect_maps.npy"
+SUSPECTS_SHOWN: Final = 12
 
 # In ModelAnalysis's `analysis`, next to TFMA's files: the metrics of the controls,
 CONTROLS_FILE: Final = "controls.json"

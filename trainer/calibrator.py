@@ -35,6 +35,7 @@ from trainer.scoring.learners import require_finite
 from trainer.scoring.scores import FittedScore, computable, fit_score, fit_scores
 from trainer.settings.calibration import FEW_IMAGES, CalibrationSettings, ScoreName
 from trainer.settings.image import ImageSettings
+from trainer.suspect_files import examine, write_suspects
 
 _FIT_IMAGES = 4096
 _FIT_TO_COMPARE = 256
@@ -97,11 +98,15 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         [warmup_image] = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(1))).numpy()
         export_served(model, folder, warmup_image=warmup_image)
         write_record(folder, {**record, "calibration": calibration.to_json()})
-        _write_calibration(artifact_utils.get_single_instance(output_dict["calibration"]), calibration)
+        artifact = artifact_utils.get_single_instance(output_dict["calibration"])
+        _write_calibration(artifact, calibration)
+        patterns = {features.TRAIN: train, features.EVAL: held_out}
+        examined = examine(trained, name, score, settings, patterns, unseen_maps=unseen_maps, cross_fitted=cross_fitted)
+        write_suspects(artifact.uri, examined, trained, patterns)
 
 
 class Calibrator(base_component.BaseComponent):
-    """Outputs `model`, the SavedModel to serve, and `calibration`, the calibration record."""
+    """Outputs `model`, the SavedModel to serve, and `calibration`: the calibration record, and the suspects."""
 
     SPEC_CLASS = CalibratorSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(CalibratorExecutor)

@@ -22,6 +22,7 @@ from components.example_gen.duplicates import Duplicate, WrittenImage, find_dupl
 from components.example_gen.example_bytes import serialize
 from components.example_gen.splits import split_of
 from components.settings import DataSettings
+from components.sources.exclusion import require_all_found
 from components.sources.files import DataError
 from components.sources.plan import Reject, Shard, SourcePlan
 from components.sources.registry import planned_source, require_unchanged
@@ -37,17 +38,20 @@ _REJECTS_NAMED_IN_ERROR = 10
 _DUPLICATE_OF = "duplicate of "
 _DIGESTS = "digests"
 _LEFT_OUT = "left_out"
+_EXCLUDED = "excluded"
+_EXCLUDED_BY = "excluded by data.exclude"
 _PAGES_DROPPED = "pages_dropped"
 _BLURRED_MASKS = "blurred_masks"
 
 
 @dataclass
 class ShardResult:
-    """Counts, rejects and duplicates of one or more shards."""
+    """Counts, rejects, duplicates and excluded images of one or more shards."""
 
     counts: Counter[str] = field(default_factory=Counter)
     rejects: list[Reject] = field(default_factory=list)
     duplicates: list[Reject] = field(default_factory=list)
+    excluded: list[Reject] = field(default_factory=list)
 
 
 class ImageExampleGenSpec(Spec):
@@ -81,6 +85,8 @@ class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
             )
         fileio.rmtree(_digests_uri(examples.uri))
         require_unchanged(plan)
+        found = {reject["image_id"] for reject in _read_rejects(examples.uri) if reject["reason"] == _EXCLUDED_BY}
+        require_all_found(plan.excluded - found, settings.exclude)
         _check_result(examples.uri, settings)
         examples.split_names = artifact_utils.encode_split_names(list(features.SPLITS))
 
@@ -125,6 +131,7 @@ class _WriteShard(beam.DoFn):
         self._shard_count = len(plan.shards)
         self._image_count = plan.image_count
         self._has_named_eval = plan.has_named_eval
+        self._excluded = plan.excluded
         self._settings = settings
         self._done = 0
 
@@ -135,6 +142,9 @@ class _WriteShard(beam.DoFn):
         images: list[WrittenImage] = []
         writers: dict[str, tuple[str, Any]] = {}
         for image in shard.read():
+            if image.image_id in self._excluded:
+                result.excluded.append(Reject(image.image_id, _EXCLUDED_BY))
+                continue
             if isinstance(image, Reject):
                 _LOG.warning("rejected %s: %s", image.image_id, image.reason)
                 result.rejects.append(image)
@@ -212,23 +222,32 @@ def _merge_results(results: Iterable[ShardResult]) -> ShardResult:
         merged.counts.update(result.counts)  # unlike +=, keeps negative counts
         merged.rejects += result.rejects
         merged.duplicates += result.duplicates
+        merged.excluded += result.excluded
     return merged
 
 
 def _write_result(result: ShardResult, uri: str) -> None:
     counts = {name: result.counts[name] for name in (*features.SPLITS, _LEFT_OUT)}
     counts |= {name: result.counts[name] for name in (_PAGES_DROPPED, _BLURRED_MASKS) if result.counts[name]}
+    counts |= {_EXCLUDED: len(result.excluded)} if result.excluded else {}
     with fileio.open(os.path.join(uri, REJECTS_FILE), "w") as file:  # noqa: PTH118
-        rejects = sorted(result.rejects + result.duplicates, key=lambda r: r.image_id)
+        rejects = sorted(result.rejects + result.duplicates + result.excluded, key=lambda r: r.image_id)
         # An empty string, too, so that the file always exists.
         file.write("".join(json.dumps(asdict(reject)) + "\n" for reject in rejects))
     with fileio.open(os.path.join(uri, COUNTS_FILE), "w") as file:  # noqa: PTH118
         file.write(json.dumps({**counts, "rejected": len(result.rejects), "duplicates": len(result.duplicates)}))
 
 
+def _read_rejects(uri: str) -> list[dict[str, str]]:
+    with fileio.open(os.path.join(uri, REJECTS_FILE)) as file:  # noqa: PTH118
+        return [json.loads(line) for line in file.read().splitlines()]
+
+
 def _check_result(uri: str, settings: DataSettings) -> None:
     counts = read_counts(uri)
     rejected, duplicates = counts.pop("rejected"), counts.pop("duplicates")
+    if excluded := counts.pop(_EXCLUDED, 0):
+        _LOG.info("%d images left out (data.exclude)", excluded, extra={"notice": True})
     if duplicates:
         _LOG.warning(
             "%d images left out of test because their pixels are also in train or eval; see %s/%s",
@@ -240,9 +259,9 @@ def _check_result(uri: str, settings: DataSettings) -> None:
     if left_out := counts.pop(_LEFT_OUT):
         _LOG.info("%d anomalies in the training splits left out (data.training_anomalies is leave_out)", left_out)
     if rejected > settings.max_reject_fraction * total:
-        with fileio.open(os.path.join(uri, REJECTS_FILE)) as file:  # noqa: PTH118
-            rejects = [json.loads(line) for line in file.read().splitlines()]
-        rejects = [reject for reject in rejects if not reject["reason"].startswith(_DUPLICATE_OF)]
+        rejects = [
+            reject for reject in _read_rejects(uri) if not reject["reason"].startswith((_DUPLICATE_OF, _EXCLUDED_BY))
+        ]
         named = "\n".join(f"  {r['image_id']}: {r['reason']}" for r in rejects[:_REJECTS_NAMED_IN_ERROR])
         raise DataError(
             f"{rejected:,} of {total:,} images cannot be read, more than data.max_reject_fraction "

@@ -10,7 +10,7 @@ from tfx.utils import json_utils
 
 from components.report.facts import ReportInputs
 from components.report.page import write_report
-from schema.artifact_types import Analysis, Artifacts, HtmlReport
+from schema.artifact_types import Analysis, Artifacts, Calibration, HtmlReport
 from schema.artifacts import PEAK_MEMORY_PROPERTY, SECONDS_PROPERTY
 from schema.component_specs import Spec, channels, texts
 
@@ -28,6 +28,7 @@ class ReportSpec(Spec):
         transform_graph=standard_artifacts.TransformGraph,
         model_run=standard_artifacts.ModelRun,
         model=standard_artifacts.Model,
+        calibration=Calibration,
         analysis=Analysis,
         evaluation=standard_artifacts.ModelEvaluation,
         baseline_model=standard_artifacts.Model,
@@ -74,10 +75,11 @@ def report_inputs(
 ) -> ReportInputs:
     """The report's inputs; `artifacts` and `producers` (the components' names) have ReportSpec's keys."""
     single = {key: artifacts_of_key[0] for key, artifacts_of_key in artifacts.items() if artifacts_of_key}
-    baseline = single.get("baseline_model")
+    baseline, calibration = single.get("baseline_model"), single.get("calibration")
     return ReportInputs(
         **{key: single[key].uri for key in ("examples", "statistics", "anomalies", "model", "evaluation")},
         baseline_model=baseline.uri if baseline else None,
+        calibration=calibration.uri if calibration else None,
         settings=settings,
         costs=tuple(
             (key, producers[key], _number(single[key], SECONDS_PROPERTY), _number(single[key], PEAK_MEMORY_PROPERTY))

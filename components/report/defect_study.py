@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from components.report.data_uris import pixels_uri
-from components.report.scored_images import Model, Sample, Values, read_test_images, score_all
+from components.report.scored_images import Model, Sample, Values, read_images, score_all
 from components.report.synthetic_defects import DEFECTS, Defect, Pixels
 from images.stored import from_pixels
 
@@ -85,7 +85,7 @@ def study_defects(
     normal = np.flatnonzero(sample.normal & (sample.scores <= threshold))
     chosen = np.random.default_rng(seed).permutation(normal)[:_IMAGES]
     positions = [sample.positions[row] for row in chosen]
-    scaled = [scaled_to_model(found.encoded, image) for found in read_test_images(examples_uri, positions)]
+    scaled = [scaled_to_model(found.encoded, image) for found in read_images(examples_uri, positions)]
     if not scaled:
         return 0, []
     scores = score_all(model, [from_pixels(pixels).encoded for pixels in scaled])

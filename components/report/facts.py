@@ -41,6 +41,7 @@ class ReportInputs:
     model: str
     evaluation: str
     baseline_model: str | None
+    calibration: str | None
     settings: Mapping[str, Document]
     """Configuration sections that the model's record lacks."""
     costs: tuple[tuple[str, str, float | None, float | None], ...]

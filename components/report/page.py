@@ -1,4 +1,4 @@
-"""Writes report.html, a self-contained page about a run, and synthetic_defects.json for programs."""
+"""Writes report.html, a self-contained page about a run, and synthetic_defects.json and suspects.jsonl for programs."""
 
 import json
 import os
@@ -15,9 +15,10 @@ from components.report.gallery import gallery
 from components.report.score_table import score_rows
 from components.report.scored_images import Sample, load_model, score_sample
 from components.report.steadiness import change_rows
+from components.report.suspects import read_suspects, suspect_pictures
 from images.synthetic_defects import KINDS
 from schema import features
-from schema.artifacts import DEFECTS_FILE, REPORT_FILE
+from schema.artifacts import DEFECTS_FILE, REPORT_FILE, SUSPECTS_FILE
 
 SCORED_IMAGES: Final = 5_000
 """Of a larger test split, a random sample of this size is scored."""
@@ -25,7 +26,7 @@ _TEMPLATE = "page.html.jinja"
 
 
 def write_report(inputs: ReportInputs, folder: str, *, at_most: int = SCORED_IMAGES) -> None:
-    """Write both files to `folder`, with scores of `at_most` test images; the same artifacts give the same bytes."""
+    """Write the three files to `folder`, with scores of `at_most` test images; same artifacts, same bytes."""
     facts = read_facts(inputs)
     seed, threshold = facts.record["seed"], facts.calibration.threshold
     model = load_model(model_folder(inputs.model))
@@ -34,6 +35,7 @@ def write_report(inputs: ReportInputs, folder: str, *, at_most: int = SCORED_IMA
     images, detections = study_defects(
         model, inputs.examples, sample, image=facts.record["image"], threshold=threshold, seed=seed
     )
+    suspects = read_suspects(inputs.calibration)
     page = render(
         **_facts_of(facts),
         sample={"images": len(sample.scores), "total": total, "seed": seed},
@@ -43,6 +45,7 @@ def write_report(inputs: ReportInputs, folder: str, *, at_most: int = SCORED_IMA
         kinds=KINDS,
         score_rows=score_rows(model, inputs.examples, sample, calibration=facts.calibration, gate=facts.gate),
         changes=change_rows(facts.gate, inputs.examples, sample, image=facts.record["image"]),
+        suspects=suspect_pictures(inputs, suspects),
         defects={
             "images": images,
             "reliable": RELIABLE,
@@ -51,7 +54,9 @@ def write_report(inputs: ReportInputs, folder: str, *, at_most: int = SCORED_IMA
     )
     fileio.makedirs(folder)
     document = defects_document(images, detections, threshold=threshold, seed=seed)
-    for name, content in ((REPORT_FILE, page), (DEFECTS_FILE, json.dumps(document, indent=2))):
+    listed = "".join(json.dumps(suspect) + "\n" for suspect in suspects)
+    files = {REPORT_FILE: page, DEFECTS_FILE: json.dumps(document, indent=2), SUSPECTS_FILE: listed}
+    for name, content in files.items():
         with fileio.open(os.path.join(folder, name), "wb") as file:  # noqa: PTH118 - may be remote
             file.write(content.encode("utf-8", "replace"))
 

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from components.report.facts import Document
-from components.report.scored_images import Model, Sample, read_test_images
+from components.report.scored_images import Model, Sample, read_images
 from images.synthetic_defects import KINDS, mean_over_kinds
 from schema.artifacts import NEIGHBOURS_FLOOR, PCA_FLOOR
 from schema.calibration_record import CalibrationRecord
@@ -64,7 +64,7 @@ def _real_aurocs(model: Model, examples_uri: str, sample: Sample) -> dict[str, f
     is_anomaly = sample.is_anomaly[chosen]
     if model.all_scores is None or len(set(is_anomaly)) < 2:
         return {}
-    images = [image.encoded for image in read_test_images(examples_uri, (sample.positions[row] for row in chosen))]
+    images = [image.encoded for image in read_images(examples_uri, (sample.positions[row] for row in chosen))]
     starts = range(0, len(images), model.at_a_time)
     parts: list[dict[str, Any]] = [model.all_scores(images[i : i + model.at_a_time]) for i in starts]
     scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -42,7 +42,7 @@ class Model:
 
 @dataclass(frozen=True)
 class ExampleImage:
-    """One record of the test split; `position` is its index in file order, `is_anomaly` is -1 if unknown."""
+    """One record of a split; `position` is its index in file order, `is_anomaly` is -1 if unknown."""
 
     position: int
     image_id: str
@@ -135,10 +135,10 @@ def show(model: Model, examples_uri: str, positions: Iterable[int]) -> dict[int,
     return shown
 
 
-def read_test_images(examples_uri: str, positions: Iterable[int]) -> Iterator[ExampleImage]:
-    """The test split's images at these positions, in file order; other records are skipped without parsing."""
+def read_images(examples_uri: str, positions: Iterable[int], split: str = features.TEST) -> Iterator[ExampleImage]:
+    """The split's images at these positions, in file order; other records are skipped without parsing."""
     wanted = frozenset(int(position) for position in positions)
-    for position, record in enumerate(each_record([f"{examples_uri}/Split-{features.TEST}/*"])):
+    for position, record in enumerate(each_record([f"{examples_uri}/Split-{split}/*"])):
         if position in wanted:
             yield _parse(position, record)
 
@@ -161,6 +161,6 @@ def _reconstructed(
     model: Model, examples_uri: str, positions: Iterable[int]
 ) -> Iterator[tuple[list[ExampleImage], dict[str, Any]]]:
     """Batches of the test split's images at these positions, with the model's outputs."""
-    images = read_test_images(examples_uri, positions)
+    images = read_images(examples_uri, positions)
     while batch := list(itertools.islice(images, model.at_a_time)):
         yield batch, model.reconstruct([image.encoded for image in batch])

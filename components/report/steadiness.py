@@ -9,7 +9,7 @@ import numpy as np
 from components.report.data_uris import pixels_uri
 from components.report.defect_study import scaled_to_model
 from components.report.facts import Document
-from components.report.scored_images import Sample, read_test_images
+from components.report.scored_images import Sample, read_images
 from images.harmless_changes import STEADINESS
 
 
@@ -31,7 +31,7 @@ def change_rows(gate: Document, examples_uri: str, sample: Sample, *, image: Map
     if not changes or not len(normal):
         return []
     typical = normal[np.argsort(sample.scores[normal], kind="stable")[len(normal) // 2]]
-    [shown] = read_test_images(examples_uri, [sample.positions[typical]])
+    [shown] = read_images(examples_uri, [sample.positions[typical]])
     pixels = scaled_to_model(shown.encoded, image)
     pictures = {name: STEADINESS[name](pixels, np.random.default_rng(0)) for name in changes if name in STEADINESS}
     return [

@@ -56,6 +56,8 @@ class SourcePlan:
     """Changes when a file is added, removed or changed (name, size or modification time)."""
     files: SourceFiles | None = None
     """The files behind `fingerprint`; None for a source without files."""
+    excluded: frozenset[str] = frozenset()
+    """Identifiers of the images that `data.exclude` leaves out; they are part of the fingerprint."""
     skipped: str = ""
     """Files that are not images by their suffix, such as `50 .heic files, 1 .txt file`."""
     warning: str = ""

@@ -6,6 +6,7 @@ from components.settings import DataSettings
 from components.sources import downloads
 from components.sources.csv_manifest import plan_csv
 from components.sources.digits import plan_digits
+from components.sources.exclusion import fingerprint_without, without_excluded
 from components.sources.files import DataError
 from components.sources.folder import plan_folder
 from components.sources.idx import plan_idx
@@ -31,7 +32,7 @@ def plan_source(settings: DataSettings) -> SourcePlan:
     """List the images without decoding them.
 
     Raises DataError for data that is missing, empty or malformed as a whole, and DownloadError if a download fails; an
-    image that turns out to be unreadable is a Reject when its shard is read.
+    image that turns out to be unreadable is a Reject when its shard is read. Shards include the `excluded` images.
     """
     try:
         if planner := _PLANNERS.get(settings.source):
@@ -40,6 +41,7 @@ def plan_source(settings: DataSettings) -> SourcePlan:
             plan = plan_idx(as_path(settings.path or str(downloads.fetch(settings.source))), settings)
     except OSError as error:  # a parent folder without permission, a failing disk
         raise DataError(f"{error.filename or settings.path}: cannot be read: {error.strerror or error}") from None
+    plan = without_excluded(plan, settings)
     _latest.clear()
     _latest[_key(settings, plan.fingerprint)] = plan
     return plan
@@ -58,7 +60,7 @@ def planned_source(settings: DataSettings, fingerprint: str) -> SourcePlan:
 
 def require_unchanged(plan: SourcePlan) -> None:
     """Raise DataError if files changed since they were listed: what was read may not be what the fingerprint covers."""
-    if plan.files and plan.files.fingerprint() != plan.fingerprint:
+    if plan.files and fingerprint_without(plan.files.fingerprint(), plan.excluded) != plan.fingerprint:
         raise DataError(
             f"{plan.files.folder}: files changed while they were being read; run again once they stay the same"
         )

@@ -89,7 +89,8 @@ class Configuration(Section):
 
     @model_validator(mode="after")
     def _check_places(self) -> "Configuration":
-        for field, place in (("data.path", self.data.path), ("push.destination", self.push.destination)):
+        places = {"data.path": self.data.path, "data.exclude": self.data.exclude}
+        for field, place in {**places, "push.destination": self.push.destination}.items():
             if place and (problem := bucket_problem(place)):
                 raise ValueError(f"{field} {place}: {problem}")
         if self.push.destination and (problem := pattern_problem(self.push.destination)):

@@ -50,7 +50,8 @@ def run(configuration: Configuration, *, as_json: bool, same_product: bool = Fal
         with output_to_log(folder / LOG_FILE) as (stdout, stderr):
             console = plain_console(stderr if as_json else stdout)
             log = folder / LOG_FILE
-            console.print(f"{configuration.name}: {plan.image_count:,} images, log in {log}")
+            excluded = f", {len(plan.excluded):,} of them excluded" if plan.excluded else ""
+            console.print(f"{configuration.name}: {plan.image_count:,} images{excluded}, log in {log}")
             if plan.skipped:
                 console.print(f"skipped {plan.skipped} (not a supported image format)")
             if plan.warning:

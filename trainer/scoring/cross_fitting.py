@@ -5,6 +5,7 @@ the model that was fitted to all images, as the jackknife's does: it holds as fa
 scores of other images little.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,14 +36,14 @@ def cross_fitted_scores(
         )
     scores = np.empty(unseen_maps.shape[0], np.float32)
     for row in range(len(scores)):
-        own = _inputs(unseen_maps[row : row + 1], shape)
+        own = inputs_of_maps(unseen_maps[row : row + 1], shape)
         others = tf.concat([unseen_maps[:row], unseen_maps[row + 1 :]], axis=0)
         fitted = fit_scores([name], settings, lambda own=own: iter([own]), others)[name]  # type: ignore[misc]
         scores[row] = FittedScore(name, settings, fitted)(*own).numpy()[0]
     return scores
 
 
-def _inputs(maps: tf.Tensor, shape: tuple[int, int, int]) -> tuple[tf.Tensor, dict[str, Any]]:
+def inputs_of_maps(maps: tf.Tensor, shape: Sequence[int]) -> tuple[tf.Tensor, dict[str, Any]]:
     """Pixels, which only matter for their size, and the autoencoder's outputs."""
     blank = tf.zeros((maps.shape[0], *shape))
     return blank, {FEATURE_ERROR: maps, RECONSTRUCTION: blank}

@@ -68,7 +68,9 @@ def check_for_cluster(configuration: Configuration) -> None:
             "trainer.warm_start: open-source Kubeflow cannot query past models; remove it, or use `autoencoder run`"
         )
     _check_training(configuration.trainer, configuration.kubeflow)
-    for field, path in (("data.path", configuration.data.path), ("push.destination", configuration.push.destination)):
+    data = configuration.data
+    places = {"data.path": data.path, "data.exclude": data.exclude, "push.destination": configuration.push.destination}
+    for field, path in places.items():
         if path is None or path.startswith(_ROOT_SCHEMES):
             continue
         if not any(Path(path).is_relative_to(volume.mount_path) for volume in configuration.kubeflow.volumes):

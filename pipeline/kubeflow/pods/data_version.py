@@ -11,16 +11,18 @@ import click
 
 from components.settings import DataSettings
 from components.sources.downloads import SHA256_UNCOMPRESSED
+from components.sources.exclusion import fingerprint_without, read_names
 from components.sources.registry import NAMED_VERSION, plan_source
 
 
 def data_version(settings: DataSettings, named_version: str) -> str:
     """The version that the run names, or else a fingerprint of the current files."""
-    if named_version:
-        return NAMED_VERSION + named_version
-    if settings.path is None and settings.source in SHA256_UNCOMPRESSED:
-        return NAMED_VERSION + settings.source  # their content never changes, but downloads have new modification times
-    return plan_source(settings).fingerprint
+    is_download = settings.path is None and settings.source in SHA256_UNCOMPRESSED
+    if not named_version and not is_download:
+        return plan_source(settings).fingerprint
+    # The content of a download never changes, but it has a new modification time each time.
+    excluded = read_names(settings.exclude) if settings.exclude else frozenset()
+    return fingerprint_without(NAMED_VERSION + (named_version or settings.source), excluded)
 
 
 @click.command()

@@ -1,0 +1,146 @@
+"""Writes `suspects.jsonl` and the error maps of the first suspects, for the report and for `data.exclude`."""
+
+import io
+import itertools
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from runtime.tfrecords import as_many_as_fit, count_records, each_record
+from schema import features
+from schema.artifacts import SUSPECT_MAPS_FILE, SUSPECTS_FILE, SUSPECTS_SHOWN
+from trainer.data.dataset import parse_encoded
+from trainer.scoring.error_maps import map_of
+from trainer.scoring.scores import FittedScore
+from trainer.scoring.suspects import Suspect, rank_suspects, score_of_maps, scores_of_maps
+from trainer.settings.calibration import CalibrationSettings, ScoreName
+
+_EXAMINED = 10_000
+"""Training images that are examined at most, at equal distances, if the model has no maps of unseen images."""
+_LOG = logging.getLogger(__name__)
+
+Place = tuple[str, int]
+"""A split, and a position in its file order."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Images with their scores [n]; `maps` [m, h, w] are the unseen error maps of the first m of them."""
+
+    score: ScoreName
+    places: list[Place]
+    scores: npt.NDArray[np.float32]
+    maps: npt.NDArray[np.float32] | None
+
+
+def examine(
+    trained: Any,
+    name: ScoreName,
+    score: FittedScore,
+    settings: CalibrationSettings,
+    patterns: Mapping[str, str],
+    *,
+    unseen_maps: tf.Tensor | None,
+    cross_fitted: bool,
+) -> Examined:
+    """Score training images by models that were not fitted to them, as far as there are `unseen_maps` [n, h, w].
+
+    Then held-out images are examined too, because the same folder holds them. Otherwise the model scores the images
+    that it has learnt. `patterns`: split -> pattern of its files.
+    """
+    count = count_records([patterns[features.TRAIN]])
+    if unseen_maps is None:
+        rows = range(0, count, max(1, math.ceil(count / _EXAMINED)))
+        places = [(features.TRAIN, row) for row in rows]
+        return Examined(name, places, _scores_at(trained, score, patterns, places), None)
+    held_out = [(features.EVAL, row) for row in range(count_records([patterns[features.EVAL]]))]
+    fitted = [(features.TRAIN, row) for row in range(count)] + (held_out if cross_fitted else [])
+    places = fitted[:: math.ceil(len(fitted) / unseen_maps.shape[0])]
+
+    def batches() -> Iterator[tuple[tf.Tensor, Any]]:
+        return _autoencoded(trained, (record for _, record in _records_at(patterns, places)))
+
+    name, score = score_of_maps(name, score, settings, batches, unseen_maps)
+    scores = scores_of_maps(score, unseen_maps, trained.mean_image.shape)
+    if not cross_fitted:
+        scores = np.concatenate([scores, _scores_at(trained, score, patterns, held_out)])
+        places = places + held_out
+    return Examined(name, places, scores, unseen_maps.numpy())
+
+
+def write_suspects(folder: str, examined: Examined, trained: Any, patterns: Mapping[str, str]) -> None:
+    """Write a line for each suspect, and the error maps of the first ones [k, h, w] as `.npy`."""
+    suspects = rank_suspects(examined.scores)
+    records = dict(_records_at(patterns, [examined.places[suspect.index] for suspect in suspects]))
+    lines = [_line(suspect, examined, records[examined.places[suspect.index]]) for suspect in suspects]
+    with tf.io.gfile.GFile(f"{folder}/{SUSPECTS_FILE}", "w") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines))
+    maps = [_map(suspect, examined, trained, records) for suspect in suspects[:SUSPECTS_SHOWN]]
+    buffer = io.BytesIO()
+    np.save(buffer, np.stack(maps).astype(np.float32), allow_pickle=False)
+    with tf.io.gfile.GFile(f"{folder}/{SUSPECT_MAPS_FILE}", "wb") as file:
+        file.write(buffer.getvalue())
+
+
+def _line(suspect: Suspect, examined: Examined, record: bytes) -> dict[str, Any]:
+    feature = tf.train.Example.FromString(record).features.feature
+    split, position = examined.places[suspect.index]
+    return {
+        "rank": suspect.rank,
+        "of": suspect.of,
+        "image_id": feature[features.IMAGE_ID].bytes_list.value[0].decode("utf-8", "replace"),
+        "label": feature[features.LABEL].bytes_list.value[0].decode("utf-8", "replace"),
+        "split": split,
+        "position": position,
+        "score": examined.score,
+        "value": suspect.score,
+        "p_value": suspect.p_value,
+        "deviations": suspect.deviations,
+        "unseen": examined.maps is not None,
+    }
+
+
+def _map(suspect: Suspect, examined: Examined, trained: Any, records: Mapping[Place, bytes]) -> npt.NDArray[np.float32]:
+    """[h, w], from a fit without the image if there is one."""
+    if examined.maps is not None and suspect.index < len(examined.maps):
+        return np.asarray(examined.maps[suspect.index])
+    [(pixels, outputs)] = _autoencoded(trained, [records[examined.places[suspect.index]]])
+    return np.asarray(map_of(pixels, outputs)[0])
+
+
+def _scores_at(
+    trained: Any, score: FittedScore, patterns: Mapping[str, str], places: list[Place]
+) -> npt.NDArray[np.float32]:
+    compute: Callable[..., tf.Tensor] = tf.function(score, autograph=False)
+    parts, done = [np.empty(0, np.float32)], 0
+    for pixels, outputs in _autoencoded(trained, (record for _, record in _records_at(patterns, places))):
+        parts.append(compute(pixels, outputs).numpy())
+        done += len(pixels)
+        _LOG.info("training images examined", extra={"done": done, "total": len(places), "unit": "images"})
+    return np.concatenate(parts)
+
+
+def _autoencoded(trained: Any, records: Iterable[bytes]) -> Iterator[tuple[tf.Tensor, Any]]:
+    """Batches of pixels [B, H, W, C] and the model's outputs for them."""
+    remaining, at_a_time = iter(records), as_many_as_fit(trained.mean_image.shape)
+    while batch := list(itertools.islice(remaining, at_a_time)):
+        pixels = trained.decode_pixels(parse_encoded(batch))
+        yield pixels, trained.autoencode(pixels)
+
+
+def _records_at(patterns: Mapping[str, str], places: Iterable[Place]) -> Iterator[tuple[Place, bytes]]:
+    """(place, serialized example) of each of these places, by split and position."""
+    wanted: dict[str, set[int]] = {}
+    for split, position in places:
+        wanted.setdefault(split, set()).add(position)
+    for split in sorted(wanted, key=features.SPLITS.index):
+        for position, record in enumerate(each_record([patterns[split]])):
+            if position in wanted[split]:
+                yield (split, position), record
