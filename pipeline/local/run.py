@@ -25,7 +25,7 @@ from runtime.errors import DONE, FAILED, REFUSED
 from runtime.imports import imported_for_good
 from runtime.keras_flavour import use_keras_2
 from runtime.places import pattern_problem
-from schema.artifacts import PICTURE_FILE, REPORT_FILE
+from schema.artifacts import PICTURE_FILE, REPORT_FILE, SUSPECTS_FILE
 from serving.model.versions import RUN_SUBFOLDER, version_folders
 
 if TYPE_CHECKING:  # a mistake in the configuration must not wait for this import
@@ -91,7 +91,8 @@ def _run(
         record_product(configuration, data_fingerprint, folder)
     model_run, report = verdict.pop("model_run"), verdict.pop("report")
     if report:
-        shutil.copyfile(report, folder / REPORT_FILE)
+        for name in (REPORT_FILE, SUSPECTS_FILE):
+            shutil.copyfile(Path(report).with_name(name), folder / name)
     document = {
         "run": str(folder),
         **verdict,

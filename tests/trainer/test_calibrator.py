@@ -25,10 +25,11 @@ UNSEEN = RANDOM.uniform(0.01, 0.02, (30, 4, 4)).astype(np.float32)
 class FeatureModel(tf.Module):
     """Reconstructs the pattern; its error map is the mean absolute difference of blocks of 4 x 4 pixels."""
 
-    def __init__(self):
+    def __init__(self, unseen_maps=UNSEEN):
         super().__init__()
         self.mean_image = tf.Variable(PATTERN.astype(np.float32))
-        self.unseen_maps = tf.Variable(UNSEEN)
+        if unseen_maps is not None:
+            self.unseen_maps = tf.Variable(unseen_maps)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def decode_pixels(self, encoded):
@@ -64,9 +65,10 @@ def png(levels):
 def write_split(folder, images):
     folder.mkdir(parents=True)
     with tf.io.TFRecordWriter(str(folder / "data")) as writer:
-        for image in images:
-            value = tf.train.Feature(bytes_list={"value": [png(image)]})
-            writer.write(tf.train.Example(features=tf.train.Features(feature={"image": value})).SerializeToString())
+        for row, image in enumerate(images):
+            values = {"image": png(image), "image_id": f"{folder.name}/{row}".encode(), "label": b"good"}
+            feature = {name: tf.train.Feature(bytes_list={"value": [value]}) for name, value in values.items()}
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
 
 
 def artifact(kind, uri):
@@ -84,12 +86,15 @@ def images():
 @pytest.fixture(scope="module")
 def calibrate(images, tmp_path_factory):
     """Runs the Calibrator with a score: (the loaded SavedModel, the calibration record)."""
-    root = tmp_path_factory.mktemp("calibrator")
+    return calibrator_of(FeatureModel(), images, tmp_path_factory.mktemp("calibrator"))
+
+
+def calibrator_of(trained, images, root, **record):
     for split, of_split in images.items():
         write_split(root / f"examples/Split-{split}", of_split)
     (root / "examples/counts.json").write_text(json.dumps({split: len(x) for split, x in images.items()}))
-    tf.saved_model.save(FeatureModel(), str(root / "trained/Format-Serving"))
-    record = {"latent_dim": 1, "image": {"height_px": 16, "width_px": 16, "channels": 1}}
+    tf.saved_model.save(trained, str(root / "trained/Format-Serving"))
+    record |= {"latent_dim": 1, "image": {"height_px": 16, "width_px": 16, "channels": 1}}
     (root / "trained/Format-Serving/assets.extra").mkdir()
     (root / "trained/Format-Serving/assets.extra/autoencoder.json").write_text(json.dumps(record))
     examples = artifact(standard_artifacts.Examples, root / "examples")
@@ -180,3 +185,82 @@ def test_maps_have_the_image_s_size_and_the_error_stays_that_of_the_reconstructi
     assert outputs["error_map"] == pytest.approx(enlarged.numpy(), abs=1e-5)
     # A patch of 3 pixels is one position of the map.
     assert outputs["score"] == pytest.approx(blocks(pixels).max(axis=(1, 2)), rel=1e-4)
+
+
+PLANTED = (5, 17, 22)
+
+
+def with_blots(levels, rows=PLANTED):
+    """Images with a white square of 4 x 4 pixels, one position of the error map, in these rows."""
+    levels = levels.copy()
+    for row in rows:
+        levels[row, 4:8, 8:12] = 255
+    return levels
+
+
+def suspects_of(folder):
+    return [json.loads(line) for line in (folder / "calibration/suspects.jsonl").read_text().splitlines()]
+
+
+def test_suspects_are_ranked_by_the_error_maps_of_fits_without_them(images, tmp_path):
+    """The training images look alike to the model; only the unseen maps of three of them differ."""
+    unseen = UNSEEN.copy()
+    unseen[list(PLANTED), 1, 2] += np.array([0.3, 0.5, 0.4], np.float32)
+    calibrator_of(FeatureModel(unseen), images, tmp_path)("worst_pixels")
+    suspects = suspects_of(tmp_path / "worst_pixels")
+    assert [suspect["image_id"] for suspect in suspects[:3]] == ["Split-train/17", "Split-train/22", "Split-train/5"]
+    # With 16 positions, the worst 3 % are the maximum. Held-out images are compared with them, by the final model.
+    held_out = blocks(images["eval"] / 255.0).max(axis=(1, 2))
+    expected = np.sort(np.concatenate([unseen.max(axis=(1, 2)), held_out]))[::-1]
+    assert [suspect["value"] for suspect in suspects] == pytest.approx(expected[:12], rel=1e-4)
+    assert {suspect["of"] for suspect in suspects} == {90}
+    assert {suspect["split"] for suspect in suspects} == {"train", "eval"}
+    assert all(suspect["unseen"] and suspect["label"] == "good" for suspect in suspects)
+    maps = np.load(tmp_path / "worst_pixels/calibration/suspect_maps.npy")
+    assert maps[:3] == pytest.approx(unseen[[17, 22, 5]])
+
+
+def test_maps_of_every_second_training_image_belong_to_those_images(images, tmp_path):
+    unseen = UNSEEN[:15].copy()
+    unseen[11, 0, 0] += 0.5
+    calibrator_of(FeatureModel(unseen), images, tmp_path)("error")
+    first = suspects_of(tmp_path / "error")[0]
+    assert (first["image_id"], first["position"]) == ("Split-train/22", 22)
+
+
+def test_a_held_out_image_can_be_a_suspect(images, tmp_path):
+    planted = {**images, "eval": with_blots(images["eval"], [40])}
+    calibrator_of(FeatureModel(), planted, tmp_path)("patch_max")
+    first = suspects_of(tmp_path / "patch_max")[0]
+    assert (first["image_id"], first["split"]) == ("Split-eval/40", "eval")
+    found = np.load(tmp_path / "patch_max/calibration/suspect_maps.npy")[0]
+    assert found == pytest.approx(blocks(planted["eval"][40:41] / 255.0)[0], abs=1e-5)
+
+
+def test_with_few_images_the_maps_are_those_of_both_splits(images, tmp_path):
+    few = {"train": images["train"], "eval": images["eval"][:20]}
+    unseen = np.concatenate([UNSEEN, UNSEEN[:20]])
+    unseen[[3, 44], 2, 2] += np.array([0.4, 0.6], np.float32)
+    calibrator_of(FeatureModel(unseen), few, tmp_path, cross_fitted=True)("error")
+    suspects = suspects_of(tmp_path / "error")
+    assert [suspect["image_id"] for suspect in suspects[:2]] == ["Split-eval/14", "Split-train/3"]
+    assert suspects[0]["of"] == 50
+
+
+def test_a_score_that_needs_more_than_the_map_gives_way_to_standardised_patch(images, tmp_path):
+    unseen = UNSEEN.copy()
+    unseen[9, 3, 3] += 0.5
+    calibrator_of(FeatureModel(unseen), images, tmp_path)("local_ssim")
+    first = suspects_of(tmp_path / "local_ssim")[0]
+    assert (first["image_id"], first["score"]) == ("Split-train/9", "standardised_patch")
+
+
+def test_without_unseen_maps_the_model_s_own_scores_rank_the_images_it_has_learnt(images, tmp_path):
+    planted = {**images, "train": with_blots(images["train"])}
+    calibrator_of(FeatureModel(None), planted, tmp_path)("worst_pixels")
+    suspects = suspects_of(tmp_path / "worst_pixels")
+    assert {suspect["position"] for suspect in suspects[:3]} == set(PLANTED)
+    assert not any(suspect["unseen"] for suspect in suspects)
+    expected = np.sort(blocks(planted["train"] / 255.0).max(axis=(1, 2)))[::-1]
+    assert [suspect["value"] for suspect in suspects] == pytest.approx(expected[:12], rel=1e-4)
+    assert {suspect["of"] for suspect in suspects} == {30}

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ HOSTILE_ID = '"><img src="https://example.com/x" onerror=alert(1)>.png'
 HOSTILE_REASON = "</td><script src=//example.com></script>"
 THRESHOLD = 0.085
 SECTIONS = [
-    "verdict", "gate", "images", "scores", "slices", "latent", "defects", "steadiness", "training", "data",
+    "verdict", "gate", "images", "scores", "slices", "latent", "defects", "steadiness", "suspects", "training", "data",
     "comparison", "cost", "configuration",
 ]  # fmt: skip
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -109,6 +110,29 @@ def write_statistics(statistics, anomalies):
         (anomalies / f"Split-{split}/SchemaDiff.pb").write_bytes(found.SerializeToString())
 
 
+SUSPECT_ROWS = (2, 0)
+SUSPECT_MAPS = np.array([[[0, 1], [2, 3]], [[4, 0], [0, 0]]], np.float32)
+
+
+def write_suspects(root):
+    """Two suspects with maps, and one without; the training images are the first ones of the test split."""
+    (root / "examples/Split-train").mkdir()
+    with tf.io.TFRecordWriter(str(root / "examples/Split-train/data_tfrecord-00000-of-00001")) as writer:
+        for number, pixels in enumerate(pixels_of_split()[:5]):
+            values = {"image": png(pixels), "image_id": f"train/{number}.png".encode(), "label": b"good"}
+            features = tf.train.Features(feature={name: feature(value) for name, value in values.items()})
+            writer.write(tf.train.Example(features=features).SerializeToString())
+    shared = {"of": 5, "label": "good", "split": "train", "score": "error", "p_value": 0.2, "unseen": True}
+    names = ("train/2.png", HOSTILE_ID, "train/1.png")
+    lines = [
+        {**shared, "rank": rank, "image_id": name, "position": row, "value": 0.5, "deviations": 8.25 - rank}
+        for rank, (name, row) in enumerate(zip(names, (*SUSPECT_ROWS, 1), strict=True), 1)
+    ]
+    (root / "calibration").mkdir()
+    (root / "calibration/suspects.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    np.save(root / "calibration/suspect_maps.npy", SUSPECT_MAPS)
+
+
 def row(**changes):
     values = {"metric": "mean_error", "label": None, "origin": "configured", "min": None, "max": 0.1, "value": 0.05}
     return {**values, "passed": True, "reason": None, **changes}
@@ -153,11 +177,13 @@ def inputs(tmp_path_factory):
     }
     (folder / "assets.extra").mkdir()
     (folder / "assets.extra/autoencoder.json").write_text(json.dumps(record))
+    write_suspects(root)
     (root / "evaluation").mkdir()
     (root / "evaluation/gate.json").write_text(json.dumps(GATE))
     return ReportInputs(
         **{name: str(root / name) for name in ("examples", "statistics", "anomalies", "model", "evaluation")},
         baseline_model=None,
+        calibration=str(root / "calibration"),
         settings={"data": {"source": "folder", "path": HOSTILE_ID}},
         costs=(("examples", "ImageExampleGen", 7.0, 512.0), ("model_run", "Trainer", None, None)),
     )
@@ -270,6 +296,44 @@ def test_a_report_of_a_run_without_steadiness_can_be_written(inputs, tmp_path):
     (tmp_path / "gate.json").write_text(json.dumps(gate))
     report_page.write_report(dataclasses.replace(inputs, evaluation=str(tmp_path)), str(tmp_path))
     assert "Not measured: no test image is normal" in (tmp_path / "report.html").read_text()
+
+
+def test_suspects_are_shown_with_their_pictures_maps_and_names_to_copy(page, folder, inputs):
+    section = re.search(r'<section id="suspects".*?</section>', page, re.DOTALL)[0]
+    elements = Elements(section)
+    text = " ".join(elements.text.split())
+    assert "the first 2 of 5 examined" in text
+    assert "scored by a model that was not fitted to it" in text
+    assert "train/2.png" in text
+    assert HOSTILE_ID in text
+    assert "train/1.png" not in text
+    assert re.findall(r"<figcaption><b>([\d.]+)</b>", section) == ["7.25", "6.25"]
+    encoded = re.findall(r'<img src="data:image/(?:png|webp);base64,([^"]+)"', section)
+    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).astype(int) for data in encoded]
+    for row, picture in zip(SUSPECT_ROWS, pictures[::2], strict=True):
+        assert np.array_equal(picture, pixels_of_split()[row])
+    for error_map, picture in zip(SUSPECT_MAPS, pictures[1::2], strict=True):
+        brightness = picture.sum(axis=2)
+        middles = brightness[18::72, 18::72]  # near the corners of the enlarged map
+        assert np.argmax(middles) == np.argmax(error_map)
+        assert np.argmin(middles) in np.flatnonzero(error_map == error_map.min())
+    assert (folder / "suspects.jsonl").read_bytes() == Path(inputs.calibration, "suspects.jsonl").read_bytes()
+
+
+def test_weaker_evidence_from_a_model_that_has_learnt_the_suspects_is_explained(inputs, tmp_path):
+    shutil.copytree(inputs.calibration, tmp_path / "calibration")
+    written = tmp_path / "calibration/suspects.jsonl"
+    written.write_text(written.read_text().replace('"unseen": true', '"unseen": false'))
+    report_page.write_report(dataclasses.replace(inputs, calibration=str(tmp_path / "calibration")), str(tmp_path))
+    assert "The model was trained on them" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("calibration", [None, "empty"])
+def test_a_report_of_a_run_without_suspects_can_be_written(inputs, tmp_path, calibration):
+    uri = calibration and str(tmp_path / calibration)
+    report_page.write_report(dataclasses.replace(inputs, calibration=uri), str(tmp_path))
+    assert "a version that did not look for suspects" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "suspects.jsonl").read_text() == ""
 
 
 def test_best_and_worst_images_match_numpys_scores(page):

@@ -32,6 +32,16 @@ def test_data_sets_with_fixed_content_are_not_downloaded() -> None:
     assert len(versions) == 2
 
 
+def test_excluded_images_change_any_version(tmp_path: Path) -> None:
+    (tmp_path / "suspects.txt").write_text("0000001\n")
+    exclude = str(tmp_path / "suspects.txt")
+    for source, named in (("mnist", ""), ("mnist", "2026-11")):
+        plain = data_version(DataSettings(source=source), named)
+        without = data_version(DataSettings(source=source, exclude=exclude), named)
+        assert without != plain
+        assert without.startswith("named: ")
+
+
 def test_the_data_root_replaces_the_path(tmp_path: Path) -> None:
     settings = _folder(tmp_path)
     elsewhere = DataSettings(source="folder", path="/data").model_dump_json()
