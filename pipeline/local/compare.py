@@ -106,7 +106,7 @@ def overrides_of(
         f"trainer={json.dumps({**common, 'preset': preset})}",
         *(["image.normalisation=unit"] if family.closed_form else []),
         "evaluation.max_regression=null",
-        f"push.destination={json.dumps(destination)}",
+        f"push.destination={destination}",
     )
 
 
