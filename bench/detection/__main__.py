@@ -6,19 +6,19 @@ Exit codes: 0 if everything was measured; 1 if something could not be; 2 for bad
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 from rich.console import Console
 
 from bench.detection.measurement import Measurement
-from bench.detection.product import CONFIGURATION, DEFAULT, measure_product
-from bench.detection.references import REFERENCES, measure_reference
-from bench.detection.results_file import ResultsFile, key_of
+from bench.detection.planned import Planned, measured
+from bench.detection.product import CONFIGURATION, DEFAULT
+from bench.detection.references import REFERENCES
+from bench.detection.results_file import ResultsFile
 from bench.detection.table import document_of, table_of
-from bench.detection.tasks import Task, find_tasks
-from bench.timing import REPOSITORY, in_new_process
+from bench.detection.tasks import find_tasks
+from bench.timing import REPOSITORY
 from pipeline.configuration.configuration import Configuration
 from pipeline.configuration.loading import load_configuration
 from pipeline.errors import Command
@@ -65,40 +65,12 @@ def main(
             for seed in range(seeds):
                 what = f"{task.name}, {method}, seed {seed}"
                 try:
-                    measurements.append(_measured(file, task, method, seed, configuration, overrides, what))
+                    measurements.append(measured(Planned(task, method, seed, configuration, overrides), file))
                 except Exception as error:  # one failure must not discard the other measurements
                     failures[what] = f"{type(error).__name__}: {error}"
                     print(f"{what} failed: {error}", file=sys.stderr)
     _tell(measurements, failures, configuration, seeds, overrides, json_path)
     sys.exit(1 if failures else 0)
-
-
-def _measured(
-    file: ResultsFile,
-    task: Task,
-    method: str,
-    seed: int,
-    configuration: Configuration,
-    overrides: tuple[str, ...],
-    what: str,
-) -> Measurement:
-    """The measurement in the file, or else a new one."""
-    image, is_reference = configuration.image, method in REFERENCES
-    settings = image if is_reference else configuration
-    key = key_of(task, method, seed, is_reference=is_reference, settings=settings.model_dump_json())
-    if (known := file.get(key)) is not None:
-        return known
-    print(f"measuring {what} ...", file=sys.stderr)
-    measure: Callable[..., Measurement] = measure_reference if is_reference else measure_product
-    measurement = in_new_process(_quietly, measure, task, method, seed, image, *([] if is_reference else [overrides]))
-    file.add(key, measurement)
-    return measurement
-
-
-def _quietly(measure: Callable[..., Measurement], *arguments: object) -> Measurement:
-    """Redirect standard output to standard error, where TensorFlow's messages do not spoil the table."""
-    os.dup2(2, 1)
-    return measure(*arguments)
 
 
 def _chosen(option: str, names: list[str], known: list[str]) -> list[str]:
