@@ -42,7 +42,8 @@ class ResultsFile:
             values = json.loads(line)
         except ValueError:  # the last line, if the machine stopped while it was written
             return
-        self._found[values.pop("key")] = Measurement.from_json(values)
+        key = values.pop("key")
+        self._found[key] = Measurement.from_json(values)
 
 
 def key_of(task: Task, method: str, seed: int, *, is_reference: bool, settings: str) -> str:
