@@ -16,7 +16,8 @@ PYTHON ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python
 	2>/dev/null && command -v "$$p" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve quick check test test-cluster test-image test-faults mutation bench bench-serving lint format \
+.PHONY: help setup run serve quick check test test-cluster test-image test-kubernetes test-faults test-corpus mutation bench \
+	bench-serving lint format \
 	docs hooks lock wheel image clean
 
 help: ## list the targets
@@ -61,8 +62,14 @@ test-cluster: $(STAMP) ## run the whole pipeline on a Flink and a Spark cluster 
 test-image: $(STAMP) ## follow the Dockerfile without a container engine, and run the pipeline in the result (as root)
 	@$(VENV)/bin/python -m pytest -m image tests/image/test_image_walk.py $(ARGS)
 
+test-kubernetes: $(STAMP) ## run manifests and images on a real Kubernetes that it builds (11 minutes; Debian 12, root, Go)
+	@$(VENV)/bin/python -m pytest -s -m kubernetes tests/kubernetes $(ARGS)
+
 test-faults: $(STAMP) ## kill, starve and lock out real runs, feed them bad models, and print the outcomes (minutes)
 	@$(VENV)/bin/python -m pytest -m faults tests/faults $(ARGS)
+
+test-corpus: $(STAMP) ## compare a folder of images through ingestion, score, REST and gRPC with Pillow (FOLDER=...)
+	@PYTHONPATH=.:tests/support $(VENV)/bin/python tests/support/image_corpus.py $(FOLDER)
 
 mutation: $(STAMP) ## change the arithmetic in a thousand small ways, and print what no test notices (an hour)
 	@export TF_USE_LEGACY_KERAS=1 TF_CPP_MIN_LOG_LEVEL=2; $(VENV)/bin/mutmut run --max-children 2 $(ARGS) && $(VENV)/bin/mutmut results
@@ -97,8 +104,8 @@ lock: $(STAMP) ## resolve setup.py, requirements-dev.in and constraints.in into 
 wheel: $(STAMP) ## build dist/*.whl from the last commit; the same commit gives the same bytes
 	@deploy/build-wheel.sh dist $(VENV)/bin/python
 
-image: ## build the container images, CPU and GPU, with docker or podman (REGISTRY=... TARGETS=cpu)
-	@TARGETS="$(or $(TARGETS),cpu gpu)" deploy/build-image.sh $(REGISTRY)
+image: ## build the container images with docker or podman (REGISTRY=... TARGETS="cpu gpu serving")
+	@TARGETS="$(or $(TARGETS),cpu gpu serving)" deploy/build-image.sh $(REGISTRY)
 
 clean: ## remove the virtual environment and caches (runs/ stays)
 	rm -rf $(VENV) mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -18,6 +18,7 @@ setup(
     package_data={
         **{name: ["py.typed"] for name in PACKAGES},
         "schema": ["schema.pbtxt", "py.typed"],
+        "pipeline.configuration": ["folder.yaml"],  # a link to configs/
         "components.report": ["page.html.jinja"],
         "serving.server": ["page.html"],
     },

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from components.sources import downloads
-from images.stored import Pixels
+from images.decoding import Pixels
 
 MNIST_VARIABLE = "MNIST_FOLDER"
 """Environment variable: folder of MNIST's four files; if unset, they are downloaded once, like the source `mnist`."""

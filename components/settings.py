@@ -3,18 +3,28 @@
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
+from typing_extensions import Self
 
 from runtime.settings import Section
+from schema.changes import ALARMS_AT
 
 MetricName = Literal[
     "mean_error", "median_error", "p95_error", "p99_error", "max_error", "rmse", "psnr", "ssim",
     "explained_variance", "example_count", "false_alarm_rate", "noise_ratio", "noise_copied",
     "error_at_noise_5", "error_at_noise_10", "error_at_noise_20", "error_at_noise_40",
-    "dead_units", "effective_dimension", "kl",
+    "dead_units", "effective_dimension", "kl", "synthetic_auroc",
     "auroc", "aupr", "f1", "recall_at_1pct", "recall_at_5pct", "pixel_auroc", "region_overlap",
+    "alarms_at_darker_10", "alarms_at_brighter_10", "alarms_at_darker_20", "alarms_at_brighter_20",
+    "alarms_at_gamma_90", "alarms_at_gamma_110", "alarms_at_shading", "alarms_at_warmer",
+    "alarms_at_shift_1", "alarms_at_rotation_1", "alarms_at_jpeg_85", "alarms_at_noise_2", "alarms_at_blur",
 ]  # fmt: skip
 _WITHOUT_REGRESSION = ("example_count", "kl", "noise_copied")
-"""For these metrics neither more nor less is better, or they may be negative, so a relative change is meaningless."""
+"""For these metrics neither more nor less is better, or they may be negative, so a relative change is meaningless.
+
+Nor is there one for the alarms at changes, which are measured for the candidate only."""
+Purpose = Literal["detect", "reconstruct"]
+_RECONSTRUCTING_PRESETS = ("denoising", "super_resolution")
+_TUTORIAL_SOURCES = ("digits", "mnist", "fashion_mnist")
 SourceName = Literal["digits", "mnist", "fashion_mnist", "idx", "folder", "numpy", "tfrecord", "csv"]
 DriftFeature = Literal["label", "height_px", "width_px", "channels", "mean_intensity", "contrast"]
 _PATH_IS = {
@@ -111,8 +121,11 @@ class Threshold(Section):
             raise ValueError(
                 f"the threshold on {self.metric} has min {self.min} above max {self.max}: no model can pass"
             )
-        if self.max_regression is not None and self.metric in _WITHOUT_REGRESSION:
+        is_alarm_share = self.metric.startswith(ALARMS_AT)
+        if self.max_regression is not None and (self.metric in _WITHOUT_REGRESSION or is_alarm_share):
             raise ValueError(f"the threshold on {self.metric} cannot have max_regression; set min or max")
+        if self.label is not None and is_alarm_share:
+            raise ValueError(f"the threshold on {self.metric} cannot have a label; it describes images of all labels")
         return self
 
 
@@ -121,8 +134,14 @@ class GateSettings(Section):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
+    purpose: Purpose | None = None
+    """What the model is for, which decides the floor that it must reach. `detect`: find faint synthetic defects, and
+    labelled anomalies if there are any, at least as well as PCA and nearest neighbours do; `reconstruct`: reach PCA's
+    error. null: `reconstruct` for the sources `digits`, `mnist` and `fashion_mnist` and the presets `denoising` and
+    `super_resolution`, otherwise `detect`."""
     max_pca_ratio: float | None = Field(1.0, gt=0)
-    """Highest mean error, as a multiple of that of PCA with `latent_dim` components; null waives it."""
+    """For `reconstruct`: highest mean error, as a multiple of that of PCA with `latent_dim` components; null waives
+    it."""
     max_noise_copied: float | None = Field(0.2, gt=0)
     """Highest share of the variance of shuffled pixels that the model may reproduce; null waives it.
 
@@ -131,5 +150,13 @@ class GateSettings(Section):
     min_auroc: float | None = Field(0.5, ge=0, le=1)
     """Lowest AUROC of the score, if anomalies among the test images are known; null waives it."""
     max_regression: float | None = Field(0.05, ge=0)
-    """How much worse the mean error may be than the latest blessed model's, as a fraction; null waives it."""
+    """How much worse than the latest blessed model's the mean error (for `detect`, `synthetic_auroc`) may be, as a
+    fraction; null waives it."""
     thresholds: tuple[Threshold, ...] = ()
+
+    def with_purpose(self, *, preset: str, source: str) -> Self:
+        """The settings with a purpose: the configured one, or the one that follows from these two settings."""
+        if self.purpose is not None:
+            return self
+        reconstructs = preset in _RECONSTRUCTING_PRESETS or source in _TUTORIAL_SOURCES
+        return self.model_copy(update={"purpose": "reconstruct" if reconstructs else "detect"})

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Build both targets of deploy/Dockerfile with docker or podman, as REGISTRY/autoencoder:cpu and :gpu; the registry is
-# the argument. ENGINE=... selects an engine, TARGETS=cpu builds one target. See docs/kubeflow.md for their use.
+# Build the targets of deploy/Dockerfile with docker or podman, as REGISTRY/autoencoder:cpu, :gpu and :serving; the
+# registry is the argument. ENGINE=... selects an engine, TARGETS=cpu builds one target. See docs/kubeflow.md.
 set -eu
 cd "$(dirname "$0")/.."
 registry=${1:-${REGISTRY:-localhost}}
@@ -13,10 +13,10 @@ for engine in ${ENGINE:-docker podman} none; do
   fi
   answers "$engine" && break
 done
-for target in ${TARGETS:-cpu gpu}; do
+for target in ${TARGETS:-cpu gpu serving}; do
   # BuildKit finds deploy/Dockerfile.dockerignore by itself; podman needs an option.
   case $engine in *podman*) ignore="--ignorefile deploy/Dockerfile.dockerignore" ;; *) ignore="" ;; esac
   # shellcheck disable=SC2086 # no option, or two words
   DOCKER_BUILDKIT=1 "$engine" build $ignore -f deploy/Dockerfile --target "$target" -t "$registry/autoencoder:$target" .
 done
-echo "$registry/autoencoder: ${TARGETS:-cpu gpu}"
+echo "$registry/autoencoder: ${TARGETS:-cpu gpu serving}"

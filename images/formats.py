@@ -4,7 +4,11 @@ from typing import Final
 
 FORMATS: Final = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 """Pillow knows dozens of other formats and hands some of them to external programs."""
-IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 """In lower case; file names are compared case-insensitively."""
 MAX_PIXELS: Final = 100_000_000
 """Larger images are rejected before they are decoded: a small file can claim to be huge (a decompression bomb)."""
+MAX_SIDE_PX: Final = 65_535
+"""The largest height and width that schema/schema.pbtxt allows."""
+MASKS_FOLDER: Final = "ground_truth"
+"""The folder of MVTec AD's layout with masks instead of images."""

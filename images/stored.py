@@ -5,16 +5,15 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from PIL import ImageOps
 
-from images.decoding import UnreadableImageError, is_plain, opened, to_grey_or_rgb
+from images.decoding import Pixels, UnreadableImageError, mask_levels, shown
 from images.png import encode_png
+from images.png_chunks import is_plain_png
 
 _BLOCK = 1 << 16
-_BLACK_IS_ZERO = ("1", "L", "I", "I;16", "F", "RGB")
-
-Pixels = npt.NDArray[np.uint8]
+_INTERMEDIATE = (0.05, 0.95)
+_MANY_INTERMEDIATE = 0.2
+"""Share of the defective pixels; JPEG's artefacts and anti-aliased edges of defects of any size are fewer."""
 
 
 class StoredImage(NamedTuple):
@@ -28,6 +27,16 @@ class StoredImage(NamedTuple):
     contrast: float
     pixel_digest: bytes
     """128 bits of BLAKE2b (RFC 7693) over shape and pixels: the same for equal pixels, whatever the file format."""
+    page_count: int = 1
+    """Pages of a TIFF file, of which the first is stored."""
+
+
+class StoredMask(NamedTuple):
+    """A PNG of [H, W]: 255 on defective pixels, 0 elsewhere."""
+
+    encoded: bytes
+    has_many_intermediate_values: bool
+    """Whether many pixels are neither black nor white, so that the limit of half decides what is defective."""
 
 
 def from_pixels(pixels: Pixels) -> StoredImage:
@@ -46,43 +55,44 @@ def from_pixels_of_many(images: Pixels) -> Iterator[StoredImage]:
 def from_file_bytes(content: bytes) -> StoredImage:
     """An image file's bytes, converted like `decoding.as_viewed`, with their statistics.
 
-    Raises UnreadableImageError for empty, truncated or oversized content or an unsupported format.
+    Raises UnreadableImageError like `decoding.shown`.
     """
-    with opened(content) as image:
-        if is_plain(image):
-            decoded = _decode_as_in_serving(content)
-            if decoded is not None:
-                [mean], [contrast] = _means_and_contrasts(decoded[np.newaxis])
-                return _stored(content, decoded, mean, contrast)
-        return from_pixels(to_grey_or_rgb(image))
+    seen = shown(content)
+    if is_plain_png(content) or (seen.is_plain_jpeg and _is_decoded_by_tensorflow(content, seen.pixels)):
+        [mean], [contrast] = _means_and_contrasts(seen.pixels[np.newaxis])
+        return _stored(content, seen.pixels, mean, contrast)
+    return from_pixels(seen.pixels)._replace(page_count=seen.page_count)
 
 
-def mask_from_file_bytes(content: bytes, *, height_px: int, width_px: int) -> bytes:
-    """A mask file's bytes -> a PNG of [H, W]: 0 where the mask is black, 255 (defective) elsewhere.
+def mask_from_file_bytes(content: bytes, *, height_px: int, width_px: int) -> StoredMask:
+    """A mask file's bytes -> defective where it is brighter than half of white, in any channel.
 
-    Ignores transparency. Raises UnreadableImageError unless the content is an image of this size.
+    In a mask without such pixels, such as one of class numbers, every value but 0 is defective. Ignores transparency.
+    Raises UnreadableImageError unless the content is an image of this size.
     """
-    with opened(content) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.size != (width_px, height_px):
-            raise UnreadableImageError(
-                f"{upright.width}x{upright.height} pixels, but the image has {width_px}x{height_px}"
-            )
-        if upright.mode not in _BLACK_IS_ZERO:
-            upright = upright.convert("RGB")
-        is_defective = np.asarray(upright).reshape(height_px, width_px, -1).any(axis=2)
-    [mask] = encode_png(is_defective[np.newaxis, :, :, np.newaxis].astype(np.uint8) * 255)
-    return mask
+    levels = mask_levels(content)
+    if levels.shape != (height_px, width_px):
+        raise UnreadableImageError(
+            f"{levels.shape[1]}x{levels.shape[0]} pixels, but the image has {width_px}x{height_px}"
+        )
+    is_defective = levels > 0.5
+    if not is_defective.any():
+        is_defective = levels > 0
+    low, high = _INTERMEDIATE
+    intermediate = np.count_nonzero((levels > low) & (levels < high))
+    [mask] = encode_png(is_defective[np.newaxis, :, :, np.newaxis].astype(np.uint8) * np.uint8(255))
+    return StoredMask(mask, bool(intermediate > _MANY_INTERMEDIATE * np.count_nonzero(is_defective)))
 
 
-def _decode_as_in_serving(content: bytes) -> Pixels | None:
-    """[H, W, C], or None if TensorFlow rejects the file; Pillow may still accept it."""
+def _is_decoded_by_tensorflow(content: bytes, pixels: Pixels) -> bool:
+    """Whether the preprocessing graph will decode the file to these pixels; it may have damages that Pillow repairs."""
     import tensorflow as tf
 
     try:
-        return np.asarray(tf.io.decode_image(content, expand_animations=False))
+        decoded = tf.io.decode_jpeg(content, channels=pixels.shape[2], dct_method="INTEGER_ACCURATE")
     except tf.errors.InvalidArgumentError:
-        return None
+        return False
+    return np.array_equal(decoded, pixels)
 
 
 def _means_and_contrasts(images: Pixels) -> tuple[list[float], list[float]]:

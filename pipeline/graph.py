@@ -129,7 +129,9 @@ def create_pipeline(
         analysis=analysis.outputs["analysis"],
         model=calibrator.outputs["model"],
         baseline_model=baseline.outputs["model"],
-        settings=configuration.evaluation,
+        settings=configuration.evaluation.with_purpose(
+            preset=configuration.trainer.preset, source=configuration.data.source
+        ),
         source_fingerprint=source_fingerprint("components.evaluation.evaluator"),
     ).with_id("Evaluator")
     report = Report(

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.states import CACHED, FAILED, RAN, SKIPPED
+from schema.changes import ALARMS_AT
 
 _MARKS = {RAN: ("✓", "green"), CACHED: ("=", "cyan"), FAILED: ("✗", "red"), SKIPPED: ("-", "dim")}
 _PLAIN_INTERVAL_S = 10.0
@@ -153,14 +154,22 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
         table.add_row(row["metric"], images, value, _bound(row), verdict)
     bounded = {row["metric"] for row in document["thresholds"] if row["label"] is None}
     for name, value in document["metrics"].items():
-        if name not in bounded:
+        if name not in bounded and not name.startswith(ALARMS_AT):
             table.add_row(name, "all", f"{value:.5g}", "", "")
     console.print()
     console.print(table)
     console.print()
     for row in document["thresholds"]:
         if row["reason"]:
-            console.print(Text(f"refused: {row['reason']}", "red"), soft_wrap=True)
+            console.print(Text(f"refused: {row['reason']}; {row['remedy']}", "red"), soft_wrap=True)
+    if document["purpose"]:
+        console.print(f"purpose      {document['purpose']}")
+    if alarms := {x: share for x, share in document["metrics"].items() if x.startswith(ALARMS_AT)}:
+        worst = max(alarms, key=alarms.__getitem__)
+        change = worst.removeprefix(ALARMS_AT)
+        console.print(
+            f"steadiness   {100 * alarms[worst]:.3g} % of the normal images raise an alarm at worst ({change})"
+        )
     if document["images"]:
         counts = ", ".join(f"{name} {count:,}" for name, count in document["images"].items() if count)
         console.print(f"images       {counts}")

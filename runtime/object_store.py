@@ -5,6 +5,7 @@ MinIO's.
 """
 
 import functools
+import logging
 import os
 import shutil
 import stat
@@ -17,6 +18,11 @@ S3_SCHEMES: Final = ("s3://", "minio://")
 SCHEMES: Final = (*S3_SCHEMES, "gs://")
 REHEARSAL_STORE_VARIABLE: Final = "KUBEFLOW_REHEARSAL_STORE"
 """Environment variable: the folder that replaces the object store in a rehearsal; unset in a pod."""
+
+
+_ENDLESS_LISTING: Final = "maximum nesting depth"
+"""Arrow's error for a key such as `a//b`: it takes the empty name for `a` itself, again and again."""
+_LOG = logging.getLogger(__name__)
 
 
 class ObjectStatus(NamedTuple):
@@ -134,11 +140,11 @@ def locate(uri: str | bytes) -> tuple[Any, str]:
     return store("s3" if uri.startswith(S3_SCHEMES) else "gs"), _key(uri)
 
 
-def upload(store: Any, folder: Path, uri: str) -> None:
-    """Copy a local folder's files to `uri`; empty folders are left out, since an object store has none."""
-    for path in sorted(folder.rglob("*")):
+def upload(store: Any, local: Path, uri: str) -> None:
+    """Copy a local file, or a folder's files, to `uri`; an object store has no empty folders."""
+    for path in [local] if local.is_file() else sorted(local.rglob("*")):
         if path.is_file():
-            key = f"{_key(uri)}/{path.relative_to(folder).as_posix()}"
+            key = _key(uri) if path == local else f"{_key(uri)}/{path.relative_to(local).as_posix()}"
             make_folder(store, key.rpartition("/")[0])
             with path.open("rb") as source, store.open_output_stream(key) as target:
                 shutil.copyfileobj(source, target)
@@ -164,9 +170,28 @@ def make_folder(store: Any, key: str) -> None:
 def _files_below(store: Any, key: str) -> Iterator[tuple[str, Any]]:
     from pyarrow.fs import FileSelector
 
-    for info in store.get_file_info(FileSelector(key, recursive=True, allow_not_found=True)):
+    try:
+        found = store.get_file_info(FileSelector(key, recursive=True, allow_not_found=True))
+    except OSError as error:
+        if _ENDLESS_LISTING not in str(error):
+            raise
+        found = _walk(store, key)
+    for info in found:
         if info.is_file:
             yield info.path[len(key) + 1 :], info
+
+
+def _walk(store: Any, key: str) -> Iterator[Any]:
+    """All objects below, folder by folder, without those whose key has an empty part, which Arrow cannot read."""
+    from pyarrow.fs import FileSelector
+
+    for info in store.get_file_info(FileSelector(key, allow_not_found=True)):
+        if info.is_file:
+            yield info
+        elif info.path.rstrip("/") == key or "//" in info.path:
+            _LOG.warning("%s: objects whose keys contain // cannot be read and are skipped; rename them", info.path)
+        else:
+            yield from _walk(store, info.path)
 
 
 def _key(uri: str) -> str:

@@ -1,5 +1,6 @@
 """Reads the TFRecords and counts of ImageExampleGen's examples without Beam."""
 
+import fnmatch
 import json
 import math
 import os
@@ -17,8 +18,18 @@ _MAX_BYTES: Final = 2**26
 
 
 def files_of(patterns: Sequence[str]) -> list[str]:
-    """All files that match the patterns, sorted by name."""
-    return sorted(file for pattern in patterns for file in tf.io.gfile.glob(pattern))
+    """All files that match the patterns, sorted by name.
+
+    Only the last part of a pattern is one: the folder's own name may contain `[`, `*` or `?`.
+    """
+    return sorted(file for pattern in patterns for file in _files_in(*os.path.split(pattern)))
+
+
+def _files_in(folder: str, pattern: str) -> Iterator[str]:
+    if not tf.io.gfile.isdir(folder):
+        return
+    for name in fnmatch.filter(tf.io.gfile.listdir(folder), pattern):
+        yield os.path.join(folder, name)  # noqa: PTH118 - may be remote
 
 
 def each_record(patterns: Sequence[str]) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ CONTROLS_FOLDER: Final = "controls"
 UNTRAINED: Final = "untrained"
 CONSTANT: Final = "constant"
 PCA_FLOOR: Final = "pca"
+NEIGHBOURS_FLOOR: Final = "nearest_neighbours"
 PICTURE_FILE: Final = "reconstructions.png"
 
 # Next to the Trainer's artifacts while several machines train.
@@ -28,7 +29,8 @@ VALIDATIONS_FILE: Final = "validations-00000-of-00001.tfrecord"
 COUNTS_FILE: Final = "counts.json"
 REJECTS_FILE: Final = "rejects.jsonl"
 
-# A property of the Pusher's `pushed_model`: why a blessed model was not pushed.
+# Properties of the Pusher's `pushed_model`: the version's folder, and why a blessed model was not pushed.
+PUSHED_DESTINATION: Final = "pushed_destination"
 NOT_PUSHED_BECAUSE: Final = "not_pushed_because"
 
 SAVED_MODEL_FILE: Final = "saved_model.pb"

@@ -1,7 +1,7 @@
 """The calibration record: `calibration.json`, also kept under `calibration` in the model's record."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -15,9 +15,13 @@ class CalibrationRecord:
     false_alarm_rate: float
     """Share of normal images, in (0, 1), that may score above the threshold."""
     images: int
-    """Number of held-out images."""
+    """Number of normal images that the threshold was computed from."""
+    method: str = "split"
+    """`split`: these images were held out of training; `cross`: each was scored by a fit without it."""
     scores: tuple[float, ...] = ()
     """Their scores in ascending order, thinned evenly if there are many."""
+    auroc_by_score: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """If `evaluation.score` is `auto`: each compared score's AUROC by kind of synthetic defect; otherwise empty."""
     source_fingerprint: str = ""
     """Fingerprint of the code that calibrated the model."""
 
@@ -32,7 +36,12 @@ class CalibrationRecord:
             threshold=float(values["threshold"]),
             false_alarm_rate=float(values["false_alarm_rate"]),
             images=int(values["images"]),
+            method=str(values.get("method", cls.method)),
             scores=tuple(map(float, values.get("scores", ()))),
+            auroc_by_score={
+                str(score): {str(kind): float(auroc) for kind, auroc in dict(by_kind).items()}
+                for score, by_kind in dict(values.get("auroc_by_score", {})).items()
+            },
             source_fingerprint=str(values.get("source_fingerprint", cls.source_fingerprint)),
         )
 

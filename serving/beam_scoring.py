@@ -10,7 +10,8 @@ from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from serving.scoring import BATCH_SIZE, FileScore, Scorer, image_files, local_scorer, row_of, score_files
+from serving.image_files import image_files
+from serving.scoring import BATCH_SIZE, FileScore, Scorer, local_scorer, row_of, score_files
 
 _NAMESPACE, _SCORED, _FAILED = "score", "scored", "failed"
 

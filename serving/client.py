@@ -7,14 +7,16 @@
         print(score.score, score.is_anomaly)
 
 A server's address is `http://host:8501` or `https://…` for REST, `grpc://host:8500` or `grpcs://…` for gRPC; any
-other raises UsageError. A request that fails raises `serving.errors.ServingError`, with status UNAVAILABLE if the
-server cannot be reached. REST does not import TensorFlow; gRPC does, for its protocol buffers.
+other raises UsageError. A `Login` holds a server's token and the certificate authority of its certificate. A request
+that fails raises `serving.errors.ServingError`, with status UNAVAILABLE if the server cannot be reached. REST does not
+import TensorFlow; gRPC does, for its protocol buffers.
 """
 
 import base64
 import http.client
 import json
 import math
+import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -34,6 +36,22 @@ from serving.errors import ServingError, Status
 DEFAULT_SERVER = f"http://127.0.0.1:{DEFAULT_REST_PORT}"
 ImageFile = bytes | Path
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Login:
+    """What a server requires: a bearer token, and for https:// and grpcs:// trust in its certificate."""
+
+    token: str | None = field(default=None, repr=False)
+    ca_file: Path | None = None
+    """PEM file with the certificates to trust; None: the system's."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token}"} if self.token else {}
+
+
+NO_LOGIN = Login()
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,7 @@ def score_images(
     model_name: str = DEFAULT_MODEL_NAME,
     with_maps: bool = False,
     timeout_s: float = 30.0,
+    login: Login = NO_LOGIN,
 ) -> list[Score]:
     """The scores, in order, of encoded images given as bytes or as paths; sends one request.
 
@@ -76,19 +95,23 @@ def score_images(
     """
     if not images:
         return []
-    files = [_as_stored(image.read_bytes() if isinstance(image, Path) else image) for image in images]
+    files = [_as_stored(index, image) for index, image in enumerate(images)]
     signature = signatures.RECONSTRUCT_SIGNATURE if with_maps else signatures.SCORE_SIGNATURE
     predict = _predict_by_grpc if _is_grpc(server) else _predict_by_rest
-    return scores_from_columns(predict(server, model_name, signature, files, timeout_s))
+    return scores_from_columns(predict(server, model_name, signature, files, timeout_s, login))
 
 
 def model_status(
-    server: str = DEFAULT_SERVER, *, model_name: str = DEFAULT_MODEL_NAME, timeout_s: float = 10.0
+    server: str = DEFAULT_SERVER,
+    *,
+    model_name: str = DEFAULT_MODEL_NAME,
+    timeout_s: float = 10.0,
+    login: Login = NO_LOGIN,
 ) -> list[VersionStatus]:
     """The versions of the model on the server; NOT_FOUND if there are none."""
     if _is_grpc(server):
-        return _status_by_grpc(server, model_name, timeout_s)
-    document = _http(server, "GET", f"/v1/models/{quote(model_name, safe='')}", None, timeout_s)
+        return _status_by_grpc(server, model_name, timeout_s, login)
+    document = _http(server, "GET", f"/v1/models/{quote(model_name, safe='')}", None, timeout_s, login)
     return [
         VersionStatus(int(entry["version"]), entry["state"], entry["status"].get("error_message", ""))
         for entry in document["model_version_status"]
@@ -96,18 +119,24 @@ def model_status(
 
 
 def wait_until_ready(
-    server: str = DEFAULT_SERVER, *, model_name: str = DEFAULT_MODEL_NAME, timeout_s: float = 60.0
+    server: str = DEFAULT_SERVER,
+    *,
+    model_name: str = DEFAULT_MODEL_NAME,
+    timeout_s: float = 60.0,
+    login: Login = NO_LOGIN,
 ) -> VersionStatus:
     """Wait for an AVAILABLE version and return it; after `timeout_s`, raise DEADLINE_EXCEEDED with the reason."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            statuses = model_status(server, model_name=model_name, timeout_s=min(timeout_s, 5.0))
+            statuses = model_status(server, model_name=model_name, timeout_s=min(timeout_s, 5.0), login=login)
             for status in statuses:
                 if status.state == "AVAILABLE":
                     return status
             reason = "; ".join(f"version {s.version}: {s.state} {s.error}".rstrip() for s in statuses)
         except ServingError as error:
+            if error.status is Status.UNAUTHENTICATED:
+                raise
             reason = error.message
         if time.monotonic() > deadline:
             raise ServingError(Status.DEADLINE_EXCEEDED, f"{server}: not ready after {timeout_s:g} s: {reason}")
@@ -133,12 +162,13 @@ def scores_from_columns(columns: Mapping[str, Any]) -> list[Score]:
     ]
 
 
-def _as_stored(content: bytes) -> bytes:
-    """The image as ingestion stores it; anything else unchanged, for the server to refuse."""
+def _as_stored(index: int, image: ImageFile) -> bytes:
+    """The image as ingestion stores it; INVALID_ARGUMENT if ingestion would reject it."""
     try:
-        return as_viewed(content)
-    except UnreadableImageError:
-        return content
+        return as_viewed(image.read_bytes() if isinstance(image, Path) else image)
+    except UnreadableImageError as error:
+        message = f"{signatures.IMAGE_BYTES}[{index}]: {error}"
+        raise ServingError(Status.INVALID_ARGUMENT, message) from None
 
 
 def _is_grpc(server: str) -> bool:
@@ -149,21 +179,20 @@ def _is_grpc(server: str) -> bool:
 
 
 def _predict_by_rest(
-    server: str, model_name: str, signature: str, files: Sequence[bytes], timeout_s: float
+    server: str, model_name: str, signature: str, files: Sequence[bytes], timeout_s: float, login: Login
 ) -> Mapping[str, Any]:
     encoded = [{"b64": base64.b64encode(data).decode()} for data in files]
     body = {"signature_name": signature, "inputs": {signatures.IMAGE_BYTES: encoded}}
     path = f"/v1/models/{quote(model_name, safe='')}:predict"
-    outputs: Mapping[str, Any] = _http(server, "POST", path, json.dumps(body).encode(), timeout_s)["outputs"]
+    outputs: Mapping[str, Any] = _http(server, "POST", path, json.dumps(body).encode(), timeout_s, login)["outputs"]
     return outputs
 
 
-def _http(server: str, method: str, path: str, body: bytes | None, timeout_s: float) -> Any:
+def _http(server: str, method: str, path: str, body: bytes | None, timeout_s: float, login: Login) -> Any:
     url = urlsplit(server)
-    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    with closing(kind(url.hostname or "", url.port, timeout=timeout_s)) as connection:
+    with closing(_connection(server, timeout_s, login)) as connection:
         try:
-            headers = {"Content-Type": "application/json"} if body else {}
+            headers = {**login.headers, **({"Content-Type": "application/json"} if body else {})}
             connection.request(method, url.path.rstrip("/") + path, body, headers)
             response = connection.getresponse()
             text = response.read()
@@ -182,6 +211,14 @@ def _http(server: str, method: str, path: str, body: bytes | None, timeout_s: fl
         raise ServingError(Status.INTERNAL, f"{server}: the answer is not JSON") from None
 
 
+def _connection(server: str, timeout_s: float, login: Login) -> http.client.HTTPConnection:
+    url = urlsplit(server)
+    if url.scheme != "https":
+        return http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout_s)
+    context = ssl.create_default_context(cafile=login.ca_file)
+    return http.client.HTTPSConnection(url.hostname or "", url.port, timeout=timeout_s, context=context)
+
+
 def _serving_error(server: str, http_status: int, text: bytes) -> ServingError:
     # HTTP's 413 (body too large) corresponds to no Status; gRPC uses RESOURCE_EXHAUSTED for it.
     by_http = {status.http_status.value: status for status in reversed(Status)}
@@ -194,7 +231,7 @@ def _serving_error(server: str, http_status: int, text: bytes) -> ServingError:
 
 
 def _predict_by_grpc(
-    server: str, model_name: str, signature: str, files: Sequence[bytes], timeout_s: float
+    server: str, model_name: str, signature: str, files: Sequence[bytes], timeout_s: float, login: Login
 ) -> Mapping[str, Any]:
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -202,16 +239,16 @@ def _predict_by_grpc(
     request = predict_pb2.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = model_name, signature
     request.inputs[signatures.IMAGE_BYTES].CopyFrom(tf.make_tensor_proto(list(files), dtype=tf.string))
-    response = _called(server, prediction_service_pb2_grpc.PredictionServiceStub, "Predict", request, timeout_s)
+    response = _called(server, prediction_service_pb2_grpc.PredictionServiceStub, "Predict", request, timeout_s, login)
     return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
 
 
-def _status_by_grpc(server: str, model_name: str, timeout_s: float) -> list[VersionStatus]:
+def _status_by_grpc(server: str, model_name: str, timeout_s: float, login: Login) -> list[VersionStatus]:
     from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = model_name
-    response = _called(server, model_service_pb2_grpc.ModelServiceStub, "GetModelStatus", request, timeout_s)
+    response = _called(server, model_service_pb2_grpc.ModelServiceStub, "GetModelStatus", request, timeout_s, login)
     name_of = get_model_status_pb2.ModelVersionStatus.State.Name
     return [
         VersionStatus(entry.version, name_of(entry.state), entry.status.error_message)
@@ -219,19 +256,20 @@ def _status_by_grpc(server: str, model_name: str, timeout_s: float) -> list[Vers
     ]
 
 
-def _called(server: str, stub: Callable[[Any], Any], method: str, request: Any, timeout_s: float) -> Any:
+def _called(server: str, stub: Callable[[Any], Any], method: str, request: Any, timeout_s: float, login: Login) -> Any:
     import grpc
 
     url = urlsplit(server)
     # A batch of reconstructions may exceed the default limit of 4 MB.
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     if url.scheme == "grpcs":
-        channel = grpc.secure_channel(url.netloc, grpc.ssl_channel_credentials(), options)
+        trusted = login.ca_file.read_bytes() if login.ca_file else None
+        channel = grpc.secure_channel(url.netloc, grpc.ssl_channel_credentials(trusted), options)
     else:
         channel = grpc.insecure_channel(url.netloc, options)
     with channel:
         try:
-            return getattr(stub(channel), method)(request, timeout_s)
+            return getattr(stub(channel), method)(request, timeout_s, tuple(login.headers.items()))
         except grpc.RpcError as error:
             number = error.code().value[0]
             status = next((status for status in Status if status.grpc_number == number), Status.INTERNAL)

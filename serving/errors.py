@@ -17,6 +17,7 @@ class Status(Enum):
     UNIMPLEMENTED = (12, HTTPStatus.NOT_IMPLEMENTED)
     INTERNAL = (13, HTTPStatus.INTERNAL_SERVER_ERROR)
     UNAVAILABLE = (14, HTTPStatus.SERVICE_UNAVAILABLE)
+    UNAUTHENTICATED = (16, HTTPStatus.UNAUTHORIZED)
 
     @property
     def grpc_number(self) -> int:

@@ -64,11 +64,15 @@ def interval_edges(calibration: CalibrationRecord) -> Array:
 
 
 def count_scores(scores: Array, calibration: CalibrationRecord) -> ScoreCounts:
-    """The counts of `scores` [n], excluding NaN."""
-    finite, edges = scores[~np.isnan(scores)], interval_edges(calibration)
-    per_interval = np.bincount(np.searchsorted(edges, finite), minlength=len(edges) + 1)
-    above = int((finite > np.float32(calibration.threshold)).sum())
-    return ScoreCounts(calibration.threshold, len(finite), above, tuple(map(int, per_interval)))
+    """The counts of `scores` [n]; a score that is not finite is an alarm."""
+    ordered, edges = _with_alarms(scores), interval_edges(calibration)
+    per_interval = np.bincount(np.searchsorted(edges, ordered), minlength=len(edges) + 1)
+    above = int((ordered > np.float32(calibration.threshold)).sum())
+    return ScoreCounts(calibration.threshold, len(ordered), above, tuple(map(int, per_interval)))
+
+
+def _with_alarms(scores: Array) -> Array:
+    return np.where(np.isfinite(scores), scores, np.inf)
 
 
 class ScoreLog:
@@ -76,23 +80,23 @@ class ScoreLog:
 
     def __init__(self, calibration: CalibrationRecord) -> None:
         self._edges = interval_edges(calibration)
-        self._threshold = calibration.threshold
+        self.threshold = calibration.threshold
         self._above = 0
         self._per_interval = np.zeros(len(self._edges) + 1, np.int64)
         self._lock = threading.Lock()
 
-    def add(self, scores: Array, is_anomaly: Array) -> None:
-        """Add the scores [n] of one answer."""
-        intervals = np.searchsorted(self._edges, scores[~np.isnan(scores)])
+    def add(self, scores: Array) -> None:
+        """Add the scores [n] of one answer; a score that is not finite is an alarm."""
+        ordered = _with_alarms(scores)
         with self._lock:
-            np.add.at(self._per_interval, intervals, 1)
-            self._above += int(is_anomaly.sum())
+            np.add.at(self._per_interval, np.searchsorted(self._edges, ordered), 1)
+            self._above += int((ordered > np.float32(self.threshold)).sum())
 
     def counts(self) -> ScoreCounts:
         """The counts so far."""
         with self._lock:
             per_interval = tuple(map(int, self._per_interval))
-            return ScoreCounts(self._threshold, sum(per_interval), self._above, per_interval)
+            return ScoreCounts(self.threshold, sum(per_interval), self._above, per_interval)
 
     def write(self, target: Path) -> None:
         """Write the counts as JSON, atomically."""

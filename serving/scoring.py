@@ -1,6 +1,5 @@
 """Scores image files with a local SavedModel or a server, one batch in memory at a time."""
 
-import glob
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,11 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from images.formats import IMAGE_SUFFIXES, MAX_PIXELS
-from runtime.errors import UsageError
+from images.formats import MAX_PIXELS
 from runtime.imports import imported_for_good
 from schema.signatures import DEFAULT_MODEL_NAME, IMAGE_BYTES, RECONSTRUCT_SIGNATURE, SCORE_SIGNATURE
-from serving.client import Score, score_images, scores_from_columns
+from serving.client import NO_LOGIN, Login, Score, score_images, scores_from_columns
 from serving.errors import ServingError, Status
 
 BATCH_SIZE: Final = 32
@@ -72,27 +70,11 @@ def local_scorer(model: Path, *, with_maps: bool = False) -> Scorer:
     return score
 
 
-def server_scorer(server: str, *, model_name: str = DEFAULT_MODEL_NAME, with_maps: bool = False) -> Scorer:
+def server_scorer(
+    server: str, *, model_name: str = DEFAULT_MODEL_NAME, with_maps: bool = False, login: Login = NO_LOGIN
+) -> Scorer:
     """A scorer that asks the server at `http://…` or `grpc://…` for the model `model_name`."""
-    return partial(score_images, server=server, model_name=model_name, with_maps=with_maps)
-
-
-def image_files(arguments: Iterable[str]) -> Iterator[Path]:
-    """The files that the arguments select: a file itself, all images below a folder, or the matches of a pattern.
-
-    Raises UsageError for an argument that selects nothing.
-    """
-    for argument in arguments:
-        path = Path(argument)
-        if path.is_file():
-            yield path
-            continue
-        pattern = str(Path(glob.escape(argument)) / "**" / "*") if path.is_dir() else argument
-        found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 (Path.glob takes no absolute one)
-        images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-        if not images:
-            raise UsageError(f"{argument}: no such file, and no image found below it or matching it")
-        yield from images
+    return partial(score_images, server=server, model_name=model_name, with_maps=with_maps, login=login)
 
 
 def score_files(

@@ -14,6 +14,7 @@ pytest_plugins = ["database_servers", "s3_server"]
 
 ON_REQUEST = {
     "cluster": "starts clusters; run make test-cluster",
+    "kubernetes": "builds and starts Kubernetes, and needs root; run make test-kubernetes",
     "image": "installs everything again and needs root; run make test-image",
     "faults": "takes minutes; run make test-faults",
 }

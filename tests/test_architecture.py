@@ -29,7 +29,7 @@ ALLOWED = {
     "components.report": (*GROUND, "components.settings"),
     "trainer": (*GROUND, "trainer"),
     "trainer.settings": GROUND,
-    "trainer.families": (*GROUND, "trainer.settings"),
+    "trainer.families": (*GROUND, "trainer.settings", "trainer.backbones"),
     "trainer.backbones": (*GROUND, "trainer.settings"),
     "trainer.data": (*GROUND, "trainer.settings"),
     "trainer.scoring": (*GROUND, "trainer.settings"),

@@ -16,21 +16,29 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
+from images.synthetic_defects import mean_over_kinds
 from runtime.tfrecords import as_many_as_fit, count_records, files_of, require_count, spread_records
 from schema import features
 from schema.artifact_types import Artifacts, Calibration
 from schema.artifacts import CALIBRATION_FILE
 from schema.calibration_record import CalibrationRecord
 from schema.component_specs import Spec, channels, texts
+from schema.signatures import FEATURE_ERROR
 from trainer.data.dataset import parse_encoded
 from trainer.export.signatures import ServedModel, export_served
 from trainer.export.trained_model import read_record, write_record
-from trainer.scoring.calibration import check_image_count, conformal_threshold, thinned
-from trainer.scoring.scores import FittedScore, ScoreError, Tensors, fit_score
-from trainer.settings.calibration import CalibrationSettings
+from trainer.scoring.calibration import attainable_rate, conformal_threshold, images_needed, thinned
+from trainer.scoring.choice import CHOSEN_ON, PREFERENCE, choose
+from trainer.scoring.cross_fitting import OF_MAPS, cross_fitted_scores
+from trainer.scoring.error_maps import Tensors
+from trainer.scoring.learners import require_finite
+from trainer.scoring.scores import FittedScore, computable, fit_score, fit_scores
+from trainer.settings.calibration import FEW_IMAGES, CalibrationSettings, ScoreName
 from trainer.settings.image import ImageSettings
 
 _FIT_IMAGES = 4096
+_FIT_TO_COMPARE = 256
+"""Training images that scores are fitted to for the comparison; the one that is chosen is fitted to `_FIT_IMAGES`."""
 _RECORDED_SCORES = 10_000
 _LOG = logging.getLogger(__name__)
 
@@ -45,27 +53,36 @@ class CalibratorExecutor(base_executor.BaseExecutor):
     """Fits the score to training images, computes the threshold from all held-out ones, and exports the model."""
 
     def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
-        """Raises TooFewImagesError; ScoreError if the model does not support the score or it is not finite."""
+        """Raises ScoreError if the model does not support the score or it is not finite."""
         settings = CalibrationSettings.model_validate_json(exec_properties["settings"])
         trained_folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(input_dict["trained_model"]))
         train, held_out = (_files(input_dict["examples"], split) for split in (features.TRAIN, features.EVAL))
-        image_count = count_records([held_out])
-        check_image_count(image_count, settings.false_alarm_rate)
-
-        trained = tf.saved_model.load(trained_folder)
-        score = fit_score(settings, lambda: _autoencoded(trained, spread_records([train], _FIT_IMAGES)))
-        scores = np.sort(_scores_of(trained, score, held_out, image_count))
-        _require_finite(scores, settings.score)
-        threshold = conformal_threshold(scores, settings.false_alarm_rate)
-        record = read_record(trained_folder)
+        trained, record = tf.saved_model.load(trained_folder), read_record(trained_folder)
+        cross_fitted = bool(record.get("cross_fitted"))
+        if cross_fitted and settings.score == "auto":
+            settings = settings.model_copy(update={"score": OF_MAPS[0]})
+        name, auroc_by_score, compared = _chosen(trained, settings, train, held_out)
+        unseen_maps = _unseen_maps(trained)
+        score = fit_score(
+            name, settings, lambda: _autoencoded(trained, spread_records([train], _FIT_IMAGES)), unseen_maps
+        )
+        if cross_fitted:
+            scores = np.sort(cross_fitted_scores(name, settings, unseen_maps, tuple(trained.mean_image.shape)))
+        else:
+            scores = np.sort(_scores_of(trained, score, held_out, count_records([held_out])))
+        require_finite(scores, name)
+        rate = attainable_rate(len(scores), settings.false_alarm_rate)
         calibration = CalibrationRecord(
-            score=settings.score,
-            threshold=threshold,
-            false_alarm_rate=settings.false_alarm_rate,
-            images=image_count,
+            score=name,
+            threshold=conformal_threshold(scores, rate),
+            false_alarm_rate=rate,
+            images=len(scores),
+            method="cross" if cross_fitted else "split",
             scores=thinned(scores, _RECORDED_SCORES),
+            auroc_by_score=auroc_by_score,
             source_fingerprint=exec_properties["source_fingerprint"],
         )
+        _explain(calibration, settings.false_alarm_rate)
 
         folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(output_dict["model"]))
         model = ServedModel(
@@ -73,8 +90,9 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             latent_dim=record["latent_dim"],
             image=ImageSettings.model_validate(record["image"]),
             score=score,
-            threshold=threshold,
+            threshold=calibration.threshold,
             held_out_scores=scores,
+            compared_scores=compared,
         )
         [warmup_image] = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(1))).numpy()
         export_served(model, folder, warmup_image=warmup_image)
@@ -118,12 +136,58 @@ def _autoencoded(trained: Any, records: tf.data.Dataset) -> Iterator[tuple[tf.Te
         yield pixels, trained.autoencode(pixels)
 
 
-def _require_finite(scores: npt.NDArray[Any], name: str) -> None:
-    broken = int(np.count_nonzero(~np.isfinite(scores)))
-    if broken:
-        raise ScoreError(
-            f"the score {name!r} is not finite for {broken:,} of {len(scores):,} held-out images: the model has "
-            "non-finite weights; retrain it with a lower trainer.learning_rate or with trainer.clip_norm"
+def _unseen_maps(trained: Any) -> tf.Tensor | None:
+    """[n, h, w], n known, if the family has error maps of training images from fits without them."""
+    return tf.constant(trained.unseen_maps.numpy()) if hasattr(trained, "unseen_maps") else None
+
+
+def _chosen(
+    trained: Any, settings: CalibrationSettings, train: str, held_out: str
+) -> tuple[ScoreName, dict[str, dict[str, float]], dict[ScoreName, FittedScore]]:
+    """(the score's name, the AUROC of each score by kind of defect, all scores); the last two are empty without `auto`.
+
+    `train` and `held_out` are patterns of files.
+    """
+    if settings.score != "auto":
+        return settings.score, {}, {}
+
+    def held_out_sample() -> Iterator[tuple[tf.Tensor, Tensors]]:
+        return _autoencoded(trained, spread_records([held_out], CHOSEN_ON))
+
+    pixels, outputs = next(held_out_sample())
+    # A family with an error map of its own reconstructs pixels only to be looked at.
+    eligible = [name for name in PREFERENCE if FEATURE_ERROR not in outputs or name in OF_MAPS]
+    names = computable(eligible, pixels, outputs)
+    fitted = fit_scores(
+        names,
+        settings,
+        lambda: _autoencoded(trained, spread_records([train], _FIT_TO_COMPARE)),
+        _unseen_maps(trained),
+    )
+    compared = {name: FittedScore(name, settings, fitted[name]) for name in names}
+    choice = choose(compared, held_out_sample, trained.autoencode)
+    means = {name: mean_over_kinds(of_kind) for name, of_kind in choice.auroc.items()}
+    _LOG.info(
+        "evaluation.score auto: chose %s (AUROC %.3f for faint synthetic defects; best: %.3f)",
+        choice.score, means[choice.score], max(means.values()),
+    )  # fmt: skip
+    return choice.score, choice.auroc, compared
+
+
+def _explain(calibration: CalibrationRecord, wanted_rate: float) -> None:
+    """Log what is unusual about the calibration, on the terminal too."""
+    if calibration.method == "cross":
+        _LOG.info(
+            "with fewer than %d images, all %d train, and each calibrates through a fit without it (cross-conformal)",
+            *(FEW_IMAGES, calibration.images),
+            extra={"notice": True},
+        )
+    if calibration.false_alarm_rate > wanted_rate:
+        _LOG.warning(
+            "evaluation.false_alarm_rate %g needs %d normal images to calibrate with, but there are %d, so the rate is "
+            "%.3g; add images, raise data.eval_fraction, or accept a higher rate",
+            *(wanted_rate, images_needed(wanted_rate), calibration.images, calibration.false_alarm_rate),
+            extra={"notice": True},
         )
 
 

@@ -19,7 +19,7 @@ from trainer.fitting.arguments import loaded_splits, settings_of, training_folde
 from trainer.fitting.callbacks import PICTURES, originals_over_reconstructions, write_picture
 from trainer.fitting.checkpoint import remove_checkpoint
 from trainer.fitting.distribution import on_several_machines
-from trainer.fitting.fit import fit
+from trainer.fitting.fit import fit, trains_on_held_out
 from trainer.fitting.latent_use import warn_if_unused
 from trainer.fitting.several_machines import fit_on_several_machines
 from trainer.fitting.tracing import keep_autograph_out_of_keras
@@ -66,7 +66,10 @@ def run_fn(fn_args: FnArgs) -> None:
             "latent_dim": autoencoder.latent_dim,
             "parameters": autoencoder.model.count_params(),
             "history": history,
+            "cross_fitted": trains_on_held_out(settings, train, held_out),
         }
+        if autoencoder.feature_errors is not None:
+            record["backbone"] = autoencoder.feature_errors.maps.backbone.record
         export_trained(TrainedModel(autoencoder, **shared), fn_args.serving_model_dir, record=record)
         grid = originals_over_reconstructions(autoencoder, held_out.sample(PICTURES), constants)
         write_picture(grid, image.height_px, f"{fn_args.model_run_dir}/{PICTURE_FILE}")

@@ -10,10 +10,10 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
 from trainer.data.dataset import ImageSet, PixelConstants
-from trainer.families.registry import started_autoencoder
+from trainer.families.registry import has_closed_form, started_autoencoder
 from trainer.fitting.arguments import loaded_splits, settings_of
 from trainer.fitting.tracing import keep_autograph_out_of_keras
-from trainer.fitting.training_loop import train_autoencoder
+from trainer.fitting.training_loop import errors_of, train_autoencoder
 from trainer.settings.image import ImageSettings
 from trainer.settings.tuner import Range, TunerSettings
 
@@ -74,7 +74,10 @@ class AutoencoderTuner(keras_tuner.engine.base_tuner.BaseTuner):
         keras.utils.set_random_seed(config["seed"])
         image = ImageSettings.model_validate(config["image"])
         autoencoder = started_autoencoder(image, settings, train, constants.to_pixels)
-        history = train_autoencoder(autoencoder, train, held_out, constants, settings, seed=config["seed"])
+        if has_closed_form(settings):
+            history = errors_of(autoencoder, train, held_out, constants)
+        else:
+            history = train_autoencoder(autoencoder, train, held_out, constants, settings, seed=config["seed"])
         error = min(history[_OBJECTIVE])
         _LOG.info(
             "trial %s: %s has an error of %.5g",

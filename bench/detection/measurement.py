@@ -43,7 +43,7 @@ class Measurement:
 
 def milliseconds_per_image(score: Callable[[bytes], Any], files: Sequence[bytes]) -> float:
     """Median processor time of one call, with all threads of this process on one core, so that none waits busily."""
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     cores = os.sched_getaffinity(0)
     try:

@@ -1,6 +1,8 @@
 """The bounds that a model must meet, from the configuration, and TFMA's EvalConfig for them."""
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,14 +17,17 @@ from schema.signatures import EXAMPLES_SIGNATURE
 
 CANDIDATE: Final = "candidate"
 BASELINE: Final = "baseline"
+_LEAST_EXPLAINED = 0.01
+"""Explained variance that a model which has learnt anything exceeds; one that always returns the mean image has 0."""
 
 
 @dataclass(frozen=True)
 class Bound:
     """`metric` must lie in [min, max], over all images or those of one label.
 
-    `origin` names the source of the bound: `configured`, `counted`, `PCA floor`, `identity`, `detection` or
-    `baseline`. For `baseline`, `max` is the fraction by which the metric may be worse than the baseline's.
+    `origin` names the source of the bound: `configured`, `counted`, `PCA floor`, `identity`, `detection`, `constant`,
+    `floor: PCA`, `floor: nearest neighbours` or `baseline`. For `baseline`, `max` is the fraction by which the metric
+    may be worse than the baseline's.
     """
 
     metric: str
@@ -60,17 +65,48 @@ class Bound:
         return config_pb2.MetricThreshold(value_threshold=config_pb2.GenericValueThreshold(**given))
 
 
-def bounds_of(settings: GateSettings, *, pca_error: float | None, knows_anomalies: bool) -> list[Bound]:
-    """All bounds of a run; `pca_error`, PCA's error on the same images, makes `max_pca_ratio` an absolute bound."""
+def chance(normal: int, anomalous: int) -> float:
+    """Standard error of the AUROC of this many images if it is 0.5, where it is largest (Mann & Whitney 1947)."""
+    return math.sqrt((normal + anomalous + 1) / (12 * normal * anomalous))
+
+
+def detection_floors(
+    simple_models: Mapping[str, Mapping[str, float]], images: Mapping[str, tuple[int, int]]
+) -> list[Bound]:
+    """The bounds that the better of the simple models sets, less what may be chance: for each metric that is known.
+
+    `simple_models`: name -> metric -> value; `images`: metric -> numbers of normal and anomalous images.
+    """
+    bounds = []
+    for metric, (normal, anomalous) in images.items():
+        known = {name: values[metric] for name, values in simple_models.items() if metric in values}
+        if known and normal and anomalous:
+            best = max(known, key=lambda name: known[name])
+            bounds.append(Bound(metric, f"floor: {best}", min=known[best] - chance(normal, anomalous)))
+    return bounds
+
+
+def bounds_of(
+    settings: GateSettings, *, pca_error: float | None, knows_anomalies: bool, floors: Sequence[Bound] = ()
+) -> list[Bound]:
+    """All bounds of a run.
+
+    `pca_error`, PCA's error on the same images, makes `max_pca_ratio` an absolute bound; `floors`, the bounds of
+    `detection_floors`, replace it if the purpose is to detect.
+    """
     bounds = [Bound("example_count", "counted", min=1.0)]
-    if settings.max_pca_ratio is not None and pca_error is not None:
+    detects = settings.purpose == "detect"
+    if detects:
+        bounds += [Bound("explained_variance", "constant", min=_LEAST_EXPLAINED), *floors]
+    elif settings.max_pca_ratio is not None and pca_error is not None:
         bounds.append(Bound("mean_error", "PCA floor", max=settings.max_pca_ratio * pca_error))
     if settings.max_noise_copied is not None:
         bounds.append(Bound("noise_copied", "identity", max=settings.max_noise_copied))
     if settings.min_auroc is not None and knows_anomalies:
         bounds.append(Bound("auroc", "detection", min=settings.min_auroc))
     if settings.max_regression is not None:
-        bounds.append(Bound("mean_error", BASELINE, max=settings.max_regression))
+        compared = metrics.SYNTHETIC_AUROC if detects and floors else "mean_error"
+        bounds.append(Bound(compared, BASELINE, max=settings.max_regression))
     for t in settings.thresholds:
         if t.min is not None or t.max is not None:
             bounds.append(Bound(t.metric, "configured", t.min, t.max, t.label))

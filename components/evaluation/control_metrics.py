@@ -2,21 +2,20 @@
 
 import math
 from collections import defaultdict
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import tensorflow as tf
 
 from components.evaluation.accumulators import SliceImages
 from components.evaluation.metrics import METRICS
-from runtime.tfrecords import as_many_as_fit, files_of, spread_records
-from schema.features import IS_ANOMALY, LABEL, UNKNOWN
+from runtime.tfrecords import as_many_as_fit, spread_records
+from schema.features import IS_ANOMALY, LABEL
 from schema.signatures import ERROR_LEVELS, EXAMPLES_SIGNATURE
 
 FLOOR_IMAGES: Final = 10_000
-"""Images that PCA is measured on, whose error is a bound."""
+"""Images that PCA and nearest neighbours are measured on, whose numbers are bounds."""
 CONTROL_IMAGES: Final = 1000
 """Images for a model that has learnt nothing: a sample is enough to refuse it."""
-_BATCH_SIZE: Final = 256
 
 MetricsByLabel: TypeAlias = dict[str | None, dict[str, float]]
 """Label (None: all images) -> metric -> value; a metric that could not be computed is left out."""
@@ -50,12 +49,3 @@ def by_label(slices: dict[str, SliceImages]) -> MetricsByLabel:
             for name, metric in METRICS.items()
         }
     return {label: {name: x for name, x in of_label.items() if math.isfinite(x)} for label, of_label in found.items()}
-
-
-def knows_anomalies(test: str) -> bool:
-    """Whether the split in the folder `test` has both images known to be anomalous and images known to be normal."""
-    feature = {IS_ANOMALY: tf.io.FixedLenFeature([], tf.int64, default_value=UNKNOWN)}
-    found: set[Any] = set()
-    for batch in tf.data.TFRecordDataset(files_of([f"{test}/*"])).batch(_BATCH_SIZE):
-        found.update(tf.io.parse_example(batch, feature)[IS_ANOMALY].numpy())
-    return {0, 1} <= found

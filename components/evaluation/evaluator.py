@@ -12,15 +12,28 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types import standard_component_specs as keys
 
 from components.evaluation import gate
-from components.evaluation.bounds import BASELINE, CANDIDATE, Bound, bounds_of
+from components.evaluation.bounds import BASELINE, CANDIDATE, Bound, bounds_of, detection_floors
 from components.evaluation.control_metrics import MetricsByLabel
+from components.evaluation.metrics import ALARMS, SYNTHETIC_AUROC
 from components.settings import GateSettings
+from images.synthetic_defects import mean_over_kinds
 from runtime.errors import UserError
 from schema.artifact_types import Analysis, Artifacts
-from schema.artifacts import CONSTANT, CONTROLS_FILE, GATE_FILE, PCA_FLOOR, UNTRAINED, VALIDATIONS_FILE
+from schema.artifacts import (
+    CONSTANT,
+    CONTROLS_FILE,
+    GATE_FILE,
+    NEIGHBOURS_FLOOR,
+    PCA_FLOOR,
+    UNTRAINED,
+    VALIDATIONS_FILE,
+)
 from schema.component_specs import Spec, channels, texts
 
 _MUST_BE_REFUSED = (UNTRAINED, CONSTANT)
+_SIMPLE_MODELS = {PCA_FLOOR: "PCA", NEIGHBOURS_FLOOR: "nearest neighbours"}
+_OF_CANDIDATE = frozenset({"example_count", *ALARMS.values()})
+_COMPARED = (SYNTHETIC_AUROC, "auroc")
 Row = dict[str, Any]
 """A row of `gate.judge`."""
 
@@ -49,21 +62,32 @@ class ReconstructionEvaluatorExecutor(base_executor.BaseExecutor):
     def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
         settings = GateSettings.model_validate_json(exec_properties["settings"])
         analysis = artifact_utils.get_single_uri(input_dict["analysis"])
-        controls, knows_anomalies = _read_controls(analysis)
-        floor = controls[PCA_FLOOR][None]["mean_error"]
-        bounds = bounds_of(settings, pca_error=floor, knows_anomalies=knows_anomalies)
-        candidate, baseline = (gate.read_metrics(analysis, name) for name in (CANDIDATE, BASELINE))
+        models, measured = _read_models(analysis)
+        candidate, baseline, simple = models[CANDIDATE], models[BASELINE], _simple_models(models)
+        floor = models[PCA_FLOOR][None]["mean_error"]
+        knows_anomalies = measured["knows_anomalies"]
+        images = {name: x for name, x in measured["images"].items() if knows_anomalies or name == SYNTHETIC_AUROC}
+        bounds = bounds_of(
+            settings,
+            pca_error=floor,
+            knows_anomalies=knows_anomalies,
+            floors=detection_floors(simple, images),
+        )
         verdict = gate.judge(bounds, candidate, baseline)
-        judged = {name: _judge_control(controls[name], bounds, candidate, baseline) for name in _MUST_BE_REFUSED}
+        judged = {name: _judge_control(models[name], bounds, candidate, baseline) for name in _MUST_BE_REFUSED}
         _require_refused(judged, candidate)
         evaluation = artifact_utils.get_single_instance(output_dict[keys.EVALUATION_KEY])
         report = {
             "blessed": verdict.blessed,
+            "purpose": settings.purpose or "reconstruct",
             "metrics": {**candidate[None], "pca_mean_error": floor},
             "metrics_by_label": {label: values for label, values in candidate.items() if label is not None},
             "baseline_metrics": baseline.get(None, {}),
             "thresholds": verdict.rows,
             "controls_refused": dict.fromkeys(judged, True),
+            "simple_models": simple,
+            "synthetic_auroc": measured["synthetic"],
+            "steadiness": measured["steadiness"],
         }
         with fileio.open(f"{evaluation.uri}/{GATE_FILE}", "w") as file:
             file.write(json.dumps(report, indent=2))
@@ -90,11 +114,28 @@ class ReconstructionEvaluator(base_component.BaseComponent):
         )
 
 
-def _read_controls(analysis: str) -> tuple[dict[str, MetricsByLabel], bool]:
-    """(control -> its metrics, whether the test split has known normal and known anomalous images)."""
+def _read_models(analysis: str) -> tuple[dict[str, MetricsByLabel], Row]:
+    """(metrics of candidate, baseline ({} if there is none) and controls; what ModelAnalysis measured of all)."""
     with fileio.open(f"{analysis}/{CONTROLS_FILE}") as file:
-        document = json.loads(file.read())
-    return {name: dict(metrics) for name, metrics in document["controls"].items()}, document["knows_anomalies"]
+        measured: Row = json.loads(file.read())
+    models: dict[str, MetricsByLabel] = {name: dict(metrics) for name, metrics in measured["controls"].items()}
+    for name in (CANDIDATE, BASELINE):
+        models[name] = gate.read_metrics(analysis, name)
+    for name, by_kind in measured["synthetic"].items():
+        if by_kind and None in models.get(name, {}):
+            models[name][None][SYNTHETIC_AUROC] = mean_over_kinds(by_kind)
+    found = measured["steadiness"]["changes"]
+    models[CANDIDATE][None] |= {metric: found[name]["alarms"] for name, metric in ALARMS.items() if name in found}
+    return models, measured
+
+
+def _simple_models(models: dict[str, MetricsByLabel]) -> dict[str, dict[str, float]]:
+    """PCA and nearest neighbours, whose detection is the floor: name -> the metrics that are compared."""
+    return {
+        readable: {metric: x for metric in _COMPARED if (x := models[name][None].get(metric)) is not None}
+        for name, readable in _SIMPLE_MODELS.items()
+        if name in models
+    }
 
 
 def _judge_control(
@@ -102,9 +143,12 @@ def _judge_control(
 ) -> list[Row]:
     """One row for each bound that applies to a control.
 
-    Controls may be measured on a sample, so `example_count` and labels that the sample lacks do not count.
+    Controls may be measured on a sample, and their steadiness is not measured, so `example_count`, labels that the
+    sample lacks, and alarms at changes do not count.
     """
-    applicable = [x for x in bounds if x.metric != "example_count" and (x.label in control or x.label not in candidate)]
+    applicable = [
+        x for x in bounds if x.metric not in _OF_CANDIDATE and (x.label in control or x.label not in candidate)
+    ]
     return gate.judge(applicable, control, baseline).rows
 
 

@@ -16,9 +16,26 @@ from components.evaluation.bounds import BASELINE, CANDIDATE, Bound, eval_config
 from components.evaluation.control_metrics import MetricsByLabel
 from components.evaluation.metrics import METRICS
 from schema import features
+from schema.changes import ALARMS_AT
 
 _DIFFERENCE = "_diff"
 """What TFMA appends to a metric's name for the difference from the baseline."""
+_BETTER_DETECTION = "set evaluation.score to auto, or try the other presets with autoencoder compare"
+"""The remedy for a model that finds fewer defects than it must."""
+_STEADIER = (
+    "add training images taken under such changes, use the preset features with trainer.steady_against, or raise this "
+    "bound in evaluation.thresholds"
+)
+"""The remedy for a model that raises too many alarms at a harmless change."""
+_REMEDIES = {
+    "configured": "train on more images or for more epochs, or change this bound in evaluation.thresholds",
+    "counted": "add images to split 'test'",
+    "PCA floor": "raise trainer.epochs or set trainer.preset to residual; to find defects rather than to reconstruct "
+    "images, set evaluation.purpose to detect",
+    "identity": "lower trainer.latent_dim, so that the model cannot copy its input",
+    "constant": "raise trainer.epochs: the model reconstructs images no better than their mean does",
+}
+"""By the bound's origin."""
 
 
 def read_metrics(evaluation_uri: str, model_name: str) -> MetricsByLabel:
@@ -56,7 +73,10 @@ class Verdict:
     """Whether one model's metrics meet the bounds."""
 
     rows: list[dict[str, Any]]
-    """One per bound: metric, label (None: all images), origin, min, max, value, passed, reason (None if passed)."""
+    """One per bound: metric, label (None: all images), origin, min, max, value, passed, reason, remedy.
+
+    The last two are None if the bound is met.
+    """
     validation: Any
     """tensorflow_model_analysis.ValidationResult."""
 
@@ -85,7 +105,7 @@ def judge(bounds: list[Bound], candidate: MetricsByLabel, baseline: MetricsByLab
         lower, upper = _limits(bound, baseline)
         row = {"metric": bound.metric, "label": bound.label, "origin": bound.origin, "min": lower, "max": upper}
         row |= {"value": value, "passed": not failed}
-        rows.append({**row, "reason": _reason(row) if failed else None})
+        rows.append({**row, "reason": _reason(row) if failed else None, "remedy": _remedy(row) if failed else None})
     return Verdict(rows, validation)
 
 
@@ -141,6 +161,17 @@ def _reason(row: dict[str, Any]) -> str:
     if row["max"] is None:
         return f"{row['metric']} over {images} cannot be compared: the {row['origin']} model lacks this metric"
     return f"{row['metric']} over {images} is {row['value']:.6g}, above the bound {row['max']:.6g}{source}"
+
+
+def _remedy(row: dict[str, Any]) -> str:
+    """What to do about a failed bound, for the end of the line that reports it."""
+    if row["value"] is None:
+        return "remove this bound from evaluation.thresholds, or add images, labels or masks that it needs"
+    if row["origin"] == BASELINE:
+        return "train on more images or for more epochs, or allow more in evaluation.max_regression"
+    if row["metric"].startswith(ALARMS_AT):
+        return _STEADIER
+    return _REMEDIES.get(row["origin"], _BETTER_DETECTION)
 
 
 def _slicing_spec(slice_key: Any) -> Any:

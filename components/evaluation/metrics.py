@@ -15,11 +15,16 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, ro
 
 from components.evaluation.accumulators import Columns, ImageGroup, SliceImages, Values
 from components.evaluation.pixel_metrics import PixelCounts, pixel_auroc, region_overlap
+from images.harmless_changes import STEADINESS
+from schema.changes import ALARMS_AT
 from schema.signatures import DEVIATION, ERROR, KL, NOISE_ERRORS, PIXEL_VARIANCE, SCORE, SHUFFLED_ERROR, SSIM, THRESHOLD
 
 LOWER, HIGHER = "lower", "higher"
 LABEL_SEPARATOR: Final = "@"
 """`auroc@scratch` is the AUROC of one label's anomalies, which TFMA computes in the slice of all images."""
+SYNTHETIC_AUROC: Final = "synthetic_auroc"
+ALARMS: Final = {name: f"{ALARMS_AT}{name}" for name in STEADINESS}
+"""Harmless change -> the metric that tells how many normal images raise an alarm after it; of the candidate alone."""
 _SMALLEST_ERROR = 1e-12
 _NAN = float("nan")
 _DEAD_BELOW = 1e-4
@@ -86,7 +91,10 @@ def recall_at(rate: float, normal: Columns, anomalous: Columns) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: exactly one function that computes it, and which values are `better` (None: neither)."""
+    """One metric: at most one function that computes it, and which values are `better` (None: neither).
+
+    Without a function, ModelAnalysis measures it apart from the others, on other images.
+    """
 
     better: str | None
     of_columns: Callable[[Columns], float] | None = None
@@ -105,6 +113,8 @@ class Metric:
         """The metric's value; NaN, which no bound accepts, if the images or the model's outputs do not suffice."""
         if self.needs_anomalies:
             return self._of_both(images, label)
+        if self.of_group is None and self.of_columns is None:
+            return _NAN
         is_normal = self.of_normal_alone or len(images.normal.columns[ERROR])
         group = images.normal if is_normal else images.anomalous_with(None)
         if self.of_group is not None:
@@ -158,6 +168,8 @@ METRICS: dict[str, Metric] = {
     "dead_units": Metric(LOWER, of_group=dead_units),
     "effective_dimension": Metric(HIGHER, of_group=effective_dimension),
     KL: Metric(None, partial(_mean, KL)),
+    SYNTHETIC_AUROC: Metric(HIGHER),
+    **{name: Metric(LOWER) for name in ALARMS.values()},
     "auroc": Metric(HIGHER, of_detection=lambda *both: _of_scores(roc_auc_score, *both)),
     "aupr": Metric(HIGHER, of_detection=lambda *both: _of_scores(average_precision_score, *both)),
     "f1": Metric(HIGHER, of_detection=f1),

@@ -6,9 +6,11 @@ TFX's Evaluator does both at once. Split in two, a changed threshold costs secon
 import contextlib
 import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import tensorflow_transform as tft
 from google.protobuf import json_format
 from tfx import types
 from tfx.components.evaluator import executor as stock
@@ -18,17 +20,37 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types import standard_component_specs as keys
 from tfx.utils import json_utils, path_utils
 
-from components.evaluation.bounds import eval_config
-from components.evaluation.control_metrics import CONTROL_IMAGES, FLOOR_IMAGES, knows_anomalies, metrics_of
+from components.evaluation.bounds import BASELINE, CANDIDATE, eval_config
+from components.evaluation.control_metrics import CONTROL_IMAGES, FLOOR_IMAGES, metrics_of
+from components.evaluation.metrics import SYNTHETIC_AUROC
 from components.evaluation.parity_file import write_parity_file
-from components.evaluation.training_data_check import require_same_training_data
+from components.evaluation.steadiness import boxes_of, images_to_change, measure_steadiness
+from components.evaluation.synthetic_auroc import count_known, normal_records, painted, synthetic_aurocs
+from components.evaluation.training_data_check import require_same_training_data, transformed_pixels
 from schema import features
 from schema.artifact_types import Analysis, Artifacts
-from schema.artifacts import CONSTANT, CONTROLS_FILE, CONTROLS_FOLDER, PARITY_FILE, PCA_FLOOR, UNTRAINED
+from schema.artifacts import (
+    CONSTANT,
+    CONTROLS_FILE,
+    CONTROLS_FOLDER,
+    NEIGHBOURS_FLOOR,
+    PARITY_FILE,
+    PCA_FLOOR,
+    RECORD_FILE,
+    UNTRAINED,
+)
+from schema.calibration_record import CalibrationRecord
 from schema.component_specs import Spec, channels, texts
 
 _OF_TFX = (keys.EXAMPLES_KEY, keys.MODEL_KEY, keys.BASELINE_MODEL_KEY, keys.SCHEMA_KEY)
 """Inputs of TFX's own executor."""
+_CONTROLS = {
+    PCA_FLOOR: FLOOR_IMAGES,
+    NEIGHBOURS_FLOOR: FLOOR_IMAGES,
+    UNTRAINED: CONTROL_IMAGES,
+    CONSTANT: CONTROL_IMAGES,
+}
+"""Each control, and the number of test images that it is measured on."""
 
 
 class ModelAnalysisSpec(Spec):
@@ -55,9 +77,8 @@ class ModelAnalysisExecutor(stock.Executor):
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[keys.MODEL_KEY]))
         model_run = artifact_utils.get_single_uri(input_dict["model_run"])
         analysis = artifact_utils.get_single_uri(output_dict["analysis"])
-        train, test = (
-            artifact_utils.get_split_uri(input_dict[keys.EXAMPLES_KEY], split)
-            for split in (features.TRAIN, features.TEST)
+        train, held_out, test = (
+            artifact_utils.get_split_uri(input_dict[keys.EXAMPLES_KEY], split) for split in features.SPLITS
         )
         require_same_training_data(
             model,
@@ -74,13 +95,62 @@ class ModelAnalysisExecutor(stock.Executor):
                     keys.EXAMPLE_SPLITS_KEY: json_utils.dumps([features.TEST]),
                 },
             )
-        controls = {}
-        for name, images in ((PCA_FLOOR, FLOOR_IMAGES), (UNTRAINED, CONTROL_IMAGES), (CONSTANT, CONTROL_IMAGES)):
-            control = path_utils.serving_model_path(f"{model_run}/{CONTROLS_FOLDER}/{name}")
-            controls[name] = list(metrics_of(control, test, at_most=images).items())
+        folders = {name: path_utils.serving_model_path(f"{model_run}/{CONTROLS_FOLDER}/{name}") for name in _CONTROLS}
+        controls = {
+            name: list(metrics_of(folders[name], test, at_most=images).items()) for name, images in _CONTROLS.items()
+        }
+        models = {CANDIDATE: model, **folders}
+        if input_dict.get(keys.BASELINE_MODEL_KEY):
+            models[BASELINE] = path_utils.serving_model_path(
+                artifact_utils.get_single_uri(input_dict[keys.BASELINE_MODEL_KEY])
+            )
+        transform_graph = artifact_utils.get_single_uri(input_dict[keys.TRANSFORM_GRAPH_KEY])
+        measured = {
+            "controls": controls,
+            **_detection(models, test, transform_graph),
+            "steadiness": _steadiness(model, test, held_out, transform_graph),
+        }
         with fileio.open(f"{analysis}/{CONTROLS_FILE}", "w") as file:
-            file.write(json.dumps({"knows_anomalies": knows_anomalies(test), "controls": controls}))
+            file.write(json.dumps(measured))
         write_parity_file(model, test, f"{analysis}/{PARITY_FILE}")
+
+
+def _detection(models: Mapping[str, str], test: str, transform_graph: str) -> dict[str, Any]:
+    """What is known of the test images, and how well each model finds synthetic defects in the normal ones.
+
+    `images`: metric -> (normal images, anomalous images) that it compares; `synthetic`: model -> kind -> AUROC.
+    """
+    known = count_known(test)
+    normal = known[0] + known[features.UNKNOWN]
+    records = normal_records(test, normal)
+    synthetic: dict[str, dict[str, float]] = {}
+    if len(records) > 1:
+        examples = painted(_levels(transform_graph, records))
+        synthetic = {name: synthetic_aurocs(folder, examples) for name, folder in models.items()}
+    return {
+        "knows_anomalies": bool(known[0] and known[1]),
+        "images": {"auroc": (normal, known[1]), SYNTHETIC_AUROC: (len(records), len(records))},
+        "synthetic": synthetic,
+    }
+
+
+def _steadiness(model: str, test: str, held_out: str, transform_graph: str) -> dict[str, Any]:
+    """The split and the number of the images that `measure_steadiness` measured, and what it found."""
+    with fileio.open(f"{model}/{RECORD_FILE}") as file:
+        record = json.loads(file.read())
+    is_cross_fitted = CalibrationRecord.from_json(record["calibration"]).method == "cross"
+    split, records = images_to_change(test, None if is_cross_fitted else held_out)
+    if not records:
+        return {"split": split, "images": 0, "changes": {}}
+    image = {key: record["image"][key] for key in ("height_px", "width_px", "fit")}
+    changes = measure_steadiness(model, _levels(transform_graph, records), boxes_of(records, **image))
+    return {"split": split, "images": len(records), "changes": changes}
+
+
+def _levels(transform_graph: str, records: list[bytes]) -> Any:
+    """The images of serialized examples [N] as the model sees them: [N, H, W, C] uint8."""
+    layer = tft.TFTransformOutput(transform_graph).transform_features_layer()
+    return np.round(255.0 * transformed_pixels(layer, records)).clip(0, 255).astype(np.uint8)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from sklearn.metrics import auc
 
 from schema.features import UNKNOWN
 
-LEVELS = 2**15
+LEVELS = 2**16
 """The level of an error is the upper 17 bits of its float32: levels increase with the error, in steps of 0.4 %."""
 _PRO_LIMIT = 0.3
 _ANY_NEIGHBOUR = np.ones((3, 3))

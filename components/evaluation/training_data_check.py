@@ -33,9 +33,11 @@ def require_same_training_data(model: str, *, transform_graph: str, train: str, 
     computed again from the training split with Transform's graph. Raises TrainingDataMismatchError if the two differ.
     """
     layer = tft.TFTransformOutput(transform_graph).transform_features_layer()
-    mean_image = _pixels(layer, list(spread_records([f"{train}/*"], _TRAIN_IMAGES).as_numpy_iterator())).mean(axis=0)
+    mean_image = transformed_pixels(
+        layer, list(spread_records([f"{train}/*"], _TRAIN_IMAGES).as_numpy_iterator())
+    ).mean(axis=0)
     records = list(tf.data.TFRecordDataset(files_of([f"{test}/*"])).take(_TEST_IMAGES).as_numpy_iterator())
-    expected = float(np.mean((_pixels(layer, records) - mean_image) ** 2))
+    expected = float(np.mean((transformed_pixels(layer, records) - mean_image) ** 2))
     outputs = tf.saved_model.load(model).signatures[EXAMPLES_SIGNATURE](examples=tf.constant(records))
     reported = float(np.mean(outputs[DEVIATION].numpy()))
     if not abs(reported - expected) <= _TOLERANCE * expected + _NEGLIGIBLE:
@@ -47,7 +49,7 @@ def require_same_training_data(model: str, *, transform_graph: str, train: str, 
         )
 
 
-def _pixels(layer: Any, records: Sequence[bytes]) -> Images:
+def transformed_pixels(layer: Any, records: Sequence[bytes]) -> Images:
     """Serialized examples [N] -> pixels [N, H, W, C] in [0, 1]."""
     batches = []
     for start in range(0, len(records), _TEST_IMAGES):

@@ -37,6 +37,8 @@ _REJECTS_NAMED_IN_ERROR = 10
 _DUPLICATE_OF = "duplicate of "
 _DIGESTS = "digests"
 _LEFT_OUT = "left_out"
+_PAGES_DROPPED = "pages_dropped"
+_BLURRED_MASKS = "blurred_masks"
 
 
 @dataclass
@@ -153,6 +155,10 @@ class _WriteShard(beam.DoFn):
                 writers[split] = self._open(split, index)
             writers[split][1].write(serialize(image))
             result.counts[split] += 1
+            result.counts[_PAGES_DROPPED] += image.stored.page_count - 1
+            if image.is_mask_blurred:
+                result.counts[_BLURRED_MASKS] += 1
+                _LOG.warning("%s: many pixels of its mask are neither black nor white", image.image_id)
             images.append((image.stored.pixel_digest.hex(), split, image.image_id))
             self._report_one()
         for path, writer in writers.values():
@@ -210,7 +216,8 @@ def _merge_results(results: Iterable[ShardResult]) -> ShardResult:
 
 
 def _write_result(result: ShardResult, uri: str) -> None:
-    counts = {split: result.counts[split] for split in (*features.SPLITS, _LEFT_OUT)}
+    counts = {name: result.counts[name] for name in (*features.SPLITS, _LEFT_OUT)}
+    counts |= {name: result.counts[name] for name in (_PAGES_DROPPED, _BLURRED_MASKS) if result.counts[name]}
     with fileio.open(os.path.join(uri, REJECTS_FILE), "w") as file:  # noqa: PTH118
         rejects = sorted(result.rejects + result.duplicates, key=lambda r: r.image_id)
         # An empty string, too, so that the file always exists.
@@ -228,6 +235,7 @@ def _check_result(uri: str, settings: DataSettings) -> None:
             *(duplicates, uri, REJECTS_FILE),
             extra={"notice": True},
         )
+    _warn_of_losses(pages_dropped=counts.pop(_PAGES_DROPPED, 0), blurred_masks=counts.pop(_BLURRED_MASKS, 0))
     total = rejected + sum(counts.values())
     if left_out := counts.pop(_LEFT_OUT):
         _LOG.info("%d anomalies in the training splits left out (data.training_anomalies is leave_out)", left_out)
@@ -244,9 +252,28 @@ def _check_result(uri: str, settings: DataSettings) -> None:
         _LOG.warning(
             "%d of %d images cannot be read; see %s/%s", *(rejected, total, uri, REJECTS_FILE), extra={"notice": True}
         )
+    hint = (
+        f"; {duplicates:,} duplicates of other images were left out: are there different images?" if duplicates else ""
+    )
     empty = [split for split in features.SPLITS if not counts[split]]
     if empty:
         raise DataError(
             f"no images in split {', '.join(map(repr, empty))} ({counts}): add images, or raise data.eval_fraction "
-            "or data.test_fraction; if data.normal_labels is set, check that these labels exist"
+            f"or data.test_fraction; if data.normal_labels is set, check that these labels exist{hint}"
+        )
+
+
+def _warn_of_losses(*, pages_dropped: int, blurred_masks: int) -> None:
+    if pages_dropped:
+        _LOG.warning(
+            "%d pages of TIFF files are ignored: only the first page of a file is used; save each page as a file",
+            pages_dropped,
+            extra={"notice": True},
+        )
+    if blurred_masks:
+        _LOG.warning(
+            "%d masks have many pixels that are neither black nor white; pixels brighter than half count as defective: "
+            "check that these files are masks, not heat maps (the log names them)",
+            blurred_masks,
+            extra={"notice": True},
         )

@@ -85,7 +85,7 @@ def study_defects(
     normal = np.flatnonzero(sample.normal & (sample.scores <= threshold))
     chosen = np.random.default_rng(seed).permutation(normal)[:_IMAGES]
     positions = [sample.positions[row] for row in chosen]
-    scaled = [_scaled(found.encoded, image) for found in read_test_images(examples_uri, positions)]
+    scaled = [scaled_to_model(found.encoded, image) for found in read_test_images(examples_uri, positions)]
     if not scaled:
         return 0, []
     scores = score_all(model, [from_pixels(pixels).encoded for pixels in scaled])
@@ -112,7 +112,7 @@ def pictures_of(detection: Detection, threshold: float) -> list[dict[str, Any]]:
     ]
 
 
-def _scaled(encoded: bytes, image: Mapping[str, Any]) -> Pixels:
+def scaled_to_model(encoded: bytes, image: Mapping[str, Any]) -> Pixels:
     """An image file in the model's size and channels: [H, W] or [H, W, 3]."""
     size = (image["width_px"], image["height_px"])
     opened = Image.open(io.BytesIO(encoded)).convert("L" if image["channels"] == 1 else "RGB")

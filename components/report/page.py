@@ -12,7 +12,10 @@ from components.report import charts, tables
 from components.report.defect_study import RELIABLE, Detection, defects_document, pictures_of, study_defects
 from components.report.facts import Facts, ReportInputs, model_folder, read_facts
 from components.report.gallery import gallery
+from components.report.score_table import score_rows
 from components.report.scored_images import Sample, load_model, score_sample
+from components.report.steadiness import change_rows
+from images.synthetic_defects import KINDS
 from schema import features
 from schema.artifacts import DEFECTS_FILE, REPORT_FILE
 
@@ -37,6 +40,9 @@ def write_report(inputs: ReportInputs, folder: str, *, at_most: int = SCORED_IMA
         groups=gallery(model, inputs.examples, sample, threshold=threshold),
         charts=_charts(facts, sample, threshold, seed),
         flagged=charts.at_threshold(sample, threshold),
+        kinds=KINDS,
+        score_rows=score_rows(model, inputs.examples, sample, calibration=facts.calibration, gate=facts.gate),
+        changes=change_rows(facts.gate, inputs.examples, sample, image=facts.record["image"]),
         defects={
             "images": images,
             "reliable": RELIABLE,

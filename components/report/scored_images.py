@@ -4,6 +4,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,15 @@ import tensorflow as tf
 
 from runtime.tfrecords import as_many_as_fit, each_record
 from schema import features
-from schema.signatures import ERROR_MAP, IMAGE_BYTES, LATENT, RECONSTRUCT_SIGNATURE, RECONSTRUCTION, SCORE
+from schema.signatures import (
+    ALL_SCORES_SIGNATURE,
+    ERROR_MAP,
+    IMAGE_BYTES,
+    LATENT,
+    RECONSTRUCT_SIGNATURE,
+    RECONSTRUCTION,
+    SCORE,
+)
 
 _BATCH = 64
 _LOG = logging.getLogger(__name__)
@@ -22,11 +31,13 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Model:
-    """A SavedModel's `reconstruct` signature; `at_a_time` is the largest batch to pass."""
+    """A SavedModel's signatures `reconstruct` and, if it has one, `all_scores`; `at_a_time`: the largest batch."""
 
     reconstruct: Callable[[Sequence[bytes]], dict[str, Any]]
     """Encoded images [B] -> outputs as arrays."""
     at_a_time: int
+    all_scores: Callable[[Sequence[bytes]], dict[str, Any]] | None = None
+    """Encoded images [B] -> each compared score [B] by name."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +84,15 @@ def load_model(folder: str) -> Model:
     loaded = tf.saved_model.load(folder)  # `reconstruct` keeps it alive; a signature alone would lose its variables
     signature = loaded.signatures[RECONSTRUCT_SIGNATURE]
 
-    def reconstruct(encoded: Sequence[bytes]) -> dict[str, Any]:
-        outputs = loaded.signatures[RECONSTRUCT_SIGNATURE](**{IMAGE_BYTES: tf.constant(list(encoded), tf.string)})
+    def outputs_of(name: str, encoded: Sequence[bytes]) -> dict[str, Any]:
+        outputs = loaded.signatures[name](**{IMAGE_BYTES: tf.constant(list(encoded), tf.string)})
         return {name: value.numpy() for name, value in outputs.items()}
 
-    return Model(reconstruct, as_many_as_fit(signature.structured_outputs[RECONSTRUCTION].shape[1:], at_most=_BATCH))
+    return Model(
+        partial(outputs_of, RECONSTRUCT_SIGNATURE),
+        as_many_as_fit(signature.structured_outputs[RECONSTRUCTION].shape[1:], at_most=_BATCH),
+        partial(outputs_of, ALL_SCORES_SIGNATURE) if ALL_SCORES_SIGNATURE in loaded.signatures else None,
+    )
 
 
 def score_all(model: Model, encoded: Sequence[bytes]) -> Values:

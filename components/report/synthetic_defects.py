@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
+
+from images.synthetic_defects import line_mask, random_box
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -47,10 +49,8 @@ def scratch(image: Pixels, length: float, random: Random) -> Pixels:
     # Keep the whole line inside the image if possible.
     x = random.uniform(min(across, width_px / 2), max(width_px - across, width_px / 2))
     y = random.uniform(min(down, height_px / 2), max(height_px - down, height_px / 2))
-    ends = [(x + sign * half * math.cos(angle), y + sign * half * math.sin(angle)) for sign in (-1, 1)]
-    canvas = Image.new("L", (width_px, height_px))
-    ImageDraw.Draw(canvas).line(ends, fill=255, width=max(1, round(min(height_px, width_px) / _LINE_WIDTHS_PER_SIDE)))
-    return _cover(image, np.asarray(canvas) > 0)
+    width = max(1, round(min(height_px, width_px) / _LINE_WIDTHS_PER_SIDE))
+    return _cover(image, line_mask(image.shape, (y, x), angle, 2 * half, width) >= 0.5)
 
 
 def blur(image: Pixels, sigma: float, random: Random) -> Pixels:
@@ -106,9 +106,7 @@ def _rectangle(image: Pixels, area: float, random: Random) -> tuple[slice, slice
     wanted_px = area * height_px * width_px
     rows = min(height_px, max(1, round(math.sqrt(wanted_px * aspect))))
     columns = min(width_px, max(1, round(wanted_px / rows)))
-    top = int(random.uniform() * (height_px - rows + 1))
-    left = int(random.uniform() * (width_px - columns + 1))
-    return slice(top, top + rows), slice(left, left + columns)
+    return random_box(height_px, width_px, rows, columns, random)
 
 
 def _cover(image: Pixels, mask: Mask) -> Pixels:

@@ -8,6 +8,7 @@ from typing import Any
 
 from components.report.facts import Document, Facts
 from schema import features
+from schema.changes import ALARMS_AT
 
 _PACKAGES = ("tfx", "tensorflow", "tf-keras", "apache-beam", "tensorflow-transform", "tensorflow-model-analysis",
              "numpy", "scikit-learn")  # fmt: skip
@@ -41,8 +42,23 @@ def verdict_sentence(gate: Document) -> str:
         more = "" if not others else f" ({others} more {'bounds are' if others > 1 else 'bound is'} not met)"
         return f"Refused: {refused[0]['reason']}{more}."
     bounds = {1: "its only bound", 2: "both bounds"}.get(len(rows), f"all {len(rows)} bounds")
-    comparison = pca_comparison(gate["metrics"])
-    return f"Blessed: the model meets {bounds}{f', and its mean error is {comparison}' if comparison else ''}."
+    comparison = detection_comparison(gate)
+    if not comparison and (error := pca_comparison(gate["metrics"])):
+        comparison = f"its mean error is {error}"
+    return f"Blessed: the model meets {bounds}{f', and {comparison}' if comparison else ''}."
+
+
+def detection_comparison(gate: Document) -> str:
+    """For a model that is to detect: how well it and the simple models find faint defects; otherwise empty."""
+    own = gate["metrics"].get("synthetic_auroc")
+    if gate.get("purpose") != "detect" or own is None:
+        return ""
+    simple = [
+        f"{name} {values['synthetic_auroc']:.3f}"
+        for name, values in gate["simple_models"].items()
+        if "synthetic_auroc" in values
+    ]
+    return f"its AUROC for faint defects is {own:.3f} ({', '.join(simple)})"
 
 
 def pca_comparison(metrics: Mapping[str, float]) -> str:
@@ -63,8 +79,8 @@ def bound(row: Document) -> str:
 
 
 def metrics_table(gate: Document) -> Document:
-    """Metric names, and a row of values for all images and for each label."""
-    names = [name for name in gate["metrics"] if name != "pca_mean_error"]
+    """Metric names, and a row of values for all images and for each label; steadiness has a section of its own."""
+    names = [name for name in gate["metrics"] if name != "pca_mean_error" and not name.startswith(ALARMS_AT)]
     by_label = sorted(gate["metrics_by_label"].items())
     rows = [("all", [gate["metrics"][name] for name in names])]
     rows += [(label or "(no label)", [values.get(name) for name in names]) for label, values in by_label]

@@ -3,7 +3,9 @@
 import csv
 import difflib
 import io
+import itertools
 import os.path
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -16,14 +18,19 @@ from runtime.object_store import AnyPath, as_path
 
 _PATH, _LABEL, _SPLIT, _IS_ANOMALY, _MASK = "path", "label", "split", "is_anomaly", "mask"
 _COLUMNS: Final = (_PATH, _LABEL, _SPLIT, _IS_ANOMALY, _MASK)
-_NORMALITY: Final = {"": None, "0": 0, "1": 1}
+_NORMALITY: Final = {"": None, "0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "no": 0, "yes": 1}
+_NAMES_OF_PATH: Final = ("filename", "file_name", "file", "filepath", "file_path", "image", "image_path")
+"""Names that other programs give to the column `path`."""
+_DELIMITERS: Final = (",", ";", "\t")
+_WINDOWS_DRIVE: Final = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
 def plan_csv(settings: DataSettings) -> SourcePlan:
     """The files listed in the manifest data.path, in its order; their paths are relative to the manifest.
 
     The header must name a column `path` and may name `label`, `split` (train, eval or val, test, or empty),
-    `is_anomaly` (0, 1, or empty) and `mask` (a path, or empty); other columns are ignored. UTF-8, RFC 4180.
+    `is_anomaly` (0 or false, 1 or true, or empty) and `mask` (a path, or empty); other columns are ignored. UTF-8,
+    RFC 4180, or with semicolons or tabs instead of commas; a backslash in a path separates folders.
 
     Raises DataError, with the line, for a malformed manifest, a path that leads outside its folder, and a path that is
     listed twice.
@@ -48,8 +55,10 @@ def _rows(manifest: AnyPath) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, value of each column) of every row that is not blank."""
     try:
         with io.TextIOWrapper(manifest.open("rb"), encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip().lower() for name in next(reader, [])]
+            first = file.readline()
+            delimiter = max(_DELIMITERS, key=first.count)
+            reader = csv.reader(itertools.chain([first], file), strict=True, delimiter=delimiter)
+            header = _with_path([name.strip().lower() for name in next(reader, [])])
             _check_header(manifest, header)
             for fields in reader:
                 if not any(fields):
@@ -68,6 +77,12 @@ def _rows(manifest: AnyPath) -> Iterator[tuple[int, dict[str, str]]]:
         raise DataError(f"{manifest}: cannot be read: {error.strerror or error}") from None
 
 
+def _with_path(header: list[str]) -> list[str]:
+    """The header with the column `path`, which may have another usual name."""
+    given = next((name for name in _NAMES_OF_PATH if name in header), None)
+    return header if _PATH in header or given is None else [_PATH if name == given else name for name in header]
+
+
 def _check_header(manifest: AnyPath, header: list[str]) -> None:
     if _PATH not in header:
         found = ", ".join(header) or "nothing"
@@ -83,12 +98,12 @@ def _check_header(manifest: AnyPath, header: list[str]) -> None:
 
 def _entry(where: str, row: dict[str, str]) -> FileEntry:
     """`where` is the manifest and line number for messages."""
-    split, normality = row.get(_SPLIT, "").strip(), row.get(_IS_ANOMALY, "").strip()
+    split, normality = row.get(_SPLIT, "").strip(), row.get(_IS_ANOMALY, "").strip().lower()
     path, mask = _relative_path(where, row[_PATH]), row.get(_MASK, "")
     if split and split.lower() not in SPLIT_OF_NAME:
         raise DataError(f"{where}: unknown split {split!r}; use {', '.join(SPLIT_OF_NAME)}, or leave it empty")
     if normality not in _NORMALITY:
-        raise DataError(f"{where}: unknown is_anomaly {normality!r}; use 0, 1, or leave it empty")
+        raise DataError(f"{where}: unknown is_anomaly {normality!r}; use 0 or false, 1 or true, or leave it empty")
     return FileEntry(
         relative_path=path,
         label=row.get(_LABEL, "").strip(),
@@ -102,12 +117,12 @@ def _relative_path(where: str, given: str) -> str:
     path = given.strip()
     if not path or "\0" in path:
         raise DataError(f"{where}: has no valid path; give one relative to the manifest")
-    if Path(path).is_absolute():
+    if Path(path).is_absolute() or _WINDOWS_DRIVE.match(path):
         raise DataError(
             f"{where}: {path} is absolute; make it relative to the manifest, so that images keep their identifiers "
             "and splits on every machine"
         )
-    normalised = os.path.normpath(path)
+    normalised = os.path.normpath(path.replace("\\", "/"))
     if Path(normalised).parts[:1] == ("..",):
         raise DataError(f"{where}: {path} is outside the manifest's folder; move the file into it, or the manifest up")
     return normalised

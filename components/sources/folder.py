@@ -23,16 +23,21 @@ from components.sources.files import (
 )
 from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan, row_ranges
 from images.decoding import UnreadableImageError
-from images.formats import IMAGE_SUFFIXES
-from images.stored import StoredImage, from_file_bytes, mask_from_file_bytes
+from images.formats import IMAGE_SUFFIXES, MASKS_FOLDER
+from images.stored import StoredImage, StoredMask, from_file_bytes, mask_from_file_bytes
 from runtime.object_store import AnyPath, RemotePath, as_path
 from schema.features import EVAL
 
 MAX_FILE_BYTES: Final = 1 << 30
 """Larger files are rejected before they are read; 100 million pixels of 16-bit RGB need at most 600 MB."""
+NORMAL_FOLDERS: Final = frozenset({"good", "ok", "okay", "normal", "nominal", "pass", "defect_free", "no_defect"})
+"""Names, in lower case, of a folder of normal images."""
 _SUFFIXES_NAMED: Final = 10
-_MVTEC_NORMAL: Final = "good"
-_MVTEC_MASKS: Final = "ground_truth"
+_PRODUCTS_NAMED: Final = 5
+_MVTEC_MASKS: Final = MASKS_FOLDER
+_TRAIN_FOLDERS, _TEST_FOLDERS = frozenset({"train", "training"}), frozenset({"test", "testing"})
+_SPLIT_FOLDERS: Final = _TRAIN_FOLDERS | _TEST_FOLDERS
+"""A folder with one of these has named splits; in lower case."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,12 @@ def _read_one(entry: FileEntry, *, folder: AnyPath, links_within: str | None) ->
         return Reject(image_id, f"cannot be opened: {error.strerror or error}")
     except UnreadableImageError as error:
         return Reject(image_id, str(error))
-    return SourceImage(image_id, entry.label, entry.named_split, entry.is_anomaly, stored, mask)
+    is_blurred = mask is not None and mask.has_many_intermediate_values
+    known = (entry.label, entry.named_split, entry.is_anomaly)
+    return SourceImage(image_id, *known, stored, mask and mask.encoded, is_blurred)
 
 
-def _mask(folder: AnyPath, relative_path: str, stored: StoredImage, links_within: str | None) -> bytes:
+def _mask(folder: AnyPath, relative_path: str, stored: StoredImage, links_within: str | None) -> StoredMask:
     """Raises UnreadableImageError for an unusable mask, so that its image is rejected instead of used without it."""
     try:
         content = _file_bytes(folder / relative_path, links_within)
@@ -121,8 +128,21 @@ def plan_folder(settings: DataSettings) -> SourcePlan:
     if not relative_paths:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DataError(f"{folder}: contains no images; found {skipped or 'nothing'}, supported are {suffixes}")
+    _require_one_product(folder, relative_paths)
     entries = _describe_files(relative_paths[: settings.max_images], masks)
-    return replace(plan_entries(folder, entries, settings, listed_in=None), skipped=skipped)
+    plan = plan_entries(folder, entries, settings, listed_in=None)
+    return replace(plan, skipped=skipped, warning=_warning_of_classes(entries))
+
+
+def _warning_of_classes(entries: tuple[FileEntry, ...]) -> str:
+    """A warning about folders that are classes, but named like a split; empty if there are none."""
+    suspects = sorted({entry.label for entry in entries if entry.label.lower() in SPLIT_OF_NAME})
+    if not suspects:
+        return ""
+    return (
+        f"the folders {', '.join(suspects)} are classes, although they are named like splits: splits are the folders "
+        "train, valid and test in data.path itself; if these are splits, move them there"
+    )
 
 
 def _list_images(folder: AnyPath) -> tuple[list[str], Counter[str]]:
@@ -162,23 +182,56 @@ def _cannot_be_listed(error: OSError) -> NoReturn:
     raise DataError(f"{error.filename}: cannot be listed: {error.strerror}; make it readable or move it elsewhere")
 
 
+def _require_one_product(folder: AnyPath, relative_paths: list[str]) -> None:
+    """Raise DataError if the splits are not in the folder itself, but in folders below it."""
+    splits_of: dict[str, set[str]] = {}
+    for path in relative_paths:
+        folders = path.split("/")[:-1]
+        depth = next((depth for depth, name in enumerate(folders) if name.lower() in _SPLIT_FOLDERS), None)
+        if depth is not None:
+            splits_of.setdefault("/".join(folders[:depth]), set()).add(folders[depth].lower())
+    products = sorted(
+        product
+        for product, splits in splits_of.items()
+        if product and splits & _TRAIN_FOLDERS and splits & _TEST_FOLDERS
+    )
+    if "" in splits_of or not products:
+        return
+    if len(products) == 1:
+        raise DataError(
+            f"{folder}: the folders train and test are further down; set data.path to {folder / products[0]}"
+        )
+    named = ", ".join(products[:_PRODUCTS_NAMED]) + (", ..." if len(products) > _PRODUCTS_NAMED else "")
+    raise DataError(
+        f"{folder}: holds {len(products)} products with folders train and test of their own ({named}); a model learns "
+        f"one product: set data.path to one of them, such as {folder / products[0]}"
+    )
+
+
 def _describe_files(relative_paths: list[str], masks: frozenset[str]) -> tuple[FileEntry, ...]:
     """Label, split and normality from the folder names of any of the four layouts.
 
     The paths in `masks` are relative to the folder of masks.
     """
     parts_of = [Path(path).parts for path in relative_paths]
-    names_splits = any(len(parts) > 1 and parts[0].lower() in ("train", "test") for parts in parts_of)
-    is_mvtec = names_splits and any(parts[:2] == ("train", _MVTEC_NORMAL) for parts in parts_of)
+    names_splits = any(len(parts) > 1 and parts[0].lower() in _SPLIT_FOLDERS for parts in parts_of)
+    names_normal = any(
+        len(parts) > 2 and parts[0].lower() in _TRAIN_FOLDERS and is_normal_folder(parts[1]) for parts in parts_of
+    )
     entries = []
     for path, parts in zip(relative_paths, parts_of, strict=True):
         named_split = SPLIT_OF_NAME.get(parts[0].lower()) if names_splits and len(parts) > 1 else None
         folders = parts[1:-1] if named_split else parts[:-1]
         label = folders[0] if folders else ""
-        is_anomaly = int(label != _MVTEC_NORMAL) if is_mvtec and named_split else None
+        is_anomaly = int(not is_normal_folder(label)) if names_normal and named_split else None
         mask_path = _mask_of(parts, masks) if is_anomaly else None
         entries.append(FileEntry(path, label, named_split, is_anomaly, mask_path))
     return tuple(entries)
+
+
+def is_normal_folder(name: str) -> bool:
+    """Whether a folder's name says that its images are normal, such as `good`, `OK` or `defect-free`."""
+    return name.strip().lower().replace("-", "_").replace(" ", "_") in NORMAL_FOLDERS
 
 
 def _mask_of(parts: tuple[str, ...], masks: frozenset[str]) -> str | None:

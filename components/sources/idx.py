@@ -16,7 +16,9 @@ import numpy as np
 from components.settings import DataSettings
 from components.sources.files import DataError, SourceFiles, folder_of_links, require_folder, require_inside
 from components.sources.plan import Reject, SourceImage, SourcePlan, row_ranges, rows_per_batch
-from images.stored import Pixels, from_pixels_of_many
+from images.decoding import Pixels
+from images.formats import MAX_PIXELS, MAX_SIDE_PX
+from images.stored import from_pixels_of_many
 from runtime.gzip_streams import DAMAGED, GZIP_MAGIC, unzipped
 from runtime.object_store import AnyPath, as_path
 from schema.features import TEST, TRAIN
@@ -99,7 +101,12 @@ def _find(folder: AnyPath, links_within: str | None, *stems: str) -> AnyPath | N
 
 
 def _count_rows(images_path: AnyPath, labels_path: AnyPath | None) -> int:
-    rows: int = read_idx(str(images_path), dimensions=3).shape[0]
+    rows, *sides = read_idx(str(images_path), dimensions=3).shape
+    if max(sides) > MAX_SIDE_PX or math.prod(sides) > MAX_PIXELS:
+        raise DataError(
+            f"{images_path}: images of {sides[0]}x{sides[1]} pixels; at most {MAX_SIDE_PX:,} a side and "
+            f"{MAX_PIXELS:,} in all are supported; scale them down"
+        )
     if labels_path:
         label_count = read_idx(str(labels_path), dimensions=1).shape[0]
         if label_count != rows:

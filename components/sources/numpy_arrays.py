@@ -14,7 +14,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 import numpy as np
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from components.settings import DataSettings
 from components.sources.files import DataError, SourceFiles, require_file
 from components.sources.plan import Reject, SourceImage, SourcePlan, row_ranges, rows_per_batch
-from images.formats import MAX_PIXELS
+from images.formats import MAX_PIXELS, MAX_SIDE_PX
 from images.stored import StoredImage, from_pixels_of_many
 from runtime.object_store import AnyPath, as_path
 from schema.features import EVAL, TEST, TRAIN
@@ -43,12 +43,15 @@ _KNOWN_NAMES: Final = (
     # Keras
     _Names("x_train", "y_train", TRAIN),
     _Names("x_val", "y_val", EVAL),
+    _Names("x_valid", "y_valid", EVAL),
     _Names("x_test", "y_test", TEST),
     # MedMNIST
     _Names("train_images", "train_labels", TRAIN),
     _Names("val_images", "val_labels", EVAL),
     _Names("test_images", "test_labels", TEST),
 )
+_ROUNDING, _ROUNDING_HALF = 1e-5, 1e-3
+"""How far computed floats, and those of 16 bits, may lie outside [0, 1]."""
 _MAX_HEADER_BYTES: Final = 1 << 16
 _npy: Any = np.lib.format  # untyped
 # NumPy evaluates the header as a Python literal and does not catch what that raises.
@@ -117,11 +120,12 @@ class NumpyShard:
                 continue
             values = batch.reshape(len(batch), -1)
             lows, highs = values.min(axis=1), values.max(axis=1)
-            is_usable = (lows >= 0.0) & (highs <= 1.0)  # False for NaN
-            usable = np.round(batch[is_usable].astype(np.float32) * 255.0).astype(np.uint8)
+            tolerance = _ROUNDING_HALF if batch.dtype.itemsize == 2 else _ROUNDING
+            is_usable = (lows >= -tolerance) & (highs <= 1.0 + tolerance)  # False for NaN
+            usable = np.round(batch[is_usable].astype(np.float32).clip(0.0, 1.0) * 255.0).astype(np.uint8)
             images = from_pixels_of_many(usable)
             for row, low, high in zip(is_usable, lows, highs, strict=True):
-                yield next(images) if row else f"values from {low:g} to {high:g}; floats must be in [0, 1]"
+                yield next(images) if row else f"values from {low:.9g} to {high:.9g}; floats must be in [0, 1]"
 
     def _labels(self) -> Iterator[str]:
         if self.labels is None:
@@ -213,10 +217,16 @@ def _checked_images(array: StoredArray) -> StoredArray:
     name, dtype, shape = f"{array.path}: {array.member}" if array.member else array.path, array.dtype, array.shape
     if np.dtype(dtype) != np.uint8 and np.dtype(dtype).kind != "f":
         raise DataError(f"{name}: has type {np.dtype(dtype)}; save uint8, or floats in [0, 1]")
+    if len(shape) == 3 and shape[2] == 3:  # no image is so narrow
+        array, shape = replace(array, shape=(1, *shape)), (1, *shape)
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
-        raise DataError(f"{name}: has shape {shape}; images are [N, H, W], [N, H, W, 1] or [N, H, W, 3]")
+        raise DataError(
+            f"{name}: has shape {shape}; images are [N, H, W], [N, H, W, 1] or [N, H, W, 3], or one [H, W, 3]"
+        )
     if shape[1] * shape[2] > MAX_PIXELS:
         raise DataError(f"{name}: images of {shape[1]}x{shape[2]} pixels, more than {MAX_PIXELS:,}; scale them down")
+    if max(shape[1:3]) > MAX_SIDE_PX:
+        raise DataError(f"{name}: images of {shape[1]}x{shape[2]}; a side has at most {MAX_SIDE_PX:,} pixels; cut them")
     return array
 
 

@@ -8,7 +8,11 @@ from components.sources.files import SourceFiles
 from images.stored import StoredImage
 from schema.features import EVAL, TEST, TRAIN
 
-SPLIT_OF_NAME: Final = {"train": TRAIN, "eval": EVAL, "val": EVAL, "validation": EVAL, "test": TEST}
+SPLIT_OF_NAME: Final = {
+    "train": TRAIN, "training": TRAIN,
+    "eval": EVAL, "val": EVAL, "valid": EVAL, "validation": EVAL, "dev": EVAL,
+    "test": TEST, "testing": TEST,
+}  # fmt: skip
 """The names that data sets give their splits, in lower case -> our split."""
 
 
@@ -22,6 +26,8 @@ class SourceImage(NamedTuple):
     stored: StoredImage
     mask: bytes | None = None
     """A PNG as described in `schema.features.MASK`; None if the position of the defect is unknown."""
+    is_mask_blurred: bool = False
+    """Whether many of the mask's pixels are neither black nor white."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ class SourcePlan:
     """The files behind `fingerprint`; None for a source without files."""
     skipped: str = ""
     """Files that are not images by their suffix, such as `50 .heic files, 1 .txt file`."""
+    warning: str = ""
+    """What is probably not meant, and what to do."""
 
     @classmethod
     def of_files(

@@ -19,15 +19,19 @@ from components.settings import DataSettings
 from components.sources.files import DataError, SourceFiles, folder_of_links, require_inside
 from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan
 from images.decoding import UnreadableImageError
-from images.stored import StoredImage, from_file_bytes, mask_from_file_bytes
-from runtime.gzip_streams import DAMAGED, GZIP_MAGIC, unzipped
+from images.stored import StoredImage, StoredMask, from_file_bytes, mask_from_file_bytes
+from runtime.gzip_streams import DAMAGED, GZIP_MAGIC, inflated, is_zlib, unzipped
 from runtime.object_store import AnyPath, as_path
 from schema import features
-from schema.features import EVAL
+from schema.features import EVAL, TRAIN
 
 _IMAGE_FEATURES: Final = ("image", "image/encoded")
 _LABEL_FEATURES: Final = ("label", "image/class/label")
 _FILE_NAME: Final = re.compile(r"tfrec|-\d{5}-of-\d{5}")
+_WORD: Final = re.compile(r"[a-z]+")
+_OTHER_SUFFIXES: Final = (".index", ".idx", ".json", ".txt", ".pbtxt", ".csv", ".yaml")
+"""Of files that other programs write beside the records."""
+_NORMALITY: Final = {"0": 0, "1": 1, "false": 0, "true": 1}
 _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4
 MAX_RECORD_BYTES: Final = 1 << 30
 """Longer records are rejected before they are read."""
@@ -49,6 +53,7 @@ class TfrecordShard:
     offset: int
     image_features: tuple[str, ...]
     label_features: tuple[str, ...]
+    is_label_required: bool
 
     def read(self) -> Iterator[SourceImage | Reject]:
         path = as_path(self.folder) / self.relative_path
@@ -66,10 +71,18 @@ class TfrecordShard:
             example = _parse(_read_record(stream))
             stored = from_file_bytes(_image_bytes(example, self.image_features))
             mask = _mask(example, stored)
+            label = _label(example, self.label_features, is_required=self.is_label_required)
+            is_anomaly = _is_anomaly(example)
         except UnreadableImageError as error:
             return Reject(image_id, str(error))
         return SourceImage(
-            image_id, _label(example, self.label_features), self.named_split, _is_anomaly(example), stored, mask
+            image_id,
+            label,
+            self.named_split,
+            is_anomaly,
+            stored,
+            mask and mask.encoded,
+            mask is not None and mask.has_many_intermediate_values,
         )
 
 
@@ -83,12 +96,13 @@ def plan_tfrecord(settings: DataSettings) -> SourcePlan:
     image_features = (settings.image_feature,) if settings.image_feature else _IMAGE_FEATURES
     label_features = (settings.label_feature,) if settings.label_feature else _LABEL_FEATURES
     shards: list[TfrecordShard] = []
+    splits = _named_splits(relative_paths)
+    is_label_required = settings.label_feature is not None
     for relative_path in relative_paths:
-        split = _named_split(relative_path)
-        for start, stop, offset in _record_ranges(folder / relative_path, settings):
-            shards.append(
-                TfrecordShard(str(folder), relative_path, split, start, stop, offset, image_features, label_features)
-            )
+        place = (str(folder), relative_path, splits[relative_path])
+        names = (image_features, label_features, is_label_required)
+        ranges = _record_ranges(folder / relative_path, settings)
+        shards += [TfrecordShard(*place, *record_range, *names) for record_range in ranges]
     if not shards:
         raise DataError(f"{path}: contains no records; set data.path to TFRecord files with images")
     count = sum(shard.stop - shard.start for shard in shards)
@@ -117,13 +131,21 @@ def _list_files(path: AnyPath, settings: DataSettings) -> tuple[AnyPath, list[st
 
 def _is_record_file(relative_path: str) -> bool:
     name = Path(relative_path).name
-    return bool(_FILE_NAME.search(name)) and not name.startswith(".")
+    return bool(_FILE_NAME.search(name)) and not name.startswith(".") and Path(name).suffix not in _OTHER_SUFFIXES
 
 
-def _named_split(relative_path: str) -> str | None:
-    """The split named by the first folder: `train` or, in TFX's layout, `Split-train`."""
-    first, *rest = Path(relative_path).parts
-    return SPLIT_OF_NAME.get(first.lower().removeprefix("split-")) if rest else None
+def _named_splits(relative_paths: list[str]) -> dict[str, str | None]:
+    """The split of each file: that of its first folder, or else the one in its name if some file is named for `train`.
+
+    Folders are named `train` or, in TFX's layout, `Split-train`; files `mnist-train.tfrecord-00000-of-00001` (TFDS).
+    """
+    by_folder, by_name = {}, {}
+    for path in relative_paths:
+        first, *rest = Path(path).parts
+        by_folder[path] = SPLIT_OF_NAME.get(first.lower().removeprefix("split-")) if rest else None
+        words = _WORD.findall(Path(path).name.lower())
+        by_name[path] = next((SPLIT_OF_NAME[word] for word in reversed(words) if word in SPLIT_OF_NAME), None)
+    return by_folder if any(by_folder.values()) or TRAIN not in by_name.values() else by_name
 
 
 def _record_ranges(path: AnyPath, settings: DataSettings) -> Iterator[tuple[int, int, int]]:
@@ -144,14 +166,15 @@ def _record_ranges(path: AnyPath, settings: DataSettings) -> Iterator[tuple[int,
 
 @contextlib.contextmanager
 def _opened(path: AnyPath) -> Iterator[BinaryIO]:
-    """The file, unzipped if it is gzip; a plain file may also begin with gzip's magic number, as a length."""
+    """The file, unzipped if it is gzip or zlib; a plain file may begin with the same bytes, as a length."""
     with path.open("rb") as stream:
         head = stream.read(_LENGTH_BYTES + _CHECKSUM_BYTES)
         stream.seek(0)
-        if head[:2] != GZIP_MAGIC or (len(head) == 12 and _checksum(head[:8]) == head[8:]):
+        is_plain = len(head) == 12 and _checksum(head[:8]) == head[8:]
+        if is_plain or not (head.startswith(GZIP_MAGIC) or is_zlib(head)):
             yield stream
             return
-        with unzipped(stream) as content:
+        with unzipped(stream) if head.startswith(GZIP_MAGIC) else inflated(stream) as content:
             yield content
 
 
@@ -216,36 +239,64 @@ def _image_bytes(feature: Any, names: tuple[str, ...]) -> bytes:
     for name in names:
         if name in feature and len(feature[name].bytes_list.value) == 1:
             return bytes(feature[name].bytes_list.value[0])
-    held = ", ".join(sorted(feature)[:10]) or "nothing"
+    held = ", ".join(_described(name, feature[name]) for name in sorted(feature)[:10]) or "nothing"
     raise UnreadableImageError(
         f"the record has no encoded image in {' or '.join(names)}; found {held}; set data.image_feature"
     )
 
 
-def _label(feature: Any, names: tuple[str, ...]) -> str:
-    """The first number or string of the first of these features that exists; empty if none does."""
-    for name in names:
-        if name not in feature:
-            continue
-        for value in feature[name].bytes_list.value:
-            return value.decode("utf-8", "surrogateescape")
-        for value in feature[name].int64_list.value:
-            return str(value)
-    return ""
+def _described(name: str, feature: Any) -> str:
+    """The feature's name, and what it holds if that is not one value of bytes."""
+    kind = feature.WhichOneof("kind")
+    count = len(getattr(feature, kind).value) if kind else 0
+    values = {"bytes_list": "strings", "int64_list": "integers", "float_list": "floats", None: "values"}[kind]
+    return name if (kind, count) == ("bytes_list", 1) else f"{name} ({count:,} {values})"
+
+
+def _only_value(feature: Any, name: str) -> bytes | int | float | None:
+    """The only value of a feature; None if the feature is absent or empty. Raises UnreadableImageError for several."""
+    kind = feature[name].WhichOneof("kind") if name in feature else None
+    values = getattr(feature[name], kind).value if kind else []
+    if len(values) > 1:
+        raise UnreadableImageError(f"the feature {_described(name, feature[name])} should have one value")
+    return values[0] if values else None
+
+
+def _label(feature: Any, names: tuple[str, ...], *, is_required: bool) -> str:
+    """The label as text: a string, or a whole number of any type; empty if there is none and none is required."""
+    name = next((name for name in names if name in feature), None)
+    value = None if name is None else _only_value(feature, name)
+    if value is None:
+        if is_required:
+            held = ", ".join(sorted(feature)[:10])
+            raise UnreadableImageError(f"the record has no label in {names[0]}; found {held}; set data.label_feature")
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, float) and not value.is_integer():
+        raise UnreadableImageError(f"the label {name} is {value:g}; labels are strings or whole numbers")
+    return str(int(value))
 
 
 def _is_anomaly(feature: Any) -> int | None:
-    """The value of the feature `is_anomaly`, as in our own examples; None unless it is 0 or 1."""
-    values = list(feature[features.IS_ANOMALY].int64_list.value) if features.IS_ANOMALY in feature else []
-    return values[0] if values in ([0], [1]) else None
-
-
-def _mask(feature: Any, stored: StoredImage) -> bytes | None:
-    """The feature `mask`, as in our own examples."""
-    values = feature[features.MASK].bytes_list.value if features.MASK in feature else []
-    if len(values) != 1:
+    """The feature `is_anomaly`, as in our own examples, or as another unambiguous type; None if it is absent."""
+    value = _only_value(feature, features.IS_ANOMALY)
+    if value is None:
         return None
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else f"{value:g}"
+    if text.strip().lower() not in _NORMALITY:
+        raise UnreadableImageError(f"the feature {features.IS_ANOMALY} is {text!r}; it must be 0 or 1")
+    return _NORMALITY[text.strip().lower()]
+
+
+def _mask(feature: Any, stored: StoredImage) -> StoredMask | None:
+    """The feature `mask`, as in our own examples."""
+    content = _only_value(feature, features.MASK)
+    if content is None:
+        return None
+    if not isinstance(content, bytes):
+        raise UnreadableImageError(f"the feature {_described(features.MASK, feature[features.MASK])} is no image file")
     try:
-        return mask_from_file_bytes(values[0], height_px=stored.height_px, width_px=stored.width_px)
+        return mask_from_file_bytes(content, height_px=stored.height_px, width_px=stored.width_px)
     except UnreadableImageError as error:
         raise UnreadableImageError(f"its mask: {error}") from None

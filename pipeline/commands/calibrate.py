@@ -13,7 +13,7 @@ from runtime.errors import UsageError
 @click.command(cls=Command)
 @config_argument
 @click.option("--rate", type=float, help="Share of normal images that may raise an alarm, e.g. 0.005.")
-@click.option("--score", help="The score that the threshold applies to: error, local_ssim, ... (see docs/scores.md).")
+@click.option("--score", help="The score that the threshold applies to: auto, error, ... (see docs/scores.md).")
 @set_option
 @json_option
 def calibrate(config: Path, rate: float | None, score: str | None, overrides: tuple[str, ...], as_json: bool) -> None:

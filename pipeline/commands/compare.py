@@ -50,9 +50,10 @@ def compare(
 ) -> None:
     """Train several families on CONFIG's images and rank them.
 
-    All have the same latent size and epochs. Each family takes its loss, batch size and layers from its preset, and
-    everything else from CONFIG. The runs are kept and cached in `<root>/<name>-compare`. They are ranked by AUROC
-    if anomalies are labelled, otherwise by mean error.
+    Each family takes its loss and layers from its preset, and everything else from CONFIG. If CONFIG does not set
+    batch size or epochs, the number of images determines them. The runs are kept and cached in
+    `<root>/<name>-compare`. They are ranked by AUROC, of labelled anomalies if there are any, otherwise of faint
+    synthetic defects in normal images, with its 95 % confidence interval.
 
     Example: autoencoder compare configs/mnist-deep.yaml --presets deep,residual,variational --epochs 5
     """
@@ -79,19 +80,25 @@ def compare(
 
 
 def _print_table(ranking: list["Entry"], pushed: str | None) -> None:
+    from pipeline.local.compare import rivals
     from pipeline.terminal import plain_console, plain_table
 
-    numeric = ("mean error", "of PCA's", "AUROC", "parameters", "training s", "images/s")
+    numeric = ("mean error", "of PCA's", "AUROC", "synthetic", "parameters", "training s", "images/s")
     table = plain_table(("family", *numeric, "verdict"), right=numeric)
     for e in ranking:
         numbers = (
-            (e.mean_error, ".5f"), (e.pca_ratio, ".2f"), (e.auroc, ".3f"), (e.parameters, ",d"), (e.training_s, ".1f"),
+            (e.mean_error, ".5f"), (e.pca_ratio, ".2f"), (e.auroc, ".3f"), (e.synthetic_auroc, ".3f"),
+            (e.parameters, ",d"), (e.training_s, ".1f"),
             (e.images_per_s, ",.0f"),
         )  # fmt: skip
+        within = "" if e.within is None else f" ± {e.within:.3f}"
         cells = ["" if value is None else format(value, style) for value, style in numbers]
+        cells[2 if e.auroc is not None else 3] += within
         verdict = e.error or ("blessed" if e.blessed else "refused")
         table.add_row(e.preset, *cells, verdict, style="red" if e.error else None)
     console = plain_console()
     console.print(table)
+    if close := rivals(ranking):
+        console.print(f"\nuncertain: with so few test images, {', '.join(close)} may be as good as {ranking[0].preset}")
     if pushed:
         console.print(f"\npushed: {pushed}")

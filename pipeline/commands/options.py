@@ -63,16 +63,27 @@ param_option = click.option(
 account_option = click.option("--service-account", help="Kubernetes service account of the pods.")
 
 
+_host_option = click.option(
+    "--host", required=True, envvar="KUBEFLOW_HOST", show_envvar=True, help="Address of Kubeflow Pipelines."
+)
+_optional_host_option = click.option("--host", help="Address of Kubeflow Pipelines, for runs on a cluster.")
+_login_options = (
+    click.option("--cookies-file", type=PATH, help="File with the Cookie header, for Dex."),
+    click.option("--token-file", type=PATH, help="File with a bearer token."),
+    click.option("--namespace", help="Your namespace, if this Kubeflow has several users."),
+)
+
+
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
     """The address of Kubeflow, the namespace, and the credentials."""
-    for option in (
-        click.option("--cookies-file", type=PATH, help="File with the Cookie header, for Dex."),
-        click.option("--token-file", type=PATH, help="File with a bearer token."),
-        click.option("--namespace", help="Your namespace, if this Kubeflow has several users."),
-        click.option(
-            "--host", required=True, envvar="KUBEFLOW_HOST", show_envvar=True, help="Address of Kubeflow Pipelines."
-        ),
-    ):
+    for option in (*_login_options, _host_option):
+        command = option(command)
+    return command
+
+
+def optional_server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The same for commands that also work without a cluster, which ignore KUBEFLOW_HOST."""
+    for option in (*_login_options, _optional_host_option):
         command = option(command)
     return command
 

@@ -21,18 +21,27 @@ if TYPE_CHECKING:  # `--help` must not wait for this import
 @click.argument("package", type=PATH)
 @param_option
 @click.option("--folder", type=PATH, default=Path("runs/rehearsal"), help="Folder for logs, artifacts and the cache.")
+@click.option(
+    "--retry-policy",
+    type=click.Choice(["OnError", "Always"]),
+    default="OnError",
+    show_default=True,
+    help="The retryPolicy of Argo's controller; Kubeflow Pipelines 2.17 installs OnError.",
+)
 @click.option("--s3", is_flag=True, help="Use the S3 server of AWS_ENDPOINT_URL instead of a folder as object store.")
 @json_option
-def rehearse(package: Path, parameters: dict[str, str], folder: Path, s3: bool, as_json: bool) -> None:
+def rehearse(
+    package: Path, parameters: dict[str, str], folder: Path, retry_policy: str, s3: bool, as_json: bool
+) -> None:
     """Simulate a compiled package on this machine.
 
-    It runs as Kubeflow's driver and launcher would run it; this is a rehearsal, not a run on Kubeflow. Simulated:
-    the check of the specification, the order of tasks, parameters and their types, output locations, download and
-    upload of artifacts, an empty folder for each pod, what gets lost between tasks, cache keys, retries (without
-    the wait), and the package's real commands as processes.
+    It runs as Kubeflow Pipelines 2.17 would run it; this is a rehearsal, not a run on Kubeflow. Simulated: the check
+    of both documents, the order of tasks, parameters and their types, output locations, download and upload of
+    artifacts and logs, an empty folder for each pod, what gets lost between tasks, cache keys, retries (without the
+    wait), and the package's real commands as processes.
 
-    Not simulated: Argo, the content of the image, other users and volumes, credentials (unless --s3), quotas,
-    resource limits, GPU scheduling, the second document of the package, and TFJobs: the Trainer trains alone.
+    Not simulated: the rest of Argo, the content of the image, other users and volumes, credentials (unless --s3),
+    quotas, resource limits, GPU scheduling, and TFJobs: the Trainer trains alone.
 
     \b
     Example:
@@ -41,7 +50,7 @@ def rehearse(package: Path, parameters: dict[str, str], folder: Path, s3: bool, 
     from pipeline.kubeflow.simulator.rehearsal import Rehearsal
 
     folder = folder.absolute()
-    rehearsal = Rehearsal(package, folder, parameters, _pod_variables(folder, s3=s3))
+    rehearsal = Rehearsal(package, folder, parameters, _pod_variables(folder, s3=s3), retry_policy=retry_policy)
     outcomes = rehearsal.run(lambda outcome: None if as_json else click.echo(_line(outcome)))
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(outcome) for outcome in outcomes], indent=2))

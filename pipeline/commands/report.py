@@ -2,17 +2,18 @@
 
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.commands.options import PATH, set_option
+from pipeline.commands.options import PATH, RUNS, optional_server_options, server_of, set_option
 from pipeline.errors import Command
 from runtime.errors import UsageError
 from runtime.imports import imported_for_good
 from schema.artifacts import REPORT_FILE
 
 if TYPE_CHECKING:  # `--help` must not wait for this import
+    from pipeline.kubeflow.client.server import Server
     from pipeline.metadata.store import MetadataSettings
 
 
@@ -22,13 +23,29 @@ if TYPE_CHECKING:  # `--help` must not wait for this import
 @click.option("--run-id", help="Id of one of the folder's runs, as `autoencoder runs --json` lists them.")
 @click.option("--rebuild", is_flag=True, help="Write the report again from the run's artifacts.")
 @click.option("--open", "in_browser", is_flag=True, help="Open it in the browser.")
-def report(run: Path, overrides: tuple[str, ...], run_id: str | None, rebuild: bool, in_browser: bool) -> None:
+@optional_server_options
+def report(
+    run: Path,
+    overrides: tuple[str, ...],
+    run_id: str | None,
+    rebuild: bool,
+    in_browser: bool,
+    host: str | None,
+    **login: Any,
+) -> None:
     """Print the path of a run's report, and write it if missing.
 
-    RUN is a run's folder or its configuration (default: configs/digits.yaml).
+    RUN is a run's folder or its configuration (default: configs/digits.yaml). With --host, it is the id of a run on
+    a cluster, whose report is downloaded from the object store (the AWS_* variables of docs/kubeflow.md).
 
-    Example: autoencoder report runs/digits --open
+    \b
+    Examples:
+      autoencoder report runs/digits --open
+      autoencoder report --host https://kubeflow.example.com/pipeline 0d6c1d5e-... --open
     """
+    if host:
+        _print_page(_download(server_of(host, **login), str(run)), in_browser=in_browser)
+        return
     from pipeline.configuration.loading import load_configuration
     from pipeline.metadata.store import MetadataSettings
 
@@ -41,9 +58,26 @@ def report(run: Path, overrides: tuple[str, ...], run_id: str | None, rebuild: b
     page = folder / REPORT_FILE
     if run_id or rebuild or not page.exists():
         page = _find_or_build(folder, store, run_id, rebuild=rebuild)
+    _print_page(page, in_browser=in_browser)
+
+
+def _print_page(page: Path, *, in_browser: bool) -> None:
     click.echo(page)
     if in_browser:
         webbrowser.open(page.absolute().as_uri())
+
+
+def _download(server: "Server", run_id: str) -> Path:
+    """Download the report of a run on a cluster to `runs/kubeflow/<id>.html`."""
+    from pipeline.kubeflow.client.verdicts import read_page
+
+    with server.connect() as client:
+        run = client.get_run(run_id)
+    content = read_page(run)
+    page = RUNS / "kubeflow" / f"{run.run_id}.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_bytes(content)
+    return page
 
 
 def _find_or_build(folder: Path, settings: "MetadataSettings", run_id: str | None, *, rebuild: bool) -> Path:

@@ -14,8 +14,13 @@ from runtime.errors import UsageError
 @config_argument
 @set_option
 @json_option
+@click.option(
+    "--same-product", is_flag=True, help="The images show the product of earlier runs, although data.path is another."
+)
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM_OPTIONS]")
-def run(config: Path, overrides: tuple[str, ...], as_json: bool, beam_options: tuple[str, ...]) -> None:
+def run(
+    config: Path, overrides: tuple[str, ...], as_json: bool, same_product: bool, beam_options: tuple[str, ...]
+) -> None:
     """Run the whole pipeline that CONFIG describes.
 
     CONFIG is configs/digits.yaml by default. Options after `--` are passed to Apache Beam, after those in the
@@ -35,4 +40,4 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool, beam_options: t
     configuration = configuration.model_copy(update={"beam": beam})
     from pipeline.local.run import run as run_locally
 
-    sys.exit(run_locally(configuration, as_json=as_json))
+    sys.exit(run_locally(configuration, as_json=as_json, same_product=same_product))

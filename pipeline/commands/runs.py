@@ -5,14 +5,22 @@ import datetime
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.commands.options import PATH, RUNS, config_argument_or_option, json_option
+from pipeline.commands.options import (
+    PATH,
+    RUNS,
+    config_argument_or_option,
+    json_option,
+    optional_server_options,
+    server_of,
+)
 from pipeline.errors import Command
 
 if TYPE_CHECKING:  # `--help` must not wait for these imports
+    from pipeline.kubeflow.client.server import Server
     from pipeline.metadata.history import PastRun
     from pipeline.metadata.store import MetadataSettings
 
@@ -20,15 +28,25 @@ if TYPE_CHECKING:  # `--help` must not wait for these imports
 @click.command(cls=Command)
 @config_argument_or_option(required=False)
 @click.option("--root", type=PATH, help="Folder of the runs (default: CONFIG's `root`, or runs).")
+@optional_server_options
 @json_option
-def runs(config: Path | None, root: Path | None, as_json: bool) -> None:
+def runs(config: Path | None, root: Path | None, as_json: bool, host: str | None, **login: Any) -> None:
     """List past runs with verdict, error and duration, newest first.
 
     All pipelines in the folder of the runs are listed or, if CONFIG names a database server in `metadata:`, all
     pipelines in that database.
 
-    Example: autoencoder runs configs/digits.yaml
+    With --host, the newest 50 runs on a cluster are listed, with the verdicts from its object store (the AWS_*
+    variables of docs/kubeflow.md).
+
+    \b
+    Examples:
+      autoencoder runs configs/digits.yaml
+      autoencoder runs --host https://kubeflow.example.com/pipeline --namespace alice
     """
+    if host:
+        _print_runs(_cluster_runs(server_of(host, **login)), "on this cluster", as_json=as_json)
+        return
     from pipeline.configuration.loading import load_configuration
     from pipeline.metadata.store import MetadataSettings
 
@@ -37,14 +55,28 @@ def runs(config: Path | None, root: Path | None, as_json: bool) -> None:
     else:
         configuration = load_configuration(config)
         root, settings = root or Path(configuration.root).expanduser(), configuration.metadata
-    found = _past_runs(root, settings)
+    _print_runs(_past_runs(root, settings), f"in {root} yet; start one with: autoencoder run", as_json=as_json)
+
+
+def _print_runs(found: dict[str, list["PastRun"]], where: str, *, as_json: bool) -> None:
     if as_json:
         listed = {name: [dataclasses.asdict(run) for run in past] for name, past in found.items()}
         click.echo(json.dumps(listed, indent=2))
     elif found:
         _print_table(found)
     else:
-        click.echo(f"no runs in {root} yet; start one with: autoencoder run")
+        click.echo(f"no runs {where}")
+
+
+def _cluster_runs(server: "Server") -> dict[str, list["PastRun"]]:
+    from pipeline.terminal import output_to_log
+
+    with output_to_log(Path(os.devnull)):
+        from pipeline.kubeflow.client.history import cluster_runs
+    found, unread = cluster_runs(server)
+    if unread:
+        click.echo(f"verdicts are missing: {unread}", err=True)
+    return found
 
 
 def _past_runs(root: Path, settings: "MetadataSettings") -> dict[str, list["PastRun"]]:

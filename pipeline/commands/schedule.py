@@ -68,7 +68,7 @@ def schedule(
     if package and not (name and cron):
         raise UsageError("a new schedule needs --name and --cron")
     from pipeline.kubeflow.client import schedules
-    from pipeline.kubeflow.specification import convert_parameters, load_package
+    from pipeline.kubeflow.specification import load_package, scheduled_parameters
 
     server = server_of(**where)
     if list_all:
@@ -82,7 +82,7 @@ def schedule(
             cron_expression=cron,
             max_concurrency=max_concurrency,
             no_catchup=no_catchup,
-            params=convert_parameters(load_package(package), parameters),
+            params=scheduled_parameters(load_package(package), parameters),
             service_account=service_account,
         )
         click.echo(f"{name}: created ({schedule_id}), {cron}")

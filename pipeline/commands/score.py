@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.commands.options import FOLDER, RUNS
+from pipeline.commands.options import FOLDER, PATH, RUNS
 from pipeline.commands.serve import quieten_tensorflow
 from pipeline.errors import Command
 from runtime.errors import DONE, FAILED, UsageError
@@ -19,8 +19,10 @@ from runtime.imports import imported_for_good
 from schema.signatures import DEFAULT_MODEL_NAME
 
 if TYPE_CHECKING:  # `--help` must not wait for what these import
+    from serving.client import Login
     from serving.scoring import FileScore, Scorer
 
+TOKEN_VARIABLE = "AUTOENCODER_TOKEN"  # noqa: S105 - its name
 MAX_STEM_BYTES = 200
 """Most disks limit a file's name to 255 bytes, and an overlay's name also has a number and a suffix."""
 
@@ -34,6 +36,8 @@ MAX_STEM_BYTES = 200
 )
 @click.option("--server", help="Use a server instead: http://host:8501 or grpc://host:8500.")
 @click.option("--model_name", "--model-name", default=DEFAULT_MODEL_NAME, help="The model's name on the server.")
+@click.option("--token-file", type=PATH, help=f"File with the server's token (default: {TOKEN_VARIABLE}).")
+@click.option("--ca-file", type=PATH, help="PEM file with the certificates to trust for https:// and grpcs://.")
 @click.option(
     "--format", "form", type=click.Choice(["table", "csv", "jsonl"]), default="table", help="Format of the output."
 )
@@ -46,6 +50,8 @@ def score(
     model: Path | None,
     server: str | None,
     model_name: str,
+    token_file: Path | None,
+    ca_file: Path | None,
     form: str,
     overlays: Path | None,
     runner: str | None,
@@ -68,10 +74,12 @@ def score(
         raise UsageError("--output and --beam-arg work only with --runner")
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may not be valid text
         sys.stdout.reconfigure(errors="backslashreplace")
-    from serving.scoring import image_files, score_files
+    from serving.image_files import image_files
+    from serving.scoring import score_files
 
     paths = list(image_files(images))
-    scorer = _scorer(model, server, model_name, with_maps=overlays is not None)
+    login = _login(token_file, ca_file)
+    scorer = _scorer(model, server, model_name, login, with_maps=overlays is not None)
     results = score_files(paths, scorer)
     failed = _write_results(_with_overlays(_with_progress(results, len(paths)), overlays), form)
     if failed:
@@ -92,13 +100,28 @@ def _score_on_beam(images: tuple[str, ...], model: Path | None, output: str, arg
     return DONE if scored else FAILED
 
 
-def _scorer(model: Path | None, server: str | None, model_name: str, *, with_maps: bool) -> "Scorer":
+def _login(token_file: Path | None, ca_file: Path | None) -> "Login":
+    from serving.client import Login
+
+    if ca_file is not None and not ca_file.is_file():
+        raise UsageError(f"--ca-file {ca_file}: no such file")
+    if token_file is None:
+        return Login(os.environ.get(TOKEN_VARIABLE) or None, ca_file)
+    try:
+        # The server accepts each of its file's lines.
+        return Login(token_file.read_text(encoding="utf-8").split()[0], ca_file)
+    except (OSError, UnicodeDecodeError, IndexError) as error:
+        reason = "is empty" if isinstance(error, IndexError) else f"cannot be read: {error}"
+        raise UsageError(f"--token-file {token_file}: {reason}") from None
+
+
+def _scorer(model: Path | None, server: str | None, model_name: str, login: "Login", *, with_maps: bool) -> "Scorer":
     from serving.model.versions import newest_base_folder, saved_model_folder
     from serving.scoring import local_scorer, server_scorer
 
     quieten_tensorflow()
     if server is not None:
-        return server_scorer(server, model_name=model_name, with_maps=with_maps)
+        return server_scorer(server, model_name=model_name, with_maps=with_maps, login=login)
     return local_scorer(saved_model_folder(model or newest_base_folder(RUNS)), with_maps=with_maps)
 
 

@@ -61,6 +61,14 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
     type=FOLDER,
     help="Folder in which to record the distribution of scores, for `autoencoder drift`.",
 )
+@click.option("--tls-cert", "--tls_cert", type=PATH, help="PEM file with the certificate chain, for TLS.")
+@click.option("--tls-key", "--tls_key", type=PATH, help="PEM file with the certificate's key.")
+@click.option(
+    "--token-file",
+    "--token_file",
+    type=PATH,
+    help="File with the accepted bearer tokens, one per line; both protocols.",
+)
 @click.option("--own", is_flag=True, help=f"Use this project's server even if {REAL_SERVER} is on PATH.")
 def serve(
     folder: Path | None,
@@ -68,6 +76,9 @@ def serve(
     host: str,
     max_body_mb: int,
     record_scores: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    token_file: Path | None,
     own: bool,
     **flags: Any,
 ) -> None:
@@ -76,12 +87,16 @@ def serve(
     The server runs until Ctrl-C. FOLDER is a run's folder or the folder that holds its versions; by default, that
     of the run below runs/ that was pushed last. New versions are picked up while the server runs.
 
+    With --tls-cert, --tls-key and --token-file, it can listen beyond this machine. The files are read again when they
+    change.
+
     With --host 0.0.0.0, tensorflow_model_server is used instead if it is on PATH: it listens on every address,
-    and supports neither --record-scores nor --max-body-mb.
+    and supports neither TLS, tokens, --record-scores nor --max-body-mb.
     """
     base = _base(folder, model_base_path)
     if not own and (program := shutil.which(REAL_SERVER)):
-        obstacle = _obstacle_to_real_server(host, max_body_mb, record_scores)
+        is_protected = bool(tls_cert or tls_key or token_file)
+        obstacle = _obstacle_to_real_server(host, max_body_mb, record_scores, is_protected=is_protected)
         if not obstacle:
             _become_real_server(program, base, flags)
         click.echo(f"{REAL_SERVER} is on PATH but {obstacle}", err=True)
@@ -97,18 +112,25 @@ def serve(
         enable_model_warmup=flags["enable_model_warmup"],
         max_body_bytes=max_body_mb * MIB,
         record_scores=record_scores,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        token_file=token_file,
     )
     _serve(settings)
 
 
 def _serve(settings: ServerSettings) -> None:
     quieten_tensorflow()
-    from serving.server.logs import log_to
+    from serving.server.logs import log_to, redirect_standard_error
+
+    if not sys.stderr.isatty():
+        redirect_standard_error()
     from serving.server.run import serve_until_signalled
 
     log_to(sys.stderr)
     if settings.rest_port and sys.stderr.isatty():
-        click.echo(f"Open http://{settings.host}:{settings.rest_port}/ to try it; Ctrl-C stops it.", err=True)
+        scheme = "https" if settings.tls_cert else "http"
+        click.echo(f"Open {scheme}://{settings.host}:{settings.rest_port}/ to try it; Ctrl-C stops it.", err=True)
     serve_until_signalled(settings)
 
 
@@ -127,8 +149,10 @@ def _base(folder: Path | None, model_base_path: Path | None) -> Path:
     return base_folder(given) if given is not None else newest_base_folder(RUNS)
 
 
-def _obstacle_to_real_server(host: str, max_body_mb: int, record_scores: Path | None) -> str:
+def _obstacle_to_real_server(host: str, max_body_mb: int, record_scores: Path | None, *, is_protected: bool) -> str:
     """Which option TensorFlow Serving does not support, and what to do; empty if it supports all of them."""
+    if is_protected:
+        return "supports neither tokens nor TLS for REST; to use it: omit --tls-cert, --tls-key and --token-file"
     if host != EVERY_ADDRESS:
         return f"listens on every address; to use it: --host {EVERY_ADDRESS}"
     if record_scores is not None:

@@ -10,8 +10,10 @@ from components.settings import DataSettings, GateSettings
 from pipeline.configuration.kubeflow import KubeflowSettings
 from pipeline.metadata.store import MetadataSettings
 from runtime.errors import UsageError
+from runtime.places import bucket_problem, pattern_problem
 from runtime.settings import Section
 from trainer.settings.calibration import CalibrationSettings
+from trainer.settings.families import FAMILY_SETTINGS
 from trainer.settings.image import ImageSettings
 from trainer.settings.trainer import TrainerSettings
 from trainer.settings.tuner import TunerSettings
@@ -83,6 +85,24 @@ class Configuration(Section):
                     "remove it; set the credentials of object stores in the environment (AWS_ACCESS_KEY_ID, ...), "
                     "and give Beam's options after `--` on the command line"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _check_places(self) -> "Configuration":
+        for field, place in (("data.path", self.data.path), ("push.destination", self.push.destination)):
+            if place and (problem := bucket_problem(place)):
+                raise ValueError(f"{field} {place}: {problem}")
+        if self.push.destination and (problem := pattern_problem(self.push.destination)):
+            raise ValueError(f"push.destination {self.push.destination}: {problem}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_normalisation(self) -> "Configuration":
+        if FAMILY_SETTINGS[self.trainer.preset].closed_form and self.image.normalisation != "unit":
+            raise ValueError(
+                f"image.normalisation '{self.image.normalisation}' does not apply to preset '{self.trainer.preset}', "
+                "whose backbone scales pixels itself; remove it"
+            )
         return self
 
     @model_validator(mode="after")

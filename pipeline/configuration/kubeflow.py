@@ -122,7 +122,7 @@ class KubeflowSettings(Section):
     """Kubernetes' name of the GPU resource."""
     tfjob: TrainingJobSettings | None = None
     """Train on several nodes; null: in the Trainer's pod."""
-    pods: dict[str, PodSettings] = {DEFAULT_POD: PodSettings(cpu=1, memory_gb=4)}
+    pods: dict[str, PodSettings] = {DEFAULT_POD: PodSettings(cpu=0.5, memory_gb=1.5)}
     """Pods by component, e.g. `Trainer`; `Worker` for those of the TFJob; `default` for all without an entry."""
     volumes: tuple[Volume, ...] = ()
     """Volumes of every pod."""
@@ -134,6 +134,8 @@ class KubeflowSettings(Section):
     """Environment variables of every pod; never put a secret here, since the package shows them."""
     retries: RetrySettings = RetrySettings()
     """Retries of every pod."""
+    fail_when_refused: Literal["schedules", "always", "never"] = "schedules"
+    """When a run whose model the gate refused ends as failed: only scheduled runs, all runs, or none."""
 
     def pod(self, component: str) -> PodSettings:
         """The settings of a component's pod: its own over those of `default`."""

@@ -5,16 +5,18 @@ import re
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import ValidationError
 
 from pipeline.configuration.configuration import Configuration, ConfigurationError
+from pipeline.configuration.yaml_text import YamlError, field_type, literal_value, read_yaml
 
 _HINT = "; give your own (autoencoder run my.yaml), or see configs/ in the source repository for examples"
 
 
 def load_configuration(path: Path, overrides: tuple[str, ...] = ()) -> Configuration:
-    """Read a YAML file and apply `section.field=value` overrides, whose values are YAML too.
+    """Read a YAML file and apply `section.field=value` overrides.
+
+    An override is taken literally where the field is text, and is YAML elsewhere.
 
     Raises ConfigurationError for an unreadable file, an unknown key, a wrong type or an impossible combination.
     """
@@ -35,14 +37,14 @@ def read_values(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"), Configuration)
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else _HINT
         raise ConfigurationError(f"{path}: no such configuration file{hint}") from None
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, yaml.YAMLError, RecursionError) as error:  # ValueError: not UTF-8, or an invalid date
+    except ValueError as error:  # YamlError, or not UTF-8
         raise ConfigurationError(f"{path}: is not valid YAML: {error}") from None
     if values is None:
         return {}
@@ -55,7 +57,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     dotted, separator, text = override.partition("=")
     if not separator or not dotted:
         raise ConfigurationError(f"--set {override}: must look like trainer.latent_dim=16")
-    *sections, field = dotted.split(".")
+    names = dotted.split(".")
+    *sections, field = names
     for section in sections:
         inner = values.setdefault(section, {})
         if inner is None:
@@ -64,8 +67,8 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
             raise ConfigurationError(f"--set {override}: '{section}' holds {inner!r}, not a section")
         values = inner
     try:
-        values[field] = yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError, RecursionError):
+        values[field] = literal_value(text, field_type(Configuration, names))
+    except YamlError:
         raise ConfigurationError(f"--set {override}: {text!r} is not a valid YAML value") from None
 
 

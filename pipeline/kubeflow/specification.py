@@ -10,7 +10,7 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2  # type: ignore[import-untyped]
 
-from pipeline.kubeflow.names import Message
+from pipeline.kubeflow.names import ALWAYS, SCHEDULES, WHEN_PARAMETER, Message
 from runtime.errors import UsageError
 
 SCHEMA_VERSION: Final = "2.1.0"
@@ -25,6 +25,12 @@ class RefusedError(UsageError):
 
 def load_package(path: Path) -> Message:
     """The package's pipeline specification, after the checks of Kubeflow's API server; raises RefusedError."""
+    spec, _ = load_documents(path)
+    return spec
+
+
+def load_documents(path: Path) -> tuple[Message, Message]:
+    """Like `load_package`, with the second document; {} if there is none."""
     try:
         documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -39,7 +45,7 @@ def load_package(path: Path) -> Message:
     except json_format.ParseError as error:
         raise RefusedError(f"{path}: is not a valid pipeline specification: {error}") from None
     _check(spec)
-    return spec
+    return spec, documents[1] if len(documents) > 1 else {}
 
 
 def convert_parameters(spec: Message, given: Mapping[str, str]) -> dict[str, Any]:
@@ -53,6 +59,12 @@ def convert_parameters(spec: Message, given: Mapping[str, str]) -> dict[str, Any
             known = ", ".join(sorted(declared)) or "none"
             raise RefusedError(f"--param {name}: the package has no such parameter; it has: {known}")
     return {name: _convert(name, text, declared[name]["parameterType"]) for name, text in given.items()}
+
+
+def scheduled_parameters(spec: Message, given: Mapping[str, str]) -> dict[str, Any]:
+    """`convert_parameters` for a scheduled run, which fails if its model is refused, unless the package says never."""
+    by_default = declared_parameters(spec).get(WHEN_PARAMETER, {}).get("defaultValue")
+    return convert_parameters(spec, {WHEN_PARAMETER: ALWAYS, **given} if by_default == SCHEDULES else given)
 
 
 def declared_parameters(spec: Message) -> Message:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline.configuration.configuration import Configuration
 from pipeline.configuration.kubeflow import WORKER_POD, PodSettings
-from pipeline.kubeflow.names import SCRATCH_FOLDER
+from pipeline.kubeflow.names import SCRATCH_FOLDER, SHARED_MEMORY_FOLDER, USER_ID
 
 GROUP, VERSION, PLURAL, KIND = "kubeflow.org", "v1", "tfjobs", "TFJob"
 CONTAINER = "tensorflow"
@@ -13,6 +13,15 @@ _KEPT_S = 3600
 """How long the operator keeps a finished job that was not deleted."""
 
 Manifest = dict[str, Any]
+SECURITY: Manifest = {
+    "runAsNonRoot": True,
+    "runAsUser": USER_ID,
+    "runAsGroup": USER_ID,
+    "fsGroup": USER_ID,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""Of each pod: without `fsGroup`, a new volume belongs to root."""
 
 
 def training_job(configuration: Configuration, image: str) -> Manifest:
@@ -26,7 +35,10 @@ def training_job(configuration: Configuration, image: str) -> Manifest:
         "training": (job.mount_path, {"persistentVolumeClaim": {"claimName": job.claim}})
     }
     if pod.shared_memory:
-        volumes["shared-memory"] = ("/dev/shm", {"emptyDir": {"medium": "Memory", "sizeLimit": pod.shared_memory}})
+        volumes["shared-memory"] = (
+            SHARED_MEMORY_FOLDER,
+            {"emptyDir": {"medium": "Memory", "sizeLimit": pod.shared_memory}},
+        )
     if pod.scratch:
         volumes["scratch"] = (SCRATCH_FOLDER, {"emptyDir": {"sizeLimit": pod.scratch}})
         variables["TMPDIR"] = SCRATCH_FOLDER
@@ -43,6 +55,7 @@ def training_job(configuration: Configuration, image: str) -> Manifest:
         "metadata": {"annotations": {"sidecar.istio.io/inject": "false"}},
         "spec": {
             "automountServiceAccountToken": False,
+            "securityContext": SECURITY,
             "containers": [container],
             "volumes": [{"name": name, **source} for name, (_, source) in volumes.items()],
             "nodeSelector": dict(pod.node_selector or {}),

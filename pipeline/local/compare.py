@@ -1,6 +1,7 @@
 """Trains several families on the same images, each in its own run, and ranks them."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -8,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.configuration.configuration import ConfigurationError
 from pipeline.configuration.loading import load_configuration, read_values
 from runtime.errors import DONE, REFUSED
 from serving.model.versions import RUN_SUBFOLDER
 from trainer.settings.families import FAMILY_SETTINGS, PRESET_FIELDS
+from trainer.settings.trainer import GRADIENT_DESCENT_FIELDS
 
 
 @dataclass(frozen=True)
@@ -24,26 +27,45 @@ class Entry:
     pca_ratio: float | None = None
     """Mean error divided by that of PCA with as many components."""
     auroc: float | None = None
+    """Of labelled anomalies; None if there are none."""
+    synthetic_auroc: float | None = None
+    """Of faint synthetic defects in normal test images; None if there are too few of these."""
+    within: float | None = None
+    """Half the 95 % confidence interval, over test images, of the AUROC that ranks."""
     parameters: int | None = None
     training_s: float | None = None
     images_per_s: float | None = None
     error: str | None = None
 
+    @property
+    def detection(self) -> float | None:
+        """The AUROC that ranks: of labelled anomalies, or else of synthetic defects."""
+        return self.synthetic_auroc if self.auroc is None else self.auroc
+
 
 def compare(config: Path, overrides: tuple[str, ...], presets: Iterable[str]) -> Iterator[Entry]:
     """Run each family, and yield its result as soon as it is known.
 
-    Raises ConfigurationError before the first run if the configuration of any family is invalid.
+    A family whose settings CONFIG's common fields contradict gets an entry with that error. Raises ConfigurationError
+    before the first run if CONFIG is invalid, or no family can run.
     """
     configuration = load_configuration(config, overrides)
     folder = (Path(configuration.root).expanduser() / f"{configuration.name}-compare").absolute()
-    planned = {
-        preset: _overrides_of(config, overrides, preset, folder.name, str(folder / preset)) for preset in presets
-    }
-    for own in planned.values():
-        load_configuration(config, own)
+    planned = {preset: overrides_of(config, overrides, preset, folder.name, str(folder / preset)) for preset in presets}
+    errors = {preset: error for preset, own in planned.items() if (error := _mistake(config, own))}
+    if len(errors) == len(planned):
+        raise ConfigurationError("\n".join(f"{preset}: {error}" for preset, error in errors.items()))
     for preset, own in planned.items():
-        yield _entry(preset, _run(config, own))
+        yield Entry(preset, error=errors[preset]) if preset in errors else _entry(preset, _run(config, own))
+
+
+def _mistake(config: Path, overrides: tuple[str, ...]) -> str | None:
+    """Why a family cannot run with these settings, if it cannot."""
+    try:
+        load_configuration(config, overrides)
+    except ConfigurationError as error:
+        return str(error)
+    return None
 
 
 def push_best(config: Path, overrides: tuple[str, ...], preset: str) -> str | None:
@@ -55,12 +77,12 @@ def push_best(config: Path, overrides: tuple[str, ...], preset: str) -> str | No
     destination = configuration.push.destination or str(
         (Path(configuration.root).expanduser() / configuration.name / RUN_SUBFOLDER).absolute()
     )
-    own = _overrides_of(config, overrides, preset, f"{configuration.name}-compare", destination)
+    own = overrides_of(config, overrides, preset, f"{configuration.name}-compare", destination)
     pushed: str | None = _run(config, own).get("pushed")
     return pushed
 
 
-def _overrides_of(
+def overrides_of(
     config: Path, overrides: tuple[str, ...], preset: str, pipeline: str, destination: str
 ) -> tuple[str, ...]:
     """The overrides of one family's run.
@@ -68,16 +90,23 @@ def _overrides_of(
     The runs share one pipeline, so the images are ingested once; no model is compared with another family's.
     """
     trainer = read_values(config, overrides).get("trainer") or {}  # as written, without any preset's defaults
-    common = {field: value for field, value in trainer.items() if field not in PRESET_FIELDS}
-    if FAMILY_SETTINGS[preset].follows_images:  # here it takes the latent size and the epochs of the others
-        own = load_configuration(config, overrides).trainer
-        common = {"latent_dim": own.latent_dim, "epochs": own.epochs, **common}
+    common: dict[str, Any] = {
+        "batch_size": None,
+        "epochs": None,
+    }  # unless they are set, the number of images determines them
+    common |= {field: value for field, value in trainer.items() if field not in PRESET_FIELDS}
+    family = FAMILY_SETTINGS[preset]
+    if family.follows_images:  # here it takes the latent size of the others
+        common = {"latent_dim": load_configuration(config, overrides).trainer.latent_dim, **common}
+    if family.closed_form:
+        common = {field: value for field, value in common.items() if field not in GRADIENT_DESCENT_FIELDS}
     return (
         *overrides,
         f"name={pipeline}",
         f"trainer={json.dumps({**common, 'preset': preset})}",
+        *(["image.normalisation=unit"] if family.closed_form else []),
         "evaluation.max_regression=null",
-        f"push.destination={json.dumps(destination)}",
+        f"push.destination={destination}",
     )
 
 
@@ -105,12 +134,46 @@ def _entry(preset: str, document: dict[str, Any]) -> Entry:
         mean_error=metrics["mean_error"],
         pca_ratio=metrics["mean_error"] / metrics["pca_mean_error"] if metrics.get("pca_mean_error") else None,
         auroc=metrics.get("auroc"),
+        synthetic_auroc=metrics.get("synthetic_auroc"),
+        within=_within(metrics, document["images"]["test"]),
         parameters=model["parameters"],
         training_s=model["training_s"],
         images_per_s=seen / model["training_s"] if model["training_s"] else None,
     )
 
 
+def _within(metrics: dict[str, float], test_images: int) -> float | None:
+    """Half the 95 % confidence interval of the AUROC that ranks.
+
+    For synthetic defects it is that of one kind, so a little wide for the mean of all kinds.
+    """
+    from components.evaluation.synthetic_auroc import AT_MOST
+
+    normal = round(metrics["example_count"])
+    if "auroc" in metrics and 0 < normal < test_images:
+        return 1.96 * auroc_deviation(metrics["auroc"], normal, test_images - normal)
+    if "synthetic_auroc" in metrics and normal:
+        painted = min(normal, AT_MOST)
+        return 1.96 * auroc_deviation(metrics["synthetic_auroc"], painted, painted)
+    return None
+
+
+def auroc_deviation(auroc: float, normal: int, anomalous: int) -> float:
+    """Standard error of an AUROC over so many images: Hanley and McNeil 1982, Radiology 143(1)."""
+    one, two = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
+    spread = auroc * (1 - auroc) + (anomalous - 1) * (one - auroc**2) + (normal - 1) * (two - auroc**2)
+    return math.sqrt(max(spread, 0.0) / (normal * anomalous))
+
+
+def rivals(ranking: list[Entry]) -> list[str]:
+    """Families that the test images cannot tell from the best one: the intervals of the AUROC that ranks overlap."""
+    best, *others = ranking
+    if best.detection is None or best.within is None:
+        return []
+    lowest = best.detection - best.within
+    return [e.preset for e in others if e.detection is not None and e.detection + (e.within or 0.0) >= lowest]
+
+
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
-    """Best first: by AUROC if it is known, otherwise by mean error; failed runs last."""
-    return sorted(entries, key=lambda e: (e.mean_error is None, -(e.auroc or 0.0), e.mean_error or 0.0))
+    """Best first: by AUROC of labelled anomalies, or else of synthetic defects, or else by mean error; failed last."""
+    return sorted(entries, key=lambda e: (e.mean_error is None, -(e.detection or 0.0), e.mean_error or 0.0))

@@ -18,11 +18,13 @@ from rich.console import Console
 from components.sources.registry import plan_source
 from pipeline.configuration.configuration import Configuration, ConfigurationError
 from pipeline.errors import interrupt_on_signals, message_of
+from pipeline.local.product import record_product, require_same_product
 from pipeline.metadata.store import connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, plain_console, print_summary
 from runtime.errors import DONE, FAILED, REFUSED
 from runtime.imports import imported_for_good
 from runtime.keras_flavour import use_keras_2
+from runtime.places import pattern_problem
 from schema.artifacts import PICTURE_FILE, REPORT_FILE
 from serving.model.versions import RUN_SUBFOLDER, version_folders
 
@@ -33,19 +35,26 @@ LOG_FILE = "run.log"
 TROUBLESHOOTING = "docs/troubleshooting.md"
 
 
-def run(configuration: Configuration, *, as_json: bool) -> int:
-    """Run the pipeline and return the exit code; raises a UserError if nothing was started."""
+def run(configuration: Configuration, *, as_json: bool, same_product: bool = False) -> int:
+    """Run the pipeline and return the exit code; raises a UserError if nothing was started.
+
+    `same_product`: the images show what those of earlier runs show, although their location is another one.
+    """
     interrupt_on_signals()
     _require_reach(configuration)
     folder = _writable_folder(configuration)
     with _locked(folder):
         plan = plan_source(configuration.data)
+        if not same_product:
+            require_same_product(configuration, plan.fingerprint, folder)
         with output_to_log(folder / LOG_FILE) as (stdout, stderr):
             console = plain_console(stderr if as_json else stdout)
             log = folder / LOG_FILE
             console.print(f"{configuration.name}: {plan.image_count:,} images, log in {log}")
             if plan.skipped:
                 console.print(f"skipped {plan.skipped} (not a supported image format)")
+            if plan.warning:
+                console.print(f"warning: {plan.warning}")
             return _run(configuration, plan.fingerprint, folder, console, stdout if as_json else None)
 
 
@@ -73,15 +82,12 @@ def _run(
         push_destination=destination,
     )
     with _reported(ComponentProgress(console, history.last_durations(connection, configuration.name))) as progress:
-        outcomes = run_pipeline(
-            pipeline,
-            connection,
-            progress.listen,
-            check_after={"ImageExampleGen": lambda: _check_held_out(configuration, connection)},
-        )
+        outcomes = run_pipeline(pipeline, connection, progress.listen)
     _print_changes(outcomes, console)
     failed = next((outcome for outcome in outcomes if outcome.error), None)
     verdict = history.verdict_of_latest(connection, configuration.name) if failed is None else history.no_verdict()
+    if failed is None:
+        record_product(configuration, data_fingerprint, folder)
     model_run, report = verdict.pop("model_run"), verdict.pop("report")
     if report:
         shutil.copyfile(report, folder / REPORT_FILE)
@@ -102,16 +108,6 @@ def _require_reach(configuration: Configuration) -> None:
             f"beam: Dataflow's workers cannot reach the folder {configuration.root!r}: compile the pipeline for "
             "Kubeflow (autoencoder compile CONFIG --root gs://...), or run it on Flink or Spark"
         )
-
-
-def _check_held_out(configuration: Configuration, connection: Any) -> None:
-    """Detect too few images for the false-alarm rate before training; the Calibrator would detect it afterwards."""
-    from pipeline.metadata import history
-    from schema.features import EVAL
-    from trainer.scoring.calibration import check_image_count
-
-    counts = history.image_counts_of_latest(connection, configuration.name)
-    check_image_count(counts[EVAL], configuration.evaluation.false_alarm_rate)
 
 
 def _print_changes(outcomes: "list[ComponentOutcome]", console: Console) -> None:
@@ -158,6 +154,8 @@ def _writable_folder(configuration: Configuration) -> Path:
     folder = Path(configuration.root) / configuration.name
     try:
         folder = folder.expanduser().absolute()
+        if problem := pattern_problem(str(folder)):
+            raise ConfigurationError(f"root: {folder}: {problem} with --set root=...")
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".write-test"
         probe.touch()

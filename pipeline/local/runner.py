@@ -4,10 +4,9 @@ import datetime
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from ml_metadata.proto import metadata_store_pb2 as mlmd
@@ -47,11 +46,9 @@ def run_pipeline(
     pipeline: tfx_pipeline.Pipeline,
     connection: Any,
     listen: Listener,
-    check_after: Mapping[str, Callable[[], None]] = MappingProxyType({}),
 ) -> list[ComponentOutcome]:
     """Launch every node in order, as TFX's LocalDagRunner does; after a failure the rest are skipped.
 
-    `check_after`: component -> a function that is called when it has ended; if that raises, the component has failed.
     `connection` (ML Metadata's ConnectionConfig) is not part of the compiled pipeline, since it may hold a password.
     """
     ir = compiler.Compiler().compile(pipeline)
@@ -78,7 +75,6 @@ def run_pipeline(
         outcome = ComponentOutcome(name, RAN, 0.0)
         try:
             outcome.state, outcome.changed = _launch(ir, node.pipeline_node, deployment, connection)
-            check_after.get(name, lambda: None)()
         except Exception as error:  # whatever an executor raises is reported
             raise_if_interrupted()
             outcome.state, outcome.error = FAILED, error

@@ -14,6 +14,7 @@ from schema.artifacts import (
     COUNTS_FILE,
     GATE_FILE,
     NOT_PUSHED_BECAUSE,
+    PUSHED_DESTINATION,
     RECORD_FILE,
     REPORT_FILE,
     REPORT_TYPE,
@@ -23,7 +24,6 @@ from schema.artifacts import (
 _PIPELINE_CONTEXT = "pipeline"
 _RUN_CONTEXT = "pipeline_run"
 _NODE_CONTEXT = "node"
-_DESTINATION = "pushed_destination"
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ def no_verdict() -> dict[str, Any]:
     """The verdict of a run that did not finish."""
     return {
         "blessed": False,
+        "purpose": None,
         "pushed": None,
         "not_pushed_because": None,
         "metrics": {},
@@ -185,6 +186,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         return no_verdict()
     return {
         "blessed": gate["blessed"],
+        "purpose": gate.get("purpose"),  # runs of older versions lack it
         "pushed": (pushed_to(pushed) or None) if pushed else None,
         "not_pushed_because": (_text(pushed, NOT_PUSHED_BECAUSE) or None) if pushed else None,
         "metrics": gate["metrics"],
@@ -222,7 +224,7 @@ def _model_facts(outputs: dict[str, Any]) -> dict[str, Any]:
 
 def pushed_to(artifact: Any) -> str:
     """The version's folder or URI of a PushedModel; empty if nothing was pushed, and for any other artifact."""
-    return _text(artifact, _DESTINATION)
+    return _text(artifact, PUSHED_DESTINATION)
 
 
 def _text(artifact: Any, name: str) -> str:

@@ -1,7 +1,9 @@
 """Loads a SavedModel and runs its signatures in a session, as TensorFlow Serving does."""
 
+import contextlib
+import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,16 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
+from runtime.places import pattern_problem
+from schema.signatures import FALSE_ALARM_RATE, LATENT, RECONSTRUCTION, SCORE
 from serving.errors import ServingError, Status, invalid_argument
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 SMALL_BYTES = 16 * 1024
 NO_OP_SIGNATURE = "__saved_model_init_op"
+_OF_AUTOENCODERS = {SCORE, LATENT, RECONSTRUCTION}
+"""Outputs of signatures whose inputs must be finite; other models may expect NaN."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,9 @@ class LoadedModel:
         options = tf.compat.v1.ConfigProto(gpu_options=tf.compat.v1.GPUOptions(allow_growth=True))
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=options)
         try:
-            with self._session.graph.as_default():
+            with self._session.graph.as_default(), _readable_path(folder) as path:
                 # TensorFlow Serving uses this loader and graph; `tf.saved_model.load` builds a different graph.
-                meta_graph = tf.compat.v1.saved_model.loader.load(self._session, [tf.saved_model.SERVING], str(folder))
+                meta_graph = tf.compat.v1.saved_model.loader.load(self._session, [tf.saved_model.SERVING], path)
         except BaseException:
             self._session.close()
             raise
@@ -107,6 +113,18 @@ class LoadedModel:
             return self._callables[key]
 
 
+@contextlib.contextmanager
+def _readable_path(folder: Path) -> Iterator[str]:
+    """The folder's path, or that of a link to it if TensorFlow would read the path as a pattern."""
+    if not pattern_problem(str(folder)):
+        yield str(folder)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = Path(place) / "model"
+        link.symlink_to(folder.absolute())
+        yield str(link)
+
+
 def _size_bytes(inputs: Arrays) -> int:
     return sum(sum(map(len, a.flat)) if a.dtype.kind == "O" else a.nbytes for a in inputs.values())
 
@@ -128,10 +146,23 @@ def checked_inputs(signature: Signature, inputs: Arrays) -> Arrays:
         if not info.accepts(array.shape):
             wanted = [-1 if size is None else size for size in info.shape or ()]
             raise invalid_argument(f"input {name}: shape {list(array.shape)} is not compatible with {wanted}")
+        if array.dtype.kind == "f" and signature.outputs.keys() & _OF_AUTOENCODERS:
+            _check_values(name, array)
     sizes = {name: array.shape[0] for name, array in inputs.items() if signature.inputs[name].is_batched}
     if len(set(sizes.values())) > 1:
         raise invalid_argument(f"inputs have different batch sizes: {sizes}")
     return inputs
+
+
+def _check_values(name: str, array: np.ndarray[Any, Any]) -> None:
+    is_valid = np.isfinite(array)
+    wanted = "a finite number"
+    if name == FALSE_ALARM_RATE:
+        is_valid, wanted = (array > 0) & (array < 1), "between 0 and 1"
+    if not is_valid.all():
+        index = np.unravel_index(int(np.argmin(is_valid)), array.shape)
+        place = "".join(f"[{number}]" for number in index)
+        raise invalid_argument(f"input {name}{place}: {array[index]:g} is not {wanted}")
 
 
 def checked_outputs(signature: Signature, output_filter: Sequence[str]) -> tuple[str, ...]:

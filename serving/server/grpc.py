@@ -17,6 +17,7 @@ from tensorflow_serving.apis import (
 
 from serving.errors import ServingError, Status, invalid_argument
 from serving.model.tensor_protos import request_from_proto, response_to_proto
+from serving.server.access import Certificate, Tokens
 from serving.server.model_host import ServedVersion
 from serving.server.service import Service
 from serving.server.settings import ListenError, ServerSettings
@@ -24,11 +25,13 @@ from serving.server.settings import ListenError, ServerSettings
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def start_grpc_server(service: Service, settings: ServerSettings) -> tuple[grpc.Server, int]:
+def start_grpc_server(
+    service: Service, settings: ServerSettings, *, tokens: Tokens | None = None, certificate: Certificate | None = None
+) -> tuple[grpc.Server, int]:
     """A started gRPC server and its port; raises ListenError if the port is taken."""
     server = grpc.server(
         ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="grpc"),
-        interceptors=[_ErrorInterceptor()],
+        interceptors=[*([_TokenInterceptor(tokens)] if tokens else []), _ErrorInterceptor()],
         options=[
             ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
@@ -40,7 +43,11 @@ def start_grpc_server(service: Service, settings: ServerSettings) -> tuple[grpc.
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(service), server)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host  # IPv6
     try:
-        port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
+        address = f"{host}:{settings.grpc_port}"
+        if certificate is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, _credentials(certificate))
     except RuntimeError:
         port = 0
     if port == 0:
@@ -50,6 +57,15 @@ def start_grpc_server(service: Service, settings: ServerSettings) -> tuple[grpc.
         )
     server.start()
     return server, port
+
+
+def _credentials(certificate: Certificate) -> grpc.ServerCredentials:
+    """Credentials that use the newest certificate for every new connection."""
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([certificate.pair()])
+
+    return grpc.dynamic_ssl_server_credentials(configuration(), configuration)
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -107,6 +123,22 @@ def signature_def_map(served: ServedVersion) -> get_model_metadata_pb2.Signature
     for name, definition in served.predictor.signature_defs.items():
         signatures.signature_def[name].CopyFrom(definition)
     return signatures
+
+
+class _TokenInterceptor(grpc.ServerInterceptor):
+    """Answers requests without an accepted token with UNAUTHENTICATED, before their content is read."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        given = dict(details.invocation_metadata).get("authorization")
+        try:
+            self._tokens.check(given if isinstance(given, str) else None)
+        except ServingError as error:
+            code, message = _CODES[error.status.grpc_number], error.message
+            return grpc.unary_unary_rpc_method_handler(lambda _, context: context.abort(code, message))
+        return continuation(details)
 
 
 class _ErrorInterceptor(grpc.ServerInterceptor):

@@ -21,6 +21,7 @@ from serving.model.prediction import Request
 
 Array = np.ndarray[Any, Any]
 MAX_QUOTED_CHARS = 200
+_NO_WHITE_SPACE = str.maketrans("", "", " \t\n\v\f\r")
 
 
 class Form(Enum):
@@ -210,8 +211,9 @@ def _bytes_of(name: str, leaf: object) -> bytes:
         if isinstance(leaf, str):
             return leaf.encode()
         if isinstance(leaf, dict) and _is_base64(leaf):
-            text = leaf["b64"]
-            return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)  # TensorFlow Serving needs no padding
+            # TensorFlow Serving skips white space, and needs no padding.
+            text = leaf["b64"].translate(_NO_WHITE_SPACE)
+            return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise invalid_argument(f"input {name}: Unable to base64 decode") from None
     if isinstance(leaf, dict):

@@ -2,8 +2,11 @@
 
 import json
 import logging
+import os
+import subprocess
 import sys
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TextIO
 
 LOGGER = logging.getLogger("serving")
@@ -21,6 +24,21 @@ def log_to(stream: TextIO = sys.stderr) -> None:
     LOGGER.handlers = [handler]
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
+
+
+def redirect_standard_error() -> None:
+    """Make JSON lines of everything that this process writes to standard error from now on.
+
+    Image libraries and TensorFlow write to it directly. The process that converts the lines ends with this one.
+    """
+    converter = Path(__file__).with_name("stderr_lines.py")
+    process = subprocess.Popen(
+        [sys.executable, str(converter)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    assert process.stdin is not None
+    sys.stderr.flush()
+    os.dup2(process.stdin.fileno(), sys.stderr.fileno())
+    process.stdin.close()
 
 
 class _JsonLines(logging.Formatter):

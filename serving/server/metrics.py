@@ -9,6 +9,8 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 LATENCY_BUCKETS_US: Final = tuple(10 * 1.8**exponent for exponent in range(24))
 
 SCORE_BUCKETS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0)
+MAX_COUNTED: Final = 1000.0
+"""Larger multiples, and scores that are not finite, count as this one, so that the sum stays finite."""
 
 
 class Metrics:
@@ -30,6 +32,11 @@ class Metrics:
             buckets=LATENCY_BUCKETS_US,
             registry=self._registry,
         )
+        self.in_progress = Gauge(
+            "autoencoder_requests_in_progress",
+            "Predict requests that are being answered or wait for the model.",
+            registry=self._registry,
+        )
         self._scores = Histogram(
             "autoencoder_score_per_threshold",
             "Scores of images as multiples of the anomaly threshold: above 1 is an alarm.",
@@ -41,7 +48,7 @@ class Metrics:
     def count_scores(self, version: int, per_threshold: np.ndarray[Any, Any]) -> None:
         """Count the scores [n] of one answer, given as multiples of the threshold."""
         histogram = self._scores.labels(str(version))
-        for value in per_threshold.tolist():
+        for value in np.where(np.isfinite(per_threshold), per_threshold, np.inf).clip(max=MAX_COUNTED).tolist():
             histogram.observe(value)
 
     def count_request(self, model_name: str, *, api: str, status: str, seconds: float) -> None:

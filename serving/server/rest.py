@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from tensorflow.core.protobuf import error_codes_pb2
 
 from serving.errors import ServingError, Status, invalid_argument
 from serving.server import metrics
+from serving.server.access import Tokens
 from serving.server.grpc import signature_def_map
 from serving.server.json_tensors import answer_to_json, request_from_json
 from serving.server.model_host import ServedVersion, VersionState
@@ -28,9 +30,15 @@ from serving.server.service import Service
 from serving.server.settings import ServerSettings
 
 METRICS_PATH: Final = "/monitoring/prometheus/metrics"
+LIVE_PATH: Final = "/livez"
+READY_PATH: Final = "/readyz"
 PAGE: Final = "page.html"
+_GZIP_WBITS: Final = 31
+_UNZIPPED_PART: Final = 1 << 20
 _MODEL: Final = r"(?i)/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _METHOD: Final = re.compile(_MODEL + r":(?P<method>classify|regress|predict)")
+_MODELS: Final = "/v1/models"
+"""KServe's list of models."""
 _STATUS: Final = re.compile(_MODEL + r"(?P<metadata>/metadata)?")
 # The page loads nothing else, and injected content must not load.
 _PAGE_POLICY: Final = (
@@ -38,12 +46,17 @@ _PAGE_POLICY: Final = (
 )
 
 
-def rest_app(service: Service, settings: ServerSettings) -> Starlette:
-    """The ASGI application; blocking work runs in at most `settings.worker_threads` threads."""
-    api = _RestApi(service, settings)
+def rest_app(service: Service, settings: ServerSettings, tokens: Tokens | None = None) -> Starlette:
+    """The ASGI application; blocking work runs in at most `settings.worker_threads` threads.
+
+    With `tokens`, everything needs one except the page, which asks for it, and the paths for probes.
+    """
+    api = _RestApi(service, settings, tokens)
     return Starlette(
         routes=[
             Route("/", api.page, methods=["GET"]),
+            Route(LIVE_PATH, api.live, methods=["GET"]),
+            Route(READY_PATH, api.ready, methods=["GET"]),
             Route(METRICS_PATH, api.metrics, methods=["GET"]),
             Route("/{path:path}", api.v1, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]),
         ],
@@ -52,8 +65,9 @@ def rest_app(service: Service, settings: ServerSettings) -> Starlette:
 
 
 class _RestApi:
-    def __init__(self, service: Service, settings: ServerSettings) -> None:
+    def __init__(self, service: Service, settings: ServerSettings, tokens: Tokens | None) -> None:
         self._service = service
+        self._tokens = tokens
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="rest")
         self._slots = threading.Semaphore(settings.worker_threads + settings.max_waiting_requests)
@@ -62,18 +76,41 @@ class _RestApi:
         self._page = html.replace("{{MODEL_NAME}}", json.dumps(settings.model_name).replace("<", "\\u003c"))
 
     async def page(self, request: Request) -> Response:
+        if "application/json" in request.headers.get("accept", ""):
+            return JSONResponse({"status": "alive"})  # KServe's clients and probes
         headers = {"Content-Security-Policy": _PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
         return Response(self._page, media_type="text/html", headers=headers)
 
+    async def live(self, request: Request) -> Response:
+        """200 while the server answers at all; a port alone accepts connections even if the process hangs."""
+        return Response()
+
+    async def ready(self, request: Request) -> Response:
+        """For probes, which cannot keep a token secret: 200 once a version can be used, else 503, and no more."""
+        try:
+            states = self._service.host.states(self._settings.model_name, None)
+        except ServingError:
+            states = []
+        is_ready = any(state.state == "AVAILABLE" for state in states)
+        return Response(status_code=200 if is_ready else 503)
+
+    def _check_token(self, request: Request) -> None:
+        if self._tokens:
+            self._tokens.check(request.headers.get("authorization"))
+
     async def metrics(self, request: Request) -> Response:
+        self._check_token(request)
         return Response(self._service.metrics.page(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def v1(self, request: Request) -> Response:
+        self._check_token(request)
         path = request.scope["path"]
         if not path.lower().startswith("/v1/"):
             return JSONResponse({"error": f"Not found: {path}"}, status_code=404)
         if request.method == "POST" and (match := _METHOD.fullmatch(path)):
             return await self._run(request, match)
+        if request.method == "GET" and path.lower() == _MODELS:
+            return JSONResponse({"models": [self._settings.model_name]})
         if request.method == "GET" and (match := _STATUS.fullmatch(path)):
             version = _version(match)
             if match["metadata"]:
@@ -145,18 +182,45 @@ class _Budget:
 
 
 async def _body(request: Request, max_bytes: int, take: Callable[[int], None]) -> bytes:
-    """The request's body; stops reading as soon as the body is too large."""
+    """The request's body, unzipped; stops reading as soon as it is too large."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _body_too_large()
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        raise HTTPException(415, f"Content-Encoding {encoding} is not supported; send gzip or none")
+    unzip = _Unzip() if encoding == "gzip" else None
     chunks, total = [], 0
-    async for chunk in request.stream():
-        total += len(chunk)
-        if total > max_bytes:
-            raise _body_too_large()
-        take(len(chunk))
-        chunks.append(chunk)
+    async for received in request.stream():
+        for chunk in unzip.parts(received) if unzip else (received,):
+            total += len(chunk)
+            if total > max_bytes:
+                raise _body_too_large()
+            take(len(chunk))
+            chunks.append(chunk)
+    if unzip and not unzip.is_complete:
+        raise invalid_argument("the gzip body is truncated")
     return b"".join(chunks)
+
+
+class _Unzip:
+    """Unzips a body that arrives in chunks, at most _UNZIPPED_PART bytes at a time."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(wbits=_GZIP_WBITS)
+
+    @property
+    def is_complete(self) -> bool:
+        return self._stream.eof
+
+    def parts(self, received: bytes) -> Iterator[bytes]:
+        """The unzipped content of the next chunk; INVALID_ARGUMENT if it is not gzip."""
+        try:
+            while received and not self._stream.eof:
+                yield self._stream.decompress(received, _UNZIPPED_PART)
+                received = self._stream.unconsumed_tail
+        except zlib.error as error:
+            raise invalid_argument(f"the body is not valid gzip: {error}") from None
 
 
 def _body_too_large() -> HTTPException:
@@ -183,7 +247,8 @@ def _state_json(state: VersionState) -> dict[str, Any]:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
-    return JSONResponse({"error": error.message}, status_code=error.status.http_status)
+    headers = {"WWW-Authenticate": "Bearer"} if error.status is Status.UNAUTHENTICATED else None
+    return JSONResponse({"error": error.message}, status_code=error.status.http_status, headers=headers)
 
 
 async def _http_refused(request: Request, error: Exception) -> Response:

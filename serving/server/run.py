@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 import uvicorn
 
+from serving.server.access import Certificate, Tokens, keep_current
 from serving.server.grpc import start_grpc_server
 from serving.server.http_protocol import LimitedHeadersProtocol
 from serving.server.logs import log_event
@@ -35,23 +36,28 @@ class ServerAddress:
 def running_server(settings: ServerSettings) -> Iterator[ServerAddress]:
     """Run a server for the duration of the block: it listens on entry, and is drained and closed on exit.
 
+    Raises UsageError for unusable tokens or certificates, before it listens.
+
     It also starts while no version can be loaded, and answers NOT_FOUND until one can, as TensorFlow Serving does.
     Raises ListenError if a port is taken.
     """
     tf.get_logger().setLevel("ERROR")
     host = ModelHost(settings)
     service = Service(host, Metrics())
+    tokens = Tokens(settings.token_file) if settings.token_file else None
+    certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
     with contextlib.ExitStack() as stack:
         host.start()
         stack.callback(host.stop)
         grpc_port = rest_port = None
         if settings.grpc_port is not None:
-            grpc_server, grpc_port = start_grpc_server(service, settings)
+            grpc_server, grpc_port = start_grpc_server(service, settings, tokens=tokens, certificate=certificate)
             stack.callback(lambda: grpc_server.stop(settings.stop_grace_s).wait())
         if settings.rest_port is not None:
-            rest_port = stack.enter_context(_running_rest_server(service, settings))
+            rest_port = stack.enter_context(_running_rest_server(service, settings, tokens, certificate))
         address = ServerAddress(settings.host, grpc_port, rest_port)
-        log_event("serving", model=settings.model_name, host=settings.host, grpc=grpc_port, rest=rest_port)
+        access = {"tls": certificate is not None, "tokens": tokens is not None}
+        log_event("serving", model=settings.model_name, host=settings.host, grpc=grpc_port, rest=rest_port, **access)
         yield address
         log_event("stopping")
 
@@ -76,10 +82,12 @@ def serve_until_signalled(settings: ServerSettings) -> None:
 
 
 @contextlib.contextmanager
-def _running_rest_server(service: Service, settings: ServerSettings) -> Iterator[int]:
+def _running_rest_server(
+    service: Service, settings: ServerSettings, tokens: Tokens | None, certificate: Certificate | None
+) -> Iterator[int]:
     listener = _listening_socket(settings.host, settings.rest_port or 0)
     config = uvicorn.Config(
-        rest_app(service, settings),
+        rest_app(service, settings, tokens),
         http=partial(LimitedHeadersProtocol, header_timeout_s=settings.header_timeout_s),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
@@ -89,13 +97,21 @@ def _running_rest_server(service: Service, settings: ServerSettings) -> Iterator
         server_header=False,
         limit_concurrency=settings.max_connections,
         timeout_graceful_shutdown=max(1, round(settings.stop_grace_s)),
+        ssl_certfile=certificate.certificate if certificate else None,
+        ssl_keyfile=certificate.key if certificate else None,
     )
+    config.load()
+    stopping = threading.Event()
+    if certificate and config.ssl:
+        arguments = (config.ssl, certificate, stopping.wait)
+        threading.Thread(target=keep_current, args=arguments, name="certificate", daemon=True).start()
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), name="rest", daemon=True)
     thread.start()
     try:
         yield listener.getsockname()[1]
     finally:
+        stopping.set()
         server.should_exit = True
         thread.join()
         listener.close()

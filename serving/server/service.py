@@ -29,7 +29,7 @@ class Service:
         started = time.perf_counter()
         status = "OK"
         try:
-            with self.host.lease(model_name, version) as served:
+            with self.metrics.in_progress.track_inprogress(), self.host.lease(model_name, version) as served:
                 return answer(served)
         except ServingError as error:
             status = error.status.name
@@ -48,6 +48,7 @@ class Service:
         """The outputs for `request`; any scores among them are counted."""
         outputs = served.predictor.predict(request)
         if served.score_log is not None and outputs.keys() >= {SCORE, THRESHOLD, IS_ANOMALY}:
-            served.score_log.add(outputs[SCORE], outputs[IS_ANOMALY])
-            self.metrics.count_scores(served.number, outputs[SCORE] / outputs[THRESHOLD])
+            # By the model's own threshold, also if the request has another one.
+            served.score_log.add(outputs[SCORE])
+            self.metrics.count_scores(served.number, outputs[SCORE] / served.score_log.threshold)
         return outputs

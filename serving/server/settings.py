@@ -21,7 +21,8 @@ class ServerSettings:
     `record_scores` is a folder that receives one file of score counts per version, for `autoencoder drift`.
     Port 0 picks a free port; None disables the protocol. Pixel limits apply to the sizes in the images' headers,
     before decoding, because a small file can declare a huge image. `max_body_bytes` limits each request,
-    `max_pending_bytes` all REST requests together. Raises UsageError for a setting that the server cannot run with.
+    `max_pending_bytes` all REST requests together. `tls_cert` and `tls_key` encrypt both protocols; with `token_file`,
+    both require one of its tokens. Raises UsageError for a setting that the server cannot run with.
     """
 
     model_base_path: Path
@@ -37,6 +38,9 @@ class ServerSettings:
     max_batch_size: int = 64
     enable_model_warmup: bool = True
     record_scores: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    token_file: Path | None = None
     max_body_bytes: int = 64 * MIB
     max_image_pixels: int = MAX_PIXELS
     max_request_pixels: int = 512_000_000
@@ -54,6 +58,8 @@ class ServerSettings:
                 raise UsageError(f"{field} {port}: must be between 0 and 65535")
         if self.grpc_port is None and self.rest_port is None:
             raise UsageError("grpc_port and rest_port are both off: enable at least one")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise UsageError("--tls-cert and --tls-key belong together: give both")
         for field in ("poll_interval_s", "request_timeout_s", "max_batch_size", "worker_threads"):
             if getattr(self, field) <= 0:
                 raise UsageError(f"{field} {getattr(self, field)}: must be greater than 0")

@@ -52,7 +52,7 @@ def test_a_model_with_a_non_finite_weight_fails_the_run(good: Runs, table):
     ended = good.run(ANOTHER, fault=faults.spoil_a_weight)
     assert ended.code == FAILED, ended.stderr
     assert ended.document["error"].startswith(
-        "Calibrator: the score 'error' is not finite for 197 of 197 held-out images: the model has non-finite weights"
+        "Calibrator: the score 'error' is not finite for 99 of 99 held-out images: the model has non-finite weights"
     )
     table("a non-finite weight", "Calibrator", ended.document["error"])
 

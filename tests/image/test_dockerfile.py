@@ -1,5 +1,6 @@
 """deploy/Dockerfile matches the repository; this needs no container engine."""
 
+import json
 import os
 import re
 import shutil
@@ -11,9 +12,11 @@ import pytest
 from dockerfile import copied_from_repository, instructions, stages
 from repository import REPOSITORY
 
-from pipeline.kubeflow.pods import data_version, entrypoint
+from pipeline.commands.serve import serve
+from pipeline.kubeflow.names import USER_ID
+from pipeline.kubeflow.pods import data_version, entrypoint, fail_when_refused, verdict
 
-POD_MODULES = [data_version.__name__, entrypoint.__name__]
+POD_MODULES = [module.__name__ for module in (data_version, entrypoint, fail_when_refused, verdict)]
 
 
 def _copied_stages() -> list[str]:
@@ -39,7 +42,7 @@ def test_stages_are_defined_before_they_are_used() -> None:
         base = steps[0][1].split(" AS ")[0]
         assert base in seen or ":" in base
         seen.append(stage)
-    assert seen[-2:] == ["cpu", "gpu"]
+    assert seen[-3:] == ["cpu", "serving", "gpu"]
 
 
 def test_packages_are_installed_by_hash_from_the_lock() -> None:
@@ -65,7 +68,25 @@ def test_the_gpu_image_finds_every_locked_cuda_library() -> None:
 
 def test_the_user_is_numeric_and_not_root() -> None:
     [user] = [arguments for instruction, arguments in instructions() if instruction == "USER"]
-    assert re.fullmatch(r"[1-9][0-9]*:[1-9][0-9]*", user)
+    assert user == f"{USER_ID}:{USER_ID}"
+
+
+def test_the_user_has_a_group_of_its_own(tmp_path: Path) -> None:
+    [command] = [arguments for instruction, arguments in stages()["base"] if instruction == "RUN"]
+    files = {name: tmp_path / name for name in ("passwd", "group")}
+    for name, path in files.items():
+        command = command.replace(f"/etc/{name}", str(path))
+    subprocess.run(["sh", "-c", command], check=True)
+    [user], [group] = (path.read_text().splitlines() for path in files.values())
+    assert user.split(":")[2:4] == [str(USER_ID), str(USER_ID)]
+    assert group.split(":")[2] == str(USER_ID)
+
+
+def test_the_servers_image_serves_the_folder_that_its_manifest_mounts() -> None:
+    [entrypoint_] = [json.loads(arguments) for name, arguments in stages()["serving"] if name == "ENTRYPOINT"]
+    assert entrypoint_[:2] == ["autoencoder", "serve"]
+    parsed = serve.make_context("serve", entrypoint_[2:]).params
+    assert (parsed["host"], parsed["own"], str(parsed["model_base_path"])) == ("0.0.0.0", True, "/models/autoencoder")
 
 
 def test_the_image_contains_every_module_that_pods_run(tmp_path: Path) -> None:

@@ -95,15 +95,20 @@ def test_exif_rotation_is_applied():
 
 
 DEFECT = np.array([[0, 0, 1], [0, 200, 0]], np.uint8)
-PALETTE = Image.fromarray((DEFECT > 0).astype(np.uint8), "P")
-PALETTE.putpalette([0, 0, 0, 0, 0, 7])  # a blue so dark that it becomes black in greyscale
+BRIGHT = DEFECT > 127
+PALETTE = Image.fromarray(BRIGHT.astype(np.uint8), "P")
+PALETTE.putpalette([0, 0, 0, 0, 0, 200])  # a blue that becomes nearly black in greyscale
+
+
+def mask_of(content: bytes) -> np.ndarray:
+    return tf.io.decode_png(mask_from_file_bytes(content, height_px=2, width_px=3).encoded).numpy()[:, :, 0]
 
 
 @pytest.mark.parametrize(
     "mask",
     [
         Image.fromarray(DEFECT),
-        Image.fromarray(DEFECT > 0),
+        Image.fromarray(BRIGHT),
         Image.fromarray(DEFECT.astype(np.uint16) * 300),
         Image.merge("RGB", [Image.fromarray(plane) for plane in (0 * DEFECT, 0 * DEFECT, DEFECT)]),
         Image.merge("LA", [Image.fromarray(plane) for plane in (DEFECT, 0 * DEFECT)]),
@@ -111,9 +116,29 @@ PALETTE.putpalette([0, 0, 0, 0, 0, 7])  # a blue so dark that it becomes black i
     ],
     ids=lambda mask: mask.mode,
 )
-def test_a_mask_is_white_where_its_file_is_not_black(mask):
-    stored = mask_from_file_bytes(encode(mask, "PNG"), height_px=2, width_px=3)
-    assert np.array_equal(tf.io.decode_png(stored).numpy()[:, :, 0], np.where(DEFECT > 0, 255, 0))
+def test_a_mask_is_white_where_its_file_is_brighter_than_half(mask):
+    assert np.array_equal(mask_of(encode(mask, "PNG")), np.where(BRIGHT, 255, 0))
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_every_class_number_but_zero_is_defective(kind):
+    numbers = np.array([[0, 1, 2], [3, 0, 0]], kind)
+    assert np.array_equal(mask_of(encode(Image.fromarray(numbers), "PNG")), np.where(numbers > 0, 255, 0))
+
+
+def test_a_jpeg_mask_has_the_area_of_the_png():
+    square = np.zeros((64, 64), np.uint8)
+    square[20:36, 20:36] = 255
+    content = encode(Image.fromarray(square), "JPEG", quality=30)
+    assert np.mean(np.asarray(Image.open(io.BytesIO(content))) > 0) > 1.5 * np.mean(square > 0)
+    mask = mask_from_file_bytes(content, height_px=64, width_px=64)
+    assert np.array_equal(tf.io.decode_png(mask.encoded).numpy()[:, :, 0], square)
+    assert not mask.has_many_intermediate_values
+
+
+def test_a_mask_with_many_intermediate_values_is_noticed():
+    ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
+    assert mask_from_file_bytes(encode(Image.fromarray(ramp), "PNG"), height_px=64, width_px=64)[1]
 
 
 def test_a_mask_of_another_size_is_refused():

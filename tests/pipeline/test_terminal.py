@@ -46,7 +46,8 @@ def test_brackets_in_names_and_labels_are_printed_literally():
     out = io.StringIO()
     row = {"metric": "ssim", "label": "[/b]", "origin": "configured", "min": 0.9, "max": None, "value": 0.5}
     document = {
-        "thresholds": [{**row, "passed": False, "reason": "ssim of [b]:smile: is 0.5"}],
+        "thresholds": [{**row, "passed": False, "reason": "ssim of [b]:smile: is 0.5", "remedy": "train"}],
+        "purpose": None,
         "metrics": {},
         "pushed": None,
         "not_pushed_because": "[/red]",
@@ -62,8 +63,16 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
     out = io.StringIO()
     row = {"metric": "ssim", "label": "7", "origin": "configured", "min": 0.9, "max": None, "value": 0.5}
     document = {
-        "thresholds": [{**row, "passed": False, "reason": "ssim over images labelled '7' is 0.5, below the bound 0.9"}],
-        "metrics": {"mean_error": 0.01},
+        "thresholds": [
+            {
+                **row,
+                "passed": False,
+                "reason": "ssim over images labelled '7' is 0.5, below the bound 0.9",
+                "remedy": "train longer",
+            }
+        ],
+        "purpose": "detect",
+        "metrics": {"mean_error": 0.01, "alarms_at_blur": 0.125, "alarms_at_shift_1": 0.0},
         "pushed": None,
         "not_pushed_because": None,
         "images": {"train": 1419, "eval": 197, "test": 181, "rejected": 3, "duplicates": 0},
@@ -71,7 +80,10 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
     }
     print_summary(Console(file=out, width=120), document)
     lines = out.getvalue().splitlines()
-    assert "refused: ssim over images labelled '7' is 0.5, below the bound 0.9" in lines
+    assert "refused: ssim over images labelled '7' is 0.5, below the bound 0.9; train longer" in lines
+    assert "purpose      detect" in lines
+    assert "steadiness   12.5 % of the normal images raise an alarm at worst (blur)" in lines
+    assert not any(line.startswith("alarms_at") for line in lines)
     assert any(line.split()[:5] == ["ssim", "label", "7", "0.5", ">="] for line in lines)
     assert "images       train 1,419, eval 197, test 181, rejected 3" in lines
     assert any(line.split() == ["model", "nothing", "was", "pushed"] for line in lines)

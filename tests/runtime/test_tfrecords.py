@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from runtime.errors import UserError
-from runtime.tfrecords import as_many_as_fit, count_records, require_count, spread_records
+from runtime.tfrecords import as_many_as_fit, count_records, files_of, require_count, spread_records
 
 
 @pytest.fixture
@@ -47,3 +47,12 @@ def test_missing_records_are_reported(pattern):
     require_count(10, 10, [pattern])
     with pytest.raises(UserError, match=r"Split-train/\*: 9 records instead of the 10 in counts.json"):
         require_count(9, 10, [pattern])
+
+
+@pytest.mark.parametrize("name", ["[a]", "*", "?", "a{b}", "[!x]*"])
+def test_a_folder_s_name_is_not_a_pattern(name, tmp_path):
+    for folder in (name, "a"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "data-0").touch()
+    assert files_of([f"{tmp_path}/{name}/*"]) == [f"{tmp_path}/{name}/data-0"]
+    assert files_of([f"{tmp_path}/nowhere/*"]) == []

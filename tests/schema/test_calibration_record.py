@@ -9,7 +9,9 @@ RECORD = {
     "threshold": 0.25,
     "false_alarm_rate": 0.01,
     "images": 3,
+    "method": "split",
     "scores": [0.0, 0.125, 0.25],
+    "auroc_by_score": {"error": {"blob": 0.5}, "patch_max": {"blob": 0.75}},
     "source_fingerprint": "abc",
 }
 
@@ -24,7 +26,17 @@ def test_record_written_before_scores_were_kept_is_read():
     assert (record.score, record.scores) == ("error", ())
 
 
-@pytest.mark.parametrize("change", [{"threshold": None}, {"images": "many"}, {"scores": ["x"]}, {"scores": 1}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threshold": None},
+        {"images": "many"},
+        {"scores": ["x"]},
+        {"scores": 1},
+        {"auroc_by_score": 1},
+        {"auroc_by_score": {"error": 1}},
+    ],
+)
 def test_malformed_record_is_rejected(change):
     with pytest.raises((ValueError, TypeError)):
         CalibrationRecord.from_json({**RECORD, **change})

@@ -79,13 +79,15 @@ def test_bound_on_alarms_is_clopper_pearson() -> None:
 
 
 def test_log_counts_like_a_single_count() -> None:
-    """Answer by answer, excluding NaN."""
+    """Answer by answer; scores that are not finite are alarms."""
     calibration = _calibration()
     scores = np.random.default_rng(3).gamma(4, 0.02, 300).astype(np.float32)
     log = ScoreLog(calibration)
     for part in np.split(scores, 10):
-        log.add(np.append(part, np.float32("nan")), np.append(part > np.float32(calibration.threshold), False))
-    assert log.counts() == count_scores(scores, calibration)
+        log.add(np.append(part, np.float32("nan")))
+    counts = log.counts()
+    assert counts == count_scores(np.append(scores, [np.float32("inf")] * 10), calibration)
+    assert (counts.images, counts.above_threshold) == (310, 10 + (scores > np.float32(calibration.threshold)).sum())
 
 
 @pytest.fixture

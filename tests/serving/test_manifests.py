@@ -2,13 +2,17 @@
 
 import re
 import subprocess
+import urllib.request
 from typing import Any
 
 import pytest
 import yaml
 from repository import REPOSITORY
+from urls import rest_url
 
+from pipeline.commands.serve import serve
 from schema.signatures import DEFAULT_GRPC_PORT, DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
+from serving.server.rest import LIVE_PATH, METRICS_PATH, READY_PATH
 from serving.server.run import ServerAddress
 
 models = pytest.importorskip("kubernetes.client.models")
@@ -64,10 +68,21 @@ def test_check_finds_invalid_fields() -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", ["ConfigMap", "Deployment", "Service"])
-def test_kubernetes_manifests_have_only_fields_that_exist(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "model"),
+    [
+        ("kubernetes/serving.yaml", "ConfigMap", "V1ConfigMap"),
+        ("kubernetes/serving.yaml", "Deployment", "V1Deployment"),
+        ("kubernetes/serving.yaml", "Service", "V1Service"),
+        ("kubernetes/server.yaml", "Deployment", "V1Deployment"),
+        ("kubernetes/server.yaml", "Service", "V1Service"),
+        ("kubernetes/server.yaml", "PodDisruptionBudget", "V1PodDisruptionBudget"),
+        ("kubernetes/server.yaml", "HorizontalPodAutoscaler", "V2HorizontalPodAutoscaler"),
+    ],
+)
+def test_kubernetes_manifests_have_only_fields_that_exist(name: str, kind: str, model: str) -> None:
     """Against the API's own models."""
-    assert _invalid_fields(_documents("kubernetes/serving.yaml")[kind], f"V1{kind}") == []
+    assert _invalid_fields(_documents(name)[kind], model) == []
 
 
 def test_kserve_manifest_has_only_fields_that_exist() -> None:
@@ -110,14 +125,46 @@ def test_deployment_serves_this_model_locked_down() -> None:
     assert volumes == {mount["name"] for mount in container["volumeMounts"]}
 
 
-def test_service_selects_the_deployment() -> None:
+def test_our_server_runs_locked_down_with_tls_and_tokens() -> None:
+    """The arguments are those of `serve`; every file is mounted from a Secret, and only /tmp is writable."""
+    template = _documents("kubernetes/server.yaml")["Deployment"]["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    _assert_locked_down(template["spec"], container)
+    parsed = serve.make_context("serve", container["args"]).params
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    files = {name: str(parsed[name]) for name in ("tls_cert", "tls_key", "token_file")}
+    assert files == {
+        "tls_cert": f"{mounts['tls']}/tls.crt",
+        "tls_key": f"{mounts['tls']}/tls.key",
+        "token_file": f"{mounts['tokens']}/tokens",
+    }
+    assert [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")] == ["/tmp"]
+    for probe, path in (("readinessProbe", READY_PATH), ("livenessProbe", LIVE_PATH)):
+        assert container[probe]["httpGet"] == {"path": path, "port": "https", "scheme": "HTTPS"}
+
+
+def test_our_servers_autoscaler_uses_a_metric_that_it_has(image_server: ServerAddress) -> None:
+    """And scales the Deployment that the budget protects."""
+    documents = _documents("kubernetes/server.yaml")
+    autoscaler = documents["HorizontalPodAutoscaler"]["spec"]
+    [metric] = [metric["pods"]["metric"]["name"] for metric in autoscaler["metrics"]]
+    with urllib.request.urlopen(f"{rest_url(image_server)}{METRICS_PATH}") as response:  # noqa: S310
+        assert f"\n{metric} 0.0\n" in response.read().decode()
+    assert autoscaler["scaleTargetRef"]["name"] == documents["Deployment"]["metadata"]["name"]
+    labels = documents["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert documents["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    assert autoscaler["minReplicas"] > documents["PodDisruptionBudget"]["spec"]["minAvailable"]
+
+
+@pytest.mark.parametrize("name", ["kubernetes/serving.yaml", "kubernetes/server.yaml"])
+def test_service_selects_the_deployment(name: str) -> None:
     """Selector and labels match, as do port names and numbers."""
-    documents = _documents("kubernetes/serving.yaml")
+    documents = _documents(name)
     template = documents["Deployment"]["spec"]["template"]
     assert documents["Service"]["spec"]["selector"].items() <= template["metadata"]["labels"].items()
     assert documents["Deployment"]["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
     opened = {port["name"]: port["containerPort"] for port in template["spec"]["containers"][0]["ports"]}
-    assert opened == {"grpc": DEFAULT_GRPC_PORT, "http": DEFAULT_REST_PORT}
+    assert set(opened.values()) == {DEFAULT_GRPC_PORT, DEFAULT_REST_PORT}
     for port in documents["Service"]["spec"]["ports"]:
         assert opened[port["targetPort"]] == port["port"]
 

@@ -11,9 +11,10 @@ from urls import grpc_url, rest_url
 from runtime.errors import UsageError
 from serving.client import Score
 from serving.errors import ServingError, Status
+from serving.image_files import image_files
 from serving.model.versions import NoModelError, base_folder, newest_base_folder, saved_model_folder
 from serving.overlays import heat_colours, write_overlay
-from serving.scoring import image_files, local_scorer, score_files, server_scorer
+from serving.scoring import local_scorer, score_files, server_scorer
 from serving.server.run import ServerAddress
 
 
@@ -41,7 +42,7 @@ def test_local_model_and_server_agree_and_skip_broken_files(
         assert [result.path for result in results] == [*files, missing]
         verdicts = [result.score.is_anomaly if result.score else None for result in results]
         assert verdicts == [False, True, False, None, False, True, False, None, False, True, None]
-        assert results[3].problem == "not an image (8 bytes)"
+        assert results[3].problem == "not an image in a supported format"
         assert results[7].problem
         assert results[10].problem == "cannot be read: No such file or directory"
 
@@ -101,6 +102,31 @@ def test_folder_name_is_not_a_pattern(normal_png: bytes, tmp_path: Path) -> None
     (tmp_path / "lot[1]" / "deep" / "a.png").unlink()
     with pytest.raises(UsageError, match="no image found below it"):
         list(image_files([f"{tmp_path}/lot[1]"]))
+
+
+def test_linked_folders_hidden_files_and_masks_are_skipped(normal_png: bytes, tmp_path: Path) -> None:
+    """Each image is found once, also if links form loops, by folder and by pattern."""
+    (tmp_path / "test/crack").mkdir(parents=True)
+    (tmp_path / "ground_truth/crack").mkdir(parents=True)
+    (tmp_path / ".hidden").mkdir()
+    image = tmp_path / "test/crack/a.png"
+    for path in (image, tmp_path / "ground_truth/crack/a.png", tmp_path / ".hidden/a.png", tmp_path / ".a.png"):
+        path.write_bytes(normal_png)
+    (tmp_path / "test/up").symlink_to(tmp_path)
+    (tmp_path / "test/crack/again").symlink_to(tmp_path / "test")
+    for argument in ("", "/**/*.png", "/**", "/test/**/a.*", "/t*/*/*.png"):
+        assert list(image_files([f"{tmp_path}{argument}"])) == [image], argument
+    masks = tmp_path / "ground_truth"
+    assert list(image_files([str(masks)])) == [masks / "crack/a.png"]
+
+
+def test_a_pattern_may_follow_a_folder_whose_name_looks_like_one(normal_png: bytes, tmp_path: Path) -> None:
+    """What exists is taken literally."""
+    for name in ("lot[1]", "lot1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(normal_png)
+    assert list(image_files([f"{tmp_path}/lot[1]/*.png"])) == [tmp_path / "lot[1]" / "a.png"]
+    assert list(image_files([f"{tmp_path}/lot[12]/*.png"])) == [tmp_path / "lot1" / "a.png"]
 
 
 def test_heat_runs_from_black_to_white() -> None:

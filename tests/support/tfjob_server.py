@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -81,7 +82,14 @@ class Cluster:
     def pod(self, name: str) -> dict[str, Any]:
         code = self.replicas[name].poll()
         phase = "Running" if code is None else "Failed" if code else "Succeeded"
-        return {"metadata": {"name": name, "uid": name}, "status": {"phase": phase}}
+        status: dict[str, Any] = {"phase": phase}
+        if code is not None:
+            # As kubelet reports it: 137 is how a container ends that exceeds its memory limit.
+            reason = "OOMKilled" if code == -signal.SIGKILL else "Error" if code else "Completed"
+            terminated = {"exitCode": 128 - code if code < 0 else code, "reason": reason}
+            of_container = {"image": "", "imageID": "", "name": "tensorflow", "ready": False, "restartCount": 0}
+            status["containerStatuses"] = [{**of_container, "state": {"terminated": terminated}}]
+        return {"metadata": {"name": name, "uid": name}, "status": status}
 
 
 @contextmanager

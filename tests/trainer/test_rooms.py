@@ -8,7 +8,7 @@ from repository import REPOSITORY
 BELOW = {
     "settings": set(),
     "backbones": {"settings"},
-    "families": {"settings"},
+    "families": {"settings", "backbones"},
     "data": {"settings", "families"},
     "scoring": {"settings", "families", "data"},
     "fitting": {"settings", "families", "data", "scoring"},

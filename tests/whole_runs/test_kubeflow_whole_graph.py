@@ -9,6 +9,7 @@ from repository import REPOSITORY
 
 IMAGE = "registry.example/autoencoder@sha256:" + "4f" * 32
 FROM_THE_EVALUATOR_ON = {"Evaluator", "Report", "Pusher"}
+NEVER_CACHED = {"data-version", "verdict", "fail-when-refused"}
 
 
 def _autoencoder(*arguments: str) -> str:
@@ -38,18 +39,18 @@ def test_the_whole_graph_runs_and_reruns_only_what_changed(tmp_path: Path) -> No
     _compile(package)
     first = _rehearse(package, folder)
     assert set(first.values()) == {"ran"}
-    assert len(first) == 13
+    assert len(first) == 15
     [saved_model] = _pushed(folder)
     record = json.loads((saved_model.parent / "assets.extra" / "autoencoder.json").read_text(encoding="utf-8"))
     assert record["data_fingerprint"] == "scikit-learn digits"
 
     second = _rehearse(package, folder)
-    assert [name for name, state in second.items() if state == "ran"] == ["data-version"]
+    assert {name for name, state in second.items() if state == "ran"} == NEVER_CACHED
+    pages = sorted((folder / "store" / "bucket" / "prefix" / "digits").glob("*/verdict/*/page"))
+    assert len(pages) == 2  # also of the run whose report came from the cache
+    assert {page.read_bytes()[:15] for page in pages} == {b"<!doctype html>"}
 
     _compile(package, "--set", "evaluation.max_regression=0.5")
     third = _rehearse(package, folder)
-    assert {name for name, state in third.items() if state == "ran"} == {
-        "data-version",
-        *FROM_THE_EVALUATOR_ON,
-    }
+    assert {name for name, state in third.items() if state == "ran"} == {*NEVER_CACHED, *FROM_THE_EVALUATOR_ON}
     assert len(_pushed(folder)) == 1  # the same model is not pushed again

@@ -1,22 +1,35 @@
-"""Control models, evaluated like the candidate: two that the gate must refuse (untrained, constant) and PCA."""
+"""Control models, evaluated like the candidate: two that the gate must refuse, and two simple ones to compare with."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from schema.artifacts import CONSTANT, CONTROLS_FOLDER, PCA_FLOOR, UNTRAINED
-from schema.signatures import RECONSTRUCTION
+from schema.artifacts import CONSTANT, CONTROLS_FOLDER, NEIGHBOURS_FLOOR, PCA_FLOOR, UNTRAINED
+from schema.signatures import LATENT, RECONSTRUCTION, SCORE, THRESHOLD
 from trainer.data.dataset import Images, ImageSet, PixelConstants
 from trainer.export.evaluated_model import EvaluatedModel, export_evaluated, score_by_error
 from trainer.export.probes import PROBED_IMAGES
 from trainer.export.trained_model import pixels_decoder
 from trainer.families.autoencoder import Autoencoder
 from trainer.families.principal_components import fit_pca
-from trainer.scoring.scores import Tensors
+from trainer.scoring.error_maps import Tensors
+from trainer.scoring.scores import mean_distance_to_nearest
 from trainer.settings.image import ImageSettings
 
-PixelsFn = Callable[[tf.Tensor], tf.Tensor]
+_NEIGHBOUR_COMPONENTS = 16
+_BANK = 2048
+"""Training images, evenly spaced, among which nearest neighbours are searched."""
+
+
+@dataclass(frozen=True)
+class _Control:
+    autoencode: Callable[[tf.Tensor], Tensors]
+    tracked: tuple[Any, ...] = ()
+    verdict: Callable[[tf.Tensor, Tensors], Tensors] = score_by_error
 
 
 def export_controls(
@@ -33,39 +46,50 @@ def export_controls(
 ) -> None:
     """Write `controls/<control>/Format-Serving` for each control, as the Evaluator expects a Model artifact."""
     mean = tf.constant(mean_image)[tf.newaxis]
-    reconstruct_by_pca, pca_variables = _pca_reconstruction(train, latent_dim, constants)
     controls = {
-        UNTRAINED: (lambda pixels: untrained.model(constants.normalise(pixels)), untrained.model.variables),
-        CONSTANT: (lambda pixels: tf.zeros_like(pixels) + mean, ()),
-        PCA_FLOOR: (reconstruct_by_pca, pca_variables),
+        UNTRAINED: _Control(
+            lambda pixels: {RECONSTRUCTION: untrained.model(constants.normalise(pixels))}, untrained.model.variables
+        ),
+        CONSTANT: _Control(lambda pixels: {RECONSTRUCTION: tf.zeros_like(pixels) + mean}),
+        PCA_FLOOR: _pca(train, latent_dim, constants),
+        NEIGHBOURS_FLOOR: _nearest_neighbours(train, constants),
     }
-    for name, (reconstruct, tracked) in controls.items():
+    for name, control in controls.items():
         model = EvaluatedModel(
             decode_pixels=pixels_decoder(transform_layer, constants),
-            autoencode=_as_outputs(reconstruct),
-            verdict=score_by_error,
+            autoencode=control.autoencode,
+            verdict=control.verdict,
             mean_image=mean[0],
             image=image,
             probed_share=PROBED_IMAGES / held_out_count,
-            tracked=(transform_layer, *tracked),
+            tracked=(transform_layer, *control.tracked),
         )
         export_evaluated(model, f"{model_run_dir}/{CONTROLS_FOLDER}/{name}/Format-Serving")
 
 
-def _as_outputs(reconstruct: PixelsFn) -> Callable[[tf.Tensor], Tensors]:
-    return lambda pixels: {RECONSTRUCTION: reconstruct(pixels)}
-
-
-def _pca_reconstruction(
-    train: ImageSet, latent_dim: int, constants: PixelConstants
-) -> tuple[PixelsFn, tuple[tf.Variable, ...]]:
-    """PCA of the training pixels as a TensorFlow function."""
-    pca = fit_pca(train, latent_dim, constants.to_pixels)
+def _pca(train: ImageSet, components: int, constants: PixelConstants) -> _Control:
+    """PCA of the training pixels as a TensorFlow function, with at most this many components."""
+    pca = fit_pca(train, components, constants.to_pixels)
     mean, axes = (tf.Variable(array, trainable=False) for array in (pca.mean, pca.axes))
 
-    def reconstruct(pixels: tf.Tensor) -> tf.Tensor:
+    def autoencode(pixels: tf.Tensor) -> Tensors:
         centred = tf.reshape(pixels, [tf.shape(pixels)[0], -1]) - mean
-        projected = tf.matmul(tf.matmul(centred, axes, transpose_b=True), axes) + mean
-        return tf.reshape(projected, tf.shape(pixels))
+        latent = tf.matmul(centred, axes, transpose_b=True)
+        return {RECONSTRUCTION: tf.reshape(tf.matmul(latent, axes) + mean, tf.shape(pixels)), LATENT: latent}
 
-    return reconstruct, (mean, axes)
+    return _Control(autoencode, (mean, axes))
+
+
+def _nearest_neighbours(train: ImageSet, constants: PixelConstants) -> _Control:
+    """PCA whose score is the mean distance, among 16 components, to the 5 nearest training images of the bank."""
+    pca = _pca(train, _NEIGHBOUR_COMPONENTS, constants)
+    rows = np.linspace(0, train.count - 1, min(_BANK, train.count)).round().astype(int)
+    portions = np.array_split(rows, -(-len(rows) // 64))
+    latents = [pca.autoencode(tf.constant(constants.to_pixels(train.rows(part))))[LATENT] for part in portions]
+    bank = tf.Variable(tf.concat(latents, axis=0), trainable=False)
+
+    def verdict(pixels: tf.Tensor, outputs: Tensors) -> Tensors:
+        distance = mean_distance_to_nearest(outputs[LATENT], bank)
+        return {SCORE: distance, THRESHOLD: tf.fill(tf.shape(distance), float("nan"))}
+
+    return _Control(pca.autoencode, (*pca.tracked, bank), verdict)

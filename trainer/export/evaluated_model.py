@@ -22,8 +22,8 @@ from schema.signatures import (
 from trainer.data.dataset import parse_encoded
 from trainer.data.masks import masks_of
 from trainer.export.probes import probe
-from trainer.scoring.losses import error_map, error_per_image, ssim_per_image
-from trainer.scoring.scores import Tensors
+from trainer.scoring.error_maps import Tensors, full_size_map
+from trainer.scoring.losses import error_per_image, ssim_per_image
 from trainer.settings.image import ImageSettings
 
 _EXAMPLES = tf.TensorSpec([None], tf.string, "examples")
@@ -35,7 +35,7 @@ class EvaluatedModel(tf.Module):
     """An autoencoder as three functions; `tracked` holds the variables and models that they use.
 
     `decode_pixels`: encoded images [B] -> pixels [B, H, W, C]; `autoencode`: pixels -> reconstruction and, if the model
-    has one, latent; `verdict`: pixels and the outputs of `autoencode` -> score and threshold [B].
+    has them, latent, KL and feature_error; `verdict`: pixels and the outputs of `autoencode` -> score, threshold [B].
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class EvaluatedModel(tf.Module):
             SCORE: verdict[SCORE],
             THRESHOLD: verdict[THRESHOLD],
             features.IS_ANOMALY: is_anomaly,
-            ERROR_LEVELS: _levels(error_map(pixels, reconstruction)),
+            ERROR_LEVELS: _levels(full_size_map(pixels, outputs)),
             MASK_PIXELS: masks_of(examples, is_anomaly, self._image),
             **optional,
             **probe(encoded, pixels, lambda own: self._autoencode(own)[RECONSTRUCTION], self._probed_share),

@@ -1,6 +1,6 @@
 """The served model: one graph with several signatures, and its warm-up requests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from schema.artifacts import WARMUP_FILE
 from schema.signatures import (
+    ALL_SCORES_SIGNATURE,
     ERROR,
     ERROR_MAP,
     EXAMPLES_SIGNATURE,
@@ -28,13 +29,14 @@ from schema.signatures import (
 from trainer.export.evaluated_model import EvaluatedModel
 from trainer.export.probes import PROBED_IMAGES
 from trainer.scoring.calibration import p_values, thresholds_at
-from trainer.scoring.losses import error_map, error_per_image
-from trainer.scoring.scores import Tensors
+from trainer.scoring.error_maps import Tensors, full_size_map
+from trainer.scoring.losses import error_per_image
 from trainer.settings.image import ImageSettings
 
 ScoreFn = Callable[[tf.Tensor, Tensors], tf.Tensor]
 """Pixels [B, H, W, C] and the outputs of `autoencode` for them -> score [B]."""
 _IMAGE_BYTES = tf.TensorSpec([None], tf.string, IMAGE_BYTES)
+_RATE_RANGE = "false_alarm_rate must lie between 0 and 1"
 _RATE = tf.TensorSpec([None], tf.float32, FALSE_ALARM_RATE)
 
 
@@ -50,8 +52,9 @@ class ServedModel(EvaluatedModel):
         score: ScoreFn,
         threshold: float,
         held_out_scores: npt.NDArray[np.float32],
+        compared_scores: Mapping[Any, ScoreFn] | None = None,
     ) -> None:
-        """`trained` is a loaded TrainedModel; `held_out_scores` [n] must ascend."""
+        """`trained`: a loaded TrainedModel; `held_out_scores` [n] must ascend; `compared_scores` become a signature."""
         super().__init__(
             decode_pixels=trained.decode_pixels,
             autoencode=trained.autoencode,
@@ -59,11 +62,12 @@ class ServedModel(EvaluatedModel):
             mean_image=trained.mean_image,
             image=image,
             probed_share=PROBED_IMAGES / len(held_out_scores),
-            tracked=(trained, score),
+            tracked=(trained, score, dict(compared_scores or {})),
         )
         self.trained = trained
         self._latent_dim = latent_dim
         self._score = score
+        self._compared_scores = dict(compared_scores or {})
         self._threshold = tf.Variable(threshold, trainable=False, dtype=tf.float32, name="threshold")
         self._held_out = tf.Variable(held_out_scores, trainable=False, dtype=tf.float32, name="held_out_scores")
 
@@ -80,11 +84,22 @@ class ServedModel(EvaluatedModel):
 
     @tf.function(input_signature=[_IMAGE_BYTES, _RATE], autograph=False)
     def score_at(self, image_bytes: tf.Tensor, false_alarm_rate: tf.Tensor) -> Tensors:
-        """As `serving_default`, with a rate per image [B]; a rate that needs more held-out images gives no alarm."""
-        scores = self.serving_default(image_bytes)
+        """As `serving_default`, with a rate per image [B]; a rate that needs more held-out images gives no alarm.
+
+        Fails for a rate outside (0, 1).
+        """
+        is_rate = (false_alarm_rate > 0.0) & (false_alarm_rate < 1.0)
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(is_rate), [_RATE_RANGE, false_alarm_rate])]):
+            scores = self.serving_default(image_bytes)
         threshold = thresholds_at(self._held_out, false_alarm_rate)
-        is_anomaly = tf.cast(scores[SCORE] > threshold, tf.int64)
-        return {**scores, THRESHOLD: threshold, IS_ANOMALY: is_anomaly}
+        return {**scores, THRESHOLD: threshold, IS_ANOMALY: _is_anomaly(scores[SCORE], threshold)}
+
+    @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
+    def all_scores(self, image_bytes: tf.Tensor) -> Tensors:
+        """Encoded images [B] -> every compared score [B] by its name."""
+        pixels = self.trained.decode_pixels(image_bytes)
+        outputs = self.trained.autoencode(pixels)
+        return {name: score(pixels, outputs) for name, score in self._compared_scores.items()}
 
     def signatures(self) -> dict[str, Any]:
         """All signatures by name; those for pixels and latents take their shapes from the model."""
@@ -105,6 +120,7 @@ class ServedModel(EvaluatedModel):
             SCORE_AT_SIGNATURE: self.score_at,
             EXAMPLES_SIGNATURE: self.examples,
             **functions,
+            **({ALL_SCORES_SIGNATURE: self.all_scores} if self._compared_scores else {}),
         }
 
     def _everything(self, pixels: tf.Tensor) -> Tensors:
@@ -113,7 +129,7 @@ class ServedModel(EvaluatedModel):
             **self._scores(pixels, outputs),
             RECONSTRUCTION: outputs[RECONSTRUCTION],
             LATENT: outputs[LATENT],
-            ERROR_MAP: error_map(pixels, outputs[RECONSTRUCTION]),
+            ERROR_MAP: full_size_map(pixels, outputs),
         }
 
     def _scores(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
@@ -126,9 +142,14 @@ class ServedModel(EvaluatedModel):
         return {
             SCORE: score,
             THRESHOLD: tf.fill(tf.shape(score), self._threshold),
-            P_VALUE: p_values(self._held_out, score),
-            IS_ANOMALY: tf.cast(score > self._threshold, tf.int64),
+            P_VALUE: p_values(self._held_out, tf.where(tf.math.is_finite(score), score, float("inf"))),
+            IS_ANOMALY: _is_anomaly(score, self._threshold),
         }
+
+
+def _is_anomaly(score: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
+    """[B] int64; a score that is not finite is an anomaly."""
+    return tf.cast((score > threshold) | ~tf.math.is_finite(score), tf.int64)
 
 
 def export_served(model: ServedModel, folder: str, *, warmup_image: bytes) -> None:

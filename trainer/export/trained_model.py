@@ -9,7 +9,7 @@ import tf_keras as keras
 
 from schema import features
 from schema.artifacts import RECORD_FILE
-from schema.signatures import KL, LATENT, RECONSTRUCTION
+from schema.signatures import FEATURE_ERROR, KL, LATENT, RECONSTRUCTION
 from trainer.data.dataset import Images, PixelConstants
 from trainer.families.autoencoder import Autoencoder
 from trainer.scoring.scores import Tensors
@@ -21,7 +21,8 @@ class TrainedModel(tf.Module):
     """An autoencoder that is not calibrated yet; its functions can be saved and loaded.
 
     `decode_pixels`: encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph.
-    `autoencode`: pixels -> reconstruction [B, H, W, C], latent [B, Z] and, for some families, KL [B].
+    `autoencode`: pixels -> reconstruction [B, H, W, C], latent [B, Z] and, for some families, KL [B] or feature_error
+    [B, h, w]. `unseen_maps` [n, h, w], with the latter: those errors for training images, from fits without them.
     `encode`, `decode`: pixels -> latent, latent -> reconstruction.
     `weights`: the weights of `Autoencoder.model`, in Keras's order.
     """
@@ -41,11 +42,17 @@ class TrainedModel(tf.Module):
         self._variables = [*autoencoder.encoder.variables, *autoencoder.decoder.variables]
         self._transform_layer = transform_layer
         encode, decode = autoencoder.encoder, autoencoder.decoder
+        self._feature_errors = autoencoder.feature_errors
+        if autoencoder.feature_errors is not None:
+            self.unseen_maps = autoencoder.feature_errors.unseen_maps
         pixels = tf.TensorSpec([None, *mean_image.shape], tf.float32, "pixels")
         latent = tf.TensorSpec([None, autoencoder.latent_dim], tf.float32, LATENT)
 
         def autoencode(pixels: tf.Tensor) -> Tensors:
             normalised = constants.normalise(pixels)
+            if autoencoder.feature_errors is not None:
+                latent, errors = autoencoder.feature_errors(normalised)
+                return {RECONSTRUCTION: decode(latent), LATENT: latent, FEATURE_ERROR: errors}
             latent = encode(normalised)
             own = {} if autoencoder.divergence is None else {KL: autoencoder.divergence(normalised)}
             return {RECONSTRUCTION: decode(latent), LATENT: latent, **own}

@@ -2,9 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 import tf_keras as keras
+
+if TYPE_CHECKING:
+    from trainer.families.features import FeatureErrors
 
 Shape = tuple[int, int, int]
 """(height, width, channels) of an image."""
@@ -17,13 +21,15 @@ class Autoencoder:
     `encoder`: normalised [B, H, W, C] -> latent [B, Z]. `decoder`: latent -> [B, H, W, C] in [0, 1]. `model`: the
     decoder applied to the encoder's output, which `fit` trains; it contains whatever a family adds to training (noise,
     corrupted input, penalties), which is off at inference. `divergence`: normalised images -> KL divergence [B] in nats
-    of the latent's distribution from N(0, I), if the family's latent has a distribution.
+    of the latent's distribution from N(0, I), if the family's latent has a distribution. `feature_errors`: normalised
+    images -> latent and error of each position of feature maps, if the family reconstructs those.
     """
 
     encoder: keras.Model
     decoder: keras.Model
     model: keras.Model
     divergence: keras.Model | None = None
+    feature_errors: "FeatureErrors | None" = None
 
     @property
     def latent_dim(self) -> int:

@@ -50,3 +50,5 @@ class Family:
     """Whether the networks are convolutional if there are no `hidden_units`."""
     start: StartFn = _keep_random_weights
     """Initialises weights from the training images, before the first epoch."""
+    closed_form: bool = False
+    """Whether `start` is all there is to training."""

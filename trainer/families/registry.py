@@ -12,6 +12,7 @@ from trainer.families.convolutional import convolutional
 from trainer.families.denoising import denoising
 from trainer.families.dense import fully_connected
 from trainer.families.family import Family, Images, TrainingImages
+from trainer.families.features import features, fit_features
 from trainer.families.residual import residual
 from trainer.families.sparse import sparse
 from trainer.families.super_resolution import super_resolution
@@ -28,6 +29,7 @@ FAMILIES: dict[str, Family] = {
     "contractive": Family(contractive),
     "variational": Family(variational, convolutional=True, start=start_body),
     "residual": Family(residual, convolutional=True, start=start_body),
+    "features": Family(features, convolutional=True, start=fit_features, closed_form=True),
     "super_resolution": Family(super_resolution, convolutional=True, start=start_body),
 }
 """`trainer.settings.families` has an entry for each."""
@@ -45,6 +47,11 @@ def started_autoencoder(
     autoencoder = build_autoencoder(image, settings)
     FAMILIES[settings.preset].start(autoencoder, images, to_pixels)
     return autoencoder
+
+
+def has_closed_form(settings: ModelSettings) -> bool:
+    """Whether the family's start is all there is to training."""
+    return FAMILIES[settings.preset].closed_form
 
 
 def compiles_faster(settings: ModelSettings) -> bool:

@@ -6,13 +6,20 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from trainer.data.dataset import ImageSet, PixelConstants
 from trainer.families.autoencoder import Autoencoder
-from trainer.families.registry import build_autoencoder, started_autoencoder
+from trainer.families.registry import build_autoencoder, has_closed_form, started_autoencoder
 from trainer.fitting.arguments import settings_of, training_folder
 from trainer.fitting.distribution import local_strategy
 from trainer.fitting.precision import FLOAT32, computing_in
-from trainer.fitting.training_loop import train_autoencoder
+from trainer.fitting.training_loop import errors_of, train_autoencoder
 from trainer.fitting.warm_start import take_weights
+from trainer.settings.calibration import FEW_IMAGES
 from trainer.settings.image import ImageSettings
+from trainer.settings.trainer import TrainerSettings
+
+
+def trains_on_held_out(settings: TrainerSettings, train: ImageSet, held_out: ImageSet) -> bool:
+    """Whether all images are for training, and each is later scored by a fit without it, because there are few."""
+    return has_closed_form(settings) and train.count + held_out.count < FEW_IMAGES
 
 
 def fit(
@@ -28,9 +35,12 @@ def fit(
     strategy = strategy or local_strategy()
     keras.utils.set_random_seed(seed)
     with strategy.scope(), computing_in(settings.precision) as policy:
-        autoencoder = started_autoencoder(image, settings, train, constants.to_pixels)
+        images = train.joined(held_out) if trains_on_held_out(settings, train, held_out) else train
+        autoencoder = started_autoencoder(image, settings, images, constants.to_pixels)
         if settings.warm_start:
             take_weights(autoencoder.model, fn_args.base_model)
+    if has_closed_form(settings):
+        return autoencoder, errors_of(autoencoder, train, held_out, constants)
     history = train_autoencoder(
         autoencoder,
         train,

@@ -6,14 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from runtime.errors import UserError
-
 _SINGLE_PRECISION = 1e-7
 """Bound on the rounding error of a rate given as float32."""
-
-
-class TooFewImagesError(UserError):
-    """The false-alarm rate needs more held-out images; the message says how many."""
 
 
 def images_needed(false_alarm_rate: float) -> int:
@@ -21,15 +15,9 @@ def images_needed(false_alarm_rate: float) -> int:
     return math.ceil(1.0 / false_alarm_rate - 1e-9) - 1
 
 
-def check_image_count(image_count: int, false_alarm_rate: float) -> None:
-    """Raise TooFewImagesError if no finite threshold guarantees the rate."""
-    needed = images_needed(false_alarm_rate)
-    if image_count < needed:
-        raise TooFewImagesError(
-            f"evaluation.false_alarm_rate {false_alarm_rate} needs at least {needed} images in split 'eval', which "
-            f"holds {image_count}: add images, raise data.eval_fraction, or set evaluation.false_alarm_rate to "
-            f"{math.ceil(1e4 / (image_count + 1)) / 1e4} or more"
-        )
+def attainable_rate(image_count: int, false_alarm_rate: float) -> float:
+    """The rate itself, or the lowest that so many images can guarantee: 1 / (n + 1)."""
+    return max(false_alarm_rate, 1.0 / (image_count + 1))
 
 
 def conformal_threshold(scores: npt.NDArray[np.float32], false_alarm_rate: float) -> float:
@@ -37,9 +25,8 @@ def conformal_threshold(scores: npt.NDArray[np.float32], false_alarm_rate: float
 
     Split conformal prediction (Vovk, Gammerman & Shafer 2005; Angelopoulos & Bates 2021, arXiv:2107.07511):
     the ceil((n + 1)(1 - rate))-th smallest of `scores` [n]. The guarantee needs exchangeable images, but no assumption
-    about their distribution.
+    about their distribution, and a rate of at least 1 / (n + 1).
     """
-    check_image_count(len(scores), false_alarm_rate)
     rank = math.ceil((len(scores) + 1) * (1.0 - false_alarm_rate) - 1e-9)
     return float(np.sort(scores)[rank - 1])
 

@@ -4,56 +4,41 @@ A score is a pure function of an image, the autoencoder's outputs for it and num
 threshold comes from held-out images only, so that no score is calibrated on images that it was fitted to.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 from scipy.ndimage import gaussian_filter1d  # type: ignore[import-untyped]
-from sklearn.covariance import LedoitWolf
 
-from runtime.errors import UserError
-from schema.signatures import LATENT, RECONSTRUCTION
-from trainer.scoring.losses import error_map, error_per_image
-from trainer.settings.calibration import CalibrationSettings
+from schema.signatures import FEATURE_ERROR, LATENT, RECONSTRUCTION
+from trainer.scoring.error_maps import Tensors as Tensors
+from trainer.scoring.error_maps import map_of, mean_of_worst, side_on_map, smoothed
+from trainer.scoring.learners import Fitted, Latents, Learner, ScoreError, StandardErrors, UsualErrors
+from trainer.scoring.losses import error_per_image
+from trainer.settings.calibration import CalibrationSettings, ScoreName
 
-Tensors = dict[str, tf.Tensor]
-Fitted = dict[str, npt.NDArray[np.float32]]
 Batches = Callable[[], Iterator[tuple[tf.Tensor, Tensors]]]
 """Each call iterates from the start over batches of pixels [B, H, W, C] and the autoencoder's outputs for them."""
-_MAX_LATENT = 4096
-_BANK = 2048
+UnseenMaps: TypeAlias = Any
+"""Error maps [n, h, w] of training images by models that were not fitted to them, or None: tf.Variable | None."""
 _NEIGHBOURS = 5
 _FAINT = 0.01
 _SMALLEST = 1e-12
 _QUIETEST = -3.0
 _SSIM_WINDOW_PX = 7
-
-
-class ScoreError(UserError):
-    """The configured score cannot be computed for this model; the message says what to change."""
+_WORST_STANDARDISED_PERCENT = 1.0
+_MAPS_AT_A_TIME = 64
 
 
 @dataclass(frozen=True)
 class Score:
-    """`compute`: pixels, outputs, fitted numbers, settings -> [B]; `fit`: images, settings -> fitted numbers."""
+    """`compute`: pixels, outputs, fitted numbers, settings -> [B]; `learn`: a new learner for batches like this one."""
 
     compute: Callable[[tf.Tensor, Tensors, Any, CalibrationSettings], tf.Tensor]
-    fit: Callable[[Batches, CalibrationSettings], Fitted] = lambda batches, settings: {}
-
-
-def mean_of_worst(values: tf.Tensor, percent: float) -> tf.Tensor:
-    """Mean of the largest `percent` % (at least one) of each row's values: [B, ...] -> [B]."""
-    flat = tf.reshape(values, [-1, int(np.prod(values.shape[1:]))])
-    count = max(1, round(flat.shape[1] * percent / 100.0))
-    return tf.reduce_mean(tf.math.top_k(flat, count, sorted=False).values, axis=1)
-
-
-def smoothed(maps: tf.Tensor, side_px: int) -> tf.Tensor:
-    """Means over all squares with sides of `side_px` inside the maps: [B, H, W] -> [B, H', W']."""
-    return tf.nn.avg_pool2d(maps[..., tf.newaxis], side_px, strides=1, padding="VALID")[..., 0]
+    learn: Callable[[tf.Tensor, Tensors], Learner] | None = None
+    """None: the score needs no fitted numbers."""
 
 
 def local_dissimilarity(image: tf.Tensor, reconstruction: tf.Tensor) -> tf.Tensor:
@@ -74,16 +59,35 @@ def blurred(images: tf.Tensor, deviation_px: float) -> tf.Tensor:
 
 
 def _error(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
-    return error_per_image(pixels, outputs[RECONSTRUCTION])
+    if FEATURE_ERROR in outputs:
+        return tf.reduce_mean(outputs[FEATURE_ERROR], axis=[1, 2])
+    return error_per_image(pixels, outputs[RECONSTRUCTION])  # the same number in every output, to the last bit
 
 
 def _worst_pixels(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
-    return mean_of_worst(error_map(pixels, outputs[RECONSTRUCTION]), settings.worst_percent)
+    return mean_of_worst(map_of(pixels, outputs), settings.worst_percent)
 
 
 def _patch_max(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
-    maps = error_map(pixels, outputs[RECONSTRUCTION])
-    return tf.reduce_max(smoothed(maps, settings.patch_side_px(maps.shape[1], maps.shape[2])), axis=[1, 2])
+    maps = map_of(pixels, outputs)
+    window = side_on_map(settings.patch_side_px(*pixels.shape[1:3]), pixels, maps)
+    return tf.reduce_max(smoothed(maps, window), axis=[1, 2])
+
+
+def _standardised_patch(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
+    maps = map_of(pixels, outputs)
+    deviations = (smoothed(maps, _small_window(pixels, maps)) - fitted["mean"]) / fitted["spread"]
+    return mean_of_worst(deviations, _WORST_STANDARDISED_PERCENT)
+
+
+def _learn_standard_errors(pixels: tf.Tensor, outputs: Tensors) -> Learner:
+    return StandardErrors(_small_window(pixels, map_of(pixels, outputs)))
+
+
+def _small_window(pixels: tf.Tensor, maps: tf.Tensor) -> tuple[int, int]:
+    """A sixteenth of the image's shorter side, at least 3 pixels, on the maps."""
+    shorter_px = min(pixels.shape[1:3])
+    return side_on_map(min(max(3, round(shorter_px / 16)), shorter_px), pixels, maps)
 
 
 def _local_ssim(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
@@ -91,17 +95,7 @@ def _local_ssim(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: Cali
 
 
 def _weighted_error(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
-    return tf.reduce_mean(error_map(pixels, outputs[RECONSTRUCTION]) / fitted["usual"], axis=[1, 2])
-
-
-def _fit_weighted_error(batches: Batches, settings: CalibrationSettings) -> Fitted:
-    """Each pixel's usual error plus the mean of all, which bounds the weight of pixels that never had an error."""
-    total, count = np.zeros(()), 0
-    for pixels, outputs in batches():
-        maps = error_map(pixels, outputs[RECONSTRUCTION]).numpy()
-        total, count = total + maps.sum(axis=0, dtype=np.float64), count + len(maps)
-    usual = total / count
-    return {"usual": (usual + usual.mean() + _SMALLEST).astype(np.float32)}
+    return tf.reduce_mean(map_of(pixels, outputs) / fitted["usual"], axis=[1, 2])
 
 
 def _blurred_error(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
@@ -123,6 +117,7 @@ def _directions(images: tf.Tensor) -> tf.Tensor:
 
 
 def _latent_distance(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
+    """Squared Mahalanobis distance over the latent's size (Lee et al. 2018, arXiv:1807.03888)."""
     return tf.reduce_mean(tf.square(_whitened(outputs, fitted)), axis=1)
 
 
@@ -130,37 +125,20 @@ def _whitened(outputs: Tensors, fitted: Any) -> tf.Tensor:
     return tf.matmul(outputs[LATENT] - fitted["mean"], fitted["whitening"])
 
 
-def _fit_latent_distance(batches: Batches, settings: CalibrationSettings) -> Fitted:
-    """Mahalanobis distance with a shrunk covariance (Lee et al. 2018, arXiv:1807.03888; Ledoit & Wolf 2004)."""
-    latents = np.concatenate([outputs[LATENT].numpy() for _, outputs in batches()])
-    if latents.shape[1] > _MAX_LATENT:
-        raise ScoreError(
-            f"evaluation.score latent_distance and neighbour_distance: the latent has {latents.shape[1]} numbers, but "
-            f"at most {_MAX_LATENT} are supported; set trainer.latent_dim, or choose another score"
-        )
-    gaussian = LedoitWolf().fit(latents)
-    values, vectors = np.linalg.eigh(gaussian.covariance_)
-    whitening = vectors / np.sqrt(np.maximum(values, _SMALLEST))
-    return {"mean": gaussian.location_.astype(np.float32), "whitening": whitening.astype(np.float32)}
-
-
 def _neighbour_distance(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
     """Mean distance to the 5 nearest latents of the bank, whitened (cf. Sun et al. 2022, arXiv:2204.06507)."""
-    latents, bank = _whitened(outputs, fitted), fitted["bank"]
+    return mean_distance_to_nearest(_whitened(outputs, fitted), fitted["bank"])
+
+
+def mean_distance_to_nearest(points: tf.Tensor, bank: tf.Tensor) -> tf.Tensor:
+    """Mean distance of points [B, Z] to their 5 nearest (or all, if fewer) of the bank [K, Z]: [B]."""
     squared = (
-        tf.reduce_sum(tf.square(latents), axis=1, keepdims=True)
-        - 2.0 * tf.matmul(latents, bank, transpose_b=True)
+        tf.reduce_sum(tf.square(points), axis=1, keepdims=True)
+        - 2.0 * tf.matmul(points, bank, transpose_b=True)
         + tf.reduce_sum(tf.square(bank), axis=1)
     )
     nearest = -tf.math.top_k(-squared, min(_NEIGHBOURS, bank.shape[0]), sorted=False).values
     return tf.reduce_mean(tf.sqrt(tf.maximum(nearest, 0.0)), axis=1)
-
-
-def _fit_neighbour_distance(batches: Batches, settings: CalibrationSettings) -> Fitted:
-    """The whitening of `latent_distance`, and the whitened latents of at most `_BANK` evenly spaced images."""
-    fitted = _fit_latent_distance(batches, settings)
-    bank = np.concatenate([_whitened(outputs, fitted).numpy() for _, outputs in batches()])
-    return {**fitted, "bank": bank[np.linspace(0, len(bank) - 1, min(_BANK, len(bank))).round().astype(int)]}
 
 
 def _ensemble(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
@@ -170,18 +148,15 @@ def _ensemble(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: Calibr
     return tf.reduce_mean(standardised, axis=1)
 
 
-def _fit_ensemble(batches: Batches, settings: CalibrationSettings) -> Fitted:
+def _fit_ensemble(batches: Batches, settings: CalibrationSettings, unseen_maps: UnseenMaps) -> Fitted:
     """The members' own numbers, and mean and standard deviation of their logarithms.
 
     The latter come from images that the members were not fitted to, because an image in the bank of
     `neighbour_distance` is its own nearest neighbour. An overfitted network has smaller errors on all training images
     by a factor, which shifts the logarithms but changes no ranking.
     """
-    fitted = {
-        f"{name}.{key}": values
-        for name in settings.score_members
-        for key, values in SCORES[name].fit(_every_other(batches, 0), settings).items()
-    }
+    of_members = fit_scores(settings.score_members, settings, _every_other(batches, 0), unseen_maps)
+    fitted = {f"{name}.{key}": values for name, own in of_members.items() for key, values in own.items()}
     unseen = _every_other(batches, 1)
     logs = np.concatenate([_member_logs(pixels, outputs, fitted, settings).numpy() for pixels, outputs in unseen()])
     return {**fitted, "location": logs.mean(axis=0), "spread": logs.std(axis=0) + np.float32(1e-6)}
@@ -204,32 +179,75 @@ def _member_logs(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: Cal
     return tf.stack(columns, axis=1)
 
 
-SCORES: dict[str, Score] = {
+SCORES: dict[ScoreName, Score] = {
     "error": Score(_error),
     "worst_pixels": Score(_worst_pixels),
     "patch_max": Score(_patch_max),
+    "standardised_patch": Score(_standardised_patch, _learn_standard_errors),
     "local_ssim": Score(_local_ssim),
-    "weighted_error": Score(_weighted_error, _fit_weighted_error),
+    "weighted_error": Score(_weighted_error, lambda pixels, outputs: UsualErrors()),
     "blurred_error": Score(_blurred_error),
     "cosine_distance": Score(_cosine_distance),
-    "latent_distance": Score(_latent_distance, _fit_latent_distance),
-    "neighbour_distance": Score(_neighbour_distance, _fit_neighbour_distance),
-    "ensemble": Score(_ensemble, _fit_ensemble),
+    "latent_distance": Score(_latent_distance, lambda pixels, outputs: Latents(outputs, bank=False)),
+    "neighbour_distance": Score(_neighbour_distance, lambda pixels, outputs: Latents(outputs, bank=True)),
+    "ensemble": Score(_ensemble),
 }
 
 
 class FittedScore(tf.Module):
-    """The configured score with its fitted numbers, as an exportable function: pixels, outputs -> [B]."""
+    """One score with its fitted numbers, as an exportable function: pixels, outputs -> [B]."""
 
-    def __init__(self, settings: CalibrationSettings, fitted: Fitted) -> None:
+    def __init__(self, name: ScoreName, settings: CalibrationSettings, fitted: Fitted) -> None:
         super().__init__()
+        self._score = name
         self._settings = settings
         self._fitted = {key: tf.Variable(values, trainable=False) for key, values in fitted.items()}
 
     def __call__(self, pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
-        return SCORES[self._settings.score].compute(pixels, outputs, self._fitted, self._settings)
+        return SCORES[self._score].compute(pixels, outputs, self._fitted, self._settings)
 
 
-def fit_score(settings: CalibrationSettings, batches: Batches) -> FittedScore:
-    """The score that `settings` names, fitted to training images."""
-    return FittedScore(settings, SCORES[settings.score].fit(batches, settings))
+def fit_score(
+    name: ScoreName, settings: CalibrationSettings, batches: Batches, unseen_maps: UnseenMaps = None
+) -> FittedScore:
+    """A score fitted to training images; `unseen_maps` [n, h, w] replace their error maps where they are given."""
+    if name == "ensemble":
+        return FittedScore(name, settings, _fit_ensemble(batches, settings, unseen_maps))
+    return FittedScore(name, settings, fit_scores([name], settings, batches, unseen_maps)[name])
+
+
+def fit_scores(
+    names: Iterable[ScoreName], settings: CalibrationSettings, batches: Batches, unseen_maps: UnseenMaps = None
+) -> dict[ScoreName, Fitted]:
+    """Several scores other than `ensemble`, fitted in one pass over the training images, or in none if none needs it.
+
+    Raises ScoreError if one of them cannot be computed for this model.
+    """
+    learners: dict[ScoreName, Learner] = {}
+    learning = {name: learn for name in names if (learn := SCORES[name].learn) is not None}
+    for pixels, outputs in batches() if learning else ():
+        learners = learners or {name: learn(pixels, outputs) for name, learn in learning.items()}
+        from_images = [learner for learner in learners.values() if unseen_maps is None or not learner.of_maps]
+        if not from_images:
+            break
+        for learner in from_images:
+            learner.add(pixels, outputs)
+    for start in range(0, 0 if unseen_maps is None else unseen_maps.shape[0], _MAPS_AT_A_TIME):
+        for learner in learners.values():
+            if learner.of_maps:
+                learner.add(None, {FEATURE_ERROR: unseen_maps[start : start + _MAPS_AT_A_TIME]})
+    return {name: learners[name].fitted() if name in learners else {} for name in names}
+
+
+def computable(names: Iterable[ScoreName], pixels: tf.Tensor, outputs: Tensors) -> list[ScoreName]:
+    """The scores that can be computed for a model with such outputs."""
+    found: list[ScoreName] = []
+    for name in names:
+        learn = SCORES[name].learn
+        try:
+            if learn is not None:
+                learn(pixels, outputs)
+        except ScoreError:
+            continue
+        found.append(name)
+    return found

@@ -8,15 +8,19 @@ from runtime.settings import Section
 
 ScoreName = Literal[
     "error", "worst_pixels", "patch_max", "local_ssim", "weighted_error",
-    "blurred_error", "cosine_distance", "latent_distance", "neighbour_distance", "ensemble",
+    "blurred_error", "cosine_distance", "latent_distance", "neighbour_distance", "ensemble", "standardised_patch",
 ]  # fmt: skip
+FEW_IMAGES = 200
+"""Training and held-out images below which families in closed form are calibrated by cross-fitting."""
+ScoreChoice = Literal["auto", ScoreName]
 
 
 class CalibrationSettings(Section):
     """The anomaly score, and how often it may raise a false alarm."""
 
-    score: ScoreName = "error"
-    """Anomaly score that the threshold applies to; docs/scores.md compares them."""
+    score: ScoreChoice = "auto"
+    """Anomaly score that the threshold applies to; docs/scores.md compares them. `auto`: the one that best finds faint
+    synthetic defects in held-out images."""
     score_members: tuple[ScoreName, ...] = ("error", "patch_max", "local_ssim")
     """Scores that `ensemble` combines."""
     worst_percent: float = Field(3.0, gt=0, le=100)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from schema.changes import CHANGES
+
 
 @dataclass(frozen=True)
 class FamilySettings:
@@ -25,6 +27,8 @@ class FamilySettings:
     """Whether `latent_dim` may not be null."""
     follows_images: bool = False
     """Whether `latent_dim` and `filters`, unless set, follow the number and the size of the images."""
+    closed_form: bool = False
+    """Whether the family is fitted in closed form, so that nothing about gradient descent applies."""
 
 
 _LAYERS = frozenset({"hidden_units", "filters"})
@@ -71,6 +75,12 @@ _FAMILIES = (
         follows_images=True,
     ),
     FamilySettings(
+        "features",
+        {"latent_dim": 32, "loss": "mse", "steady_against": CHANGES, "batch_size": None, "epochs": None},
+        fields=frozenset({"backbone", "backbone_layers", "steady_against"}),
+        closed_form=True,
+    ),
+    FamilySettings(
         "super_resolution",
         {"latent_dim": 32, "downscale": 2, "loss": "mse", "batch_size": 64},
         fields=_LAYERS | {"downscale"},
@@ -81,7 +91,7 @@ FAMILY_SETTINGS: Mapping[str, FamilySettings] = {family.name: family for family 
 """By name, in the order in which documentation and comparisons list them."""
 FAMILY_FIELDS = frozenset().union(*(family.fields for family in _FAMILIES))
 """Fields of `trainer:` that only some families use."""
-PRESET_FIELDS = FAMILY_FIELDS | {"preset", "loss", "batch_size"}
+PRESET_FIELDS = FAMILY_FIELDS | {"preset", "loss"}
 """Fields that each family takes from its own preset when families are compared."""
 
 

@@ -16,6 +16,8 @@ _FEW_IMAGES = 1000
 
 def following_images(settings: TrainerSettings, image: ImageSettings, count: int) -> TrainerSettings:
     """The settings with values for the fields that are null, for this many training images; docs/training.md."""
+    if FAMILY_SETTINGS[settings.preset].closed_form:
+        return settings
     values = settings.model_dump()
     batch_size = settings.batch_size or batch_size_for(count)
     values["batch_size"] = batch_size

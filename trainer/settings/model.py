@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
 from runtime.settings import Section
+from schema.changes import ChangeName
 from trainer.settings.families import FAMILY_FIELDS, FAMILY_SETTINGS, families_that_use
 
 if TYPE_CHECKING:
@@ -75,6 +76,14 @@ class ModelSettings(Section):
     an image's values."""
     downscale: int = Field(1, ge=1, le=16)
     """For `super_resolution`: factor by which the encoder's input is smaller than the image, along each side."""
+
+    backbone: str = "efficientnet-lite0"
+    """For `features`: the frozen network whose feature maps are reconstructed. `efficientnet-lite0`, `-lite1` or
+    `-lite2`, a network of Keras Applications such as `MobileNetV2`, or the path of a `.keras` file or a SavedModel."""
+    backbone_layers: tuple[str, ...] = ()
+    """For `features`: layers of the backbone whose maps are joined; if empty, the last at each of strides 4, 8, 16."""
+    steady_against: tuple[ChangeName, ...] = ()
+    """For `features`: harmless changes that the model learns to ignore, from changed copies of the training images."""
 
     @property
     def latent_size(self) -> int:

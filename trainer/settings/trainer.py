@@ -5,7 +5,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from runtime.settings import Section
+from trainer.settings.families import FAMILY_SETTINGS
 from trainer.settings.model import ModelSettings
+
+GRADIENT_DESCENT_FIELDS = (
+    "batch_size", "epochs", "learning_rate", "learning_rate_schedule", "warmup_epochs", "clip_norm",
+    "weight_averaging", "augmentation", "precision", "distribution", "warm_start", "early_stopping_patience",
+    "keep_best",
+)  # fmt: skip
 
 
 class AugmentationSettings(Section):
@@ -84,6 +91,17 @@ class TrainerSettings(ModelSettings):
         if self.keep_best is None:
             return not self.weight_averaging and (self.linear_path or self.early_stopping_patience is not None)
         return self.keep_best
+
+    @model_validator(mode="after")
+    def _check_closed_form(self) -> "TrainerSettings":
+        family = FAMILY_SETTINGS[self.preset]
+        for field in GRADIENT_DESCENT_FIELDS if family.closed_form else ():
+            if getattr(self, field) != family.defaults.get(field, type(self).model_fields[field].default):
+                raise ValueError(
+                    f"trainer.{field} does not apply to preset '{self.preset}', which is fitted in closed form on one "
+                    "machine; remove it"
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_training(self) -> "TrainerSettings":

@@ -11,17 +11,32 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2  # type: ignore[import-untyped]
 
 from pipeline.configuration.configuration import Configuration
-from pipeline.kubeflow.names import INPUTS_SPEC_FLAG, OVERRIDE_PREFIX, SCRATCH_FOLDER, TRAINING_JOB, Message
+from pipeline.kubeflow.compile.verdict_tasks import add_verdict_tasks
+from pipeline.kubeflow.names import (
+    FAIL_TASK,
+    INPUTS_SPEC_FLAG,
+    KUBEFLOW_TYPE,
+    OUTPUTS_SPEC_FLAG,
+    OVERRIDE_PREFIX,
+    SCRATCH_FOLDER,
+    TRAINING_JOB,
+    Message,
+)
 from pipeline.kubeflow.pods import data_version
 from pipeline.kubeflow.tfjob import training_job
 
 EXAMPLE_GEN, TRAINER, TUNER = "ImageExampleGen", "Trainer", "Tuner"
 DATA_VERSION = "data-version"
 _FINGERPRINT = "fingerprint"
+_ALL_ATTEMPTS_S = 7 * 24 * 3600
+"""The most that all attempts of a task may take together.
+
+Argo counts from the start of the first pod, retries nothing without this limit, and ends pods that exceed it.
+"""
 
 
 def finish(spec: Message, configuration: Configuration, *, root: str, gpus: int) -> Message:
-    """Fix what Kubeflow would refuse, and add resources, retries, parameters and the data-version task.
+    """Fix what Kubeflow would refuse, and add resources, retries, parameters, and the tasks before and after TFX's.
 
     Raises google.protobuf.json_format.ParseError if the result is not a valid specification.
     """
@@ -31,14 +46,21 @@ def finish(spec: Message, configuration: Configuration, *, root: str, gpus: int)
     if configuration.kubeflow.tfjob:
         _train_in_a_job(spec, configuration, f"{configuration.kubeflow.tfjob.mount_path}/{configuration.name}")
     _add_runtime_parameters(spec, configuration)
+    _describe_artifacts_to_entrypoint(spec)
+    _use_kubeflow_types(spec)
+    add_verdict_tasks(spec, configuration, dict(containers(spec))[EXAMPLE_GEN]["image"])
     retries = configuration.kubeflow.retries
-    policy = {"maxRetryCount": retries.count, "backoffDuration": f"{retries.backoff_s}s", "backoffFactor": 2.0}
+    policy = {
+        "maxRetryCount": retries.count,
+        "backoffDuration": f"{retries.backoff_s}s",
+        "backoffFactor": 2.0,
+        "backoffMaxDuration": f"{_ALL_ATTEMPTS_S}s",
+    }
     for name, container in containers(spec):
         container["resources"] = _resources(configuration, name, gpus)
         container["env"] = _environment(configuration, name)
-        if retries.count:
+        if retries.count and name != FAIL_TASK:
             spec["root"]["dag"]["tasks"][name]["retryPolicy"] = policy
-    _rewrite_inputs_spec(spec)
     spec["defaultPipelineRoot"] = root
     # A round trip through kfp's messages, so that a misspelt field fails here and not on the cluster.
     json_format.ParseDict(spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
@@ -174,10 +196,22 @@ def _resources(configuration: Configuration, name: str, gpus: int) -> Message:
     return resources
 
 
-def _rewrite_inputs_spec(spec: Message) -> None:
-    """Update the argument that describes a component's inputs to the entrypoint, so that it includes the added ones."""
+def _describe_artifacts_to_entrypoint(spec: Message) -> None:
+    """Pass the TFX types of all inputs and outputs, and the inputs that were added here, as arguments."""
     for name, container in containers(spec):
         arguments = container.get("args", [])
         if INPUTS_SPEC_FLAG in arguments:
-            definitions = spec["components"][name].get("inputDefinitions", {})
+            component = spec["components"][name]
+            definitions = component.get("inputDefinitions", {})
             arguments[arguments.index(INPUTS_SPEC_FLAG) + 1] = json.dumps(definitions, sort_keys=True)
+            outputs = component.get("outputDefinitions", {}).get("artifacts", {})
+            types = {key: artifact["artifactType"] for key, artifact in outputs.items()}
+            arguments += [OUTPUTS_SPEC_FLAG, json.dumps(types, sort_keys=True)]
+
+
+def _use_kubeflow_types(spec: Message) -> None:
+    """Replace TFX's artifact types, which releases of Kubeflow Pipelines without ML Metadata refuse."""
+    for component in spec["components"].values():
+        for side in ("inputDefinitions", "outputDefinitions"):
+            for artifact in component.get(side, {}).get("artifacts", {}).values():
+                artifact["artifactType"] = dict(KUBEFLOW_TYPE)

@@ -13,6 +13,7 @@ from pipeline.configuration.kubeflow import DEFAULT_POD, WORKER_POD, KubeflowSet
 from pipeline.kubeflow.names import STAGING_FOLDERS
 from pipeline.kubeflow.pods import entrypoint
 from runtime.imports import imported_for_good
+from runtime.places import bucket_problem, pattern_problem
 from serving.model.versions import RUN_SUBFOLDER
 from trainer.settings.trainer import TrainerSettings
 
@@ -44,6 +45,8 @@ def check_root(root: str) -> None:
             f"--root {root}: must be an object store, e.g. s3://bucket/prefix, minio://... or gs://...: pods share no "
             "disk, and Kubeflow's launcher supports only these"
         )
+    if problem := bucket_problem(root) or pattern_problem(root):
+        raise ConfigurationError(f"--root {root}: {problem}")
 
 
 def check_output(path: Path) -> None:

@@ -1,7 +1,8 @@
 """Creates the package's second document: Kubernetes settings such as node selectors, volumes and secrets.
 
-Field names are those of kfp-kubernetes' kubernetes_executor_config.proto. Of its two fields for the names of claims and
-secrets, this uses the older one, which every Kubeflow Pipelines 2 release reads.
+Field names are those of kfp-kubernetes' kubernetes_executor_config.proto. The driver does not read all of them:
+`enabledSharedMemory` has no effect. Of the two fields for the names of claims and secrets, this uses the older one,
+which every Kubeflow Pipelines 2 release reads.
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from pipeline.configuration.configuration import Configuration
 from pipeline.configuration.kubeflow import PodSettings, TrainingJobSettings, Volume
 from pipeline.kubeflow.compile.finish import TRAINER
-from pipeline.kubeflow.names import SCRATCH_FOLDER, Message
+from pipeline.kubeflow.names import SCRATCH_FOLDER, SHARED_MEMORY_FOLDER, Message
 
 
 def platform_spec(spec: Message, configuration: Configuration) -> Message:
@@ -46,10 +47,13 @@ def _for_pod(pod: PodSettings) -> dict[str, Any]:
         section["nodeSelector"] = {"labels": dict(pod.node_selector)}
     if pod.tolerations:
         section["tolerations"] = [toleration.manifest() for toleration in pod.tolerations]
+    # An emptyDir is writable for every user; a volume of a storage class would belong to root.
+    empty = []
     if pod.shared_memory:
-        section["enabledSharedMemory"] = {"volumeName": "shared-memory", "size": pod.shared_memory}
+        memory = {"medium": "Memory", "sizeLimit": pod.shared_memory}
+        empty.append({"volumeName": "shared-memory", "mountPath": SHARED_MEMORY_FOLDER, **memory})
     if pod.scratch:
-        # An emptyDir is writable for every user; a volume of a storage class would belong to root.
-        mount = {"volumeName": "scratch", "mountPath": SCRATCH_FOLDER, "sizeLimit": pod.scratch}
-        section["emptyDirMounts"] = [mount]
+        empty.append({"volumeName": "scratch", "mountPath": SCRATCH_FOLDER, "sizeLimit": pod.scratch})
+    if empty:
+        section["emptyDirMounts"] = empty
     return section

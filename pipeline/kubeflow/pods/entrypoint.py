@@ -1,8 +1,9 @@
 """Runs a component in its pod: TFX's own entrypoint, with input and output adapted to open-source Kubeflow Pipelines.
 
-Kubeflow's driver and launcher differ from the service for which TFX's entrypoint was written: they drop artifact types
-and turn integers into floats, add properties, stage files below /s3, /minio or /gcs, and fail on null properties. See
-docs/kubeflow.md for what this was tested against.
+Kubeflow's driver and launcher differ from the service for which TFX's entrypoint was written: they know no TFX types
+and turn integers into floats, add properties and outputs of their own (`executor-logs`, a file that the launcher has
+open), stage files below /s3, /minio or /gcs, and fail on null properties. See docs/kubeflow.md for what this was tested
+against.
 """
 
 import json
@@ -12,7 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.kubeflow.names import OVERRIDE_PREFIX, STAGING_FOLDERS, STAGING_ROOT_VARIABLE, Message
+from pipeline.kubeflow.names import (
+    OUTPUTS_SPEC_FLAG,
+    OVERRIDE_PREFIX,
+    STAGING_FOLDERS,
+    STAGING_ROOT_VARIABLE,
+    Message,
+)
 from pipeline.metadata.measure import start_measuring
 from runtime.errors import UserError
 from runtime.imports import imported_for_good
@@ -39,11 +46,15 @@ def staged_path(uri: str, staging_root: str = "/") -> str:
     )
 
 
-def adapt_input(executor_input: Message, inputs_spec: Message, staging_root: str = "/") -> Message:
+def adapt_input(
+    executor_input: Message, inputs_spec: Message, output_types: Message, staging_root: str = "/"
+) -> Message:
     """Convert the launcher's ExecutorInput to the one that TFX's entrypoint expects.
 
-    Restores artifact types, replaces URIs by staged paths, drops Kubeflow's own properties and optional artifacts that
-    were never written, and applies overrides.
+    Restores artifact types, replaces URIs by staged paths, drops Kubeflow's own properties and outputs and optional
+    artifacts that were never written, and applies overrides.
+
+    `output_types`: the schema of the type of each output that the component declares.
     """
     inputs = dict(executor_input.get("inputs", {}))
     artifacts = {}
@@ -56,8 +67,9 @@ def adapt_input(executor_input: Message, inputs_spec: Message, staging_root: str
     inputs["parameterValues"] = apply_overrides(inputs.get("parameterValues", {}), inputs_spec)
     outputs = dict(executor_input.get("outputs", {}))
     outputs["artifacts"] = {
-        key: {"artifacts": [_adapt_artifact(a, None, staging_root) for a in artifact_list["artifacts"]]}
+        key: {"artifacts": [_adapt_artifact(a, output_types[key], staging_root) for a in artifact_list["artifacts"]]}
         for key, artifact_list in outputs.get("artifacts", {}).items()
+        if key in output_types
     }
     return {**executor_input, "inputs": inputs, "outputs": outputs}
 
@@ -127,6 +139,12 @@ def _unwrapped(value: Any) -> Any:
     return value
 
 
+def _take_output_types(arguments: list[str]) -> tuple[Message, list[str]]:
+    """The value of our own flag, and the arguments without it."""
+    place = arguments.index(OUTPUTS_SPEC_FLAG)
+    return json.loads(arguments[place + 1]), arguments[:place] + arguments[place + 2 :]
+
+
 def _is_empty(path: str) -> bool:
     return not Path(path).exists() or not any(Path(path).iterdir())
 
@@ -140,11 +158,12 @@ def main(arguments: list[str], environment: Mapping[str, str]) -> None:
         from runtime import tfx_filesystem
 
     tfx_filesystem.register(environment)
+    output_types, arguments = _take_output_types(arguments)
     parsed, beam_arguments = stock._parse_flags(arguments)
     original: Message = json.loads(parsed.json_serialized_invocation_args)
     inputs_spec: Message = json.loads(parsed.json_serialized_inputs_spec_args or "{}")
     staging_root = environment.get(STAGING_ROOT_VARIABLE, "/")
-    adapted = adapt_input(original, inputs_spec, staging_root)
+    adapted = adapt_input(original, inputs_spec, output_types, staging_root)
     for artifact_list in adapted["outputs"]["artifacts"].values():
         for artifact in artifact_list["artifacts"]:
             Path(artifact["uri"]).mkdir(parents=True, exist_ok=True)

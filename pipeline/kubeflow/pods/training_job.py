@@ -127,12 +127,26 @@ def _follow(jobs: Any, pods: Any, place: dict[str, str], name: str) -> None:
             for log in logs:
                 log.join(max(0.0, deadline - time.monotonic()))
             if "Failed" in conditions:
-                raise TrainingJobError(
-                    f"TFJob {name} failed: {conditions['Failed'].get('message', 'no reason given')}; see the workers' "
-                    "logs above; the next attempt continues from the last checkpoint"
-                )
+                message = conditions["Failed"].get("message", "no reason given")
+                raise TrainingJobError(f"TFJob {name} failed: {message}; {_remedy(listed)}")
             return
         time.sleep(_POLL_S)
+
+
+def _remedy(pods: list[Any]) -> str:
+    """What to do about a failed job; the log of a pod that was killed for its memory does not show why it ended."""
+    killed = [
+        pod.metadata.name
+        for pod in pods
+        for container in pod.status.container_statuses or []
+        if container.state.terminated and container.state.terminated.reason == "OOMKilled"
+    ]
+    if killed:
+        return (
+            f"{', '.join(sorted(killed))} needed more memory than its limit and was killed; raise "
+            "kubeflow.pods.Worker.memory_limit_gb, or lower trainer.batch_size"
+        )
+    return "see the workers' logs above; the next attempt continues from the last checkpoint"
 
 
 def _print_log(pods: Any, namespace: str, pod: str) -> None:

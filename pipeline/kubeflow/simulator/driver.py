@@ -1,6 +1,7 @@
 """Simulates Kubeflow's driver: resolves a task's inputs, provisions its outputs and computes its cache key.
 
-Follows the sources of Kubeflow Pipelines 2 (backend/src/v2/driver, metadata, cacheutils).
+Follows the sources of Kubeflow Pipelines 2.17 (backend/src/v2/driver, metadata, cacheutils), as a cluster with the
+default settings runs them: PUBLISH_LOGS is true.
 """
 
 import hashlib
@@ -12,6 +13,9 @@ from typing import Any
 from pipeline.kubeflow.names import Message
 from pipeline.kubeflow.specification import RefusedError, convert_parameters, declared_parameters
 from runtime.errors import UsageError
+
+LOGS_KEY = "executor-logs"
+_LOGS_TYPE = {"schemaTitle": "system.Artifact"}
 
 
 class NotSimulatedError(UsageError):
@@ -87,34 +91,41 @@ def _parameter(source: Message, run_parameters: Message, finished: Message) -> A
     raise NotSimulatedError(f"the simulator does not support parameters from {', '.join(sorted(source))}")
 
 
-def provision_outputs(component: Message, folder_uri: str, pod: Path) -> Message:
-    """The ExecutorInput's outputs: a new URI for each artifact, a file for each parameter."""
+def provision_outputs(component: Message, folder_uri: str, pod: Path, attempt: int) -> Message:
+    """The ExecutorInput's outputs: a new URI for each artifact and for the pod's log, a file for each parameter."""
     definitions = component.get("outputDefinitions", {})
     salt = uuid.uuid4()
+    types = {key: artifact["artifactType"] for key, artifact in definitions.get("artifacts", {}).items()}
+    names = {key: key for key in types} | {LOGS_KEY: f"{LOGS_KEY}-{attempt - 1}"}
     return {
         "artifacts": {
-            key: {"artifacts": [{"uri": f"{folder_uri}/{salt}/{key}", "type": artifact["artifactType"]}]}
-            for key, artifact in definitions.get("artifacts", {}).items()
+            key: {"artifacts": [{"uri": f"{folder_uri}/{salt}/{names[key]}", "type": type_}]}
+            for key, type_ in {**types, LOGS_KEY: _LOGS_TYPE}.items()
         },
         "parameters": {key: {"outputFile": str(pod / "outputs" / key)} for key in definitions.get("parameters", {})},
         "outputFile": str(pod / "kfp_outputs" / "output_metadata.json"),
     }
 
 
-def cache_key(inputs: Message, component: Message, container: Message) -> str:
-    """SHA-256 over the parts of Kubeflow's cache key: artifact ids, values, output types, image and command."""
+def cache_key(pipeline: str, inputs: Message, component: Message, container: Message) -> str:
+    """SHA-256 over the parts of Kubeflow's cache key: artifact ids, values, output types, image and command.
+
+    Resources, environment variables and the second document are not part of it.
+    """
     definitions = component.get("outputDefinitions", {})
     key = {
+        "pipelineName": pipeline,
         "inputArtifactNames": {
             name: [artifact["name"] for artifact in artifacts["artifacts"]]
             for name, artifacts in inputs["artifacts"].items()
         },
         "inputParameterValues": inputs["parameterValues"],
-        "outputArtifactsSpec": definitions.get("artifacts", {}),
+        "outputArtifactsSpec": {
+            key: artifact["artifactType"] for key, artifact in definitions.get("artifacts", {}).items()
+        },
         "outputParametersSpec": definitions.get("parameters", {}),
         "image": container["image"],
         "cmdArgs": [*container.get("command", []), *container.get("args", [])],
-        "env": container.get("env", []),
     }
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 

@@ -1,8 +1,9 @@
 """Simulates Kubeflow's launcher: downloads a pod's inputs, runs the component's command and uploads its outputs.
 
-Follows the source of Kubeflow Pipelines 2 (backend/src/v2/component/launcher_v2.go).
+Follows the source of Kubeflow Pipelines 2.17 (backend/src/v2/component/launcher_v2.go).
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2  # type: ignore[import-untyped]
 
 from pipeline.kubeflow.names import STAGING_ROOT_VARIABLE, Message
 from pipeline.kubeflow.pods.entrypoint import staged_path
+from pipeline.kubeflow.simulator.driver import LOGS_KEY
 from pipeline.kubeflow.specification import RefusedError
 from runtime.errors import UserError
 from runtime.object_store import download, upload
@@ -45,7 +47,8 @@ def launch(
         _staged(artifact, pod).parent.mkdir(parents=True, exist_ok=True)
     for parameter in outputs["parameters"].values():
         Path(parameter["outputFile"]).parent.mkdir(parents=True, exist_ok=True)
-    _run(substitute(container, executor_input), _environment(container, pod, variables), pod, log)
+    published = _staged(outputs["artifacts"][LOGS_KEY]["artifacts"][0], pod)
+    _run(substitute(container, executor_input), _environment(container, pod, variables), pod, (log, published))
     written = _read_output(Path(outputs["outputFile"]))
     for key, parameter in outputs["parameters"].items():
         if key not in written["parameterValues"]:
@@ -75,12 +78,20 @@ def substitute(container: Message, executor_input: Message) -> list[str]:
     return words
 
 
-def _run(command: list[str], environment: dict[str, str], pod: Path, log: Path) -> None:
-    with log.open("w", encoding="utf-8") as file:
-        status = subprocess.run(
-            command, cwd=pod, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False
-        ).returncode
-    if status:
+def _run(command: list[str], environment: dict[str, str], pod: Path, logs: tuple[Path, Path]) -> None:
+    """Run the command, with its output in both files, which are open before it starts, as in the real launcher."""
+    log, _ = logs
+    with contextlib.ExitStack() as opened:
+        files = [opened.enter_context(path.open("wb")) for path in logs]
+        with subprocess.Popen(
+            command, cwd=pod, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                for file in files:
+                    file.write(line)
+                    file.flush()
+    if status := process.returncode:
         last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_QUOTED_LINES:]
         raise PodFailedError("\n".join([f"exit status {status}; last lines of {log}:", *last_lines]))
 

@@ -9,9 +9,9 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from pipeline.kubeflow.names import Message
-from pipeline.kubeflow.simulator import driver, launcher
+from pipeline.kubeflow.simulator import argo, driver, launcher, platform
 from pipeline.kubeflow.simulator.driver import NotSimulatedError, Records
-from pipeline.kubeflow.specification import RefusedError, load_package
+from pipeline.kubeflow.specification import RefusedError, load_documents
 from pipeline.states import CACHED, FAILED, RAN, SKIPPED
 from runtime.errors import UserError
 from runtime.object_store import connect
@@ -33,19 +33,33 @@ class TaskOutcome:
 class Rehearsal:
     """One run of a package in `folder`, which keeps the store, the records and the logs between runs."""
 
-    def __init__(self, package: Path, folder: Path, given: dict[str, str], variables: Mapping[str, str]) -> None:
-        """Load and check the package; `variables`: those of every pod, with credentials and the store's location.
+    def __init__(
+        self,
+        package: Path,
+        folder: Path,
+        given: dict[str, str],
+        variables: Mapping[str, str],
+        *,
+        retry_policy: str = argo.ON_ERROR,
+    ) -> None:
+        """Load and check the package.
 
-        Raises RefusedError if Kubeflow would refuse the package, and NotSimulatedError if the simulator cannot run it.
+        `variables`: those of every pod, with credentials and the store's location. `retry_policy`: that of Argo's
+        controller.
+
+        Raises RefusedError if Kubeflow would refuse the package or ignore a part of it, and NotSimulatedError if the
+        simulator cannot run it.
         """
-        self._spec = load_package(package)
+        self._spec, second = load_documents(package)
+        platform.pod_patches(second)
         _check_simulated(self._spec)
+        self._retry_policy = retry_policy
         self._parameters = driver.run_parameters(self._spec, given)
         self._folder = folder
         self._variables = variables
         self._store = connect(variables)
         self._records = Records(folder / "records.json")
-        self._run_id = uuid.uuid4().hex[:12]
+        self.run_id = uuid.uuid4().hex[:12]
 
     def run(self, listen: Callable[[TaskOutcome], None]) -> list[TaskOutcome]:
         """Run all tasks in order; after a failure, skip the rest."""
@@ -71,19 +85,24 @@ class Rehearsal:
         component = self._spec["components"][task["componentRef"]["name"]]
         container = self._spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
         inputs = driver.resolve_inputs(task, self._parameters, finished, self._records)
-        cache_key = driver.cache_key(inputs, component, container)
+        cache_key = driver.cache_key(self._spec["pipelineInfo"]["name"], inputs, component, container)
         caching = task.get("cachingOptions", {}).get("enableCache", False)
         if caching and cache_key in self._records.cache:
             return self._records.cache[cache_key], CACHED, 0
         attempts = 0
+        started = time.monotonic()
         while True:
             attempts += 1
             try:
-                output = self._launch(f"{name}-{attempts}", name, component, container, inputs)
+                output = self._launch(attempts, name, component, container, inputs)
                 break
-            except launcher.PodFailedError:
-                if attempts > int(task.get("retryPolicy", {}).get("maxRetryCount", 0)):
-                    raise
+            except launcher.PodFailedError as error:
+                seconds = time.monotonic() - started
+                reason = argo.why_not_retried(
+                    task, controller_policy=self._retry_policy, attempts=attempts, seconds=seconds
+                )
+                if reason:
+                    raise launcher.PodFailedError(f"{error}\nnot started again: {reason}") from None
         artifacts = {key: self._records.add_artifact(key, artifact) for key, artifact in output["artifacts"].items()}
         outputs = {"artifacts": artifacts, "parameters": output["parameterValues"]}
         if caching:
@@ -91,13 +110,13 @@ class Rehearsal:
         self._records.save()
         return outputs, RAN, attempts
 
-    def _launch(self, attempt: str, name: str, component: Message, container: Message, inputs: Message) -> Message:
-        pod = self._folder / "pods" / f"{self._run_id}-{attempt}"
+    def _launch(self, attempt: int, name: str, component: Message, container: Message, inputs: Message) -> Message:
+        pod = self._folder / "pods" / f"{self.run_id}-{name}-{attempt}"
         pod.mkdir(parents=True)
-        log = self._folder / "logs" / f"{self._run_id}-{attempt}.log"
+        log = self._folder / "logs" / f"{self.run_id}-{name}-{attempt}.log"
         log.parent.mkdir(exist_ok=True)
-        root = f"{self._spec['defaultPipelineRoot']}/{self._spec['pipelineInfo']['name']}/{self._run_id}/{name}"
-        executor_input = {"inputs": inputs, "outputs": driver.provision_outputs(component, root, pod)}
+        root = f"{self._spec['defaultPipelineRoot']}/{self._spec['pipelineInfo']['name']}/{self.run_id}/{name}"
+        executor_input = {"inputs": inputs, "outputs": driver.provision_outputs(component, root, pod, attempt)}
         try:
             return launcher.launch(
                 container, executor_input, pod=pod, store=self._store, variables=self._variables, log=log

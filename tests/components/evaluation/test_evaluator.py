@@ -12,23 +12,38 @@ from components.settings import GateSettings
 from schema.artifact_types import Analysis
 
 CANDIDATE = {
-    None: {"example_count": 30_000.0, "mean_error": 0.01, "noise_copied": 0.1},
+    None: {"example_count": 30_000.0, "mean_error": 0.01, "noise_copied": 0.1, "explained_variance": 0.5, "auroc": 0.7},
     "rare": {"example_count": 3.0, "mean_error": 0.02},
 }
-PCA = [[None, {"mean_error": 0.05}]]
-LEARNT_NOTHING = [[None, {"example_count": 10_000.0, "mean_error": 0.2, "noise_copied": 0.0}]]
+PCA = [[None, {"mean_error": 0.05, "auroc": 0.9}]]
+LEARNT_NOTHING = [
+    [None, {"example_count": 10_000.0, "mean_error": 0.2, "noise_copied": 0.0, "explained_variance": 0.0}]
+]
 """Measured on a sample without images labelled `rare`."""
 
 
-def judged(folder, settings, *, control=LEARNT_NOTHING, baseline=None):
-    """Run the executor: (gate.json, the blessing, TFMA's validation result)."""
+KINDS = ("blob", "scratch")
+
+
+def judged(folder, settings, *, control=LEARNT_NOTHING, baseline=None, synthetic=None, anomalies=False, changes=None):
+    """Run the executor: (gate.json, the blessing, TFMA's validation result).
+
+    `synthetic`: model -> AUROC for synthetic defects, the same for every kind.
+    """
     analysis, model, evaluation, blessing = (
         made() for made in (Analysis, *(getattr(standard_artifacts, x) for x in ("Model", "ModelEvaluation")),
         standard_artifacts.ModelBlessing)
     )  # fmt: skip
     analysis.uri = evaluated(folder / "analysis", [], CANDIDATE, baseline)
-    controls = {"pca": PCA, "untrained": LEARNT_NOTHING, "constant": control}
-    (folder / "analysis/controls.json").write_text(json.dumps({"knows_anomalies": False, "controls": controls}))
+    controls = {"pca": PCA, "nearest_neighbours": PCA, "untrained": LEARNT_NOTHING, "constant": control}
+    measured = {
+        "controls": controls,
+        "knows_anomalies": anomalies,
+        "images": {"auroc": (40, 30), "synthetic_auroc": (50, 50)},
+        "synthetic": {name: dict.fromkeys(KINDS, auroc) for name, auroc in (synthetic or {}).items()},
+        "steadiness": {"split": "test", "images": 40, "changes": changes or {}},
+    }
+    (folder / "analysis/controls.json").write_text(json.dumps(measured))
     model.uri, model.id = "where/the/model/is", 7
     evaluation.uri, blessing.uri = str(folder / "evaluation"), str(folder / "blessing")
     for path in (folder / "evaluation", folder / "blessing"):
@@ -100,3 +115,95 @@ def test_a_control_is_compared_with_the_baseline_too(tmp_path):
     gate, _, _ = judged(tmp_path, settings, baseline={None: {"mean_error": 0.01}})
     assert gate["blessed"]
     assert gate["baseline_metrics"] == {"mean_error": 0.01}
+
+
+SYNTHETIC = {"candidate": 0.8, "pca": 0.7, "nearest_neighbours": 0.82, "untrained": 0.99, "constant": 0.5}
+
+
+def test_good_images_alone_bless_a_model_that_finds_synthetic_defects(tmp_path):
+    """Chance is 0.058 for 50 images; PCA's error, which the model exceeds here, is no bound."""
+    gate, _, _ = judged(tmp_path, GateSettings(purpose="detect", max_pca_ratio=0.1), synthetic=SYNTHETIC)
+    assert (gate["blessed"], gate["purpose"]) == (True, "detect")
+    assert gate["metrics"]["synthetic_auroc"] == pytest.approx(0.8)
+    floor = {row["metric"]: row for row in gate["thresholds"]}["synthetic_auroc"]
+    assert (floor["origin"], floor["min"]) == ("floor: nearest neighbours", pytest.approx(0.82 - 0.058, abs=0.001))
+    assert gate["synthetic_auroc"]["candidate"] == {"blob": 0.8, "scratch": 0.8}
+    assert gate["simple_models"]["PCA"] == {"synthetic_auroc": pytest.approx(0.7), "auroc": 0.9}
+
+
+def test_a_model_that_finds_fewer_synthetic_defects_than_a_simple_one_is_refused_with_a_remedy(tmp_path):
+    gate, _, _ = judged(tmp_path, GateSettings(purpose="detect"), synthetic={**SYNTHETIC, "pca": 0.9})
+    [refused] = [row for row in gate["thresholds"] if not row["passed"]]
+    assert refused["reason"] == "synthetic_auroc over all images is 0.8, below the bound 0.841977 (floor: PCA)"
+    assert refused["remedy"] == "set evaluation.score to auto, or try the other presets with autoencoder compare"
+
+
+def test_known_anomalies_must_be_found_as_well_as_simple_models_find_them(tmp_path):
+    gate, _, _ = judged(tmp_path, GateSettings(purpose="detect"), synthetic=SYNTHETIC, anomalies=True)
+    refused = [(row["metric"], row["origin"]) for row in gate["thresholds"] if not row["passed"]]
+    assert refused == [("auroc", "floor: PCA")]
+
+
+def test_models_that_learnt_nothing_are_refused_however_well_they_find_synthetic_defects(tmp_path):
+    settings = GateSettings(purpose="detect", max_noise_copied=None)
+    gate, _, _ = judged(tmp_path, settings, synthetic={**SYNTHETIC, "constant": 1.0})
+    assert gate["controls_refused"] == {"untrained": True, "constant": True}
+
+
+def test_a_worse_detector_than_the_baseline_is_refused_but_a_higher_error_is_not(tmp_path):
+    baseline = {None: {"mean_error": 0.0001}}
+    settings = GateSettings(purpose="detect", max_regression=0.05)
+    gate, _, _ = judged(tmp_path, settings, baseline=baseline, synthetic={**SYNTHETIC, "baseline": 0.95})
+    refused = [(row["metric"], row["origin"]) for row in gate["thresholds"] if not row["passed"]]
+    assert refused == [("synthetic_auroc", "baseline")]
+
+
+CHANGES = {
+    name: {"alarms": share, "recall": 0.5} for name, share in [("unchanged", 0.05), ("blur", 0.3), ("shift_1", 0.1)]
+}
+
+
+def test_alarms_at_changes_become_metrics_that_can_be_bounded(tmp_path):
+    bounds = [{"metric": "alarms_at_blur", "max": 0.2}, {"metric": "alarms_at_shift_1", "max": 0.1}]
+    gate, _, _ = judged(tmp_path, GateSettings(thresholds=bounds), changes=CHANGES)
+    assert gate["metrics"] == {
+        **CANDIDATE[None],
+        "pca_mean_error": 0.05,
+        "alarms_at_blur": 0.3,
+        "alarms_at_shift_1": 0.1,
+    }
+    [refused] = [row for row in gate["thresholds"] if not row["passed"]]
+    assert refused["reason"] == "alarms_at_blur over all images is 0.3, above the bound 0.2"
+    assert "trainer.steady_against" in refused["remedy"]
+    assert gate["steadiness"] == {"split": "test", "images": 40, "changes": CHANGES}
+
+
+def test_alarms_at_changes_are_no_bound_by_default(tmp_path):
+    gate, _, _ = judged(tmp_path, GateSettings(), changes={"blur": {"alarms": 1.0, "recall": 1.0}})
+    assert gate["blessed"]
+
+
+def test_a_bound_on_a_change_that_was_not_measured_refuses_the_model(tmp_path):
+    gate, _, _ = judged(tmp_path, GateSettings(thresholds=[{"metric": "alarms_at_blur", "max": 0.2}]))
+    assert [row["metric"] for row in gate["thresholds"] if not row["passed"]] == ["alarms_at_blur"]
+
+
+def test_a_bound_on_alarms_alone_does_not_make_the_gate_refuse_models_that_learnt_nothing(tmp_path):
+    settings = GateSettings(
+        max_pca_ratio=None, max_noise_copied=None, thresholds=[{"metric": "alarms_at_blur", "max": 0.5}]
+    )
+    with pytest.raises(OpenGateError, match=r"learnt nothing \(untrained, constant\)"):
+        judged(tmp_path, settings, changes=CHANGES)
+
+
+@pytest.mark.parametrize("extra", [{"max_regression": 0.1}, {"max": 0.1, "label": "rare"}])
+def test_alarms_at_changes_have_neither_regressions_nor_labels(extra):
+    with pytest.raises(ValueError, match="the threshold on alarms_at_blur cannot have a?"):
+        GateSettings(thresholds=[{"metric": "alarms_at_blur", **extra}])
+
+
+def test_a_bound_on_synthetic_auroc_can_be_configured_for_either_purpose(tmp_path):
+    settings = GateSettings(thresholds=[{"metric": "synthetic_auroc", "min": 0.85}])
+    gate, _, _ = judged(tmp_path, settings, synthetic=SYNTHETIC)
+    [refused] = [row for row in gate["thresholds"] if not row["passed"]]
+    assert (gate["purpose"], refused["metric"], refused["value"]) == ("reconstruct", "synthetic_auroc", 0.8)

@@ -3,11 +3,21 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import tensorflow_model_analysis as tfma
+from sklearn.metrics import roc_auc_score
 from tfma_results import evaluated
 
-from components.evaluation.bounds import BASELINE, CANDIDATE, Bound, bounds_of, eval_config
+from components.evaluation.bounds import (
+    BASELINE,
+    CANDIDATE,
+    Bound,
+    bounds_of,
+    chance,
+    detection_floors,
+    eval_config,
+)
 from components.evaluation.gate import judge, read_metrics
 from components.evaluation.metrics import METRICS
 from components.settings import GateSettings
@@ -51,6 +61,63 @@ def test_every_gate_setting_becomes_a_bound_of_its_own():
         Bound("rmse", "configured", None, 0.1, None),
         Bound("f1", "baseline", None, 0.3, None),
     ]
+
+
+def test_a_model_that_detects_must_beat_the_better_simple_model_instead_of_pcas_error():
+    """The tolerance is the standard deviation of U / (n m) under the null hypothesis (Mann & Whitney 1947)."""
+    simple = {"PCA": {"synthetic_auroc": 0.7, "auroc": 0.9}, "nearest neighbours": {"synthetic_auroc": 0.8}}
+    floors = detection_floors(simple, {"synthetic_auroc": (128, 128), "auroc": (40, 30)})
+    expected = [("synthetic_auroc", "floor: nearest neighbours", 0.8, 128, 128), ("auroc", "floor: PCA", 0.9, 40, 30)]
+    for bound, (metric, origin, value, n, m) in zip(floors, expected, strict=True):
+        deviation = np.sqrt(n * m * (n + m + 1) / 12) / (n * m)
+        assert (bound.metric, bound.origin) == (metric, origin)
+        assert bound.min == pytest.approx(value - deviation)
+    settings = GateSettings(purpose="detect", max_regression=0.25)
+    assert bounds_of(settings, pca_error=0.5, knows_anomalies=True, floors=floors) == [
+        COUNTED,
+        Bound("explained_variance", "constant", min=0.01),
+        *floors,
+        Bound("noise_copied", "identity", max=0.2),
+        Bound("auroc", "detection", min=0.5),
+        Bound("synthetic_auroc", "baseline", max=0.25),
+    ]
+
+
+def test_chance_is_the_spread_of_the_auroc_of_random_scores():
+    random = np.random.default_rng(3)
+    is_anomaly = np.repeat([0, 1], [30, 20])
+    drawn = [roc_auc_score(is_anomaly, random.random(50)) for _ in range(2000)]
+    assert chance(30, 20) == pytest.approx(np.std(drawn), rel=0.06)
+
+
+def test_a_floor_needs_images_of_both_kinds_and_a_value():
+    simple = {"PCA": {"synthetic_auroc": 0.7}}
+    assert detection_floors(simple, {"synthetic_auroc": (1, 0), "auroc": (5, 5)}) == []
+    without = bounds_of(GateSettings(purpose="detect"), pca_error=1.0, knows_anomalies=False)
+    assert [(x.metric, x.origin) for x in without] == [
+        ("example_count", "counted"),
+        ("explained_variance", "constant"),
+        ("noise_copied", "identity"),
+        ("mean_error", "baseline"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("preset", "source", "purpose"),
+    [
+        ("residual", "folder", "detect"),
+        ("deep", "csv", "detect"),
+        ("conv", "tfrecord", "detect"),
+        ("deep", "digits", "reconstruct"),
+        ("residual", "mnist", "reconstruct"),
+        ("denoising", "folder", "reconstruct"),
+        ("super_resolution", "folder", "reconstruct"),
+    ],
+)
+def test_the_purpose_follows_from_preset_and_source_unless_it_is_set(preset, source, purpose):
+    assert GateSettings().with_purpose(preset=preset, source=source).purpose == purpose
+    for given in ("detect", "reconstruct"):
+        assert GateSettings(purpose=given).with_purpose(preset=preset, source=source).purpose == given
 
 
 def test_waived_bounds_and_bounds_without_data_are_left_out():
@@ -113,15 +180,15 @@ def test_a_model_passes_every_bound_that_it_meets_even_exactly(tmp_path):
     rows = judged(evaluated(tmp_path / "one", bounds, PASSING), bounds)
     assert rows == [
         {"metric": "example_count", "label": None, "origin": "counted", "min": 1.0, "max": None, "value": 10.0,
-         "passed": True, "reason": None},
+         "passed": True, "reason": None, "remedy": None},
         {"metric": "mean_error", "label": None, "origin": "PCA floor", "min": None, "max": 0.25, "value": 0.25,
-         "passed": True, "reason": None},
+         "passed": True, "reason": None, "remedy": None},
         {"metric": "ssim", "label": None, "origin": "configured", "min": 0.5, "max": 0.5, "value": 0.5,
-         "passed": True, "reason": None},
+         "passed": True, "reason": None, "remedy": None},
         {"metric": "mean_error", "label": "b", "origin": "configured", "min": None, "max": 0.5, "value": 0.5,
-         "passed": True, "reason": None},
+         "passed": True, "reason": None, "remedy": None},
         {"metric": "auroc", "label": "b", "origin": "configured", "min": 0.5, "max": None, "value": 0.5,
-         "passed": True, "reason": None},
+         "passed": True, "reason": None, "remedy": None},
     ]  # fmt: skip
 
 
@@ -151,6 +218,7 @@ def test_each_failed_bound_names_the_value_and_the_images(tmp_path):
         ("mean_error", "z", "configured"): f"mean_error over images labelled 'z' {not_computed}",
     }
     assert [row["passed"] for row in rows] == [row["reason"] is None for row in rows]
+    assert [row["passed"] for row in rows] == [row["remedy"] is None for row in rows]
 
 
 def test_a_value_above_a_two_sided_bound_is_reported_as_above(tmp_path):

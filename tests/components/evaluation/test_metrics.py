@@ -11,6 +11,7 @@ from components.evaluation.bounds import bounds_of
 from components.evaluation.metrics import METRICS
 from components.evaluation.tfma_metrics import ReconstructionMetric
 from components.settings import GateSettings, MetricName
+from images.harmless_changes import STEADINESS
 from schema.signatures import NOISE_ERRORS
 
 RANDOM = np.random.default_rng(1)
@@ -85,6 +86,10 @@ def computed(name, elements):
     return {key.name: value for key, value in values.items()}
 
 
+APART = {"synthetic_auroc", *(f"alarms_at_{change}" for change in STEADINESS)}
+"""What ModelAnalysis measures apart from the others."""
+
+
 def detected(name, normal, anomalous):
     """The metric's values for normal scores and anomalous scores by label."""
     fields = {"error": 0.0, "threshold": 5.0}
@@ -95,7 +100,7 @@ def detected(name, normal, anomalous):
 
 
 def test_the_configuration_offers_exactly_these_metrics():
-    assert set(MetricName.__args__) == set(METRICS) == set(EXPECTED) | DETECTION
+    assert set(MetricName.__args__) == set(METRICS) == set(EXPECTED) | DETECTION | APART
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -183,3 +183,24 @@ def test_a_named_version_needs_no_fingerprint(tmp_path):
     """The user vouches for the files of a version, whatever their modification times."""
     splits, _ = generate(tmp_path / "examples", duplicates_source(tmp_path / "data"), "named: 2024-05")
     assert splits["test"] == ["test/c.png", "test/d.png"]
+
+
+def test_dropped_pages_and_masks_that_are_mostly_grey_are_counted(tmp_path, caplog):
+    for row in range(40):
+        write(tmp_path / f"data/train/good/{row:02d}.png", IMAGES[row])
+    pages = [Image.fromarray(page) for page in np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)]
+    (tmp_path / "data/test/crack").mkdir(parents=True)
+    pages[0].save(tmp_path / "data/test/crack/a.tif", save_all=True, append_images=pages[1:])
+    write(tmp_path / "data/ground_truth/crack/a_mask.png", np.tile(np.arange(0, 256, 32, dtype=np.uint8), (8, 1)))
+    generate(tmp_path / "examples", DataSettings(source="folder", path=str(tmp_path / "data")))
+    counts = read_counts(str(tmp_path / "examples"))
+    assert (counts["pages_dropped"], counts["blurred_masks"]) == (2, 1)
+    assert "2 pages of TIFF files are ignored" in caplog.text
+    assert "1 masks have many pixels that are neither black nor white" in caplog.text
+
+
+def test_the_remedy_for_identical_images_mentions_duplicates(tmp_path):
+    for row in range(40):
+        write(tmp_path / f"data/{row:02d}.png", IMAGES[0])
+    with pytest.raises(DataError, match=r"no images in split 'test'.*; \d+ duplicates of other images were left out"):
+        generate(tmp_path / "examples", DataSettings(source="folder", path=str(tmp_path / "data")))

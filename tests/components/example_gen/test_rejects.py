@@ -53,7 +53,7 @@ BAD_CONTENT = {
     "packed.jpg": (bz2.compress(JPEG), "not an image in a supported format"),
     "zeros.png": (bytes(5000), "not an image in a supported format"),
     "noise.gif": (RANDOM.bytes(5000), "not an image in a supported format"),
-    "signature.png": (PNG[:8], "not an image in a supported format"),
+    "signature.png": (PNG[:8], "cannot be decoded: its header is damaged"),
     "one byte.jpg": (JPEG[:1], "not an image in a supported format"),
     "byte order mark.png": (b"\xef\xbb\xbf" + PNG, "not an image in a supported format"),
     "newlines.png": (PNG.replace(b"\r\n", b"\n", 1), "not an image in a supported format"),

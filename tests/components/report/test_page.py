@@ -1,6 +1,7 @@
 """The report page: its numbers match the artifacts, it is accessible, and untrusted text stays text."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -23,8 +24,8 @@ HOSTILE_ID = '"><img src="https://example.com/x" onerror=alert(1)>.png'
 HOSTILE_REASON = "</td><script src=//example.com></script>"
 THRESHOLD = 0.085
 SECTIONS = [
-    "verdict", "gate", "images", "scores", "slices", "latent", "defects", "training", "data", "comparison", "cost",
-    "configuration",
+    "verdict", "gate", "images", "scores", "slices", "latent", "defects", "steadiness", "training", "data",
+    "comparison", "cost", "configuration",
 ]  # fmt: skip
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -123,6 +124,14 @@ GATE = {
         row(label=HOSTILE_LABEL, max=0.01, passed=False, reason=f"mean_error over {HOSTILE_LABEL} is 0.07"),
     ],
     "controls_refused": {"untrained": True, "constant": True},
+    "steadiness": {
+        "split": "test",
+        "images": 45,
+        "changes": {
+            "unchanged": {"alarms": 0.02, "recall": 0.625, "auroc": 0.75},
+            "brighter_20": {"alarms": 0.375, "recall": 1.0},
+        },
+    },
 }
 
 
@@ -242,6 +251,25 @@ def test_the_page_shows_the_artifacts_numbers(page):
     assert "contrast test 0.0625 0.5" in text
     assert "0.25 ± 0 (0.125 – 0.375)" in text
     assert "random sample" not in text
+
+
+def test_steadiness_is_shown_with_a_picture_of_each_change(page):
+    section = re.search(r'<section id="steadiness".*?</section>', page, re.DOTALL)[0]
+    text = " ".join(Elements(section).text.split())
+    assert "measured on 45 test images. Unchanged, 2 % of them do" in text
+    assert "unchanged 2 % 0.750 62.5 % brighter_20 37.5 % – 100 %" in text
+    encoded = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="(\w+)"', section)
+    pictures = {name: np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data, name in encoded}
+    typical = int(np.argsort(expected_scores()[:45])[22])
+    assert np.array_equal(pictures["unchanged"], pixels_of_split()[typical])
+    assert np.array_equal(pictures["brighter_20"], np.round(pixels_of_split()[typical] * 1.2))
+
+
+def test_a_report_of_a_run_without_steadiness_can_be_written(inputs, tmp_path):
+    gate = {key: value for key, value in GATE.items() if key != "steadiness"}
+    (tmp_path / "gate.json").write_text(json.dumps(gate))
+    report_page.write_report(dataclasses.replace(inputs, evaluation=str(tmp_path)), str(tmp_path))
+    assert "Not measured: no test image is normal" in (tmp_path / "report.html").read_text()
 
 
 def test_best_and_worst_images_match_numpys_scores(page):

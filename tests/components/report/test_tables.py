@@ -22,3 +22,17 @@ def bound(*, passed=True, reason=None):
 )
 def test_the_verdict_is_one_sentence(rows, sentence):
     assert verdict_sentence({"thresholds": rows, "metrics": {"mean_error": 0.05, "pca_mean_error": 0.1}}) == sentence
+
+
+def test_the_verdict_of_a_detector_compares_its_detection():
+    gate = {
+        "purpose": "detect",
+        "thresholds": [{"passed": True}] * 3,
+        "metrics": {"mean_error": 0.05, "pca_mean_error": 0.1, "synthetic_auroc": 0.75},
+        "simple_models": {"PCA": {"synthetic_auroc": 0.5}, "nearest neighbours": {"synthetic_auroc": 0.625}},
+    }
+    assert verdict_sentence(gate) == (
+        "Blessed: the model meets all 3 bounds, and its AUROC for faint defects is 0.750 "
+        "(PCA 0.500, nearest neighbours 0.625)."
+    )
+    assert "below PCA's" in verdict_sentence({**gate, "purpose": "reconstruct"})

@@ -48,6 +48,28 @@ def test_the_output_of_spreadsheets_is_accepted(manifest, text):
     assert [image.image_id for image in rows_of(manifest, text)] == ["a.png"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "filename;label;is_anomaly\ndeep/b.png;cat;True\n",
+        "Image_Path\tlabel\tis_anomaly\ndeep\\b.png\tcat\tTRUE\n",
+        'label,is_anomaly,path\n"cat",1.0,deep\\b.png\n',
+        "path,label,is_anomaly,filename\ndeep/b.png,cat,yes,x\n",
+    ],
+)
+def test_other_delimiters_names_of_columns_and_kinds_of_paths_are_read(manifest, text):
+    [image] = rows_of(manifest, text)
+    assert (image.image_id, image.label, image.is_anomaly) == ("deep/b.png", "cat", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("Train", "train"), ("training", "train"), ("VALID", "eval"), ("dev", "eval"), ("Testing", "test")],
+)
+def test_splits_have_their_usual_names(manifest, name, split):
+    assert [image.named_split for image in rows_of(manifest, f"path,split\na.png,{name}\n")] == [split]
+
+
 def test_max_images_takes_the_first_rows(manifest):
     assert [i.image_id for i in rows_of(manifest, "path\ndeep/b.png\na.png\n", max_images=1)] == ["deep/b.png"]
 
@@ -65,7 +87,7 @@ def test_missing_files_and_other_than_regular_files_are_rejected(manifest):
     ("text", "message"),
     [
         ("", "list.csv: the first line must name the column 'path'; found nothing"),
-        ("file,label\n", "must name the column 'path'; found file, label"),
+        ("picture,label\n", "must name the column 'path'; found picture, label"),
         ("path,path\n", "names the column 'path' twice; remove one"),
         ("path,lable\na.png,cat\n", "unknown column 'lable'; did you mean 'label'"),
         ("path\n", "lists no images; add a line for each image"),
@@ -75,10 +97,14 @@ def test_missing_files_and_other_than_regular_files_are_rejected(manifest):
         ("path\n/a.png\n", "line 2: /a.png is absolute; make it relative"),
         ("path,mask\na.png,/a.png\n", "line 2: /a.png is absolute; make it relative"),
         (
-            "path,split\na.png,training\n",
-            "line 2: unknown split 'training'; use train, eval, val, validation, test, or",
+            "path,split\na.png,holdout\n",
+            "line 2: unknown split 'holdout'; use train, training, eval, val, valid, validation, dev, test, testing",
         ),
-        ("path,is_anomaly\na.png,yes\n", "line 2: unknown is_anomaly 'yes'; use 0, 1, or leave it empty"),
+        (
+            "path,is_anomaly\na.png,maybe\n",
+            "line 2: unknown is_anomaly 'maybe'; use 0 or false, 1 or true, or leave it",
+        ),
+        ("path\nC:\\images\\a.png\n", "is absolute; make it relative"),
         ('path\n"a.png', "line 2 is not valid CSV: unexpected end of data"),
     ],
 )

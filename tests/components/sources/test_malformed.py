@@ -180,3 +180,14 @@ def test_a_gzip_file_of_the_right_length_with_a_wrong_checksum_is_named(tmp_path
     path.write_bytes(packed)
     with pytest.raises(DataError, match=r"ubyte.gz: damaged or incomplete gzip file \(CRC"):
         plan_source(given_settings)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 65_536), (2, 65_536, 1)])
+def test_sides_that_the_schema_does_not_allow_are_refused(shape, tmp_path):
+    np.save(tmp_path / "images.npy", np.zeros(shape, np.uint8))
+    with pytest.raises(DataError, match=f"images.npy: images of {shape[1]}x{shape[2]}"):
+        plan_source(DataSettings(source="numpy", path=str(tmp_path / "images.npy")))
+    header = bytes([0, 0, 8, 3]) + struct.pack(">3I", *shape)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(header + bytes(2 * 65_536))
+    with pytest.raises(DataError, match=f"idx3-ubyte: images of {shape[1]}x{shape[2]}"):
+        plan_source(DataSettings(source="idx", path=str(tmp_path)))

@@ -130,3 +130,30 @@ def test_a_truncated_array_is_refused(tmp_path):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="nowhere.npy: no such file; set data.path to the .npy or .npz file"):
         plan_source(settings_of(tmp_path / "nowhere.npy"))
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("f4", 1e-6), ("f8", 1e-7), ("f2", 9e-4)])
+def test_rounding_errors_are_accepted(tmp_path, dtype, error):
+    floats = np.full((2, 2, 2), 0.5, dtype)
+    floats[0, 0, 0], floats[0, 0, 1] = 1 + error, -error
+    np.save(tmp_path / "a.npy", floats)
+    [image, _] = images_of(tmp_path / "a.npy")
+    assert pixels_of(image).tolist() == [[255, 0], [128, 128]]
+
+
+def test_a_value_just_outside_the_range_is_printed_with_its_digits(tmp_path):
+    np.save(tmp_path / "a.npy", np.full((1, 2, 2), 1.00004))
+    assert images_of(tmp_path / "a.npy")[0].reason == "values from 1.00004 to 1.00004; floats must be in [0, 1]"
+
+
+def test_one_array_of_colours_is_one_image(tmp_path):
+    shape = (5, 7, 3)
+    np.save(tmp_path / "a.npy", np.arange(np.prod(shape), dtype=np.uint8).reshape(shape))
+    [image] = images_of(tmp_path / "a.npy")
+    assert (image.stored.height_px, image.stored.width_px, image.stored.channels) == shape
+
+
+def test_x_valid_is_held_out(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=GREY, x_valid=GREY[:2], y_valid=[1, 2])
+    seen = [(image.named_split, image.label) for image in images_of(tmp_path / "a.npz")]
+    assert seen[-2:] == [("eval", "1"), ("eval", "2")]

@@ -117,6 +117,57 @@ def test_the_mvtec_layout_has_splits_normality_and_masks(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("train", "validation", "test", "normal"),
+    [
+        ("train", "valid", "test", "Good"),
+        ("Train", "VALIDATION", "Test", "OK"),
+        ("TRAIN", "val", "TEST", "normal"),
+        ("train", "eval", "test", "defect-free"),
+    ],
+)
+def test_usual_names_of_splits_and_normal_folders_are_known_however_they_are_spelt(
+    tmp_path, train, validation, test, normal
+):
+    for path in (
+        f"{train}/{normal}/1.png",
+        f"{validation}/{normal}/2.png",
+        f"{test}/{normal}/3.png",
+        f"{test}/x/4.png",
+    ):
+        write_image(tmp_path / path)
+    seen = {i.image_id[-5]: (i.named_split, i.is_anomaly, i.label) for i in images_of(folder_settings(tmp_path))}
+    assert seen == {
+        "1": ("train", 0, normal), "2": ("eval", 0, normal), "3": ("test", 0, normal), "4": ("test", 1, "x"),
+    }  # fmt: skip
+
+
+def test_a_folder_of_products_is_refused_and_a_product_is_named(tmp_path):
+    for product in ("bottle", "cable", "zipper"):
+        for path in ("train/good/1.png", "Test/crack/2.png", "ground_truth/crack/2_mask.png"):
+            write_image(tmp_path / product / path)
+    with pytest.raises(DataError) as refused:
+        plan_source(folder_settings(tmp_path))
+    assert str(refused.value) == (
+        f"{tmp_path}: holds 3 products with folders train and test of their own (bottle, cable, zipper); a model "
+        f"learns one product: set data.path to one of them, such as {tmp_path}/bottle"
+    )
+    assert len(images_of(folder_settings(tmp_path / "bottle"))) == 2
+
+
+def test_splits_that_are_one_level_down_are_refused_with_their_folder(tmp_path):
+    for path in ("bottle/v1/train/good/1.png", "bottle/v1/test/crack/2.png"):
+        write_image(tmp_path / path)
+    with pytest.raises(DataError, match=f"train and test are further down; set data.path to {tmp_path}/bottle/v1$"):
+        plan_source(folder_settings(tmp_path))
+
+
+def test_classes_named_like_one_split_stay_classes(tmp_path):
+    for path in ("vehicles/train/1.png", "vehicles/bus/2.png"):
+        write_image(tmp_path / path)
+    assert {image.label for image in images_of(folder_settings(tmp_path))} == {"vehicles"}
+
+
 def test_an_image_whose_mask_is_unusable_is_rejected(tmp_path):
     for path in ("train/good/1.png", "test/scratch/2.png", "test/scratch/3.png"):
         write_image(tmp_path / path, size=(6, 5))
@@ -214,3 +265,28 @@ def test_the_fingerprint_changes_with_the_files(tmp_path):
 
 
 RANDOM_IMAGES = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("train", "valid", "test"), {"train", "eval", "test"}),
+        (("Training", "DEV", "Testing"), {"train", "eval", "test"}),
+        (("train", "validation"), {"train", "eval"}),
+    ],
+)
+def test_folders_of_splits_have_their_usual_names(tmp_path, folders, splits):
+    for folder in folders:
+        write_image(tmp_path / folder / "cat/a.png")
+    images = images_of(folder_settings(tmp_path))
+    assert {image.named_split for image in images} == splits
+    assert {image.label for image in images} == {"cat"}
+    assert plan_source(folder_settings(tmp_path)).warning == ""
+
+
+@pytest.mark.parametrize("folder", ["valid", "Dev", "cats/train"])
+def test_a_class_named_like_a_split_is_warned_about(tmp_path, folder):
+    write_image(tmp_path / folder / "a.png")
+    write_image(tmp_path / "cat/b.png")
+    warning = plan_source(folder_settings(tmp_path)).warning
+    assert (f"the folders {folder} are classes, although" in warning) == ("/" not in folder)

@@ -147,3 +147,87 @@ def test_a_plain_file_that_begins_like_gzip_is_read_as_plain(tmp_path):
 def test_a_folder_without_records_is_refused(tmp_path):
     with pytest.raises(DataError, match="contains no TFRecord files"):
         plan_source(settings_of(tmp_path))
+
+
+def feature_of(value):
+    values = value if isinstance(value, list) else [value]
+    if isinstance(values[0], bytes):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+    if isinstance(values[0], float):
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
+def only_image(tmp_path, *, settings=None, **values):
+    """The image, or the reject, of a file with one record."""
+    record = {"image": PNG[0], **values}
+    features = tf.train.Features(feature={name: feature_of(value) for name, value in record.items()})
+    write(tmp_path / "a.tfrecord", [tf.train.Example(features=features).SerializeToString()])
+    [image] = images_of(tmp_path / "a.tfrecord", **(settings or {}))
+    return image
+
+
+@pytest.mark.parametrize(("label", "text"), [(7, "7"), (7.0, "7"), (-1.0, "-1"), (b"cat", "cat"), (b"007", "007")])
+def test_labels_are_text_or_whole_numbers_of_any_type(tmp_path, label, text):
+    assert only_image(tmp_path, label=label).label == text
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        (0.5, "the label label is 0.5; labels are strings or whole numbers"),
+        ([0.0, 1.0], "the feature label (2 floats) should have one value"),
+        ([1, 2, 3], "the feature label (3 integers) should have one value"),
+    ],
+)
+def test_other_labels_are_refused_by_name(tmp_path, label, reason):
+    assert only_image(tmp_path, label=label).reason == reason
+
+
+def test_a_misspelt_label_feature_is_refused(tmp_path):
+    reject = only_image(tmp_path, species=b"cat", settings={"label_feature": "spezies"})
+    assert reject.reason == "the record has no label in spezies; found image, species; set data.label_feature"
+    assert only_image(tmp_path, species=b"cat").label == ""
+
+
+@pytest.mark.parametrize("value", [1, 1.0, b"1", b"true", b"True"])
+def test_anomalies_of_any_type_are_anomalies(tmp_path, value):
+    assert only_image(tmp_path, is_anomaly=value).is_anomaly == 1
+    zero = b"False" if isinstance(value, bytes) else type(value)(0)
+    assert only_image(tmp_path, is_anomaly=zero).is_anomaly == 0
+
+
+@pytest.mark.parametrize("value", [2, -1, 0.5, b"yes!", [0, 1]])
+def test_an_unclear_normality_is_refused_by_name(tmp_path, value):
+    assert "is_anomaly" in only_image(tmp_path, is_anomaly=value).reason
+
+
+def test_a_mask_or_an_image_of_another_type_is_refused_by_name(tmp_path):
+    assert "mask (2 floats)" in only_image(tmp_path, mask=[0.0, 1.0]).reason
+    assert "mask (1 integers) is no image file" in only_image(tmp_path, mask=3).reason
+    assert "found image (3 floats)" in only_image(tmp_path, image=[0.0, 0.5, 1.0]).reason
+
+
+def test_zlib_files_are_read_whatever_the_shard_size(tmp_path):
+    records = [example(image=png, label=row) for row, png in enumerate(PNG * 40)]
+    write(tmp_path / "a.tfrecord", records, "ZLIB")
+    for size in (7, 1000):
+        images = images_of(tmp_path / "a.tfrecord", images_per_shard=size)
+        assert [image.label for image in images] == [str(row) for row in range(200)]
+    (tmp_path / "a.tfrecord").write_bytes((tmp_path / "a.tfrecord").read_bytes()[:-20])
+    with pytest.raises(DataError, match="a.tfrecord: record .* ended before the end-of-stream marker"):
+        plan_source(settings_of(tmp_path / "a.tfrecord"))
+
+
+def test_names_of_files_name_splits(tmp_path):
+    """As TensorFlow Datasets and ImageNet's scripts write them, with an index beside the data."""
+    for name in (
+        "flowers-train.tfrecord-00000-of-00001",
+        "flowers-test.tfrecord-00000-of-00001",
+        "validation-00000-of-00002",
+    ):
+        write(tmp_path / name, [example(image=PNG[0])])
+    (tmp_path / "flowers-train.tfrecord.index").write_text("no records")
+    assert [image.named_split for image in images_of(tmp_path)] == ["test", "train", "eval"]
+    (tmp_path / "flowers-train.tfrecord-00000-of-00001").unlink()
+    assert [image.named_split for image in images_of(tmp_path)] == [None, None]

@@ -36,7 +36,7 @@ def test_a_package_that_could_not_run_is_refused(tmp_path: Path, arguments: list
 def test_an_unwritable_output_is_refused_before_compilation(tmp_path: Path, output: str, reason: str) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("name: digits\ntrainer: {latent_dim: 8}\n", encoding="utf-8")
-    arguments = [str(config), "--image", IMAGE, "--root", "s3://b/x", "-o", str(tmp_path / output)]
+    arguments = [str(config), "--image", IMAGE, "--root", "s3://bucket/x", "-o", str(tmp_path / output)]
     result = CliRunner().invoke(compile_, arguments)
     assert result.exit_code == 2
     assert reason in result.output
@@ -44,13 +44,13 @@ def test_an_unwritable_output_is_refused_before_compilation(tmp_path: Path, outp
 
 @pytest.mark.parametrize("before", [[], ["--config"]])
 def test_the_configuration_is_an_argument_and_the_former_option_still_works(tmp_path: Path, before: list[str]) -> None:
-    arguments = [*before, str(tmp_path / "missing.yaml"), "--image", IMAGE, "--root", "s3://b/x"]
+    arguments = [*before, str(tmp_path / "missing.yaml"), "--image", IMAGE, "--root", "s3://bucket/x"]
     result = CliRunner().invoke(compile_, arguments)
     assert result.exit_code == 2
     assert result.stderr.startswith(f"{tmp_path / 'missing.yaml'}: no such configuration file")
 
 
 def test_a_missing_configuration_is_a_usage_error() -> None:
-    result = CliRunner().invoke(compile_, ["--image", IMAGE, "--root", "s3://b/x"])
+    result = CliRunner().invoke(compile_, ["--image", IMAGE, "--root", "s3://bucket/x"])
     assert result.exit_code == 2
     assert "Missing argument 'CONFIG'" in result.stderr

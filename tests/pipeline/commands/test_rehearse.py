@@ -11,7 +11,7 @@ from pipeline.commands.rehearse import rehearse
 def test_help_says_what_is_not_simulated() -> None:
     text = " ".join(CliRunner().invoke(rehearse, ["--help"]).output.split())
     assert "this is a rehearsal, not a run on Kubeflow." in text
-    assert "Not simulated: Argo" in text
+    assert "Not simulated: the rest of Argo" in text
 
 
 def test_a_configuration_cannot_be_rehearsed(tmp_path: Path) -> None:

@@ -96,7 +96,57 @@ def test_a_malformed_override_is_quoted(tmp_path):
     with pytest.raises(ConfigurationError, match="--set epochs: must look like"):
         load(tmp_path, "", "epochs")
     with pytest.raises(ConfigurationError, match="'2024-13-45' is not a valid YAML value"):
-        load(tmp_path, "", "name=2024-13-45")
+        load(tmp_path, "", "trainer.epochs=2024-13-45")
+
+
+@pytest.mark.parametrize(
+    "label", ["007", "010", "1e3", "1_000", "0x1f", "no", "True", "2024-01-02", "12:30:45", "1.50", "~x"]
+)
+def test_labels_and_paths_are_text_as_typed(tmp_path, label):
+    text = f"name: a\ndata: {{source: folder, path: {label}, normal_labels: [{label}, '{label}']}}"
+    data = load(tmp_path, text).data
+    assert (data.path, data.normal_labels) == (label, (label, label))
+    overridden = load(tmp_path, text, f"data.normal_labels=[{label}]", f"data.path={label}").data
+    assert (overridden.path, overridden.normal_labels) == (label, (label,))
+
+
+@pytest.mark.parametrize("path", ["/data/batch #2", "a: b", "[1]", "{x}", "*all", "'quoted'", "- x", "!tag", " x "])
+def test_an_override_of_text_is_taken_literally(tmp_path, path):
+    assert load(tmp_path, "data: {source: folder, path: x}", f"data.path={path}").data.path == path
+
+
+def test_an_override_can_unset_a_field_that_may_be_null(tmp_path):
+    assert load(tmp_path, "push: {destination: x}", "push.destination=null").push.destination is None
+
+
+def test_keys_are_text(tmp_path):
+    variables = load(tmp_path, "kubeflow: {variables: {007: 010, on: off}}").kubeflow.variables
+    assert variables == {"007": "010", "on": "off"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: {}\nimage: {}\ndata: {source: digits}", "line 3: 'data' was already given in line 1; merge the two"),
+        ("trainer:\n  epochs: 1\n  epochs: 2", "line 3: 'epochs' was already given in line 2"),
+        ("trainer: {epochs: 1, epochs: 2}", "line 1: 'epochs' was already given in line 1"),
+        ("trainer: {epochs: 010}", "line 1: 010 is 8 in YAML; write 8, or the number without a leading zero"),
+        ("trainer: {epochs: 1:30}", "line 1: 1:30 is 90 in YAML"),
+        ("image: {normalisation: off}", "image.normalisation: 'off': must be one of"),
+    ],
+)
+def test_what_yaml_would_change_silently_is_refused(tmp_path, text, message):
+    with pytest.raises(ConfigurationError, match=message):
+        load(tmp_path, text)
+
+
+def test_numbers_flags_and_merged_sections_are_still_yaml(tmp_path):
+    pods = "{default: &a {cpu: 1.5, memory_gb: 2}, Trainer: {<<: *a, memory_gb: 8}}"
+    text = f"kubeflow: {{pods: {pods}}}\ndata: {{follow_links: yes}}"
+    configuration = load(tmp_path, text, "trainer.learning_rate=1e-3", "trainer.epochs=1")
+    assert (configuration.kubeflow.pods["Trainer"].cpu, configuration.kubeflow.pods["Trainer"].memory_gb) == (1.5, 8)
+    assert configuration.data.follow_links is True
+    assert configuration.trainer.learning_rate == 0.001
 
 
 def test_neither_help_nor_a_mistake_imports_tensorflow(tmp_path):

@@ -1,11 +1,18 @@
 """`autoencoder compare` runs and ranks families, and pushes the best one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command_line import autoencoder
+from sklearn.metrics import roc_auc_score
+
+from pipeline.configuration.loading import load_configuration
+from pipeline.local.compare import Entry, auroc_deviation, overrides_of, ranked, rivals
+from trainer.settings.families import FAMILY_SETTINGS
 
 DONE, BAD_USAGE, REFUSED = 0, 2, 3
 
@@ -52,3 +59,58 @@ def test_an_unknown_family_is_reported_before_training(tmp_path: Path) -> None:
     assert "'dens' is none of dense, deep" in stderr
     assert "did you mean 'dense'?" in stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("preset", [name for name, family in FAMILY_SETTINGS.items() if not family.closed_form])
+def test_every_family_takes_the_configurations_batch_size_and_otherwise_enough_steps(
+    tmp_path: Path, preset: str
+) -> None:
+    config = tmp_path / "own.yaml"
+    config.write_text("trainer: {preset: deep, batch_size: 12}\n")
+    trainer = load_configuration(config, overrides_of(config, (), preset, "own-compare", "x")).trainer
+    assert (trainer.preset, trainer.batch_size, trainer.epochs) == (preset, 12, None)
+    config.write_text("trainer: {preset: deep, epochs: 7}\n")
+    trainer = load_configuration(config, overrides_of(config, (), preset, "own-compare", "x")).trainer
+    assert (trainer.batch_size, trainer.epochs) == (None, 7)
+
+
+def test_the_deviation_of_an_auroc_is_that_of_repeated_draws() -> None:
+    """Scores from exponential distributions, for which Hanley and McNeil's formula is exact."""
+    random = np.random.default_rng(5)
+    labels = np.repeat([0, 1], [40, 25])
+    drawn = [
+        roc_auc_score(labels, np.concatenate([random.exponential(1.0, 40), random.exponential(4.0, 25)]))
+        for _ in range(4000)
+    ]
+    assert auroc_deviation(0.8, 40, 25) == pytest.approx(np.std(drawn), rel=0.06)
+
+
+def test_families_within_each_others_intervals_are_rivals() -> None:
+    best = Entry("residual", mean_error=0.1, auroc=0.95, within=0.04)
+    close = Entry("conv", mean_error=0.1, auroc=0.90, within=0.05)
+    far = Entry("dense", mean_error=0.1, auroc=0.80, within=0.05)
+    assert rivals([best, close, far, Entry("deep", error="failed")]) == ["conv"]
+    assert rivals([Entry("residual", mean_error=0.1), Entry("conv", mean_error=0.2)]) == []
+
+
+def test_a_family_in_closed_form_runs_beside_those_that_are_trained(tmp_path: Path) -> None:
+    """It is fitted once, so nothing about gradient descent applies, and its images have values in [0, 1]."""
+    config = tmp_path / "own.yaml"
+    config.write_text(
+        "image: {normalisation: zscore}\ntrainer: {preset: deep, latent_dim: 9, batch_size: 12, epochs: 7, "
+        "learning_rate: 0.01, augmentation: {shift_px: 2}}\n"
+    )
+    for preset in (name for name, family in FAMILY_SETTINGS.items() if family.closed_form):
+        configuration = load_configuration(config, overrides_of(config, (), preset, "own-compare", "x"))
+        assert (configuration.trainer.preset, configuration.trainer.latent_dim) == (preset, 9)
+        assert configuration.image.normalisation == "unit"
+
+
+def test_without_labels_synthetic_defects_rank_and_with_labels_they_do_not() -> None:
+    sharp = Entry("conv", mean_error=0.1, synthetic_auroc=0.6, within=0.1)
+    finder = Entry("residual", mean_error=0.2, synthetic_auroc=0.9, within=0.1)
+    failed = Entry("deep", error="failed")
+    assert [entry.preset for entry in ranked([failed, sharp, finder])] == ["residual", "conv", "deep"]
+    assert rivals([finder, sharp]) == []
+    labelled = [replace(sharp, auroc=0.95), replace(finder, auroc=0.7)]
+    assert [entry.preset for entry in ranked(labelled)] == ["conv", "residual"]

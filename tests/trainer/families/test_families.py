@@ -78,7 +78,7 @@ def test_every_family_takes_any_image_size_and_survives_export(preset, tmp_path)
         assert again.numpy() == pytest.approx(reconstruction, abs=1e-5)
 
 
-@pytest.mark.parametrize("preset", FAMILIES)
+@pytest.mark.parametrize("preset", [name for name, family in FAMILIES.items() if not family.closed_form])
 def test_every_family_learns(preset, digits):
     settings = {"preset": preset, "learning_rate": 0.003, **FULLY_CONNECTED.get(preset, {})}
     autoencoder = build(**settings)

@@ -8,7 +8,7 @@ from scipy.spatial.distance import cosine
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
-from trainer.scoring.scores import SCORES, ScoreError, fit_score
+from trainer.scoring.scores import SCORES, ScoreError, fit_score, fit_scores
 from trainer.settings.calibration import CalibrationSettings, ScoreName
 
 RANDOM = np.random.default_rng(5)
@@ -29,8 +29,8 @@ TRAINING_MAPS = np.concatenate([np.mean((p - o["reconstruction"]).numpy() ** 2, 
 TRAINING_LATENTS = np.concatenate([o["latent"].numpy() for _, o in TRAINING])
 
 
-def scored(**settings):
-    score = fit_score(CalibrationSettings(**settings), lambda: iter(TRAINING))
+def scored(score, **settings):
+    score = fit_score(score, CalibrationSettings(**settings), lambda: iter(TRAINING))
     return score(PIXELS, OUTPUTS).numpy()
 
 
@@ -68,8 +68,8 @@ def test_small_images_have_smaller_windows_and_patches(height_px, width_px):
     pixels = PIXELS[:, :height_px, :width_px]
     outputs = {"reconstruction": OUTPUTS["reconstruction"][:, :height_px, :width_px]}
     ssim = tf.image.ssim(pixels, outputs["reconstruction"], 1.0, filter_size=5).numpy()
-    settings = CalibrationSettings(score="local_ssim", worst_percent=100)
-    assert fit_score(settings, lambda: iter([]))(pixels, outputs).numpy() == pytest.approx(1 - ssim, rel=1e-4)
+    score = fit_score("local_ssim", CalibrationSettings(worst_percent=100), lambda: iter([]))
+    assert score(pixels, outputs).numpy() == pytest.approx(1 - ssim, rel=1e-4)
 
 
 @pytest.mark.parametrize("turn", [False, True], ids=["wide", "tall"])
@@ -77,7 +77,7 @@ def test_a_patch_is_an_eighth_of_the_shorter_side(turn):
     errors = RANDOM.random((4, 32, 64, 1)).astype(np.float32)
     means = np.stack([uniform_filter(one.astype(np.float64) ** 2, 4)[2:-1, 2:-1] for one in errors[..., 0]])
     images = tf.constant(errors.transpose(0, 2, 1, 3) if turn else errors)
-    score = fit_score(CalibrationSettings(score="patch_max"), lambda: iter([]))
+    score = fit_score("patch_max", CalibrationSettings(), lambda: iter([]))
     scores = score(images, {"reconstruction": tf.zeros_like(images)}).numpy()
     assert scores == pytest.approx(means.max(axis=(1, 2)), rel=1e-4)
 
@@ -88,9 +88,20 @@ def test_weighted_error_divides_by_the_usual_error():
     assert scored(score="weighted_error") == pytest.approx(expected, rel=1e-4)
 
 
+def test_standardised_patch_is_each_position_s_deviation_from_its_usual_error():
+    """Windows of 3 pixels; the worst 1 % of 14 x 18 positions are 3."""
+    means, training = (
+        np.stack([uniform_filter(one.astype(np.float64), 3)[1:-1, 1:-1] for one in maps])
+        for maps in (MAPS, TRAINING_MAPS)
+    )
+    spread = training.std(axis=0)
+    deviations = (means - training.mean(axis=0)) / (spread + spread.mean())
+    assert scored("standardised_patch") == pytest.approx(mean_of_worst(deviations, 3), rel=1e-3)
+
+
 def test_an_error_where_training_had_none_is_still_a_positive_score():
     perfect = (PIXELS, {"reconstruction": PIXELS})
-    score = fit_score(CalibrationSettings(score="weighted_error"), lambda: iter([perfect]))
+    score = fit_score("weighted_error", CalibrationSettings(), lambda: iter([perfect]))
     assert score(PIXELS, OUTPUTS).numpy().min() > 0
 
 
@@ -112,7 +123,7 @@ def test_blurred_images_are_compared_by_their_squared_difference_or_their_direct
 
 
 def test_cosine_distance_ignores_contrast_but_not_that_an_image_is_black():
-    score = fit_score(CalibrationSettings(score="cosine_distance"), lambda: iter(TRAINING))
+    score = fit_score("cosine_distance", CalibrationSettings(), lambda: iter(TRAINING))
     black = tf.zeros_like(PIXELS)
     assert score(PIXELS, {"reconstruction": 0.5 * PIXELS}).numpy() == pytest.approx(0, abs=1e-5)
     assert score(black, {"reconstruction": black}).numpy() == pytest.approx(0)
@@ -121,7 +132,7 @@ def test_cosine_distance_ignores_contrast_but_not_that_an_image_is_black():
 
 def test_the_extra_value_that_gives_a_black_image_a_direction_is_a_hundredth():
     """Of two images of two by two pixels, one black and one of 0.01, the cosine is 0.01 / |(0.01, ... 0.01)|."""
-    score = fit_score(CalibrationSettings(score="cosine_distance", blur_px=0), lambda: iter([]))
+    score = fit_score("cosine_distance", CalibrationSettings(blur_px=0), lambda: iter([]))
     black = tf.zeros([1, 2, 2, 1])
     assert score(black, {"reconstruction": black + 0.01}).numpy() == pytest.approx([1 - 5**-0.5], rel=1e-5)
 
@@ -138,7 +149,7 @@ def test_neighbour_distance_is_the_mean_mahalanobis_distance_to_the_five_nearest
 
 def test_the_bank_of_neighbours_is_bounded():
     many = (tf.zeros([5000, 4, 4, 1]), {"latent": tf.constant(RANDOM.normal(size=(5000, 3)).astype(np.float32))})
-    fitted = SCORES["neighbour_distance"].fit(lambda: iter([many]), CalibrationSettings())
+    fitted = fit_scores(["neighbour_distance"], CalibrationSettings(), lambda: iter([many]))["neighbour_distance"]
     assert fitted["bank"].shape == (2048, 3)
 
 
@@ -162,7 +173,7 @@ def test_ensemble_averages_logarithms_standardised_on_images_that_no_member_was_
 def test_any_other_image_scores_higher_if_all_training_images_score_the_same():
     same = [tf.repeat(value[:1], 20, axis=0) for value in (PIXELS, OUTPUTS["reconstruction"])]
     settings = CalibrationSettings(score="ensemble", score_members=["error", "worst_pixels"])
-    score = fit_score(settings, lambda: iter([(same[0], {"reconstruction": same[1]})]))
+    score = fit_score("ensemble", settings, lambda: iter([(same[0], {"reconstruction": same[1]})]))
     worse = tf.clip_by_value(1.0 - PIXELS[:1], 0.0, 1.0)
     assert score(PIXELS[:1], {"reconstruction": worse}).numpy()[0] > 3
 
@@ -170,13 +181,13 @@ def test_any_other_image_scores_higher_if_all_training_images_score_the_same():
 def test_a_low_member_cannot_hide_the_alarm_of_another():
     perfect = {**OUTPUTS, "reconstruction": PIXELS, "latent": OUTPUTS["latent"] + 100.0}
     settings = CalibrationSettings(score="ensemble", score_members=["error", "latent_distance"])
-    score = fit_score(settings, lambda: iter(TRAINING))
+    score = fit_score("ensemble", settings, lambda: iter(TRAINING))
     assert score(PIXELS, perfect).numpy().min() > score(PIXELS, OUTPUTS).numpy().max()
 
 
 @pytest.mark.parametrize("name", SCORES)
 def test_a_score_is_the_same_after_saving_and_loading(name, tmp_path):
-    score = fit_score(CalibrationSettings(score=name), lambda: iter(TRAINING))
+    score = fit_score(name, CalibrationSettings(), lambda: iter(TRAINING))
     assert not score.trainable_variables
     specs = {key: tf.TensorSpec([None, *value.shape[1:]]) for key, value in OUTPUTS.items()}
     image = tf.TensorSpec([None, *PIXELS.shape[1:]])
@@ -191,4 +202,12 @@ def test_a_score_is_the_same_after_saving_and_loading(name, tmp_path):
 def test_a_latent_too_large_for_a_covariance_is_an_error():
     wide = (PIXELS, {**OUTPUTS, "latent": tf.zeros([10, 5000])})
     with pytest.raises(ScoreError, match="the latent has 5000 numbers.*choose another score"):
-        fit_score(CalibrationSettings(score="latent_distance"), lambda: iter([wide]))
+        fit_score("latent_distance", CalibrationSettings(), lambda: iter([wide]))
+
+
+@pytest.mark.parametrize("name", ["latent_distance", "neighbour_distance"])
+def test_latents_that_are_not_finite_give_a_score_that_is_not(name):
+    latent = OUTPUTS["latent"].numpy()
+    latent[3, 1] = np.nan
+    score = fit_score(name, CalibrationSettings(), lambda: iter([(PIXELS, {**OUTPUTS, "latent": tf.constant(latent)})]))
+    assert np.isnan(score(PIXELS, OUTPUTS)).all()

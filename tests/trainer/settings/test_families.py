@@ -17,8 +17,12 @@ ACCEPTED = {
     "contraction": {"contractive"},
     "beta": {"variational"},
     "downscale": {"super_resolution"},
+    "backbone": {"features"},
+    "backbone_layers": {"features"},
+    "steady_against": {"features"},
 }
 VALUES = {"linear_path": True, "hidden_units": [9], "filters": [4, 4], "sparsity": {}, "corruption": {}}
+VALUES |= {"backbone": "MobileNetV2", "backbone_layers": ["block2"], "steady_against": ["light"]}
 
 
 @pytest.mark.parametrize("preset", FAMILY_SETTINGS)
@@ -39,9 +43,18 @@ def test_every_other_field_applies_to_all_families():
 @pytest.mark.parametrize("preset", FAMILY_SETTINGS)
 def test_defaults_of_a_family_are_valid_and_can_be_overridden(preset):
     assert TrainerSettings.model_validate({"preset": preset}).batch_size in (
-        (None,) if preset == "residual" else (64, 128)
+        (None,) if preset in ("residual", "features") else (64, 128)
     )
-    assert TrainerSettings.model_validate({"preset": preset, "batch_size": 7}).batch_size == 7
+    assert TrainerSettings.model_validate({"preset": preset, "latent_dim": 7}).latent_dim == 7
+
+
+def test_a_family_in_closed_form_refuses_what_only_gradient_descent_uses():
+    with pytest.raises(
+        ValueError, match="trainer.epochs does not apply to preset 'features'.* closed form .*remove it"
+    ):
+        TrainerSettings.model_validate({"preset": "features", "epochs": 7})
+    with pytest.raises(ValueError, match="trainer.warm_start does not apply to preset 'features'"):
+        TrainerSettings.model_validate({"preset": "features", "warm_start": True})
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from kubeflow_server import StubServer, posted
 
@@ -43,6 +44,27 @@ def test_a_schedule_is_created_with_its_options(stub: StubServer, package: Path)
     assert body["trigger"] == {"cron_schedule": {"cron": "0 0 2 * * *"}}
     assert (body["max_concurrency"], body["no_catchup"], body["mode"]) == (1, True, "ENABLE")
     assert body["runtime_config"]["parameters"] == {}
+
+
+@pytest.mark.parametrize(
+    ("of_the_package", "options", "sent"),
+    [
+        ("schedules", (), {"fail_when_refused": "always"}),
+        ("never", (), {}),
+        ("always", (), {}),
+        ("schedules", ("--param", "fail_when_refused=never"), {"fail_when_refused": "never"}),
+    ],
+)
+def test_a_scheduled_run_fails_when_its_model_is_refused(
+    stub: StubServer, package: Path, of_the_package: str, options: tuple[str, ...], sent: dict[str, str]
+) -> None:
+    documents = list(yaml.safe_load_all(package.read_text(encoding="utf-8")))
+    parameter = {"parameterType": "STRING", "defaultValue": of_the_package}
+    documents[0]["root"]["inputDefinitions"]["parameters"]["fail_when_refused"] = parameter
+    package.write_text(yaml.safe_dump_all(documents), encoding="utf-8")
+    result = _schedule(stub, str(package), "--name", "nightly", "--cron", "@daily", *options)
+    assert result.exit_code == 0, result.output
+    assert posted(stub, "recurringruns")["runtime_config"]["parameters"] == sent
 
 
 def test_an_invalid_cron_expression_is_refused_before_any_request(stub: StubServer, package: Path) -> None:

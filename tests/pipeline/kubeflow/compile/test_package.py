@@ -22,7 +22,8 @@ from pipeline.kubeflow.compile.package import (
     compile_package,
     write_package,
 )
-from pipeline.kubeflow.specification import load_package
+from pipeline.kubeflow.simulator.platform import pod_patches
+from pipeline.kubeflow.specification import RefusedError, load_package
 
 CONFIGS = REPOSITORY / "configs"
 DIGEST = "registry.example/autoencoder@sha256:" + "4f" * 32
@@ -46,7 +47,7 @@ CONFIGURATION = {
         "volumes": [{"claim": "images", "mount_path": "/data"}],
         "secret_variables": [{"secret": "store", "key": "accesskey", "variable": "AWS_ACCESS_KEY_ID"}],
         "secret_folders": [{"secret": "gcp", "mount_path": "/secrets/gcp"}],
-        "variables": {"AWS_ENDPOINT_URL": "http://minio-service.kubeflow:9000"},
+        "variables": {"AWS_ENDPOINT_URL": "http://seaweedfs.kubeflow:9000"},
         "retries": {"count": 3, "backoff_s": 30},
     },
 }
@@ -101,6 +102,8 @@ def test_the_package_contains_every_component(spec: dict[str, Any]) -> None:
         "Evaluator",
         "Report",
         "Pusher",
+        "verdict",
+        "fail-when-refused",
     }
 
 
@@ -115,7 +118,15 @@ def test_only_the_trainer_has_gpus_and_its_own_image(spec: dict[str, Any]) -> No
 def test_every_task_requests_cpu_and_memory_and_is_retried(spec: dict[str, Any]) -> None:
     for name, task in spec["root"]["dag"]["tasks"].items():
         assert {"cpuRequest", "memoryRequest"} <= _container(spec, name)["resources"].keys()
-        assert task["retryPolicy"] == {"maxRetryCount": 3, "backoffDuration": "30s", "backoffFactor": 2.0}
+        if name == "fail-when-refused":
+            assert "retryPolicy" not in task
+            continue
+        assert task["retryPolicy"] == {
+            "maxRetryCount": 3,
+            "backoffDuration": "30s",
+            "backoffFactor": 2.0,
+            "backoffMaxDuration": "604800s",  # Argo takes a missing one for 0, and retries nothing
+        }
     assert _container(spec, "Trainer")["resources"]["memoryLimit"] == 64.0
 
 
@@ -125,13 +136,26 @@ def test_parameters_default_to_the_configuration(spec: dict[str, Any]) -> None:
         "data_root": "/data/images",
         "data_version": "",
         "epochs": 7.0,
+        "fail_when_refused": "schedules",
     }
 
 
-def test_only_the_data_version_task_is_never_cached(spec: dict[str, Any]) -> None:
+def test_only_our_own_tasks_are_never_cached(spec: dict[str, Any]) -> None:
     tasks = spec["root"]["dag"]["tasks"]
     uncached = [n for n, task in tasks.items() if not task.get("cachingOptions", {}).get("enableCache")]
-    assert uncached == ["data-version"]
+    assert sorted(uncached) == ["data-version", "fail-when-refused", "verdict"]
+
+
+def test_the_last_task_waits_for_everything_that_a_refused_model_must_not_lose(spec: dict[str, Any]) -> None:
+    tasks = spec["root"]["dag"]["tasks"]
+    assert tasks["fail-when-refused"]["dependentTasks"] == ["verdict"]
+    assert tasks["verdict"]["dependentTasks"] == ["Evaluator", "Pusher", "Report"]
+    assert not [name for name, task in tasks.items() if "fail-when-refused" in task.get("dependentTasks", [])]
+
+
+def test_kubeflows_page_of_a_run_shows_the_report(spec: dict[str, Any]) -> None:
+    outputs = spec["components"]["verdict"]["outputDefinitions"]["artifacts"]
+    assert outputs["page"]["artifactType"]["schemaTitle"] == "system.HTML"
 
 
 def test_the_data_version_is_an_input_of_the_task_that_reads_the_data(spec: dict[str, Any]) -> None:
@@ -145,8 +169,26 @@ def test_the_data_version_is_an_input_of_the_task_that_reads_the_data(spec: dict
 def test_the_entrypoints_argument_includes_the_added_inputs(spec: dict[str, Any]) -> None:
     arguments = _container(spec, "Trainer")["args"]
     described = json.loads(arguments[arguments.index("--json_serialized_inputs_spec_args") + 1])
-    assert described == spec["components"]["Trainer"]["inputDefinitions"]
+    assert described["parameters"] == spec["components"]["Trainer"]["inputDefinitions"]["parameters"]
     assert "override--custom_config--trainer--epochs" in described["parameters"]
+
+
+def test_the_entrypoints_arguments_have_tfx_types_and_the_package_has_kubeflows(spec: dict[str, Any]) -> None:
+    arguments = _container(spec, "Trainer")["args"]
+    inputs = json.loads(arguments[arguments.index("--json_serialized_inputs_spec_args") + 1])["artifacts"]
+    assert inputs["transform_graph"]["artifactType"]["instanceSchema"].startswith("title: tfx.TransformGraph")
+    outputs = json.loads(arguments[arguments.index("--json_serialized_outputs_spec_args") + 1])
+    assert {key: type_["instanceSchema"].splitlines()[0] for key, type_ in outputs.items()} == {
+        "model": "title: tfx.Model",
+        "model_run": "title: tfx.ModelRun",
+    }
+    # Releases of Kubeflow Pipelines without ML Metadata accept only their own types.
+    assert {
+        artifact["artifactType"]["schemaTitle"]
+        for component in spec["components"].values()
+        for side in ("inputDefinitions", "outputDefinitions")
+        for artifact in component.get(side, {}).get("artifacts", {}).values()
+    } == {"system.Artifact", "system.HTML"}
 
 
 @pytest.mark.parametrize("task", ["ModelAnalysis", "Evaluator"])
@@ -177,10 +219,37 @@ def test_the_second_document_contains_the_kubernetes_settings(documents: list[di
     trainer = executors["Trainer_executor"]
     assert trainer["nodeSelector"] == {"labels": {"accelerator": "h200"}}
     assert trainer["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    assert trainer["enabledSharedMemory"] == {"volumeName": "shared-memory", "size": "8Gi"}
-    assert trainer["emptyDirMounts"] == [{"volumeName": "scratch", "mountPath": "/scratch", "sizeLimit": "50Gi"}]
     variables = _container(documents[0], "Trainer")["env"]
     assert {"name": "TMPDIR", "value": "/scratch"} in variables
+
+
+def test_kubeflows_driver_turns_the_second_document_into_a_pod_that_kubernetes_knows(
+    documents: list[dict[str, Any]],
+) -> None:
+    patch = pod_patches(documents[1])["Trainer_executor"]
+    client = kubernetes.client.ApiClient()
+    parsed = client.deserialize(SimpleNamespace(data=json.dumps(patch)), "V1PodSpec")
+    assert client.sanitize_for_serialization(parsed) == patch
+    mounts = {mount["name"]: mount["mountPath"] for mount in patch["containers"][0]["volumeMounts"]}
+    assert mounts == {"images": "/data", "gcp": "/secrets/gcp", "shared-memory": "/dev/shm", "scratch": "/scratch"}
+    volumes = {volume.pop("name"): volume for volume in patch["volumes"]}
+    assert volumes["shared-memory"] == {"emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}
+    assert volumes["scratch"] == {"emptyDir": {"sizeLimit": "50Gi"}}
+    assert volumes["images"] == {"persistentVolumeClaim": {"claimName": "images"}}
+
+
+@pytest.mark.parametrize(
+    ("section", "ignored"),
+    [
+        ({"enabledSharedMemory": {"volumeName": "shared-memory", "size": "8Gi"}}, "enabledSharedMemory"),
+        ({"emptyDirMounts": [{"volumeName": "scratch", "mountPath": "/scratch", "size": "8Gi"}]}, "size"),
+    ],
+)
+def test_a_setting_that_kubeflows_driver_does_not_read_is_refused(section: dict[str, Any], ignored: str) -> None:
+    platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {"Trainer_executor": section}}}}}
+    json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())  # kfp's messages do not detect it
+    with pytest.raises(RefusedError, match=f"Trainer_executor: Kubeflow's driver does not read {ignored}"):
+        pod_patches(platform)
 
 
 def test_the_same_configuration_compiles_to_the_same_bytes(documents: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.kubeflow.pods.entrypoint import StagingError, adapt_input, adapt_output, apply_overrides, staged_path
 
+LOGS = {"artifacts": [{"uri": "s3://bucket/run/executor-logs-0", "type": {"schemaTitle": "system.Artifact"}}]}
 MODEL_TYPE = {"instanceSchema": "title: tfx.Model\ntype: object\n"}
 
 
@@ -21,7 +22,7 @@ def _inputs_spec(**more: Any) -> dict[str, Any]:
 
 
 def _adapted_model(executor_input: dict[str, Any], staging_root: str = "/") -> dict[str, Any]:
-    adapted = adapt_input(executor_input, _inputs_spec(), staging_root)
+    adapted = adapt_input(executor_input, _inputs_spec(), {}, staging_root)
     artifact: dict[str, Any] = adapted["inputs"]["artifacts"]["model"]["artifacts"][0]
     return artifact
 
@@ -47,6 +48,15 @@ def test_the_artifact_type_is_restored_from_the_component() -> None:
     assert _adapted_model(_input())["type"] == MODEL_TYPE
 
 
+def test_outputs_get_the_type_that_the_component_declares_and_kubeflows_own_are_left_alone() -> None:
+    provisioned = {"artifacts": [{"uri": "s3://bucket/run/model", "type": {"schemaTitle": "system.Artifact"}}]}
+    executor_input = {"inputs": {}, "outputs": {"artifacts": {"model": provisioned, "executor-logs": LOGS}}}
+    outputs = adapt_input(executor_input, {}, {"model": MODEL_TYPE})["outputs"]["artifacts"]
+    assert outputs == {
+        "model": {"artifacts": [{"uri": "/s3/bucket/run/model", "type": MODEL_TYPE, "metadata": {}}]},
+    }
+
+
 def test_inputs_are_read_from_the_staged_path() -> None:
     assert _adapted_model(_input(), "/pod")["uri"] == "/pod/s3/bucket/run/model"
 
@@ -63,14 +73,14 @@ def test_lists_and_mappings_lose_their_wrapper() -> None:
 
 def test_an_optional_artifact_that_was_never_written_is_dropped(tmp_path: Path) -> None:
     optional = _inputs_spec(isOptional=True)
-    assert adapt_input(_input(), optional, str(tmp_path))["inputs"]["artifacts"] == {}
+    assert adapt_input(_input(), optional, {}, str(tmp_path))["inputs"]["artifacts"] == {}
     written = tmp_path / "s3/bucket/run/model/Format-Serving"
     written.mkdir(parents=True)
-    assert "model" in adapt_input(_input(), optional, str(tmp_path))["inputs"]["artifacts"]
+    assert "model" in adapt_input(_input(), optional, {}, str(tmp_path))["inputs"]["artifacts"]
 
 
 def test_a_required_artifact_stays_even_if_empty(tmp_path: Path) -> None:
-    assert "model" in adapt_input(_input(), _inputs_spec(), str(tmp_path))["inputs"]["artifacts"]
+    assert "model" in adapt_input(_input(), _inputs_spec(), {}, str(tmp_path))["inputs"]["artifacts"]
 
 
 def test_an_override_is_written_into_the_json_of_its_property() -> None:

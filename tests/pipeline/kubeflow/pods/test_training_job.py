@@ -205,6 +205,12 @@ def test_a_failing_worker_fails_the_step_and_the_job_is_deleted(
     assert server.jobs == {}
 
 
+def test_a_worker_that_was_killed_for_its_memory_is_named_with_the_remedy(server: Cluster) -> None:
+    code = "import os, time; '1}' in os.environ['TF_CONFIG'] and os.kill(os.getpid(), 9); time.sleep(1)"
+    with pytest.raises(TrainingJobError, match="train-x-worker-1 needed more memory than its limit and was killed"):
+        _run(_job(code))
+
+
 def test_a_job_of_a_dead_pod_is_replaced_and_that_of_a_running_pod_is_not(server: Cluster) -> None:
     left = _job("import time; time.sleep(60)")
     left["metadata"]["ownerReferences"] = [{"kind": "Pod", "name": "other", "uid": "uid-2"}]

@@ -13,11 +13,14 @@ from pipeline.kubeflow.specification import RefusedError
 from runtime.object_store import REHEARSAL_STORE_VARIABLE
 
 
-def _rehearse(package: dict[str, Any], folder: Path, **parameters: str) -> list[TaskOutcome]:
+def _rehearse(
+    package: dict[str, Any], folder: Path, retry_policy: str = "OnError", **parameters: str
+) -> list[TaskOutcome]:
     store = folder / "store"
     store.mkdir(exist_ok=True)
     variables = {REHEARSAL_STORE_VARIABLE: str(store)}
-    rehearsal = Rehearsal(write_package(package, folder), folder / "rehearsal", parameters, variables)
+    path = write_package(package, folder)
+    rehearsal = Rehearsal(path, folder / "rehearsal", parameters, variables, retry_policy=retry_policy)
     return rehearsal.run(lambda outcome: None)
 
 
@@ -77,23 +80,91 @@ def test_a_task_without_caching_runs_every_time(tmp_path: Path) -> None:
     assert _states(_rehearse(package, tmp_path)) == {"write": "ran", "read": "ran"}
 
 
-def test_a_failed_pod_is_retried_in_an_empty_folder(tmp_path: Path) -> None:
-    marker = tmp_path / "failed-once"
+def test_changed_variables_rerun_nothing(tmp_path: Path) -> None:
+    _rehearse(small_package(), tmp_path)
+    package = small_package()
+    package["deploymentSpec"]["executors"]["write"]["container"]["env"] = [{"name": "A", "value": "2"}]
+    assert _states(_rehearse(package, tmp_path)) == {"write": "cached", "read": "cached"}
+
+
+def test_another_pipeline_shares_no_cache(tmp_path: Path) -> None:
+    _rehearse(small_package(), tmp_path)
+    package = small_package()
+    package["pipelineInfo"]["name"] = "other"
+    assert _states(_rehearse(package, tmp_path)) == {"write": "ran", "read": "ran"}
+
+
+def test_each_pods_log_is_an_output_that_the_launcher_already_wrote(tmp_path: Path) -> None:
+    look = """
+import json, os, pathlib, sys
+[log] = json.loads(sys.argv[1])["outputs"]["artifacts"]["executor-logs"]["artifacts"]
+path = pathlib.Path(os.environ["KUBEFLOW_STAGING_ROOT"], log["uri"].replace("s3://", "s3/"))
+assert path.is_file() and path.name == "executor-logs-0", path
+print("a line of the log", flush=True)
+"""
+    package = small_package()
+    package["deploymentSpec"]["executors"]["write"]["container"]["command"][2] = look + WRITE
+    assert _states(_rehearse(package, tmp_path))["write"] == "ran"
+    [uploaded] = (tmp_path / "store").rglob("write/*/executor-logs-0")
+    [local] = (tmp_path / "rehearsal" / "logs").glob("*-write-1.log")
+    assert uploaded.read_text() == local.read_text() == "a line of the log\n"
+
+
+def test_a_component_that_creates_a_folder_for_every_output_fails_as_on_a_cluster(tmp_path: Path) -> None:
+    create = """
+import json, os, pathlib, sys
+for artifacts in json.loads(sys.argv[1])["outputs"]["artifacts"].values():
+    for artifact in artifacts["artifacts"]:
+        path = pathlib.Path(os.environ["KUBEFLOW_STAGING_ROOT"], artifact["uri"].replace("s3://", "s3/"))
+        path.mkdir(parents=True, exist_ok=True)
+"""
+    package = small_package()
+    package["deploymentSpec"]["executors"]["write"]["container"]["command"][2] = create
+    outcomes = _rehearse(package, tmp_path)
+    assert outcomes[0].state == "failed"
+    assert outcomes[0].error is not None
+    assert "FileExistsError" in outcomes[0].error
+    assert "executor-logs-0" in outcomes[0].error
+
+
+def _fails_once(folder: Path, policy: dict[str, Any]) -> dict[str, Any]:
+    """The small package, whose first pod fails."""
     fail_once = f"""
 import pathlib
 assert not list(pathlib.Path.cwd().glob("left-behind"))
 pathlib.Path("left-behind").touch()
-marker = pathlib.Path({str(marker)!r})
+marker = pathlib.Path({str(folder / "failed-once")!r})
 if not marker.exists():
     marker.touch()
     raise SystemExit("the node went away")
 """
     package = small_package()
     package["deploymentSpec"]["executors"]["write"]["container"]["command"][2] = fail_once + WRITE
-    package["root"]["dag"]["tasks"]["write"]["retryPolicy"] = {"maxRetryCount": 1}
-    outcomes = _rehearse(package, tmp_path)
+    package["root"]["dag"]["tasks"]["write"]["retryPolicy"] = policy
+    return package
+
+
+def test_a_failed_pod_is_retried_in_an_empty_folder(tmp_path: Path) -> None:
+    policy = {"maxRetryCount": 1, "backoffDuration": "60s", "backoffMaxDuration": "3600s"}
+    outcomes = _rehearse(_fails_once(tmp_path, policy), tmp_path, retry_policy="Always")
     assert _states(outcomes) == {"write": "ran", "read": "ran"}
     assert outcomes[0].attempts == 2
+
+
+@pytest.mark.parametrize(
+    ("retry_policy", "policy", "reason"),
+    [
+        ("Always", {"maxRetryCount": 1}, "Max duration limit exceeded"),
+        ("Always", {"maxRetryCount": 1, "backoffDuration": "60s", "backoffMaxDuration": "59s"}, "Max duration limit"),
+        ("Always", {"backoffMaxDuration": "3600s"}, "No more retries left"),
+        ("OnError", {"maxRetryCount": 1, "backoffMaxDuration": "3600s"}, "retryPolicy is OnError, which ignores"),
+    ],
+)
+def test_argo_does_not_retry_a_pod(tmp_path: Path, retry_policy: str, policy: dict[str, Any], reason: str) -> None:
+    outcomes = _rehearse(_fails_once(tmp_path, policy), tmp_path, retry_policy=retry_policy)
+    assert _states(outcomes) == {"write": "failed", "read": "skipped"}
+    assert outcomes[0].error is not None
+    assert reason in outcomes[0].error
 
 
 def test_after_a_failure_the_rest_is_skipped_and_the_error_quotes_the_log(tmp_path: Path) -> None:

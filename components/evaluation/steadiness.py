@@ -1,0 +1,132 @@
+"""How steady the verdict on normal images is under harmless changes, and whether defects are still found then."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from sklearn.metrics import roc_auc_score
+
+from components.evaluation.synthetic_auroc import count_known, normal_records
+from images.harmless_changes import STEADINESS
+from images.stored import from_pixels_of_many
+from images.synthetic_defects import KINDS, paint
+from runtime.tfrecords import as_many_as_fit
+from schema.features import EVAL, HEIGHT_PX, TEST, UNKNOWN, WIDTH_PX
+from schema.signatures import IMAGE_BYTES, IS_ANOMALY, SCORE, SCORE_SIGNATURE
+
+AT_MOST: Final = 64
+"""Normal images that are changed; every second one also with a defect."""
+ENOUGH: Final = 20
+"""So many normal test images are enough; with fewer, held-out images may serve."""
+UNCHANGED: Final = "unchanged"
+_SEED: Final = 22
+_BATCH: Final = 32
+
+Pixels = npt.NDArray[np.uint8]
+Box = tuple[slice, slice]
+Verdicts = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
+"""Score and whether it is an alarm of each image [N]."""
+Steadiness = dict[str, dict[str, float]]
+"""Change, first `unchanged` -> `alarms`, `recall` and, unless a score is not finite, `auroc`."""
+
+
+def images_to_change(test: str, held_out: str | None) -> tuple[str, list[bytes]]:
+    """(split, records) of normal test images, or of held-out ones if there are more of these and too few to test.
+
+    `test` and `held_out` are the splits' folders; `held_out` is None if the model was trained on these images, too.
+    """
+    found = _normal_records(test)
+    if len(found) < ENOUGH and held_out is not None and len(others := _normal_records(held_out)) > len(found):
+        return EVAL, others
+    return TEST, found
+
+
+def measure_steadiness(model: str, images: Pixels, boxes: Sequence[Box]) -> Steadiness:
+    """The SavedModel's verdicts on images [N, H, W, C] that are changed within their boxes, without and with a defect.
+
+    `alarms` is the share of the images that raise an alarm, `recall` the share of those with a defect that do, and
+    `auroc` how well the score separates the two, all after the same change. A defect is painted before the change.
+    """
+    if not len(images):
+        return {}
+    judge = _judge_of(model)
+    defective = _one_defect_each(images[::2])
+    found = {}
+    for number, (name, change) in enumerate({UNCHANGED: _unchanged, **STEADINESS}.items()):
+        normal = judge(list(_changed(images, boxes, change, number)))
+        anomalous = judge(list(_changed(defective, boxes[::2], change, number)))
+        found[name] = {"alarms": float(normal[1].mean()), "recall": float(anomalous[1].mean())}
+        scores = np.concatenate([normal[0], anomalous[0]])
+        if np.isfinite(scores).all():
+            is_defective = np.repeat([0, 1], [len(images), len(defective)])
+            found[name]["auroc"] = float(roc_auc_score(is_defective, scores))
+    return found
+
+
+def boxes_of(records: Sequence[bytes], *, height_px: int, width_px: int, fit: str) -> list[Box]:
+    """Where each record's image lies in the model's frame: with `pad` between bars, which no camera changes."""
+    whole = (slice(0, height_px), slice(0, width_px))
+    return [_inside_bars(record, height_px, width_px) if fit == "pad" else whole for record in records]
+
+
+def _normal_records(folder: str) -> list[bytes]:
+    known = count_known(folder)
+    return normal_records(folder, known[0] + known[UNKNOWN], at_most=AT_MOST)
+
+
+def _inside_bars(record: bytes, height_px: int, width_px: int) -> Box:
+    feature = tf.train.Example.FromString(record).features.feature
+    # In float32, as in tf.image.resize_with_pad.
+    own = np.array([feature[name].int64_list.value[0] for name in (HEIGHT_PX, WIDTH_PX)], np.float32)
+    frame = np.array([height_px, width_px], np.float32)
+    inside = own / (own / frame).max()
+    start = np.maximum(np.floor((frame - inside) / 2), 0).astype(int)
+    end = start + np.floor(inside).astype(int)
+    return slice(start[0], end[0]), slice(start[1], end[1])
+
+
+def _one_defect_each(images: Pixels) -> Pixels:
+    """The kinds of defect in turn."""
+    defective = np.empty_like(images)
+    for number, kind in enumerate(KINDS):
+        defective[number :: len(KINDS)] = paint(images[number :: len(KINDS)], kind, seed=_SEED)
+    return defective
+
+
+def _unchanged(image: Pixels, random: np.random.Generator) -> Pixels:
+    return image
+
+
+def _changed(
+    images: Pixels, boxes: Sequence[Box], change: Callable[[Pixels, np.random.Generator], Pixels], number: int
+) -> Iterator[Pixels]:
+    """Each image [H, W, C] with the part in its box changed."""
+    for row, (image, box) in enumerate(zip(images, boxes, strict=True)):
+        random = np.random.default_rng([_SEED, number, row])
+        part = image[box][..., 0] if image.shape[-1] == 1 else image[box]
+        framed = image.copy()
+        framed[box] = change(np.ascontiguousarray(part), random).reshape(image[box].shape)
+        yield framed
+
+
+def _judge_of(model: str) -> Callable[[list[Pixels]], Verdicts]:
+    """The verdicts of the model's own signature on images of one size, as PNG files."""
+    loaded = tf.saved_model.load(model)  # `outputs_of` keeps it alive; a signature alone would lose its variables
+
+    # A function of its own, of which TensorFlow leaves out what is not needed.
+    @tf.function(autograph=False)
+    def outputs_of(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        outputs = loaded.signatures[SCORE_SIGNATURE](**{IMAGE_BYTES: batch})
+        return outputs[SCORE], outputs[IS_ANOMALY]
+
+    def judge(images: list[Pixels]) -> Verdicts:
+        encoded = [stored.encoded for stored in from_pixels_of_many(np.stack(images))]
+        at_a_time = as_many_as_fit(images[0].shape, at_most=_BATCH)
+        starts = range(0, len(encoded), at_a_time)
+        parts = [outputs_of(tf.constant(encoded[start : start + at_a_time])) for start in starts]
+        scores, alarms = (np.concatenate([values.numpy() for values in column]) for column in zip(*parts, strict=True))
+        return scores.astype(np.float64), alarms.astype(bool) | ~np.isfinite(scores)
+
+    return judge

@@ -1,0 +1,80 @@
+"""How well a model finds faint synthetic defects in normal test images, measured like every metric: by its scores."""
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from sklearn.metrics import roc_auc_score
+
+from images.stored import from_pixels_of_many
+from images.synthetic_defects import KINDS, paint
+from runtime.tfrecords import as_many_as_fit, each_record
+from schema.features import IMAGE, IS_ANOMALY, UNKNOWN
+from schema.signatures import ERROR_LEVELS, EXAMPLES_SIGNATURE, SCORE
+
+AT_MOST: Final = 128
+_NORMAL: Final = ""
+_SEED: Final = 21
+"""Another one than the seed of the defects that `evaluation.score: auto` compares scores by."""
+
+Pixels = npt.NDArray[np.uint8]
+Painted = dict[str, list[bytes]]
+"""Kind of defect, or empty for none -> serialized tf.Examples of the same images [N]."""
+
+
+def count_known(test: str) -> dict[int, int]:
+    """Images of the split in the folder `test` by `is_anomaly`: 0 normal, 1 anomalous, -1 unknown."""
+    counts = {0: 0, 1: 0, UNKNOWN: 0}
+    for record in each_record([f"{test}/*"]):
+        counts[_is_anomaly(record)] += 1
+    return counts
+
+
+def normal_records(test: str, count: int, *, at_most: int = AT_MOST) -> list[bytes]:
+    """At most `at_most` of the `count` records of the split that are not known to be anomalous, evenly spaced."""
+    normal = (record for record in each_record([f"{test}/*"]) if _is_anomaly(record) != 1)
+    every = max(1, -(-count // at_most))
+    return [record for number, record in enumerate(normal) if number % every == 0]
+
+
+def painted(images: Pixels) -> Painted:
+    """Images [N, H, W, C], and the same with one defect of every kind."""
+    versions = {_NORMAL: images, **{kind: paint(images, kind, seed=_SEED) for kind in KINDS}}
+    return {
+        kind: [_example(stored.encoded) for stored in from_pixels_of_many(version)]
+        for kind, version in versions.items()
+    }
+
+
+def synthetic_aurocs(model: str, examples: Painted) -> dict[str, float]:
+    """Kind of defect -> AUROC of the scores by the SavedModel `model`; {} if a score is not finite."""
+    loaded = tf.saved_model.load(model)
+    signature = loaded.signatures[EXAMPLES_SIGNATURE]
+    at_a_time = as_many_as_fit(signature.structured_outputs[ERROR_LEVELS].shape[1:])
+    # A function of its own, of which TensorFlow leaves out what the score does not need, such as the probes.
+    score_of = tf.function(lambda batch: signature(examples=batch)[SCORE])
+
+    def scores(serialized: list[bytes]) -> Any:
+        starts = range(0, len(serialized), at_a_time)
+        return np.concatenate([score_of(tf.constant(serialized[i : i + at_a_time])).numpy() for i in starts])
+
+    by_kind = {kind: scores(serialized) for kind, serialized in examples.items()}
+    if not all(np.isfinite(values).all() for values in by_kind.values()):
+        return {}
+    normal = by_kind.pop(_NORMAL)
+    is_anomaly = np.repeat([0, 1], len(normal))
+    return {
+        kind: float(roc_auc_score(is_anomaly, np.concatenate([normal, values]))) for kind, values in by_kind.items()
+    }
+
+
+def _is_anomaly(record: bytes) -> int:
+    feature = tf.train.Example.FromString(record).features.feature
+    return int(feature[IS_ANOMALY].int64_list.value[0]) if IS_ANOMALY in feature else UNKNOWN
+
+
+def _example(encoded: bytes) -> bytes:
+    image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))
+    serialized: bytes = tf.train.Example(features=tf.train.Features(feature={IMAGE: image})).SerializeToString()
+    return serialized

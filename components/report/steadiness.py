@@ -1,0 +1,40 @@
+"""What the report shows about harmless changes: one image after each of them, and ModelAnalysis's numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from components.report.data_uris import pixels_uri
+from components.report.defect_study import scaled_to_model
+from components.report.facts import Document
+from components.report.scored_images import Sample, read_test_images
+from images.harmless_changes import STEADINESS
+
+
+@dataclass(frozen=True)
+class ChangeRow:
+    """A change, or `unchanged`: a picture of it, and the shares and the AUROC of `measure_steadiness`."""
+
+    name: str
+    uri: str
+    alarms: float
+    auroc: float | None
+    recall: float
+
+
+def change_rows(gate: Document, examples_uri: str, sample: Sample, *, image: Mapping[str, Any]) -> list[ChangeRow]:
+    """A row for each change in the order of measurement, with the normal image of median score; [] without any."""
+    changes = gate.get("steadiness", {}).get("changes", {})  # reports of older runs lack it
+    normal = np.flatnonzero(sample.normal)
+    if not changes or not len(normal):
+        return []
+    typical = normal[np.argsort(sample.scores[normal], kind="stable")[len(normal) // 2]]
+    [shown] = read_test_images(examples_uri, [sample.positions[typical]])
+    pixels = scaled_to_model(shown.encoded, image)
+    pictures = {name: STEADINESS[name](pixels, np.random.default_rng(0)) for name in changes if name in STEADINESS}
+    return [
+        ChangeRow(name, pixels_uri(pictures.get(name, pixels)), found["alarms"], found.get("auroc"), found["recall"])
+        for name, found in changes.items()
+    ]

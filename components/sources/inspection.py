@@ -1,0 +1,132 @@
+"""Inspects a folder of images: layout, sizes, colours, depth, and which images are normal."""
+
+import io
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from components.settings import DataSettings
+from components.sources.files import folder_of_links, is_linked_outside
+from components.sources.folder import FileEntry, FilesShard, is_normal_folder, plan_folder
+from components.sources.plan import Reject, SourceImage
+from runtime.object_store import AnyPath, as_path
+from schema.features import TRAIN
+
+INSPECTED: Final = 200
+"""Images that are decoded at most, at equal distances in the listing."""
+_GREY_WITHIN: Final = 3
+"""Largest difference in levels between the channels of a grey image that is stored as RGB, such as a JPEG file."""
+_ENOUGH_BITS: Final = 14
+"""Files of 16 bits keep their high byte, so of this many used bits 64 levels are left."""
+_SAME_ASPECT: Final = 1.25
+"""Aspect ratios that differ by at most this factor count as one, except for the most extreme 5 % at either end."""
+
+
+@dataclass(frozen=True)
+class FolderFacts:
+    """What a folder holds; `inspected` of its images were decoded."""
+
+    image_count: int
+    skipped: str
+    images_in: dict[tuple[str | None, str], int]
+    """(named split, label) -> images."""
+    normality_is_known: bool
+    """Whether the folders' names alone tell which images are normal."""
+    normal_labels: tuple[str, ...]
+    """Labels of the classes that are normal by their names, if that needs `data.normal_labels`."""
+    inspected: int
+    unreadable: tuple[Reject, ...]
+    height_px: int
+    """Median of the images' heights."""
+    width_px: int
+    sizes: int
+    """Number of different sizes."""
+    has_one_aspect: bool
+    stored_channels: int
+    is_grey: bool
+    """Whether no image shows a colour."""
+    used_bits: int | None
+    """Bits that files of 16 bits use, if too few for keeping only their high byte."""
+
+    @property
+    def splits(self) -> frozenset[str]:
+        """The splits that the folder names."""
+        return frozenset(split for split, _ in self.images_in if split)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels, sorted."""
+        return tuple(sorted({label for _, label in self.images_in if label}))
+
+
+def inspect_folder(path: str) -> FolderFacts:
+    """List the folder as a run does, and decode some of its images.
+
+    Raises DataError if a run could not use the folder; `height_px` is 0 if no inspected image is readable.
+    """
+    plan = plan_folder(DataSettings(source="folder", path=path))
+    entries = [entry for shard in plan.shards if isinstance(shard, FilesShard) for entry in shard.entries]
+    count = min(len(entries), INSPECTED)
+    chosen = tuple(entries[index * len(entries) // count] for index in range(count))
+    read = list(FilesShard(path, chosen, follow_links=False).read())
+    images = [image for image in read if isinstance(image, SourceImage)]
+    sizes = [(image.stored.height_px, image.stored.width_px) for image in images]
+    narrow, wide = np.percentile([width / height for height, width in sizes] or [1.0], (5, 95))
+    return FolderFacts(
+        image_count=plan.image_count,
+        skipped=plan.skipped,
+        images_in=dict(Counter((entry.named_split, entry.label) for entry in entries)),
+        normality_is_known=any(entry.is_anomaly is not None for entry in entries),
+        normal_labels=_normal_labels(entries),
+        inspected=len(read),
+        unreadable=tuple(reject for reject in read if isinstance(reject, Reject)),
+        height_px=round(statistics.median(height for height, _ in sizes)) if sizes else 0,
+        width_px=round(statistics.median(width for _, width in sizes)) if sizes else 0,
+        sizes=len(set(sizes)),
+        has_one_aspect=bool(wide <= _SAME_ASPECT * narrow),
+        stored_channels=max((image.stored.channels for image in images), default=1),
+        is_grey=all(_is_grey(image) for image in images),
+        used_bits=_used_bits(as_path(path), chosen),
+    )
+
+
+def _normal_labels(entries: list[FileEntry]) -> tuple[str, ...]:
+    """Classes with a normal name; images directly in `train` are normal too if a class of `test` has such a name."""
+    if any(entry.is_anomaly is not None for entry in entries):
+        return ()
+    labels = {entry.label for entry in entries}
+    normal = sorted(label for label in labels if is_normal_folder(label))
+    if not normal or len(normal) == len(labels):
+        return ()
+    is_flat = any(entry.named_split == TRAIN and not entry.label for entry in entries)
+    return (*normal, *([""] if is_flat else []))
+
+
+def _is_grey(image: SourceImage) -> bool:
+    if image.stored.channels == 1:
+        return True
+    pixels = np.asarray(Image.open(io.BytesIO(image.stored.encoded)).convert("RGB"), np.int16)
+    return bool((pixels.max(axis=2) - pixels.min(axis=2)).max() <= _GREY_WITHIN)
+
+
+def _used_bits(folder: AnyPath, entries: Iterable[FileEntry]) -> int | None:
+    """Bits of the largest value in the files of 16 bits; None if there are no such files, or they use enough bits."""
+    largest = 0
+    links_within = folder_of_links(folder, follow_links=False)
+    for entry in entries:
+        path = folder / entry.relative_path
+        if is_linked_outside(path, links_within):
+            continue
+        try:
+            with path.open("rb") as file, Image.open(file) as image:
+                if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+                    largest = max(largest, int(np.asarray(image).max()))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue  # it is among the unreadable
+    used = largest.bit_length()
+    return used if 0 < used <= _ENOUGH_BITS else None

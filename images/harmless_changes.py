@@ -1,0 +1,120 @@
+"""Small changes to a picture that change nothing about the product it shows, such as light, position and noise.
+
+Images are [H, W] or [H, W, 3] of type uint8, and every function returns a new one. Changes that need pixels from beyond
+the edge repeat those at the edge.
+"""
+
+import io
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from schema.changes import ChangeName
+
+Pixels = npt.NDArray[np.uint8]
+Random = np.random.Generator
+
+
+def brighten(image: Pixels, factor: float) -> Pixels:
+    """Multiply all values by `factor`."""
+    return _through_table(image, np.arange(256.0) * factor)
+
+
+def apply_gamma(image: Pixels, gamma: float) -> Pixels:
+    """Raise all values, as shares of the range, to the power of `gamma`."""
+    return _through_table(image, 255.0 * (np.arange(256.0) / 255.0) ** gamma)
+
+
+def shade(image: Pixels, across: float, down: float = 0.0) -> Pixels:
+    """Light that changes linearly, from 1 - `across` times (left) to 1 + `across` (right), and likewise `down`."""
+    height_px, width_px = image.shape[:2]
+    factors = 1.0 + across * _from_centre(width_px) + down * _from_centre(height_px)[:, np.newaxis]
+    return _to_pixels(image * (factors if image.ndim == 2 else factors[..., np.newaxis]))
+
+
+def change_colour_temperature(image: Pixels, share: float) -> Pixels:
+    """Raise red and lower blue by this share; a grey image stays as it is."""
+    return image.copy() if image.ndim == 2 else _to_pixels(image * np.array([1.0 + share, 1.0, 1.0 - share]))
+
+
+def move(image: Pixels, across: float, down: float, degrees: float = 0.0) -> Pixels:
+    """Shift by shares of width and height, and rotate about the centre by `degrees`, in one resampling."""
+    height_px, width_px = image.shape[:2]
+    angle = np.deg2rad(degrees)
+    cos, sin = np.cos(angle), np.sin(angle)
+    margin = int(np.ceil(max(height_px, width_px) * (abs(sin) / 2 + abs(across) + abs(down)))) + 1
+    padded = np.pad(image, [(margin, margin)] * 2 + [(0, 0)] * (image.ndim - 2), mode="edge")
+    size = (padded.shape[1], padded.shape[0])
+    x, y = size[0] / 2, size[1] / 2
+    x_from, y_from = x + across * width_px, y + down * height_px  # Pillow maps output pixels to input pixels
+    affine = (cos, sin, x - cos * x_from - sin * y_from, -sin, cos, y + sin * x_from - cos * y_from)
+    moved = Image.fromarray(padded).transform(size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
+    return np.asarray(moved)[margin : margin + height_px, margin : margin + width_px]
+
+
+def compress(image: Pixels, quality: int) -> Pixels:
+    """Save as JPEG and read again."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+def add_sensor_noise(image: Pixels, levels: float, random: Random) -> Pixels:
+    """Add Gaussian noise with a standard deviation of this many of the 255 levels."""
+    return _to_pixels(image + levels * random.standard_normal(image.shape, np.float32))
+
+
+def defocus(image: Pixels, deviation_px: float) -> Pixels:
+    """Blur with a Gaussian of this standard deviation in pixels."""
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(deviation_px)))
+
+
+def change_randomly(image: Pixels, kinds: Collection[ChangeName], random: Random) -> Pixels:
+    """A mild change of every kind, about as strong as those that `steadiness` is measured with."""
+    if "shift" in kinds or "rotation" in kinds:
+        across, down = random.uniform(-0.01, 0.01, 2) * ("shift" in kinds)
+        image = move(image, across, down, random.uniform(-1.0, 1.0) * ("rotation" in kinds))
+    if "light" in kinds:
+        image = apply_gamma(brighten(image, random.uniform(0.85, 1.15)), random.uniform(0.9, 1.1))
+        image = shade(image, random.uniform(-0.1, 0.1), random.uniform(-0.1, 0.1))
+        image = change_colour_temperature(image, random.uniform(-0.04, 0.04))
+    if "blur" in kinds and random.uniform() < 1 / 3:
+        image = defocus(image, random.uniform(0.0, 0.7))
+    if "noise" in kinds and random.uniform() < 1 / 2:
+        image = add_sensor_noise(image, random.uniform(0.0, 3.0), random)
+    return image
+
+
+STEADINESS: Final[dict[str, Callable[[Pixels, Random], Pixels]]] = {
+    "darker_10": lambda image, random: brighten(image, 0.9),
+    "brighter_10": lambda image, random: brighten(image, 1.1),
+    "darker_20": lambda image, random: brighten(image, 0.8),
+    "brighter_20": lambda image, random: brighten(image, 1.2),
+    "gamma_90": lambda image, random: apply_gamma(image, 0.9),
+    "gamma_110": lambda image, random: apply_gamma(image, 1.1),
+    "shading": lambda image, random: shade(image, 0.1),
+    "warmer": lambda image, random: change_colour_temperature(image, 0.05),
+    "shift_1": lambda image, random: move(image, 0.01, 0.01),
+    "rotation_1": lambda image, random: move(image, 0.0, 0.0, 1.0),
+    "jpeg_85": lambda image, random: compress(image, 85),
+    "noise_2": lambda image, random: add_sensor_noise(image, 2.0, random),
+    "blur": lambda image, random: defocus(image, 0.7),
+}
+"""The changes with which every run measures how steady the verdict on normal images is."""
+
+
+def _from_centre(side_px: int) -> npt.NDArray[np.float64]:
+    """Where each pixel's centre lies between the edges -1 and 1: [side_px]."""
+    positions: npt.NDArray[np.float64] = (np.arange(side_px) + 0.5) * (2.0 / side_px) - 1.0
+    return positions
+
+
+def _through_table(image: Pixels, table: npt.NDArray[np.float64]) -> Pixels:
+    return _to_pixels(table)[image]
+
+
+def _to_pixels(values: npt.NDArray[Any]) -> Pixels:
+    return np.clip(np.round(values), 0, 255).astype(np.uint8)

@@ -1,0 +1,149 @@
+"""`autoencoder init`: writes a configuration for a folder of images."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.commands.options import PATH
+from pipeline.commands.serve import quieten_tensorflow
+from pipeline.errors import Command
+from runtime.errors import UsageError
+
+if TYPE_CHECKING:  # `--help` must not wait for these imports
+    from components.sources.inspection import FolderFacts
+    from trainer.settings.image import ImageSettings
+
+_NAMED = 3
+"""Unreadable files and classes that are named."""
+_NOT_EXISTING = "choose another file with --output, or another name with --name"
+
+
+@click.command(cls=Command)
+@click.argument("folder")
+@click.option("--name", help="Name of the pipeline (default: from the folder's name).")
+@click.option("--output", type=PATH, help="File to write (default: NAME.yaml); an existing file is never overwritten.")
+def init(folder: str, name: str | None, output: Path | None) -> None:
+    """Inspect FOLDER, and write a configuration for its images.
+
+    Prints what was found, what was chosen, and the command to run next.
+
+    Example: autoencoder init parts/bottles --name bottle
+    """
+    from pipeline.configuration.new_file import name_for
+
+    name = name or name_for(_folder_name(folder))
+    output = output or Path(f"{name}.yaml")
+    if output.exists():
+        raise UsageError(f"{output}: exists already; {_NOT_EXISTING}")
+    from pipeline.configuration.new_file import compose, image_settings_for
+    from runtime.imports import imported_for_good
+
+    quieten_tensorflow()
+    with imported_for_good():
+        from components.sources.inspection import inspect_folder
+
+    facts = inspect_folder(folder)
+    if not facts.height_px:
+        first = facts.unreadable[0]
+        raise UsageError(f"{folder}: none of {facts.inspected} images can be read; {first.image_id}: {first.reason}")
+    image = image_settings_for(
+        height_px=facts.height_px, width_px=facts.width_px, is_grey=facts.is_grey, has_one_aspect=facts.has_one_aspect
+    )
+    found = _findings(facts, image)
+    image_comments = (f"Size: {found['size']}.", f"Colour: {found['colour']}.")
+    text = compose(
+        command=f"autoencoder run {shlex.quote(str(output))}",
+        name=name,
+        path=folder,
+        normal_labels=facts.normal_labels,
+        labels=() if facts.normality_is_known else facts.labels,
+        image=image,
+        comments={"data": (f"Images: {found['images']}.", f"Normal: {found['normal']}."), "image": image_comments},
+    )
+    _write(output, text)
+    click.echo(f"{name}: {folder}")
+    for subject, finding in found.items():
+        click.echo(f"  {subject:<11} {finding}")
+    click.echo(f"wrote {output}\nnext: autoencoder run {shlex.quote(str(output))}")
+
+
+def _folder_name(folder: str) -> str:
+    return folder.rstrip("/").rpartition("/")[2] if "://" in folder else Path(folder).expanduser().absolute().name
+
+
+def _findings(facts: "FolderFacts", image: "ImageSettings") -> dict[str, str]:
+    """Subject -> what was found and chosen, in one line."""
+    found = {"images": _images(facts), "normal": _normal(facts), "size": _size(facts, image), "colour": _colour(facts)}
+    if facts.used_bits:
+        levels = max(1, 2**facts.used_bits // 256)
+        found["depth"] = (
+            f"files of 16 bits use only {facts.used_bits} of them, so their high byte, which is read, has only "
+            f"{levels} levels; convert them to 8 bits first (divide their values by {levels})"
+        )
+    if facts.unreadable:
+        named = "; ".join(f"{reject.image_id}: {reject.reason}" for reject in facts.unreadable[:_NAMED])
+        found["unreadable"] = f"{len(facts.unreadable)} of {facts.inspected} inspected images ({named})"
+    if facts.skipped:
+        found["skipped"] = f"{facts.skipped} (not a supported image format)"
+    return found
+
+
+def _images(facts: "FolderFacts") -> str:
+    counts = [
+        f"{'/'.join(part for part in (split, label) if part)} {count:,}"
+        for (split, label), count in sorted(facts.images_in.items(), key=lambda item: (item[0][0] or "", item[0][1]))
+        if split or label
+    ]
+    layout = "named splits" if facts.splits else "one folder per class" if facts.labels else "no subfolders"
+    return f"{facts.image_count:,}, {layout}" + (f": {', '.join(counts)}" if counts else "")
+
+
+def _normal(facts: "FolderFacts") -> str:
+    if facts.normality_is_known:
+        return "known from the folders' names; images of other classes are used only for testing"
+    if facts.normal_labels:
+        named = ", ".join(repr(label) for label in facts.normal_labels if label)
+        return f"{named}, by its name (data.normal_labels); images of other classes are used only for testing"
+    if len(facts.labels) > 1:
+        return (
+            f"no class has a name such as good or ok, so all {len(facts.labels)} count as normal; if some are "
+            "defects, list the normal ones in data.normal_labels"
+        )
+    return "all images count as normal; a few defects among them do little harm, many do"
+
+
+def _size(facts: "FolderFacts", image: "ImageSettings") -> str:
+    found = f"{facts.width_px}x{facts.height_px} pixels"
+    if facts.sizes > 1:
+        found = f"{facts.sizes} sizes, median {found}"
+    chosen = f"scaled to {image.width_px}x{image.height_px} (width x height)"
+    if image.fit == "pad":
+        chosen += ", padded with black because aspect ratios differ"
+    return f"{found}, {chosen}"
+
+
+def _colour(facts: "FolderFacts") -> str:
+    if not facts.is_grey:
+        return "colour, so 3 channels"
+    return "grey, stored as RGB, so 1 channel" if facts.stored_channels > 1 else "grey, so 1 channel"
+
+
+def _write(output: Path, text: str) -> None:
+    """Write a new file, and remove it again if it is not a valid configuration, because of a name for example."""
+    from pipeline.configuration.loading import load_configuration
+
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UsageError(f"{output}: exists already; {_NOT_EXISTING}") from None
+    except (OSError, UnicodeError) as error:  # the latter: a folder's name that is not valid text
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{output}: cannot be written: {reason}; choose another file with --output") from None
+    try:
+        load_configuration(output)
+    except UsageError:
+        output.unlink()
+        raise

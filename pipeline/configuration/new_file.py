@@ -1,0 +1,94 @@
+"""Composes a commented configuration for a folder of images from what was found in it."""
+
+import json
+import re
+import textwrap
+from importlib import resources
+from typing import Any, Final
+
+import yaml
+
+from trainer.settings.image import ImageSettings
+
+_TEMPLATE: Final = "folder.yaml"
+"""A link to configs/folder.yaml, which becomes a file in the wheel."""
+_OWN: Final = ("name", "data", "image")
+"""Sections that are composed for the folder; all others are the template's."""
+_LONGEST_SIDE_PX: Final = 224
+_SHORTEST_SIDE_PX: Final = 32
+_STEP_PX: Final = 8
+_LONGEST_NAME: Final = 60
+
+
+def name_for(folder_name: str) -> str:
+    """A folder's name as a valid `name:`, such as `Bottle caps` -> `bottle-caps`; `images` if nothing is left."""
+    words = re.sub(r"[^a-z0-9_]+", "-", folder_name.lower()).strip("-_")
+    return words[:_LONGEST_NAME].rstrip("-_") or "images"
+
+
+def image_settings_for(*, height_px: int, width_px: int, is_grey: bool, has_one_aspect: bool) -> ImageSettings:
+    """An image's size if its longest side has at most 224 pixels, otherwise that aspect ratio with 224 pixels."""
+    scale = min(1.0, _LONGEST_SIDE_PX / max(height_px, width_px))
+    return ImageSettings.model_validate(
+        {
+            **_template_values().get("image", {}),
+            "height_px": _scaled(height_px, scale),
+            "width_px": _scaled(width_px, scale),
+            "channels": 1 if is_grey else 3,
+            "fit": "stretch" if has_one_aspect else "pad",
+        }
+    )
+
+
+def _scaled(side_px: int, scale: float) -> int:
+    if scale == 1:
+        return max(side_px, ImageSettings().height_px)
+    return max(round(side_px * scale / _STEP_PX) * _STEP_PX, min(side_px, _SHORTEST_SIDE_PX))
+
+
+def compose(
+    *, command: str, name: str, path: str, normal_labels: tuple[str, ...], labels: tuple[str, ...],
+    image: ImageSettings, comments: dict[str, tuple[str, ...]],
+) -> str:  # fmt: skip
+    """The text of a configuration; `comments`: lines above the sections `data` and `image`."""
+    data = {**_template_values().get("data", {}), "source": "folder", "path": path}
+    data.pop("normal_labels", None)
+    lines = [f"# {command}", f"name: {name}", *_commented(comments["data"]), "data:"]
+    lines += [f"  {field}: {_yaml(value)}" for field, value in data.items()]
+    if normal_labels:
+        lines.append(f"  normal_labels: {_yaml(list(normal_labels))}  # images of any other class are anomalies")
+    elif labels:
+        lines.append(f"  # normal_labels: {_yaml(list(labels))}  # images of any other class are anomalies")
+    lines += [*_commented(comments["image"]), f"image: {_yaml(image.model_dump(mode='json'))}", ""]
+    return "\n".join(lines) + _template_sections()
+
+
+def _commented(lines: tuple[str, ...]) -> list[str]:
+    return [part for line in lines for part in textwrap.wrap(line, 118, initial_indent="# ", subsequent_indent="#   ")]
+
+
+def _yaml(value: Any) -> str:
+    """One line of YAML, which JSON is too."""
+    return json.dumps(value, ensure_ascii=False) if not isinstance(value, dict) else _flow(value)
+
+
+def _flow(values: dict[str, Any]) -> str:
+    return "{" + ", ".join(f"{field}: {_plain(value)}" for field, value in values.items()) + "}"
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) and value.isidentifier() else json.dumps(value)
+
+
+def _template() -> str:
+    return resources.files("pipeline.configuration").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+
+
+def _template_values() -> dict[str, Any]:
+    return dict(yaml.safe_load(_template()))
+
+
+def _template_sections() -> str:
+    """The template's sections other than those in _OWN, with their comments."""
+    sections = re.split(r"^(?=\w+:)", _template(), flags=re.MULTILINE)[1:]
+    return "".join(section for section in sections if section.split(":")[0] not in _OWN)

@@ -1,0 +1,69 @@
+"""Finds the image files that `autoencoder score` is given: files, folders and patterns."""
+
+import fnmatch
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from images.formats import IMAGE_SUFFIXES, MASKS_FOLDER
+from runtime.errors import UsageError
+
+_ANY_FOLDERS: Final = "**"
+
+
+def image_files(arguments: Iterable[str]) -> Iterator[Path]:
+    """The files that the arguments select: a file itself, all images below a folder, or the matches of a pattern.
+
+    Linked folders, hidden files, and the masks of MVTec AD's layout are skipped unless an argument names them. What
+    exists is never treated as a pattern. Raises UsageError for an argument that selects nothing.
+    """
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_file():
+            yield path
+            continue
+        found = _below(path) if path.is_dir() else _matches(*_existing_part(path))
+        images = sorted(path for path in set(found) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+        if not images:
+            raise UsageError(f"{argument}: no such file, and no image found below it or matching it")
+        yield from images
+
+
+def _existing_part(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """The longest part of the path that exists, and the rest, which is the pattern."""
+    folder, rest = Path(path.anchor), path.parts[1:] if path.anchor else path.parts
+    while rest and (folder / rest[0]).exists():
+        folder, rest = folder / rest[0], rest[1:]
+    return folder, rest
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != MASKS_FOLDER]
+        yield from (Path(parent) / name for name in names if not name.startswith("."))
+
+
+def _matches(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
+    """The paths below `folder` whose parts match; `**` stands for any number of folders, without linked ones."""
+    if not patterns:
+        yield folder
+        return
+    pattern, *following = patterns
+    if pattern == _ANY_FOLDERS:
+        yield from _matches(folder, tuple(following) or ("*",))
+    for entry in _entries(folder):
+        if pattern == _ANY_FOLDERS:
+            if entry.is_dir(follow_symlinks=False) and entry.name != MASKS_FOLDER:
+                yield from _matches(folder / entry.name, patterns)
+        elif fnmatch.fnmatchcase(entry.name, pattern) and (not following or entry.is_dir()):
+            yield from _matches(folder / entry.name, tuple(following))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What the folder holds, without hidden entries; nothing if it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError:
+        return []

@@ -1,0 +1,198 @@
+"""`autoencoder init` writes a configuration that a run can plan, for every kind of folder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from PIL import Image
+from repository import REPOSITORY
+
+from components.sources.registry import plan_source
+from pipeline.commands.init import init
+from pipeline.configuration.configuration import Configuration
+from pipeline.configuration.loading import load_configuration
+
+RANDOM = np.random.default_rng(3)
+
+
+def save(path: Path, *, size: tuple[int, int] = (40, 30), mode: str = "RGB", pixels: Any = None) -> None:
+    """A picture of random pixels; `size` is width and height."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+    Image.fromarray(RANDOM.integers(0, 256, shape, np.uint8) if pixels is None else pixels).save(path)
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(init, [str(argument) for argument in arguments])
+
+
+def configured(folder: Path, tmp_path: Path) -> tuple[Configuration, str]:
+    """(the configuration, what was printed); a run could plan it, and the printed command names the file."""
+    output = tmp_path / "written.yaml"
+    result = invoke(folder, "--output", output)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == f"next: autoencoder run {output}"
+    configuration = load_configuration(output)
+    assert plan_source(configuration.data).image_count > 0
+    assert (configuration.data.source, configuration.data.path) == ("folder", str(folder))
+    return configuration, result.stdout
+
+
+def normality(configuration: Configuration) -> dict[str, int | None]:
+    """Path -> is_anomaly as ImageExampleGen sees it."""
+    normal = configuration.data.normal_labels
+    images = [image for shard in plan_source(configuration.data).shards for image in shard.read()]
+    return {i.image_id: int(i.label not in normal) if normal else i.is_anomaly for i in images}  # type: ignore[union-attr]
+
+
+def test_a_flat_folder_keeps_its_small_images(tmp_path: Path) -> None:
+    for number in range(4):
+        save(tmp_path / f"Bottle Caps/{number}.png")
+    configuration, printed = configured(tmp_path / "Bottle Caps", tmp_path)
+    assert configuration.name == "bottle-caps"
+    assert configuration.image.shape == (30, 40, 3)
+    assert configuration.image.fit == "stretch"
+    assert configuration.data.normal_labels == ()
+    assert "4, no subfolders" in printed
+    assert "all images count as normal" in printed
+
+
+@pytest.mark.parametrize("good", ["good", "Good", "OK", "Normal"])
+def test_a_class_with_a_normal_name_is_normal(tmp_path: Path, good: str) -> None:
+    for path in (f"parts/{good}/1.jpg", f"parts/{good}/2.jpg", "parts/cracked/3.jpg"):
+        save(tmp_path / path)
+    configuration, printed = configured(tmp_path / "parts", tmp_path)
+    assert normality(configuration) == {f"{good}/1.jpg": 0, f"{good}/2.jpg": 0, "cracked/3.jpg": 1}
+    assert f"{good} 2" in printed
+    assert "data.normal_labels" in printed
+
+
+def test_classes_without_a_normal_name_are_listed_to_choose_from(tmp_path: Path) -> None:
+    for path in ("flowers/tulip/1.png", "flowers/rose/2.png"):
+        save(tmp_path / path)
+    configuration, printed = configured(tmp_path / "flowers", tmp_path)
+    assert configuration.data.normal_labels == ()
+    assert '# normal_labels: ["rose", "tulip"]' in (tmp_path / "written.yaml").read_text()
+    assert "all 2 count as normal" in printed
+
+
+def test_named_splits_need_no_normal_labels_however_they_are_spelt(tmp_path: Path) -> None:
+    for path in ("part/Train/Good/1.png", "part/valid/Good/2.png", "part/Test/OK/3.png", "part/Test/bent/4.png"):
+        save(tmp_path / path)
+    configuration, printed = configured(tmp_path / "part", tmp_path)
+    assert configuration.data.normal_labels == ()
+    assert list(normality(configuration).values()) == [0, 1, 0, 0]  # Test/OK, Test/bent, Train, valid
+    assert "eval/Good 1, test/OK 1, test/bent 1, train/Good 1" in printed
+
+
+def test_images_directly_in_train_are_as_normal_as_those_in_test_good(tmp_path: Path) -> None:
+    for path in ("part/train/1.png", "part/test/good/2.png", "part/test/bent/3.png"):
+        save(tmp_path / path)
+    configuration, _ = configured(tmp_path / "part", tmp_path)
+    assert normality(configuration) == {"train/1.png": 0, "test/good/2.png": 0, "test/bent/3.png": 1}
+
+
+def test_a_folder_of_products_is_explained_and_nothing_is_written(tmp_path: Path) -> None:
+    for product in ("bottle", "cable"):
+        for path in ("train/good/1.png", "test/bent/2.png"):
+            save(tmp_path / "mvtec" / product / path)
+    result = invoke(tmp_path / "mvtec", "--output", tmp_path / "written.yaml")
+    assert result.exit_code == 2
+    assert f"set data.path to one of them, such as {tmp_path}/mvtec/bottle" in result.stderr
+    assert not (tmp_path / "written.yaml").exists()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_grey_that_is_stored_as_rgb_has_one_channel(tmp_path: Path, suffix: str) -> None:
+    for number in range(3):
+        grey = RANDOM.integers(0, 256, (30, 40, 1), np.uint8)
+        save(tmp_path / f"grey/{number}.{suffix}", pixels=np.repeat(grey, 3, axis=2))
+    configuration, printed = configured(tmp_path / "grey", tmp_path)
+    assert configuration.image.channels == 1
+    assert "grey, stored as RGB, so 1 channel" in printed
+
+
+def test_one_small_red_mark_makes_images_coloured(tmp_path: Path) -> None:
+    grey = np.full((30, 40, 3), 90, np.uint8)
+    save(tmp_path / "grey/1.png", pixels=grey)
+    grey[3, 4] = (200, 30, 30)
+    save(tmp_path / "grey/2.png", pixels=grey)
+    assert configured(tmp_path / "grey", tmp_path)[0].image.channels == 3
+
+
+@pytest.mark.parametrize(("largest", "levels"), [(2**12 - 1, 16), (2**10 - 1, 4), (2**8 - 1, 1)])
+def test_few_used_bits_in_files_of_16_bits_are_reported(tmp_path: Path, largest: int, levels: int) -> None:
+    pixels = RANDOM.integers(0, largest, (30, 40), np.uint16)
+    pixels[0, 0] = largest
+    save(tmp_path / "wide/1.png", pixels=pixels)
+    save(tmp_path / "wide/2.tiff", pixels=pixels)
+    configuration, printed = configured(tmp_path / "wide", tmp_path)
+    assert configuration.image.channels == 1
+    assert f"only {levels} levels" in printed
+    assert f"divide their values by {levels})" in printed
+
+
+def test_files_that_use_all_16_bits_need_no_remark(tmp_path: Path) -> None:
+    save(tmp_path / "wide/1.png", pixels=RANDOM.integers(0, 2**16, (30, 40), np.uint16))
+    assert "depth" not in configured(tmp_path / "wide", tmp_path)[1]
+
+
+def test_mixed_aspect_ratios_are_padded_and_large_images_scaled(tmp_path: Path) -> None:
+    for number, size in enumerate([(900, 300), (600, 300), (300, 300)]):
+        save(tmp_path / f"mixed/{number}.png", size=size)
+    configuration, printed = configured(tmp_path / "mixed", tmp_path)
+    assert configuration.image.shape == (112, 224, 3)  # the median, 600x300
+    assert configuration.image.fit == "pad"
+    assert "3 sizes, median 600x300" in printed
+    assert "aspect ratios differ" in printed
+
+
+def test_unreadable_and_other_files_are_named(tmp_path: Path) -> None:
+    save(tmp_path / "parts/1.png")
+    (tmp_path / "parts/2.png").write_bytes(b"not an image")
+    (tmp_path / "parts/3.heic").touch()
+    _, printed = configured(tmp_path / "parts", tmp_path)
+    assert "1 of 2 inspected images (2.png: not an image in a supported format)" in printed
+    assert "1 .heic file" in printed
+
+
+def test_a_folder_without_a_readable_image_is_bad_usage(tmp_path: Path) -> None:
+    (tmp_path / "2.png").write_bytes(b"not an image")
+    result = invoke(tmp_path, "--output", tmp_path / "written.yaml")
+    assert result.exit_code == 2
+    assert "none of 1 images can be read; 2.png: not an image" in result.stderr
+
+
+def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:
+    save(tmp_path / "parts/1.png")
+    (tmp_path / "written.yaml").write_text("mine")
+    result = invoke(tmp_path / "parts", "--output", tmp_path / "written.yaml")
+    assert result.exit_code == 2
+    assert "choose another file with --output, or another name with --name" in result.stderr
+    assert (tmp_path / "written.yaml").read_text() == "mine"
+
+
+def test_a_name_that_no_run_accepts_leaves_no_file(tmp_path: Path) -> None:
+    save(tmp_path / "parts/1.png")
+    result = invoke(tmp_path / "parts", "--output", tmp_path / "written.yaml", "--name", "My Parts")
+    assert result.exit_code == 2
+    assert "must consist of lower-case letters" in result.stderr
+    assert not (tmp_path / "written.yaml").exists()
+
+
+def test_the_name_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "parts/1.png")
+    assert invoke("parts", "--name", "caps").exit_code == 0
+    written = yaml.safe_load((tmp_path / "caps.yaml").read_text())
+    assert (written["name"], written["data"]["path"]) == ("caps", "parts")
+
+
+def test_training_and_evaluation_are_those_of_the_folder_preset(tmp_path: Path) -> None:
+    save(tmp_path / "parts/1.png")
+    configuration, _ = configured(tmp_path / "parts", tmp_path)
+    preset = load_configuration(REPOSITORY / "configs/folder.yaml")
+    assert (configuration.trainer, configuration.evaluation) == (preset.trainer, preset.evaluation)

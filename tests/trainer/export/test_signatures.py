@@ -1,0 +1,80 @@
+"""The served model never calls an image normal whose score is not a number, and refuses impossible rates."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from images.stored import from_pixels
+from trainer.export.signatures import ServedModel
+from trainer.settings.image import ImageSettings
+
+HELD_OUT = np.linspace(0.01, 0.5, 50, dtype=np.float32)
+THRESHOLD = 0.45
+SIDE_PX = 4
+
+
+class Trained(tf.Module):
+    """Reconstructs black, so that the error is the mean square of the pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean_image = tf.Variable(tf.zeros((SIDE_PX, SIDE_PX, 1)))
+
+    def decode_pixels(self, encoded):
+        def one(data):
+            return tf.ensure_shape(tf.cast(tf.io.decode_png(data, 1), tf.float32) / 255, (SIDE_PX, SIDE_PX, 1))
+
+        return tf.map_fn(one, encoded, fn_output_signature=tf.TensorSpec((SIDE_PX, SIDE_PX, 1), tf.float32))
+
+    def autoencode(self, pixels):
+        return {"reconstruction": tf.zeros_like(pixels), "latent": self.encode(pixels)}
+
+    def encode(self, image):
+        return tf.reduce_mean(image, axis=[1, 2])
+
+    def decode(self, latent):
+        return tf.zeros((1, SIDE_PX, SIDE_PX, 1)) + latent[:, None, None]
+
+
+@pytest.fixture
+def signatures(tmp_path):
+    model = ServedModel(
+        Trained(),
+        latent_dim=1,
+        image=ImageSettings(height_px=SIDE_PX, width_px=SIDE_PX),
+        score=lambda pixels, outputs: tf.reduce_mean(tf.square(pixels), axis=[1, 2, 3]),
+        threshold=THRESHOLD,
+        held_out_scores=HELD_OUT,
+    )
+    tf.saved_model.save(model, str(tmp_path), signatures=model.signatures())
+    return tf.saved_model.load(str(tmp_path)).signatures
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+def test_a_score_that_is_not_finite_is_an_anomaly(signatures, value):
+    pixels = np.zeros((3, SIDE_PX, SIDE_PX, 1), np.float32)
+    pixels[1, 2, 2] = value
+    pixels[2] = 0.9
+    found = signatures["pixels"](image=tf.constant(pixels))
+    assert not np.isfinite(found["score"][1])
+    assert found["is_anomaly"].numpy().tolist() == [0, 1, 1]
+    assert found["p_value"].numpy() == pytest.approx([1.0, 1 / 51, 1 / 51])
+
+
+def image_of(level):
+    return from_pixels(np.full((SIDE_PX, SIDE_PX), level, np.uint8)).encoded
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 5.0, np.nan])
+def test_a_rate_outside_0_and_1_is_refused(signatures, rate):
+    images, rates = tf.constant([image_of(0)] * 2), tf.constant([0.1, rate], tf.float32)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="false_alarm_rate must lie between 0 and 1"):
+        signatures["score_at"](image_bytes=images, false_alarm_rate=rates)
+
+
+def test_each_image_is_judged_at_its_own_rate(signatures):
+    """The 51 (1 - rate)-th smallest of the held-out scores 0.01, 0.02, ..., 0.5, or none."""
+    images, rates = tf.constant([image_of(180)] * 3), tf.constant([0.5, 0.02, 0.001], tf.float32)
+    found = signatures["score_at"](image_bytes=images, false_alarm_rate=rates)
+    assert found["threshold"].numpy() == pytest.approx([0.26, 0.5, np.inf])
+    assert found["is_anomaly"].numpy().tolist() == [1, 0, 0]  # (180 / 255) ** 2 = 0.498

@@ -1,0 +1,62 @@
+"""Thresholds from cross-fitted scores keep the false-alarm rate; scores that need more than the map are refused."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.families.feature_fit import fit_linear
+from trainer.scoring.calibration import conformal_threshold
+from trainer.scoring.cross_fitting import OF_MAPS, cross_fitted_scores
+from trainer.scoring.learners import ScoreError
+from trainer.settings.calibration import CalibrationSettings
+
+IMAGES, RATE, FRESH = 30, 0.1, 50
+
+
+def maps_of(count, random):
+    """Feature maps [count, 4, 4, 6] with three common directions, different noise at each position, and outliers."""
+    common = random.standard_normal((count, 1, 1, 3)) @ np.random.default_rng(9).standard_normal((3, 6))
+    noise = random.standard_t(5, (count, 4, 4, 6)) * np.linspace(0.2, 1.0, 16).reshape(1, 4, 4, 1)
+    return (common + noise).astype(np.float32)
+
+
+def whole_errors(maps, fitted):
+    centred = maps.reshape(len(maps), -1) - fitted.whole_mean
+    residual = centred - centred @ fitted.whole_axes @ fitted.whole_axes.T
+    return np.square(residual).reshape(maps.shape).mean(axis=-1)
+
+
+@pytest.mark.parametrize("name", ["worst_pixels", "standardised_patch"])
+def test_the_share_of_alarms_over_200_draws_is_near_the_rate(name):
+    settings, alarms = CalibrationSettings(score=name, false_alarm_rate=RATE), []
+    from trainer.scoring.scores import FittedScore, fit_scores
+
+    for draw in range(200):
+        random = np.random.default_rng(draw)
+        maps, fresh = maps_of(IMAGES, random), maps_of(FRESH, random)
+        fitted = fit_linear(maps, np.arange(IMAGES), latent_dim=4, components=3)
+        unseen = tf.constant(fitted.unseen[..., 1])
+        threshold = conformal_threshold(cross_fitted_scores(name, settings, unseen, (4, 4, 1)), RATE)
+        blank = tf.zeros((FRESH, 4, 4, 1))
+        outputs = {"feature_error": tf.constant(whole_errors(fresh, fitted)), "reconstruction": blank}
+        learned = fit_scores([name], settings, lambda own=(blank, outputs): iter([own]), unseen)[name]
+        alarms.append(np.mean(FittedScore(name, settings, learned)(blank, outputs).numpy() > threshold))
+    assert 0.5 * RATE < np.mean(alarms) <= 1.2 * RATE
+
+
+def test_a_score_that_needs_more_than_the_error_map_is_refused_with_those_that_do_not():
+    with pytest.raises(
+        ScoreError, match=r"latent_distance cannot be calibrated with fewer than 200 .*use auto, worst_pix"
+    ):
+        cross_fitted_scores("latent_distance", CalibrationSettings(), tf.ones((3, 4, 4)), (4, 4, 1))
+
+
+def test_an_image_does_not_take_part_in_what_its_score_learns():
+    """Only the first image differs, so its score must not depend on a spread to which it would add its own."""
+    maps = np.ones((9, 4, 4), np.float32) + 0.01 * np.random.default_rng(0).random((9, 4, 4), np.float32)
+    scores = []
+    for height in (10.0, 1000.0):
+        maps[0] = height
+        scores.append(cross_fitted_scores("weighted_error", CalibrationSettings(), tf.constant(maps), (4, 4, 1)))
+    assert scores[1][0] / scores[0][0] == pytest.approx(100.0, rel=1e-3)
+    assert set(OF_MAPS) >= {"weighted_error"}

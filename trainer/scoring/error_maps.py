@@ -1,0 +1,47 @@
+"""The error map, which scores aggregate and the exported model shows: the family's own, or the squared error."""
+
+import numpy as np
+import tensorflow as tf
+
+from schema.signatures import FEATURE_ERROR, RECONSTRUCTION
+from trainer.scoring.losses import error_map
+
+Tensors = dict[str, tf.Tensor]
+
+
+def map_of(pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
+    """The autoencoder's error map for pixels [B, H, W, C], given its outputs: [B, h, w], not negative.
+
+    It is `feature_error` if the outputs contain it, and otherwise each pixel's squared error, with h = H and w = W.
+    """
+    own = outputs.get(FEATURE_ERROR)
+    return error_map(pixels, outputs[RECONSTRUCTION]) if own is None else own
+
+
+def full_size_map(pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
+    """`map_of`, enlarged bilinearly to the image's size: [B, H, W]."""
+    maps = map_of(pixels, outputs)
+    if maps.shape[1:] == pixels.shape[1:3]:
+        return maps
+    return tf.image.resize(maps[..., tf.newaxis], pixels.shape[1:3])[..., 0]
+
+
+def side_on_map(side_px: int, pixels: tf.Tensor, maps: tf.Tensor) -> tuple[int, int]:
+    """(height, width) on maps [B, h, w] of a square with sides of `side_px` in images [B, H, W, C]; at least 1."""
+    height, width = (
+        min(max(1, round(side_px * size / size_px)), size)
+        for size, size_px in zip(maps.shape[1:3], pixels.shape[1:3], strict=True)
+    )
+    return height, width
+
+
+def smoothed(maps: tf.Tensor, window: tuple[int, int]) -> tf.Tensor:
+    """Means over all windows (height, width) inside the maps: [B, H, W] -> [B, H', W']."""
+    return tf.nn.avg_pool2d(maps[..., tf.newaxis], window, strides=1, padding="VALID")[..., 0]
+
+
+def mean_of_worst(values: tf.Tensor, percent: float) -> tf.Tensor:
+    """Mean of the largest `percent` % (at least one) of each row's values: [B, ...] -> [B]."""
+    flat = tf.reshape(values, [-1, int(np.prod(values.shape[1:]))])
+    count = max(1, round(flat.shape[1] * percent / 100.0))
+    return tf.reduce_mean(tf.math.top_k(flat, count, sorted=False).values, axis=1)
