@@ -91,7 +91,8 @@ def _tell(
     image = configuration.image
     size = f"{image.height_px}x{image.width_px}x{image.channels}"
     console = Console(width=None if sys.stdout.isatty() else 180)
-    console.print(table_of(measurements, title=f"{size}; in percent, mean of {seeds} seeds (largest difference)" if seeds > 1 else f"{size}; in percent, one seed"))
+    of_seeds = "one seed" if seeds == 1 else f"mean of {seeds} seeds (largest difference)"
+    console.print(table_of(measurements, title=f"{size}; in percent, {of_seeds}"))
     for what, reason in failures.items():
         console.print(f"{what} could not be measured: {reason}", style="red", markup=False)
     if json_path:
