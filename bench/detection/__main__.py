@@ -34,7 +34,7 @@ _RESULTS = REPOSITORY / "runs" / "bench-detection.jsonl"
     "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A task, or a folder of tasks."
 )
 @click.option("--families", help="Also measure these families: names separated by commas, or `all`.")
-@click.option("--methods", help="Measure only these methods, separated by semicolons.")
+@click.option("--methods", help="Measure only these methods, separated by commas.")
 @click.option("--tasks", "names", help="Measure only these tasks, separated by commas.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Number of seeds.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=f"Change {CONFIGURATION}.")
@@ -58,25 +58,34 @@ def main(
     chosen_tasks = _chosen("--tasks", names.split(",") if names else list(tasks), list(tasks))
     more = [] if not families else list(FAMILY_SETTINGS) if families == _ALL else families.split(",")
     known = [DEFAULT, *_chosen("--families", more, list(FAMILY_SETTINGS)), *REFERENCES]
-    chosen = _chosen("--methods", methods.split(";") if methods else known, known)
-    file, measurements, failures = ResultsFile(results), [], {}
-    for task in (tasks[name] for name in chosen_tasks):
-        for method in chosen:
-            for seed in range(seeds):
-                what = f"{task.name}, {method}, seed {seed}"
-                try:
-                    measurements.append(measured(Planned(task, method, seed, configuration, overrides), file))
-                except Exception as error:  # one failure must not discard the other measurements
-                    failures[what] = f"{type(error).__name__}: {error}"
-                    print(f"{what} failed: {error}", file=sys.stderr)
+    chosen = _chosen("--methods", methods.split(",") if methods else known, known)
+    plans = [
+        Planned(tasks[name], method, seed, configuration, overrides)
+        for name in chosen_tasks
+        for method in chosen
+        for seed in range(seeds)
+    ]
+    measurements, failures = _measure(plans, ResultsFile(results))
     _tell(measurements, failures, configuration, seeds, overrides, json_path)
     sys.exit(1 if failures else 0)
+
+
+def _measure(plans: list[Planned], file: ResultsFile) -> tuple[list[Measurement], dict[str, str]]:
+    """(measurements, what could not be measured -> why)."""
+    measurements, failures = [], {}
+    for planned in plans:
+        try:
+            measurements.append(measured(planned, file))
+        except Exception as error:  # one failure must not discard the other measurements
+            failures[planned.what] = f"{type(error).__name__}: {error}"
+            print(f"{planned.what} failed: {error}", file=sys.stderr)
+    return measurements, failures
 
 
 def _chosen(option: str, names: list[str], known: list[str]) -> list[str]:
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise click.BadParameter(f"unknown: {', '.join(unknown)}; there are: {'; '.join(known)}", param_hint=option)
+        raise click.BadParameter(f"unknown: {', '.join(unknown)}; there are: {', '.join(known)}", param_hint=option)
     return names
 
 

@@ -28,6 +28,11 @@ class Planned:
     def is_reference(self) -> bool:
         return self.method in REFERENCES
 
+    @property
+    def what(self) -> str:
+        """For messages."""
+        return f"{self.task.name}, {self.method}, seed {self.seed}"
+
     def key(self) -> str:
         """References depend on the images' size alone, our models on the whole configuration."""
         settings = self.configuration.image if self.is_reference else self.configuration
@@ -45,7 +50,7 @@ def measured(planned: Planned, file: ResultsFile) -> Measurement:
     key = planned.key()
     if (known := file.get(key)) is not None:
         return known
-    print(f"measuring {planned.task.name}, {planned.method}, seed {planned.seed} ...", file=sys.stderr)
+    print(f"measuring {planned.what} ...", file=sys.stderr)
     arguments = (planned.task, planned.method, planned.seed, planned.configuration.image)
     if planned.is_reference:
         measurement: Measurement = in_new_process(_quietly, measure_reference, *arguments)
