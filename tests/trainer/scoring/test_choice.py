@@ -14,6 +14,11 @@ from trainer.settings.calibration import ScoreName
 RANDOM = np.random.default_rng(11)
 
 
+@pytest.fixture(autouse=True)
+def same_numbers_in_any_order_of_the_tests():
+    RANDOM.bit_generator.state = np.random.default_rng(5).bit_generator.state
+
+
 def auroc(normal, defective):
     return roc_auc_score(np.repeat([0, 1], [len(normal), len(defective)]), np.concatenate([normal, defective]))
 
