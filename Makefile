@@ -17,11 +17,10 @@ PYTHON ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run serve quick check test test-cluster test-image test-kubernetes test-faults test-corpus mutation bench \
-	bench-serving lint format \
-	docs hooks lock wheel image clean
+	bench-serving bench-detection lint format docs hooks lock wheel image clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## create .venv from the locks (a minute; 3 GB)
 
@@ -79,6 +78,9 @@ bench: $(STAMP) ## compare every claim about speed with its reference (SIZE=smal
 
 bench-serving: $(STAMP) ## the same for serving alone
 	@$(VENV)/bin/python -m bench serving --size $(SIZE) $(ARGS)
+
+bench-detection: $(STAMP) ## compare how well defects are found with PCA, PaDiM, PatchCore (DATA=FOLDER; ARGS="--families all")
+	@$(VENV)/bin/python -m bench.detection $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 lint: $(STAMP) ## format check, lint and types
 	@$(VENV)/bin/ruff format --check $(PY_FILES)

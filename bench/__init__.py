@@ -1,1 +1,1 @@
-"""Benchmarks: measures this project's speed claims side by side on one machine (`make bench`)."""
+"""Benchmarks on one machine: speed (`make bench`), and how well defects are found (`make bench-detection`)."""

@@ -6,19 +6,19 @@ Exit codes: 0 if everything was measured; 1 if something could not be; 2 for bad
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 from rich.console import Console
 
 from bench.detection.measurement import Measurement
-from bench.detection.product import CONFIGURATION, DEFAULT, measure_product
-from bench.detection.references import REFERENCES, measure_reference
-from bench.detection.results_file import ResultsFile, key_of
+from bench.detection.planned import Planned, measured
+from bench.detection.product import CONFIGURATION, DEFAULT
+from bench.detection.references import REFERENCES
+from bench.detection.results_file import ResultsFile
 from bench.detection.table import document_of, table_of
-from bench.detection.tasks import Task, find_tasks
-from bench.timing import REPOSITORY, in_new_process
+from bench.detection.tasks import find_tasks
+from bench.timing import REPOSITORY
 from pipeline.configuration.configuration import Configuration
 from pipeline.configuration.loading import load_configuration
 from pipeline.errors import Command
@@ -34,7 +34,7 @@ _RESULTS = REPOSITORY / "runs" / "bench-detection.jsonl"
     "--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A task, or a folder of tasks."
 )
 @click.option("--families", help="Also measure these families: names separated by commas, or `all`.")
-@click.option("--methods", help="Measure only these methods, separated by semicolons.")
+@click.option("--methods", help="Measure only these methods, separated by commas.")
 @click.option("--tasks", "names", help="Measure only these tasks, separated by commas.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Number of seeds.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=f"Change {CONFIGURATION}.")
@@ -58,53 +58,34 @@ def main(
     chosen_tasks = _chosen("--tasks", names.split(",") if names else list(tasks), list(tasks))
     more = [] if not families else list(FAMILY_SETTINGS) if families == _ALL else families.split(",")
     known = [DEFAULT, *_chosen("--families", more, list(FAMILY_SETTINGS)), *REFERENCES]
-    chosen = _chosen("--methods", methods.split(";") if methods else known, known)
-    file, measurements, failures = ResultsFile(results), [], {}
-    for task in (tasks[name] for name in chosen_tasks):
-        for method in chosen:
-            for seed in range(seeds):
-                what = f"{task.name}, {method}, seed {seed}"
-                try:
-                    measurements.append(_measured(file, task, method, seed, configuration, overrides, what))
-                except Exception as error:  # one failure must not discard the other measurements
-                    failures[what] = f"{type(error).__name__}: {error}"
-                    print(f"{what} failed: {error}", file=sys.stderr)
+    chosen = _chosen("--methods", methods.split(",") if methods else known, known)
+    plans = [
+        Planned(tasks[name], method, seed, configuration, overrides)
+        for name in chosen_tasks
+        for method in chosen
+        for seed in range(seeds)
+    ]
+    measurements, failures = _measure(plans, ResultsFile(results))
     _tell(measurements, failures, configuration, seeds, overrides, json_path)
     sys.exit(1 if failures else 0)
 
 
-def _measured(
-    file: ResultsFile,
-    task: Task,
-    method: str,
-    seed: int,
-    configuration: Configuration,
-    overrides: tuple[str, ...],
-    what: str,
-) -> Measurement:
-    """The measurement in the file, or else a new one."""
-    image, is_reference = configuration.image, method in REFERENCES
-    settings = image if is_reference else configuration
-    key = key_of(task, method, seed, is_reference=is_reference, settings=settings.model_dump_json())
-    if (known := file.get(key)) is not None:
-        return known
-    print(f"measuring {what} ...", file=sys.stderr)
-    measure: Callable[..., Measurement] = measure_reference if is_reference else measure_product
-    measurement = in_new_process(_quietly, measure, task, method, seed, image, *([] if is_reference else [overrides]))
-    file.add(key, measurement)
-    return measurement
-
-
-def _quietly(measure: Callable[..., Measurement], *arguments: object) -> Measurement:
-    """Redirect standard output to standard error, where TensorFlow's messages do not spoil the table."""
-    os.dup2(2, 1)
-    return measure(*arguments)
+def _measure(plans: list[Planned], file: ResultsFile) -> tuple[list[Measurement], dict[str, str]]:
+    """(measurements, what could not be measured -> why)."""
+    measurements, failures = [], {}
+    for planned in plans:
+        try:
+            measurements.append(measured(planned, file))
+        except Exception as error:  # one failure must not discard the other measurements
+            failures[planned.what] = f"{type(error).__name__}: {error}"
+            print(f"{planned.what} failed: {error}", file=sys.stderr)
+    return measurements, failures
 
 
 def _chosen(option: str, names: list[str], known: list[str]) -> list[str]:
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise click.BadParameter(f"unknown: {', '.join(unknown)}; there are: {'; '.join(known)}", param_hint=option)
+        raise click.BadParameter(f"unknown: {', '.join(unknown)}; there are: {', '.join(known)}", param_hint=option)
     return names
 
 
@@ -119,7 +100,8 @@ def _tell(
     image = configuration.image
     size = f"{image.height_px}x{image.width_px}x{image.channels}"
     console = Console(width=None if sys.stdout.isatty() else 180)
-    console.print(table_of(measurements, title=f"{size}; in percent, mean of {seeds} seeds (largest difference)"))
+    of_seeds = "one seed" if seeds == 1 else f"mean of {seeds} seeds (largest difference)"
+    console.print(table_of(measurements, title=f"{size}; in percent, {of_seeds}"))
     for what, reason in failures.items():
         console.print(f"{what} could not be measured: {reason}", style="red", markup=False)
     if json_path:

@@ -4,11 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from scipy import ndimage  # type: ignore[import-untyped]
 
 from bench.detection.tasks import Floats
-from trainer.backbones.loading import load_backbone
 
 BACKBONE = "efficientnet-lite0"
 _SMOOTHING_PX = 4.0
@@ -23,6 +21,10 @@ def joined_maps(*, local_mean: bool = False) -> Features:
 
     `local_mean` averages each position with its neighbours first, 3x3 of the map's own positions.
     """
+    import tensorflow as tf
+
+    from trainer.backbones.loading import load_backbone
+
     backbone = load_backbone(BACKBONE)
 
     @tf.function(autograph=False, reduce_retracing=True)
@@ -39,5 +41,7 @@ def joined_maps(*, local_mean: bool = False) -> Features:
 
 def enlarged(maps: Floats, shape: tuple[int, ...]) -> Floats:
     """Maps [B, h, w] -> [B, H, W], upsampled bilinearly and smoothed."""
+    import tensorflow as tf
+
     sized: Any = tf.image.resize(maps[..., np.newaxis], shape)[..., 0].numpy()
     return ndimage.gaussian_filter(sized, (0, _SMOOTHING_PX, _SMOOTHING_PX))

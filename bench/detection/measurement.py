@@ -1,5 +1,6 @@
 """One measurement: a method, a task and a seed, measured in a process of its own."""
 
+import contextlib
 import os
 import resource
 import time
@@ -70,4 +71,5 @@ def _milliseconds(score: Callable[[bytes], Any], file: bytes) -> float:
 
 def _use_cores(cores: set[int]) -> None:
     for thread in Path("/proc/self/task").iterdir():
-        os.sched_setaffinity(int(thread.name), cores)
+        with contextlib.suppress(ProcessLookupError):  # a thread that has ended
+            os.sched_setaffinity(int(thread.name), cores)

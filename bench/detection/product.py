@@ -35,9 +35,9 @@ def measure_product(task: Task, method: str, seed: int, image: ImageSettings, ov
     with tempfile.TemporaryDirectory() as root:
         settings = {"name": _NAME, "root": root, "seed": seed, "data.path": task.folder}
         family = [] if method == DEFAULT else [f"--set=trainer={json.dumps({'preset': method})}"]
-        ours = [f"--set={key}={json.dumps(str(value))}" for key, value in settings.items() if key != "seed"]
+        ours = [f"--set={key}={value}" for key, value in settings.items()]
         given = [f"--set={override}" for override in overrides]
-        command = [*COMMAND_LINE, "run", CONFIGURATION, "--json", *family, *given, *ours, f"--set=seed={seed}"]
+        command = [*COMMAND_LINE, "run", CONFIGURATION, "--json", *family, *given, *ours]
         output, run_s = run_command(command, exit_codes=(DONE, REFUSED))
         document = json.loads(output)
         folder = Path(root, _NAME)

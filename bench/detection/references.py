@@ -28,9 +28,9 @@ class Reference:
 
 
 REFERENCES = {
-    "PCA, 16": Reference(partial(fit_principal_components, components=16), keeps_images=True),
-    "PCA, 128": Reference(partial(fit_principal_components, components=128), keeps_images=True),
-    "nearest in PCA, 16": Reference(fit_nearest_neighbour, keeps_images=True),
+    "PCA-16": Reference(partial(fit_principal_components, components=16), keeps_images=True),
+    "PCA-128": Reference(partial(fit_principal_components, components=128), keeps_images=True),
+    "nearest in PCA-16": Reference(fit_nearest_neighbour, keeps_images=True),
     "PaDiM": Reference(fit_padim),
     "PatchCore": Reference(fit_patchcore),
 }

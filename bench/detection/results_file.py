@@ -7,11 +7,17 @@ from pathlib import Path
 
 from bench.detection.measurement import Measurement
 from bench.detection.tasks import Task
-from bench.timing import REPOSITORY
+from bench.timing import REPOSITORY, BenchmarkError
 
-_MEASURED_WITH = ("schema", "runtime", "images", "components", "trainer", "pipeline", "serving", "bench/detection")
-_OF_REFERENCES = ("images", "components/sources", "trainer/backbones", "bench/detection")
-_FOR_PEOPLE = ("table.py", "__main__.py", "results_file.py")
+_DETECTION = "bench/detection"
+_BOTH = ("images", "components/sources", "components/evaluation", "trainer/preprocessing.py", "trainer/data/masks.py")
+_BOTH_HERE = ("measurement.py", "method.py", "quality.py", "tasks.py")
+_REFERENCES_HERE = ("references.py", "pixel_references.py", "feature_maps.py", "padim.py", "patchcore.py")
+_OF_REFERENCES = (*_BOTH, "trainer/backbones", *(f"{_DETECTION}/{name}" for name in (*_BOTH_HERE, *_REFERENCES_HERE)))
+_OF_OURS = (
+    *("schema", "runtime", "images", "components", "trainer", "pipeline", "serving"),
+    *(f"{_DETECTION}/{name}" for name in (*_BOTH_HERE, "product.py")),
+)
 
 
 class ResultsFile:
@@ -42,14 +48,21 @@ class ResultsFile:
             values = json.loads(line)
         except ValueError:  # the last line, if the machine stopped while it was written
             return
-        self._found[values.pop("key")] = Measurement.from_json(values)
+        key = values.pop("key")
+        self._found[key] = Measurement.from_json(values)
 
 
 def key_of(task: Task, method: str, seed: int, *, is_reference: bool, settings: str) -> str:
     """What a measurement depends on: task and its files, method, seed, `settings`, and the source that is measured."""
     digest = hashlib.blake2b(f"{task.fingerprint()}\0{settings}\0".encode(), digest_size=8)
-    for package in _OF_REFERENCES if is_reference else _MEASURED_WITH:
-        for path in sorted((REPOSITORY / package).rglob("*.py")):
-            if path.name not in _FOR_PEOPLE or "detection" not in path.parts:
-                digest.update(path.relative_to(REPOSITORY).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for place in _OF_REFERENCES if is_reference else _OF_OURS:
+        for path in _sources(REPOSITORY / place):
+            digest.update(path.relative_to(REPOSITORY).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return f"{task.name}/{method}/{seed}/{digest.hexdigest()}"
+
+
+def _sources(place: Path) -> list[Path]:
+    """A file, or the Python files below a folder."""
+    if not place.exists():
+        raise BenchmarkError(f"{place}: does not exist; name what replaced it in {Path(__file__).name}")
+    return [place] if place.is_file() else sorted(place.rglob("*.py"))

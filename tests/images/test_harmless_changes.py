@@ -140,9 +140,9 @@ def test_a_rotation_is_scipys():
     assert max(differences) > 5.0
 
 
-@pytest.mark.parametrize("degrees", [0.0, 1.0, -7.0, 45.0, 90.0])
-@pytest.mark.parametrize(("across", "down"), [(0.0, 0.0), (0.3, 0.3), (-0.5, 0.2), (0.2, -0.5)])
-@pytest.mark.parametrize("shape", [(60, 20), (33, 90, 3), (1, 40)])
+@pytest.mark.parametrize("degrees", [0.0, 1.0, -7.0, 27.0, 45.0, 90.0])
+@pytest.mark.parametrize(("across", "down"), [(0.0, 0.0), (0.3, 0.3), (0.5, 0.5), (-0.5, 0.2), (0.2, -0.5)])
+@pytest.mark.parametrize("shape", [(60, 60), (60, 20), (33, 90, 3), (1, 40)])
 def test_no_black_corner_comes_into_a_moved_image(shape, across, down, degrees):
     assert (move(np.full(shape, 180, np.uint8), across, down, degrees) == 180).all()
 
