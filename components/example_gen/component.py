@@ -247,7 +247,7 @@ def _check_result(uri: str, settings: DataSettings) -> None:
     counts = read_counts(uri)
     rejected, duplicates = counts.pop("rejected"), counts.pop("duplicates")
     if excluded := counts.pop(_EXCLUDED, 0):
-        _LOG.info("%d images left out (data.exclude)", excluded, extra={"notice": True})
+        _LOG.info("images left out by data.exclude: %d", excluded, extra={"notice": True})
     if duplicates:
         _LOG.warning(
             "%d images left out of test because their pixels are also in train or eval; see %s/%s",

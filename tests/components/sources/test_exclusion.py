@@ -64,7 +64,7 @@ def test_named_images_are_left_out_counted_and_listed_and_no_other_moves(folder,
     assert {reject["image_id"] for reject in rejects} == excluded
     assert {reject["reason"] for reject in rejects} == {"excluded by data.exclude"}
     [message] = [record.getMessage() for record in caplog.records if hasattr(record, "notice")]
-    assert message == "3 images left out (data.exclude)"
+    assert message == "images left out by data.exclude: 3"
 
 
 def test_identifiers_of_suspects_jsonl_match(folder, tmp_path):
