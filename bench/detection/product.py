@@ -44,6 +44,7 @@ def measure_product(task: Task, method: str, seed: int, image: ImageSettings, ov
         model = _Model(_calibrated_model(folder))
         quality = measure_quality(task.batches(TEST, image), model.findings)
         files = next(task.batches(TEST, image)).encoded
+        memory = {"run_peak_mb": peak_memory_mb(folder), "scoring_peak_mb": peak_memory_here_mb()}
         return Measurement(
             task.name,
             method,
@@ -51,9 +52,9 @@ def measure_product(task: Task, method: str, seed: int, image: ImageSettings, ov
             quality,
             training_s=_seconds(document, "Trainer"),
             ms_per_image=milliseconds_per_image(model.score, files),
-            peak_mb=max(peak_memory_mb(folder), peak_memory_here_mb()),
+            peak_mb=max(memory.values()),
             verdict="blessed" if document["blessed"] else "refused",
-            details={"run_s": run_s, "missed_bounds": _missed(document), **model.alarms()},
+            details={"run_s": run_s, "missed_bounds": _missed(document), **memory, **model.alarms()},
         )
 
 
