@@ -27,7 +27,7 @@ from schema.signatures import FEATURE_ERROR
 from trainer.data.dataset import parse_encoded
 from trainer.export.signatures import ServedModel, export_served
 from trainer.export.trained_model import read_record, write_record
-from trainer.scoring.calibration import attainable_rate, conformal_threshold, images_needed, thinned
+from trainer.scoring.calibration import attainable_rate, conformal_threshold, images_needed, rests_on_one_image, thinned
 from trainer.scoring.choice import CHOSEN_ON, PREFERENCE, choose
 from trainer.scoring.cross_fitting import OF_MAPS, cross_fitted_scores
 from trainer.scoring.error_maps import Tensors
@@ -35,7 +35,7 @@ from trainer.scoring.learners import require_finite
 from trainer.scoring.scores import FittedScore, computable, fit_score, fit_scores
 from trainer.settings.calibration import FEW_IMAGES, CalibrationSettings, ScoreName
 from trainer.settings.image import ImageSettings
-from trainer.suspect_files import examine, write_suspects
+from trainer.suspect_files import calibrating_image, examine, write_suspects
 
 _FIT_IMAGES = 4096
 _FIT_TO_COMPARE = 256
@@ -68,10 +68,11 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             name, settings, lambda: _autoencoded(trained, spread_records([train], _FIT_IMAGES)), unseen_maps
         )
         if cross_fitted:
-            scores = np.sort(cross_fitted_scores(name, settings, unseen_maps, tuple(trained.mean_image.shape)))
+            in_file_order = cross_fitted_scores(name, settings, unseen_maps, tuple(trained.mean_image.shape))
         else:
-            scores = np.sort(_scores_of(trained, score, held_out, count_records([held_out])))
-        require_finite(scores, name)
+            in_file_order = _scores_of(trained, score, held_out, count_records([held_out]))
+        require_finite(in_file_order, name)
+        scores = np.sort(in_file_order)
         rate = attainable_rate(len(scores), settings.false_alarm_rate)
         calibration = CalibrationRecord(
             score=name,
@@ -84,6 +85,15 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             source_fingerprint=exec_properties["source_fingerprint"],
         )
         _explain(calibration, settings.false_alarm_rate)
+        patterns = {features.TRAIN: train, features.EVAL: held_out}
+        if (without := rests_on_one_image(scores, calibration.threshold)) is not None:
+            strangest = calibrating_image(patterns, int(np.argmax(in_file_order)), cross_fitted=cross_fitted)
+            _LOG.warning(
+                "the threshold, %.4g, is the score of a single image, %s; without it, it would be %.4g: if the image "
+                "is a defect or out of place, name it in data.exclude; if not, add more images like it",
+                *(calibration.threshold, strangest, without),
+                extra={"notice": True},
+            )
 
         folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(output_dict["model"]))
         model = ServedModel(
@@ -100,7 +110,6 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         write_record(folder, {**record, "calibration": calibration.to_json()})
         artifact = artifact_utils.get_single_instance(output_dict["calibration"])
         _write_calibration(artifact, calibration)
-        patterns = {features.TRAIN: train, features.EVAL: held_out}
         examined = examine(trained, name, score, settings, patterns, unseen_maps=unseen_maps, cross_fitted=cross_fitted)
         write_suspects(artifact.uri, examined, trained, patterns)
 

@@ -89,14 +89,26 @@ def write_suspects(folder: str, examined: Examined, trained: Any, patterns: Mapp
         file.write(buffer.getvalue())
 
 
-def _line(suspect: Suspect, examined: Examined, record: bytes) -> dict[str, Any]:
+def calibrating_image(patterns: Mapping[str, str], row: int, *, cross_fitted: bool) -> str:
+    """The id of an image that the threshold was computed from: held out, or any image if all train."""
+    trained_on = count_records([patterns[features.TRAIN]]) if cross_fitted else 0
+    place = (features.TRAIN, row) if row < trained_on else (features.EVAL, row - trained_on)
+    [(_, record)] = _records_at(patterns, [place])
+    return _text(record, features.IMAGE_ID)
+
+
+def _text(record: bytes, name: str) -> str:
     feature = tf.train.Example.FromString(record).features.feature
+    return str(feature[name].bytes_list.value[0].decode("utf-8", "replace"))
+
+
+def _line(suspect: Suspect, examined: Examined, record: bytes) -> dict[str, Any]:
     split, position = examined.places[suspect.index]
     return {
         "rank": suspect.rank,
         "of": suspect.of,
-        "image_id": feature[features.IMAGE_ID].bytes_list.value[0].decode("utf-8", "replace"),
-        "label": feature[features.LABEL].bytes_list.value[0].decode("utf-8", "replace"),
+        "image_id": _text(record, features.IMAGE_ID),
+        "label": _text(record, features.LABEL),
         "split": split,
         "position": position,
         "score": examined.score,

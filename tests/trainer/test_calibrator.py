@@ -100,7 +100,7 @@ def calibrator_of(trained, images, root, **record):
     examples = artifact(standard_artifacts.Examples, root / "examples")
     examples.split_names = json.dumps(["train", "eval"])
 
-    def run(score, folder=None):
+    def run(score, folder=None, rate=0.05):
         out = root / (folder or score)
         (out / "calibration").mkdir(parents=True)
         CalibratorExecutor().Do(
@@ -110,7 +110,7 @@ def calibrator_of(trained, images, root, **record):
                 "calibration": [artifact(Calibration, out / "calibration")],
             },
             {
-                "settings": CalibrationSettings(score=score, false_alarm_rate=0.05).model_dump_json(),
+                "settings": CalibrationSettings(score=score, false_alarm_rate=rate).model_dump_json(),
                 "source_fingerprint": "abc",
             },
         )
@@ -264,3 +264,14 @@ def test_without_unseen_maps_the_model_s_own_scores_rank_the_images_it_has_learn
     expected = np.sort(blocks(planted["train"] / 255.0).max(axis=(1, 2)))[::-1]
     assert [suspect["value"] for suspect in suspects] == pytest.approx(expected[:12], rel=1e-4)
     assert {suspect["of"] for suspect in suspects} == {30}
+
+
+def test_an_image_that_determines_the_threshold_alone_is_named(images, tmp_path, caplog):
+    few = {"train": images["train"], "eval": images["eval"][:20]}
+    unseen = np.concatenate([UNSEEN, UNSEEN[:20]])
+    unseen[44, 2, 2] += np.float32(0.6)
+    calibrator_of(FeatureModel(unseen), few, tmp_path, cross_fitted=True)("error", rate=0.02)
+    [notice] = [record.getMessage() for record in caplog.records if "single image" in record.getMessage()]
+    scores = np.sort(unseen.mean(axis=(1, 2)))
+    assert f"{scores[-1]:.4g}, is the score of a single image, Split-eval/14; without it" in notice
+    assert f"would be {scores[-2]:.4g}" in notice
