@@ -73,6 +73,13 @@ def declared_size(content: bytes) -> tuple[int, int]:
         return image.width, image.height
 
 
+def upright_size(content: bytes) -> tuple[int, int]:
+    """(height, width) of what a viewer shows. Raises UnreadableImageError like `declared_size`."""
+    with _opened(content) as image:
+        turns, _ = _TURNS.get(_orientation(image), (0, False))
+        return (image.width, image.height) if turns % 2 else (image.height, image.width)
+
+
 def as_viewed(content: bytes) -> bytes:
     """An image file's bytes, re-encoded as PNG unless TensorFlow decodes them to the same pixels.
 

@@ -1,4 +1,4 @@
-"""Regions of a map that exceed a limit: where a defect is, how large and how strong, in the image's pixels."""
+"""Regions of an anomaly map that exceed 1: where a defect is, how large and how strong, in the image's pixels."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _ANY_NEIGHBOUR = np.ones((3, 3))
 class Region:
     """Connected pixels. `left`, `top`, `right` and `bottom` are edges in pixels, from 0 to the image's width or height.
 
-    `area_px` in pixels and `area_percent` of the image; `peak` and `mean` of the map, as multiples of its limit.
+    `area_px` in pixels and `area_percent` of the image; `peak` and `mean` of the anomaly map.
     """
 
     left: float
@@ -51,70 +51,58 @@ class Placement:
         if not is_padded:
             return cls(height_px, width_px, 0, 0, rows, columns)
         shrink = max(height_px / rows, width_px / columns)
-        top, left = (
-            max(0, math.floor((whole - side / shrink) / 2)) for whole, side in ((rows, height_px), (columns, width_px))
-        )
-        inner = max(1, math.floor(height_px / shrink)), max(1, math.floor(width_px / shrink))
-        return cls(height_px, width_px, top, left, *inner)
-
-    @property
-    def pixel_area(self) -> float:
-        """Pixels of the image that one position of the map covers."""
-        return self.height_px / self.rows * self.width_px / self.columns
+        scaled = height_px / shrink, width_px / shrink
+        top, left = (max(0, math.floor((whole - side) / 2)) for whole, side in zip(shape, scaled, strict=True))
+        return cls(height_px, width_px, top, left, *(max(1, math.floor(side)) for side in scaled))
 
     def crop(self, values: Map) -> Map:
         """The part [rows, columns] of a map [H, W] that shows the image."""
         cropped: Map = values[self.top : self.top + self.rows, self.left : self.left + self.columns]
         return cropped
 
-    def full_size(self, values: Map) -> Map:
-        """A map [H, W] at the image's size, each pixel with the value of the position that covers it."""
-        rows = (np.arange(self.height_px) + 0.5) * self.rows // self.height_px
-        columns = (np.arange(self.width_px) + 0.5) * self.columns // self.width_px
-        enlarged: Map = self.crop(values)[np.ix_(rows.astype(int), columns.astype(int))]
+    def enlarge(self, values: Map) -> Map:
+        """Values [rows, columns] at the image's size [height_px, width_px]: each pixel's is that of its position."""
+        down, across = (
+            ((np.arange(pixels) + 0.5) * positions / pixels).astype(int)
+            for pixels, positions in ((self.height_px, self.rows), (self.width_px, self.columns))
+        )
+        enlarged: Map = values[np.ix_(down, across)]
         return enlarged
 
 
-def find_regions(anomaly_map: Map, placement: Placement, *, smallest_share: float = 0.0) -> list[Region]:
-    """The connected regions (of 8 neighbours) in which a map [H, W] exceeds 1 or is not finite, by falling peak.
+def find_regions(
+    anomaly_map: Map, placement: Placement, *, smallest_share: float = 0.0
+) -> tuple[list[Region], npt.NDArray[np.int32]]:
+    """The connected regions (of 8 neighbours) in which a map [H, W] exceeds 1 or is not finite, the highest peak first.
 
-    Regions that cover less than `smallest_share` of the image are left out.
+    Regions that cover less than `smallest_share` of the image are left out. Also returns the region that each position
+    of the image belongs to [rows, columns]: 1 for the first, 0 for none.
     """
     values = placement.crop(anomaly_map)
     finite = np.where(np.isfinite(values), values, np.finfo(np.float32).max)
-    labels, _ = ndimage.label(finite > 1.0, _ANY_NEIGHBOUR)
+    labels = ndimage.label(finite > 1.0, _ANY_NEIGHBOUR)[0]
+    found = {
+        number: _region(finite[place], labels[place] == number, place, finite.shape, placement)
+        for number, place in enumerate(ndimage.find_objects(labels), 1)
+    }
+    kept = [number for number, region in found.items() if region.area_percent >= 100.0 * smallest_share]
+    kept.sort(key=lambda number: -found[number].peak)
+    ranks = np.zeros(len(found) + 1, np.int32)
+    ranks[kept] = np.arange(1, len(kept) + 1)
+    return [found[number] for number in kept], ranks[labels]
+
+
+def _region(values: Map, inside: Map, place: tuple[slice, slice], shape: Sequence[int], placement: Placement) -> Region:
+    rows, columns = place
+    own = values[inside]
     down, across = placement.height_px / placement.rows, placement.width_px / placement.columns
-    regions = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
-        inside = finite[rows, columns][labels[rows, columns] == number]
-        share = len(inside) / finite.size
-        if share < smallest_share:
-            continue
-        regions.append(
-            Region(
-                left=columns.start * across,
-                top=rows.start * down,
-                right=columns.stop * across,
-                bottom=rows.stop * down,
-                area_px=len(inside) * placement.pixel_area,
-                area_percent=100.0 * share,
-                peak=float(inside.max()),
-                mean=float(inside.mean(dtype=np.float64)),
-            )
-        )
-    return sorted(regions, key=lambda region: -region.peak)
-
-
-def mask_of(anomaly_map: Map, placement: Placement, *, smallest_share: float = 0.0) -> npt.NDArray[np.uint8]:
-    """255 where a region of `find_regions` is, at the image's size: [height_px, width_px]."""
-    values = placement.crop(anomaly_map)
-    flagged = (values > 1.0) | ~np.isfinite(values)
-    labels, count = ndimage.label(flagged, _ANY_NEIGHBOUR)
-    areas = np.bincount(labels.ravel(), minlength=count + 1)
-    counts = areas >= smallest_share * values.size
-    counts[0] = False
-    mask = np.zeros(anomaly_map.shape, np.uint8)
-    mask[placement.top : placement.top + placement.rows, placement.left : placement.left + placement.columns] = (
-        255 * counts[labels]
+    return Region(
+        left=columns.start * across,
+        top=rows.start * down,
+        right=columns.stop * across,
+        bottom=rows.stop * down,
+        area_px=len(own) * down * across,
+        area_percent=100.0 * len(own) / math.prod(shape),
+        peak=float(own.max()),
+        mean=float(own.mean(dtype=np.float64)),
     )
-    return placement.full_size(mask)

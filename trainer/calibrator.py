@@ -115,7 +115,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         artifact = artifact_utils.get_single_instance(output_dict["calibration"])
         _write_calibration(artifact, calibration)
         examined = examine(trained, name, score, settings, patterns, unseen_maps=unseen_maps, cross_fitted=cross_fitted)
-        write_suspects(artifact.uri, examined, trained, patterns)
+        write_suspects(artifact.uri, examined, trained, patterns, name=name, anomaly_map=model.anomaly_map)
 
 
 class Calibrator(base_component.BaseComponent):
@@ -267,7 +267,7 @@ def _pixel_limits(
             region.area_percent
             for maps in maps_of(np.flatnonzero(peaks > threshold))
             for one in maps.numpy() / max(threshold, _SMALLEST)
-            for region in find_regions(one, Placement.on_map(one.shape, one.shape, is_padded=False))
+            for region in find_regions(one, Placement.on_map(one.shape, one.shape, is_padded=False))[0]
         ]
         smallest = min(float(np.median(areas)), _LARGEST_IGNORED_PERCENT) if areas else 0.0
     return {

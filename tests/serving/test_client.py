@@ -69,10 +69,17 @@ def test_score_does_not_depend_on_how_the_image_is_stored(server: str, image_ser
 
 
 def test_maps_are_returned_on_request(server: str, anomalous_png: bytes) -> None:
-    """The reconstruction is the mean; the error is 0.25 everywhere."""
-    (score,) = score_images([anomalous_png], server=server, with_maps=True)
-    assert np.array_equal(score.reconstruction, np.full((16, 16, 1), 0.5))
-    assert np.array_equal(score.error_map, np.full((16, 16), 0.25))
+    """The error is 0.25 everywhere, and the pixel threshold 0.2; the image is larger than the map."""
+    large = _stored_as("PNG", Image.open(io.BytesIO(anomalous_png)).resize((64, 32), Image.Resampling.NEAREST))
+    for image, (width, height) in ((anomalous_png, (16, 16)), (large, (64, 32))):
+        (score,) = score_images([image], server=server, with_maps=True)
+        assert score.anomaly_map == pytest.approx(np.full((16, 16), 1.25), rel=1e-3)
+        [region] = score.regions
+        assert (region.left, region.top, region.right, region.bottom) == (0, 0, width, height)
+        assert (region.area_px, region.area_percent) == (width * height, 100)
+        assert (region.peak, region.mean) == pytest.approx((1.25, 1.25), rel=1e-3)
+    (score,) = score_images([anomalous_png], server=server)
+    assert score.regions is None
 
 
 def test_status_of_a_served_model(server: str) -> None:

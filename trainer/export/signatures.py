@@ -154,8 +154,12 @@ class ServedModel(EvaluatedModel):
             ERROR_MAP: full_size_map(pixels, outputs),
         }
 
+    def anomaly_map(self, pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
+        """[B, H, W], in multiples of the pixel threshold."""
+        return self._score.anomaly_map(pixels, outputs) / self._pixel_threshold
+
     def _located(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
-        anomaly_map = self._score.anomaly_map(pixels, outputs) / self._pixel_threshold
+        anomaly_map = self.anomaly_map(pixels, outputs)
         images = tf.shape(anomaly_map)[:1]
         return {
             **self._scores(pixels, outputs),
