@@ -10,10 +10,8 @@ SIDE_BY_SIDE ?= -n logical --maxprocesses 4 --dist loadfile
 # The commit that `make quick` compares the working tree with.
 BASE ?= HEAD
 PY_FILES := schema runtime images components trainer pipeline serving bench tests docs setup.py
-# Any Python 3.10. pyenv's shim works only for the versions selected in pyenv, so look into its versions too.
-PYTHON ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python3.10 \
-	"$$(uv python find 3.10 2>/dev/null)"; do "$$p" -c 'import sys,venv,ensurepip; assert sys.version_info[:2]==(3,10)' \
-	2>/dev/null && command -v "$$p" && break; done)
+# deploy/choose-python.sh finds one, and the TFX that installs on it.
+PYTHON ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run serve quick check test test-cluster test-image test-kubernetes test-faults test-corpus mutation bench \
@@ -22,18 +20,10 @@ PYTHON ?= $(shell for p in python3.10 "$$HOME"/.pyenv/versions/3.10.*/bin/python
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
-setup: $(STAMP) ## create .venv from the locks (a minute; 3 GB)
+setup: $(STAMP) ## create .venv from the locks (a minute; 4 GB)
 
-$(STAMP): requirements.lock requirements-dev.lock requirements-uv.lock
-	@if [ -z "$(PYTHON)" ]; then echo "Python 3.10 with venv was not found; TFX 1.16 supports no other version." >&2; \
-	echo "Install it:  uv python install 3.10  |  pyenv install 3.10  |  apt install python3.10-venv (Ubuntu 22.04)" >&2; \
-	echo "or name it:  make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.10" >&2; exit 1; fi
-	@echo "setting up $(VENV) with $(PYTHON)"
-	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
-	@$(VENV)/bin/uv pip sync --quiet --compile-bytecode --python $(VENV)/bin/python --require-hashes requirements-uv.lock \
-	requirements.lock requirements-dev.lock
-	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
+$(STAMP): $(wildcard requirements*.lock)
+	@deploy/set-up.sh $(VENV) $(PYTHON)
 	@touch $@
 
 run: $(STAMP) ## run the whole pipeline (CONFIG=configs/digits.yaml ARGS="--set trainer.epochs=5")
@@ -98,10 +88,14 @@ hooks: $(STAMP) ## run make quick before every commit
 	@$(VENV)/bin/pre-commit install
 
 LOCK = $(VENV)/bin/uv pip compile --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --quiet
+# One lock for all Pythons of TFX 1.21; pyfarmhash would otherwise be built from source.
+UNIVERSAL = --universal --python-version 3.11 --override overrides.in
 
-lock: $(STAMP) ## resolve setup.py, requirements-dev.in and constraints.in into the locks
-	@$(LOCK) setup.py --all-extras --constraint constraints.in --output-file requirements.lock
-	@$(LOCK) requirements-dev.in --constraint requirements.lock --output-file requirements-dev.lock
+lock: $(STAMP) ## resolve setup.py, requirements-dev.in and the constraints into the locks of both versions of TFX
+	@$(LOCK) setup.py --all-extras --constraint constraints.in $(UNIVERSAL) --output-file requirements.lock
+	@$(LOCK) requirements-dev.in --constraint requirements.lock $(UNIVERSAL) --output-file requirements-dev.lock
+	@$(LOCK) setup.py --all-extras --constraint constraints-tfx1.16.in --python-version 3.10 --output-file requirements-tfx1.16.lock
+	@$(LOCK) requirements-dev.in --constraint requirements-tfx1.16.lock --python-version 3.10 --output-file requirements-tfx1.16-dev.lock
 
 wheel: $(STAMP) ## build dist/*.whl from the last commit; the same commit gives the same bytes
 	@deploy/build-wheel.sh dist $(VENV)/bin/python
