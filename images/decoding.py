@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from images import gif, jpeg_segments, png_chunks, tiff, unsupported
 from images.formats import FORMATS, MAX_PIXELS, MAX_SIDE_PX
 from images.png import encode_png, encode_uncompressed
-from images.reading import EIGHT_BITS, Reading
+from images.reading import AS_STORED, EIGHT_BITS, Reading
 from images.tiff_samples import samples
 from images.values import PNG_AT, VALUES_START, Values, decode_values, encode_values, require_finite
 from images.wide_png import is_wide_colour, wide_colour
@@ -89,6 +89,20 @@ def shown(content: bytes, reading: Reading = EIGHT_BITS, *, page: int | None = N
     upright = _upright((pixels if reading.depth == 16 else eight).reshape(*pixels.shape[:2], -1), orientation)
     used_bits = 8 + int(eight.max()).bit_length() if is_wide else 0
     return Shown(upright, is_jpeg and orientation == _UPRIGHT, max(1, len(pages)), used_bits)
+
+
+def picture_of(content: bytes) -> npt.NDArray[np.uint8]:
+    """A file's pixels [H, W, C] in 8 bits, for people to look at: of more bits, the values that it uses.
+
+    Its darkest and brightest 0.1 % become black and white. Raises UnreadableImageError like `shown`.
+    """
+    pixels = shown(content, AS_STORED).pixels
+    if pixels.dtype == np.uint8:
+        return pixels
+    low, high = np.percentile(pixels, (0.1, 99.9))
+    shares = np.clip((pixels.astype(np.float64) - low) / max(high - low, 1e-12), 0.0, 1.0)
+    picture: npt.NDArray[np.uint8] = np.round(255.0 * shares).astype(np.uint8)
+    return picture
 
 
 def page_count(content: bytes) -> int:

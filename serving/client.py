@@ -28,6 +28,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from images.decoding import UnreadableImageError, as_viewed
+from images.reading import AS_STORED
 from runtime.errors import UsageError
 from schema import signatures
 from schema.signatures import DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
@@ -163,9 +164,12 @@ def scores_from_columns(columns: Mapping[str, Any]) -> list[Score]:
 
 
 def _as_stored(index: int, image: ImageFile) -> bytes:
-    """The image as ingestion stores it; INVALID_ARGUMENT if ingestion would reject it."""
+    """The image with all its bits, of which the model's graph takes what it needs.
+
+    INVALID_ARGUMENT if no model could read it.
+    """
     try:
-        return as_viewed(image.read_bytes() if isinstance(image, Path) else image)
+        return as_viewed(image.read_bytes() if isinstance(image, Path) else image, AS_STORED)
     except UnreadableImageError as error:
         message = f"{signatures.IMAGE_BYTES}[{index}]: {error}"
         raise ServingError(Status.INVALID_ARGUMENT, message) from None

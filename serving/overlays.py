@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from images.decoding import shown
+from images.decoding import picture_of
 from serving.client import Score
 
 Array = np.ndarray[Any, Any]
@@ -22,7 +22,7 @@ def write_overlay(image_file: Path, score: Score, target: Path, *, height_px: in
         raise ValueError(f"{image_file}: the score has no maps; request it with_maps=True")
     height, width = score.error_map.shape
     size = (max(1, round(height_px * width / height)), height_px)
-    original = _picture(shown(image_file.read_bytes()).pixels / 255).resize(size)
+    original = _picture(picture_of(image_file.read_bytes()) / 255).resize(size)
     reconstruction = _picture(score.reconstruction).resize(size, Image.Resampling.NEAREST)
     heat = Image.fromarray(heat_colours(score.error_map)).resize(size, Image.Resampling.NEAREST)
     panels = Image.new("RGB", (3 * size[0], size[1]))

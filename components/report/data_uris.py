@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from images.decoding import picture_of
+
 Values = npt.NDArray[np.float64]
 
 _LARGEST_PX = 144
@@ -18,7 +20,8 @@ _HEAT = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(n
 
 def file_uri(encoded: bytes) -> str:
     """The URI of an image file, in any format that examples may have."""
-    return _uri(Image.open(io.BytesIO(encoded)))
+    pixels = picture_of(encoded)
+    return pixels_uri(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def pixels_uri(pixels: npt.NDArray[np.uint8]) -> str:
