@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from images import gif, jpeg_segments, png_chunks, tiff, unsupported
+from images import dicom, gif, jpeg_segments, png_chunks, tiff, unsupported
 from images.formats import FORMATS, MAX_PIXELS, MAX_SIDE_PX
 from images.png import encode_png, encode_uncompressed
 from images.reading import AS_STORED, EIGHT_BITS, Reading
@@ -68,6 +68,8 @@ def shown(content: bytes, reading: Reading = EIGHT_BITS, *, page: int | None = N
     """
     if content.startswith(VALUES_START):
         return _of_values(_values_file(content), reading)
+    if dicom.is_dicom(content):
+        return _dicom(content, reading, page or 0)
     is_tiff = content.startswith(tiff.TIFF_STARTS)
     pages = tiff.pages_of(content) if is_tiff else []
     directory, tags = (0, tiff.first_page(content) if is_tiff else tiff.Page()) if page is None else pages[page]
@@ -106,7 +108,10 @@ def picture_of(content: bytes) -> npt.NDArray[np.uint8]:
 
 
 def page_count(content: bytes) -> int:
-    """The number of images in a file: the pages of a TIFF file, without smaller copies of others; otherwise 1."""
+    """The number of images in a file: the pages of a TIFF file, without smaller copies of others, or DICOM's frames."""
+    if dicom.is_dicom(content):
+        with contextlib.suppress(dicom.DicomError):  # which is raised again when the first is read
+            return max(1, dicom.size_of(content).frames)
     return max(1, tiff.page_count(content)) if content.startswith(tiff.TIFF_STARTS) else 1
 
 
@@ -116,6 +121,8 @@ def declared_size(content: bytes) -> tuple[int, int]:
         content = content[PNG_AT:]
     if content.startswith(png_chunks.PNG_START) and len(content) >= _PNG_SIZE.stop:  # frequent, and fast to parse
         return _png_size(content)
+    if dicom.is_dicom(content):
+        return _dicom_size(content)[:2]
     if content.startswith(tiff.TIFF_STARTS) and not (page := tiff.first_page(content)).has_fixed_scale:
         with contextlib.suppress(UnreadableImageError):  # Pillow does not know all kinds, but names what is wrong
             return _tiff_size(content, page)
@@ -163,6 +170,27 @@ def _of_values(found: Values, reading: Reading) -> Shown:
     shares = np.clip((found.values.astype(np.float64) - black) / (white - black), 0.0, 1.0)
     levels = np.round(shares * (2**16 - 1)).astype(np.uint16)
     return Shown(levels if reading.depth == 16 else (levels >> 8).astype(np.uint8))
+
+
+def _dicom(content: bytes, reading: Reading, frame: int) -> Shown:
+    frames = _dicom_size(content).frames
+    try:
+        found = dicom.frame_of(content, frame)
+    except dicom.DicomError as error:
+        raise UnreadableImageError(str(error)) from None
+    if isinstance(found, Values):
+        return _of_values(found, reading)._replace(page_count=frames)
+    is_narrow = reading.depth == 8 and found.dtype == np.uint16
+    return Shown((found >> 8).astype(np.uint8) if is_narrow else found, page_count=frames)
+
+
+def _dicom_size(content: bytes) -> dicom.Size:
+    try:
+        size = dicom.size_of(content)
+    except dicom.DicomError as error:
+        raise UnreadableImageError(str(error)) from None
+    _require_size(size.width_px, size.height_px)
+    return size
 
 
 def _values_file(content: bytes) -> Values:

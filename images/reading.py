@@ -31,7 +31,8 @@ class Reading(Section):
     `depth`, or in the file's own units for signed, 32-bit and floating-point TIFF, and for DICOM; `{percentiles: [0.1,
     99.9]}`: those of the training images. One range holds for all images."""
     page: Literal["first", "all"] = "first"
-    """Which pages of a TIFF file are images: the `first`, or `all`, with names such as `stack.tif#3`."""
+    """Which pages of a TIFF file, or frames of DICOM, are images: the `first`, or `all`, with names such as
+    `stack.tif#3`."""
 
     @field_validator("range", mode="before")
     @classmethod
