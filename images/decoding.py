@@ -130,6 +130,23 @@ def declared_size(content: bytes) -> tuple[int, int]:
         return image.width, image.height
 
 
+def upright_size(content: bytes) -> tuple[int, int]:
+    """(height, width) of what a viewer shows. Raises UnreadableImageError like `declared_size`."""
+    width_px, height_px = declared_size(content)
+    turns, _ = _TURNS.get(_declared_orientation(content), (0, False))
+    return (width_px, height_px) if turns % 2 else (height_px, width_px)
+
+
+def _declared_orientation(content: bytes) -> int:
+    if content.startswith(VALUES_START) or dicom.is_dicom(content):
+        return _UPRIGHT
+    if content.startswith(tiff.TIFF_STARTS) and not (page := tiff.first_page(content)).has_fixed_scale:
+        with contextlib.suppress(ValueError):
+            return tiff.values_of(content, page, tiff.ORIENTATION, _UPRIGHT)[0]
+    with _opened(content) as image:
+        return _orientation(image)
+
+
 def as_viewed(content: bytes, reading: Reading = EIGHT_BITS, *, page: int | None = None) -> bytes:
     """An image file's bytes, re-encoded as PNG or as values unless TensorFlow decodes them to the same pixels.
 
@@ -236,6 +253,8 @@ def _wide_colour(content: bytes, image: Image.Image, page: tiff.Page | None, eig
     `eight`: the upper bytes as Pillow reads them; None where it misreads them.
     """
     wide = samples(content, page) if page else wide_colour(content, (image.height, image.width))
+    if page and _orientation(image) == _UPRIGHT:  # Pillow has already turned what it has loaded
+        wide = _upright(wide, tiff.values_of(content, page, tiff.ORIENTATION, _UPRIGHT)[0])
     if image.mode in ("LA", "RGBA", "RGBa"):
         colour, alpha = wide[..., :-1].astype(np.float64), wide[..., -1:] / np.float64(_WHITE)
         wide = np.round(colour * (1.0 if image.mode == "RGBa" else alpha) + _WHITE * (1.0 - alpha))

@@ -83,8 +83,7 @@ def _read(content: bytes, tags: list[str], *, stop_before_pixels: bool) -> Any:
         import pydicom
     except ImportError:
         raise DicomError(
-            "a DICOM file, which needs the package pydicom: pip install pydicom; or export it "
-            "as PNG or TIFF"
+            "a DICOM file, which needs the package pydicom: pip install pydicom; or export it as PNG or TIFF"
         ) from None
     try:
         return pydicom.dcmread(io.BytesIO(content), stop_before_pixels=stop_before_pixels, specific_tags=list(tags))

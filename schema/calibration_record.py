@@ -22,6 +22,12 @@ class CalibrationRecord:
     """Their scores in ascending order, thinned evenly if there are many."""
     auroc_by_score: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """If `evaluation.score` is `auto`: each compared score's AUROC by kind of synthetic defect; otherwise empty."""
+    pixel_threshold: float | None = None
+    """Value of the score's map that counts as 1 in the anomaly map. None: of a version without anomaly maps."""
+    pixel_false_alarm_rate: float | None = None
+    """Share of normal images, in (0, 1), that may show a pixel above the pixel threshold."""
+    smallest_region_percent: float = 0.0
+    """Area, in per cent of the image, below which a region of anomalous pixels does not count."""
     source_fingerprint: str = ""
     """Fingerprint of the code that calibrated the model."""
 
@@ -42,9 +48,16 @@ class CalibrationRecord:
                 str(score): {str(kind): float(auroc) for kind, auroc in dict(by_kind).items()}
                 for score, by_kind in dict(values.get("auroc_by_score", {})).items()
             },
+            pixel_threshold=_optional(values.get("pixel_threshold")),
+            pixel_false_alarm_rate=_optional(values.get("pixel_false_alarm_rate")),
+            smallest_region_percent=float(values.get("smallest_region_percent", cls.smallest_region_percent)),
             source_fingerprint=str(values.get("source_fingerprint", cls.source_fingerprint)),
         )
 
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object."""
         return {**asdict(self), "scores": list(self.scores)}
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None else float(value)

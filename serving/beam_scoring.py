@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from serving.image_files import image_files
-from serving.scoring import BATCH_SIZE, FileScore, Scorer, local_scorer, row_of, score_files
+from serving.scoring import BATCH_SIZE, FileScore, Scorer, local_scorer, row_of, score_files, with_maps_if_possible
 
 _NAMESPACE, _SCORED, _FAILED = "score", "scored", "failed"
 
@@ -24,7 +25,7 @@ class SavedModelScorer(ModelHandler[str, FileScore, Scorer]):
         self._model = model
 
     def load_model(self) -> Scorer:
-        return local_scorer(self._model)
+        return with_maps_if_possible(partial(local_scorer, self._model))
 
     def run_inference(self, batch: Sequence[str], model: Scorer, inference_args: Any = None) -> Iterable[FileScore]:
         return list(score_files(map(Path, batch), model))

@@ -27,8 +27,9 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from images.decoding import UnreadableImageError, as_viewed
+from images.decoding import UnreadableImageError, as_viewed, upright_size
 from images.reading import AS_STORED
+from images.regions import Placement, Region, find_regions
 from runtime.errors import UsageError
 from schema import signatures
 from schema.signatures import DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
@@ -59,7 +60,8 @@ NO_LOGIN = Login()
 class Score:
     """The model's result for one image; `is_anomaly` if the score exceeds the threshold.
 
-    `reconstruction` [H, W, C] and `error_map` [H, W] are None unless they were requested.
+    `anomaly_map` [H, W], in multiples of the pixel threshold, and where the image lies on it are None unless they were
+    requested. H and W are the model's, not the image's.
     """
 
     error: float
@@ -68,8 +70,21 @@ class Score:
     is_anomaly: bool
     p_value: float = math.nan
     """The probability that a normal image scores as high; NaN if the model does not return it."""
-    reconstruction: Array | None = field(default=None, compare=False, repr=False)
-    error_map: Array | None = field(default=None, compare=False, repr=False)
+    anomaly_map: Array | None = field(default=None, compare=False, repr=False)
+    placement: Placement | None = field(default=None, compare=False, repr=False)
+    smallest_region: float = field(default=0.0, compare=False, repr=False)
+    """Share of the image's area below which a region does not count."""
+
+    @property
+    def regions(self) -> list[Region] | None:
+        """Where the image is anomalous, in its own pixels, the highest peak first; None if no map was requested."""
+        return None if self.anomaly_map is None else self.located()[0]
+
+    def located(self) -> tuple[list[Region], Array]:
+        """The regions, and the number of the region that each pixel of the image belongs to [rows, columns], or 0."""
+        if self.anomaly_map is None or self.placement is None:
+            raise ValueError("the score has no anomaly map; request it with_maps=True")
+        return find_regions(self.anomaly_map, self.placement, smallest_share=self.smallest_region)
 
 
 @dataclass(frozen=True)
@@ -93,13 +108,14 @@ def score_images(
     """The scores, in order, of encoded images given as bytes or as paths; sends one request.
 
     Every format that ingestion accepts is converted as ingestion does, so any server's model can decode it.
+    `with_maps` adds anomaly maps and regions; a model of a version without them gives FAILED_PRECONDITION.
     """
     if not images:
         return []
     files = [_as_stored(index, image) for index, image in enumerate(images)]
-    signature = signatures.RECONSTRUCT_SIGNATURE if with_maps else signatures.SCORE_SIGNATURE
+    signature = signatures.LOCATE_SIGNATURE if with_maps else signatures.SCORE_SIGNATURE
     predict = _predict_by_grpc if _is_grpc(server) else _predict_by_rest
-    return scores_from_columns(predict(server, model_name, signature, files, timeout_s, login))
+    return scores_from_columns(predict(server, model_name, signature, files, timeout_s, login), files)
 
 
 def model_status(
@@ -144,11 +160,9 @@ def wait_until_ready(
         time.sleep(0.2)
 
 
-def scores_from_columns(columns: Mapping[str, Any]) -> list[Score]:
-    """One Score per image from a signature's outputs by name; the first dimension of each is the batch."""
+def scores_from_columns(columns: Mapping[str, Any], images: Sequence[bytes]) -> list[Score]:
+    """A Score for each encoded image, from a signature's outputs by name, whose first dimension is the batch."""
     p_values = columns.get(signatures.P_VALUE, [math.nan] * len(columns[signatures.ERROR]))
-    maps = [columns.get(name) for name in (signatures.RECONSTRUCTION, signatures.ERROR_MAP)]
-    reconstructions, error_maps = ([None] * len(columns[signatures.ERROR]) if m is None else m for m in maps)
     return [
         Score(
             error=float(columns[signatures.ERROR][i]),
@@ -156,11 +170,23 @@ def scores_from_columns(columns: Mapping[str, Any]) -> list[Score]:
             threshold=float(columns[signatures.THRESHOLD][i]),
             is_anomaly=bool(columns[signatures.IS_ANOMALY][i]),
             p_value=float(p_values[i]),
-            reconstruction=None if reconstructions[i] is None else np.asarray(reconstructions[i], np.float32),
-            error_map=None if error_maps[i] is None else np.asarray(error_maps[i], np.float32),
+            **_map_of(columns, i, image),
         )
-        for i in range(len(columns[signatures.ERROR]))
+        for i, image in enumerate(images)
     ]
+
+
+def _map_of(columns: Mapping[str, Any], index: int, image: bytes) -> dict[str, Any]:
+    """The fields of a Score that belong to its anomaly map, if there is one."""
+    if signatures.ANOMALY_MAP not in columns:
+        return {}
+    anomaly_map = np.asarray(columns[signatures.ANOMALY_MAP][index], np.float32)
+    is_padded = bool(columns[signatures.IS_PADDED][index])
+    return {
+        "anomaly_map": anomaly_map,
+        "placement": Placement.on_map(upright_size(image), anomaly_map.shape, is_padded=is_padded),
+        "smallest_region": float(columns[signatures.SMALLEST_REGION][index]),
+    }
 
 
 def _as_stored(index: int, image: ImageFile) -> bytes:

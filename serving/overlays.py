@@ -1,45 +1,104 @@
-"""Draws a scored image beside its reconstruction and a heat map of their differences."""
+"""Pictures of where an image is anomalous: overlays to look at, masks and COCO annotations for other programs."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
+from PIL import Image, ImageDraw
 
 from images.decoding import picture_of
+from images.heat import LEGEND, heat_colours, legend_strip
 from serving.client import Score
 
-Array = np.ndarray[Any, Any]
+_BOX: Final = (255, 64, 200)
+_LEGEND_PX: Final = 6
+_MARGIN_PX: Final = 16
+_CATEGORY: Final = {"id": 1, "name": "anomaly", "supercategory": ""}
 
 
 def write_overlay(image_file: Path, score: Score, target: Path, *, height_px: int = 256) -> None:
-    """Write image, reconstruction and heat map over the image, side by side, to the PNG file `target`.
+    """Write the image with a box around each region, and its anomaly map over it, side by side, to a PNG file.
 
-    `score` must include its maps. Heat runs from black over red and yellow to white, relative to the largest error
-    of the image: it shows where an image differs; the score tells how much.
+    The colours are the same for all images: dark up to the pixel threshold, then red, yellow and white.
     """
-    if score.reconstruction is None or score.error_map is None:
-        raise ValueError(f"{image_file}: the score has no maps; request it with_maps=True")
-    height, width = score.error_map.shape
-    size = (max(1, round(height_px * width / height)), height_px)
-    original = _picture(picture_of(image_file.read_bytes()) / 255).resize(size)
-    reconstruction = _picture(score.reconstruction).resize(size, Image.Resampling.NEAREST)
-    heat = Image.fromarray(heat_colours(score.error_map)).resize(size, Image.Resampling.NEAREST)
-    panels = Image.new("RGB", (3 * size[0], size[1]))
-    for number, panel in enumerate((original, reconstruction, Image.blend(original, heat, 0.6))):
-        panels.paste(panel, (number * size[0], 0))
+    regions, _ = score.located()
+    assert score.anomaly_map is not None
+    assert score.placement is not None
+    placement = score.placement
+    scale = height_px / placement.height_px
+    size = (max(1, round(placement.width_px * scale)), height_px)
+    original = _picture(picture_of(image_file.read_bytes())).resize(size)
+    heat = Image.fromarray(heat_colours(placement.crop(score.anomaly_map))).resize(size, Image.Resampling.BILINEAR)
+    boxed = original.copy()
+    draw = ImageDraw.Draw(boxed)
+    for region in regions:
+        first, last = (scale * region.left, scale * region.top), (scale * region.right - 1, scale * region.bottom - 1)
+        draw.rectangle((*first, *(max(pair) for pair in zip(first, last, strict=True))), outline=_BOX, width=2)
+    panels = Image.new("RGB", (2 * size[0], height_px + _LEGEND_PX + _MARGIN_PX))
+    panels.paste(boxed, (0, 0))
+    panels.paste(Image.blend(original, heat, 0.6), (size[0], 0))
+    panels.paste(Image.fromarray(legend_strip(panels.width, _LEGEND_PX)), (0, height_px))
+    ImageDraw.Draw(panels).text((2, height_px + _LEGEND_PX + 2), LEGEND, fill="white")
     panels.save(target, format="PNG")
 
 
-def heat_colours(error_map: Array) -> Array:
-    """[H, W] errors -> [H, W, 3] bytes: black for no error, white for the largest."""
-    highest = max(float(np.max(error_map, initial=0.0)), 1e-12)
-    heat = 3 * np.sqrt(np.clip(error_map / highest, 0, 1))
-    channels = [np.clip(heat - offset, 0, 1) for offset in range(3)]
-    pixels: Array = np.round(255 * np.stack(channels, axis=-1)).astype(np.uint8)
-    return pixels
+def mask_of(score: Score) -> npt.NDArray[np.uint8]:
+    """255 inside the regions, 0 elsewhere, at the image's size [H, W]."""
+    _, labels = score.located()
+    assert score.placement is not None
+    return score.placement.enlarge(np.where(labels > 0, np.uint8(255), np.uint8(0)))
 
 
-def _picture(pixels: Array) -> Image.Image:
-    rgb = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
-    return Image.fromarray(np.round(255 * np.clip(rgb, 0, 1)).astype(np.uint8))
+def write_mask(score: Score, target: Path) -> None:
+    """Write `mask_of` to a PNG file."""
+    Image.fromarray(mask_of(score)).save(target, format="PNG")
+
+
+class CocoFile:
+    """A COCO file of instances (cocodataset.org): an annotation per region, its mask as run lengths."""
+
+    def __init__(self) -> None:
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def add(self, image_file: Path, score: Score) -> None:
+        """Add an image, anomalous or not, and its regions."""
+        regions, labels = score.located()
+        placement = score.placement
+        assert placement is not None
+        image_id = len(self._images) + 1
+        self._images.append(
+            {"id": image_id, "file_name": str(image_file), "width": placement.width_px, "height": placement.height_px}
+        )
+        for number, region in enumerate(regions, 1):
+            box = [region.left, region.top, region.right - region.left, region.bottom - region.top]
+            self._annotations.append(
+                {
+                    "id": len(self._annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": _CATEGORY["id"],
+                    "bbox": [round(number, 2) for number in box],
+                    "area": round(region.area_px, 2),
+                    "segmentation": _run_lengths(placement.enlarge(labels == number)),
+                    "iscrowd": 0,
+                    "score": round(region.peak, 4),
+                }
+            )
+
+    def write(self, target: Path) -> None:
+        """Write what was added."""
+        document = {"images": self._images, "annotations": self._annotations, "categories": [_CATEGORY]}
+        target.write_text(json.dumps(document), encoding="utf-8")
+
+
+def _run_lengths(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """COCO's uncompressed run lengths: of zeros, then ones, in turn, down the columns."""
+    flat = np.concatenate([[False], mask.ravel(order="F"), [not mask.flat[-1]]])
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    return {"size": list(mask.shape), "counts": np.diff(changes, prepend=0).tolist()}
+
+
+def _picture(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from images.formats import MAX_PIXELS
+from images.regions import Region
 from runtime.imports import imported_for_good
-from schema.signatures import DEFAULT_MODEL_NAME, IMAGE_BYTES, RECONSTRUCT_SIGNATURE, SCORE_SIGNATURE
+from schema.signatures import DEFAULT_MODEL_NAME, IMAGE_BYTES, LOCATE_SIGNATURE, SCORE_SIGNATURE
 from serving.client import NO_LOGIN, Login, Score, score_images, scores_from_columns
 from serving.errors import ServingError, Status
 
@@ -30,23 +31,57 @@ class FileScore:
     problem: str = ""
 
 
-ROW_COLUMNS: Final = ("path", "verdict", "score", "threshold", "p_value", "error", "problem")
+ROW_COLUMNS: Final = ("path", "verdict", "score", "threshold", "p_value", "error", "regions", "problem")
 
 
-def row_of(result: FileScore) -> dict[str, str | float | None]:
-    """A file's result by ROW_COLUMNS: verdict normal, anomaly or failed; None for missing or non-finite numbers."""
+def row_of(result: FileScore) -> dict[str, Any]:
+    """A file's result by ROW_COLUMNS: verdict normal, anomaly or failed; None for missing or non-finite numbers.
+
+    `regions` is a list of dictionaries with the fields of `Region`, or None if the model has no anomaly map.
+    """
     if result.score is None:
-        values: list[str | float | None] = ["failed", None, None, None, None]
+        values: list[Any] = ["failed", None, None, None, None, None]
     else:
         score = result.score
         numbers = (score.score, score.threshold, score.p_value, score.error)
         verdict = "anomaly" if score.is_anomaly else "normal"
-        values = [verdict, *(value if math.isfinite(value) else None for value in numbers)]
+        regions = score.regions
+        values = [
+            verdict,
+            *(value if math.isfinite(value) else None for value in numbers),
+            None if regions is None else [_rounded(region) for region in regions],
+        ]
     return dict(zip(ROW_COLUMNS, (str(result.path), *values, result.problem), strict=True))
 
 
+def _rounded(region: Region) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in asdict(region).items()}
+
+
+def with_maps_if_possible(scorer: Callable[..., Scorer]) -> Scorer:
+    """A scorer with maps, or without them once the model turns out to have none."""
+    current, can_locate = scorer(with_maps=True), True
+
+    def score(images: Sequence[bytes]) -> list[Score]:
+        nonlocal current, can_locate
+        try:
+            return current(images)
+        except ServingError as error:
+            if not (can_locate and lacks_maps(error)):
+                raise
+        current, can_locate = scorer(with_maps=False), False
+        return current(images)
+
+    return score
+
+
+def lacks_maps(error: ServingError) -> bool:
+    """Whether a request for anomaly maps failed because the model has none."""
+    return error.status is Status.FAILED_PRECONDITION and LOCATE_SIGNATURE in error.message
+
+
 def local_scorer(model: Path, *, with_maps: bool = False) -> Scorer:
-    """A scorer that runs the SavedModel in the folder `model`; `with_maps` adds reconstruction and error map.
+    """A scorer that runs the SavedModel in the folder `model`; `with_maps` adds anomaly maps and regions.
 
     Raises ServingError (FAILED_PRECONDITION) if the model cannot be loaded.
     """
@@ -61,11 +96,11 @@ def local_scorer(model: Path, *, with_maps: bool = False) -> Scorer:
         predictor = Predictor(model, max_image_pixels=MAX_PIXELS, max_request_pixels=MAX_BATCH_PIXELS)
     except Exception as error:  # TensorFlow's loader raises many types
         raise ServingError(Status.FAILED_PRECONDITION, f"{model} cannot be loaded: {error}") from error
-    signature = RECONSTRUCT_SIGNATURE if with_maps else SCORE_SIGNATURE
+    signature = LOCATE_SIGNATURE if with_maps else SCORE_SIGNATURE
 
     def score(images: Sequence[bytes]) -> list[Score]:
         inputs = {IMAGE_BYTES: np.array(images, dtype=object)}
-        return scores_from_columns(predictor.predict(Request(inputs, signature)))
+        return scores_from_columns(predictor.predict(Request(inputs, signature)), images)
 
     return score
 

@@ -5,7 +5,7 @@ It is separate from the Trainer so that changing the score or the false-alarm ra
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
+from images.regions import Placement, find_regions
 from images.synthetic_defects import mean_over_kinds
 from runtime.tfrecords import as_many_as_fit, count_records, files_of, require_count, spread_records
 from schema import features
@@ -27,19 +28,21 @@ from schema.signatures import FEATURE_ERROR
 from trainer.data.dataset import parse_encoded
 from trainer.export.signatures import ServedModel, export_served
 from trainer.export.trained_model import read_record, write_record
-from trainer.scoring.calibration import attainable_rate, conformal_threshold, images_needed, thinned
+from trainer.scoring.calibration import attainable_rate, conformal_threshold, images_needed, rests_on_one_image, thinned
 from trainer.scoring.choice import CHOSEN_ON, PREFERENCE, choose
-from trainer.scoring.cross_fitting import OF_MAPS, cross_fitted_scores
+from trainer.scoring.cross_fitting import OF_MAPS, cross_fitted_scores, inputs_of_maps
 from trainer.scoring.error_maps import Tensors
 from trainer.scoring.learners import require_finite
 from trainer.scoring.scores import FittedScore, computable, fit_score, fit_scores
 from trainer.settings.calibration import FEW_IMAGES, CalibrationSettings, ScoreName
 from trainer.settings.image import ImageSettings
-from trainer.suspect_files import examine, write_suspects
+from trainer.suspect_files import calibrating_image, examine, write_suspects
 
 _FIT_IMAGES = 4096
 _FIT_TO_COMPARE = 256
 """Training images that scores are fitted to for the comparison; the one that is chosen is fitted to `_FIT_IMAGES`."""
+_LARGEST_IGNORED_PERCENT = 0.1
+_SMALLEST = 1e-12
 _RECORDED_SCORES = 10_000
 _LOG = logging.getLogger(__name__)
 
@@ -68,11 +71,19 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             name, settings, lambda: _autoencoded(trained, spread_records([train], _FIT_IMAGES)), unseen_maps
         )
         if cross_fitted:
-            scores = np.sort(cross_fitted_scores(name, settings, unseen_maps, tuple(trained.mean_image.shape)))
+            in_file_order, peaks = cross_fitted_scores(name, settings, unseen_maps, tuple(trained.mean_image.shape))
         else:
-            scores = np.sort(_scores_of(trained, score, held_out, count_records([held_out])))
-        require_finite(scores, name)
+            in_file_order, peaks = _scores_of(trained, score, held_out, count_records([held_out]))
+        require_finite(in_file_order, name)
+        require_finite(peaks, name)
+        scores = np.sort(in_file_order)
         rate = attainable_rate(len(scores), settings.false_alarm_rate)
+
+        def maps_of(rows: npt.NDArray[np.int64]) -> Iterator[tf.Tensor]:
+            unseen = (inputs_of_maps(unseen_maps[row : row + 1], trained.mean_image.shape) for row in rows)
+            batches = unseen if cross_fitted else _autoencoded(trained, _records_of(held_out, rows))
+            return (score.anomaly_map(*batch) for batch in batches)
+
         calibration = CalibrationRecord(
             score=name,
             threshold=conformal_threshold(scores, rate),
@@ -81,9 +92,12 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             method="cross" if cross_fitted else "split",
             scores=thinned(scores, _RECORDED_SCORES),
             auroc_by_score=auroc_by_score,
+            **_pixel_limits(settings, peaks, maps_of),
             source_fingerprint=exec_properties["source_fingerprint"],
         )
+        patterns = {features.TRAIN: train, features.EVAL: held_out}
         _explain(calibration, settings.false_alarm_rate)
+        _name_image_that_decides(calibration, in_file_order, patterns)
 
         folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(output_dict["model"]))
         model = ServedModel(
@@ -91,7 +105,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             latent_dim=record["latent_dim"],
             image=ImageSettings.model_validate(record["image"]),
             score=score,
-            threshold=calibration.threshold,
+            calibration=calibration,
             held_out_scores=scores,
             compared_scores=compared,
         )
@@ -100,9 +114,8 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         write_record(folder, {**record, "calibration": calibration.to_json()})
         artifact = artifact_utils.get_single_instance(output_dict["calibration"])
         _write_calibration(artifact, calibration)
-        patterns = {features.TRAIN: train, features.EVAL: held_out}
         examined = examine(trained, name, score, settings, patterns, unseen_maps=unseen_maps, cross_fitted=cross_fitted)
-        write_suspects(artifact.uri, examined, trained, patterns)
+        write_suspects(artifact.uri, examined, trained, patterns, name=name, anomaly_map=model.anomaly_map)
 
 
 class Calibrator(base_component.BaseComponent):
@@ -141,8 +154,8 @@ def _autoencoded(trained: Any, records: tf.data.Dataset) -> Iterator[tuple[tf.Te
         yield pixels, trained.autoencode(pixels)
 
 
-def _unseen_maps(trained: Any) -> tf.Tensor | None:
-    """[n, h, w], n known, if the family has error maps of training images from fits without them."""
+def _unseen_maps(trained: Any) -> Any:
+    """[n, h, w], n known, or None: the error maps of training images from fits without them, if the family has them."""
     return tf.constant(trained.unseen_maps.numpy()) if hasattr(trained, "unseen_maps") else None
 
 
@@ -196,17 +209,72 @@ def _explain(calibration: CalibrationRecord, wanted_rate: float) -> None:
         )
 
 
-def _scores_of(trained: Any, score: FittedScore, pattern: str, count: int) -> npt.NDArray[np.float32]:
-    """The score of every image of a split: [n]."""
-    compute = tf.function(score, autograph=False)
-    scores = np.empty(count, np.float32)
+def _name_image_that_decides(
+    calibration: CalibrationRecord, scores: npt.NDArray[np.float32], patterns: Mapping[str, str]
+) -> None:
+    """Log which image determines the threshold, if it does alone; `scores` [n] in file order."""
+    without = rests_on_one_image(scores, calibration.threshold)
+    if without is None:
+        return
+    image = calibrating_image(patterns, int(np.argmax(scores)), cross_fitted=calibration.method == "cross")
+    _LOG.warning(
+        "the threshold, %.4g, is the score of a single image, %s; without it, it would be %.4g: if the image is a "
+        "defect or out of place, name it in data.exclude; if not, add more images like it",
+        *(calibration.threshold, image, without),
+        extra={"notice": True},
+    )
+
+
+def _scores_of(
+    trained: Any, score: FittedScore, pattern: str, count: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """(score [n], largest value of its map [n]) of every image of a split."""
+    compute = tf.function(
+        lambda *image: (score(*image), tf.reduce_max(score.anomaly_map(*image), axis=[1, 2])), autograph=False
+    )
+    scores, peaks = np.empty((2, count), np.float32)
     done = 0
     for pixels, outputs in _autoencoded(trained, tf.data.TFRecordDataset(files_of([pattern]))):
-        scores[done : done + len(pixels)] = compute(pixels, outputs).numpy()
+        rows = slice(done, done + len(pixels))
+        scores[rows], peaks[rows] = (values.numpy() for values in compute(pixels, outputs))
         done += len(pixels)
         _LOG.info("images scored", extra={"done": done, "total": count, "unit": "images"})
     require_count(done, count, [pattern])
-    return scores
+    return scores, peaks
+
+
+def _records_of(pattern: str, rows: npt.NDArray[np.int64]) -> tf.data.Dataset:
+    """The records of these rows of a split, in file order."""
+    chosen = tf.constant(rows, tf.int64)
+    records = tf.data.TFRecordDataset(files_of([pattern])).enumerate()
+    return records.filter(lambda row, _: tf.reduce_any(row == chosen)).map(lambda _, record: record)
+
+
+def _pixel_limits(
+    settings: CalibrationSettings,
+    peaks: npt.NDArray[np.float32],
+    maps_of: Callable[[npt.NDArray[np.int64]], Iterable[tf.Tensor]],
+) -> dict[str, float]:
+    """The calibration record's limits for pixels and regions, from the largest value [n] of each image's map.
+
+    `maps_of`: rows of images -> batches of their maps [B, H, W].
+    """
+    rate = attainable_rate(len(peaks), settings.pixel_false_alarm_rate or settings.false_alarm_rate)
+    threshold = conformal_threshold(peaks, rate)
+    smallest = settings.smallest_region_percent
+    if smallest is None:
+        areas = [
+            region.area_percent
+            for maps in maps_of(np.flatnonzero(peaks > threshold))
+            for one in maps.numpy() / max(threshold, _SMALLEST)
+            for region in find_regions(one, Placement.on_map(one.shape, one.shape, is_padded=False))[0]
+        ]
+        smallest = min(float(np.median(areas)), _LARGEST_IGNORED_PERCENT) if areas else 0.0
+    return {
+        "pixel_threshold": threshold,
+        "pixel_false_alarm_rate": rate,
+        "smallest_region_percent": smallest,
+    }
 
 
 def _write_calibration(artifact: types.Artifact, calibration: CalibrationRecord) -> None:

@@ -17,7 +17,7 @@ from runtime.tfrecords import as_many_as_fit, count_records, each_record
 from schema import features
 from schema.artifacts import SUSPECT_MAPS_FILE, SUSPECTS_FILE, SUSPECTS_SHOWN
 from trainer.data.dataset import parse_encoded
-from trainer.scoring.error_maps import map_of
+from trainer.scoring.cross_fitting import inputs_of_maps
 from trainer.scoring.scores import FittedScore
 from trainer.scoring.suspects import Suspect, rank_suspects, score_of_maps, scores_of_maps
 from trainer.settings.calibration import CalibrationSettings, ScoreName
@@ -26,6 +26,8 @@ _EXAMINED = 10_000
 """Training images that are examined at most, at equal distances, if the model has no maps of unseen images."""
 _LOG = logging.getLogger(__name__)
 
+AnomalyMap = Callable[[tf.Tensor, Any], tf.Tensor]
+"""Pixels [B, H, W, C] and the model's outputs for them -> [B, H, W] in multiples of the pixel threshold."""
 Place = tuple[str, int]
 """A split, and a position in its file order."""
 
@@ -75,28 +77,52 @@ def examine(
     return Examined(name, places, scores, unseen_maps.numpy())
 
 
-def write_suspects(folder: str, examined: Examined, trained: Any, patterns: Mapping[str, str]) -> None:
-    """Write a line for each suspect, and the error maps of the first ones [k, h, w] as `.npy`."""
+def write_suspects(
+    folder: str,
+    examined: Examined,
+    trained: Any,
+    patterns: Mapping[str, str],
+    *,
+    name: ScoreName,
+    anomaly_map: AnomalyMap,
+) -> None:
+    """Write a line for each suspect, and the maps of the first ones [k, H, W] as `.npy`.
+
+    `anomaly_map` is that of the score `name`, which decides.
+    """
     suspects = rank_suspects(examined.scores)
     records = dict(_records_at(patterns, [examined.places[suspect.index] for suspect in suspects]))
     lines = [_line(suspect, examined, records[examined.places[suspect.index]]) for suspect in suspects]
     with tf.io.gfile.GFile(f"{folder}/{SUSPECTS_FILE}", "w") as file:
         file.write("".join(json.dumps(line) + "\n" for line in lines))
-    maps = [_map(suspect, examined, trained, records) for suspect in suspects[:SUSPECTS_SHOWN]]
+    inputs = (_inputs(suspect, examined, trained, records, name) for suspect in suspects[:SUSPECTS_SHOWN])
+    maps = [anomaly_map(*of_suspect)[0] for of_suspect in inputs]
     buffer = io.BytesIO()
     np.save(buffer, np.stack(maps).astype(np.float32), allow_pickle=False)
     with tf.io.gfile.GFile(f"{folder}/{SUSPECT_MAPS_FILE}", "wb") as file:
         file.write(buffer.getvalue())
 
 
-def _line(suspect: Suspect, examined: Examined, record: bytes) -> dict[str, Any]:
+def calibrating_image(patterns: Mapping[str, str], row: int, *, cross_fitted: bool) -> str:
+    """The id of an image that the threshold was computed from: held out, or any image if all train."""
+    trained_on = count_records([patterns[features.TRAIN]]) if cross_fitted else 0
+    place = (features.TRAIN, row) if row < trained_on else (features.EVAL, row - trained_on)
+    [(_, record)] = _records_at(patterns, [place])
+    return _text(record, features.IMAGE_ID)
+
+
+def _text(record: bytes, name: str) -> str:
     feature = tf.train.Example.FromString(record).features.feature
+    return str(feature[name].bytes_list.value[0].decode("utf-8", "replace"))
+
+
+def _line(suspect: Suspect, examined: Examined, record: bytes) -> dict[str, Any]:
     split, position = examined.places[suspect.index]
     return {
         "rank": suspect.rank,
         "of": suspect.of,
-        "image_id": feature[features.IMAGE_ID].bytes_list.value[0].decode("utf-8", "replace"),
-        "label": feature[features.LABEL].bytes_list.value[0].decode("utf-8", "replace"),
+        "image_id": _text(record, features.IMAGE_ID),
+        "label": _text(record, features.LABEL),
         "split": split,
         "position": position,
         "score": examined.score,
@@ -107,12 +133,15 @@ def _line(suspect: Suspect, examined: Examined, record: bytes) -> dict[str, Any]
     }
 
 
-def _map(suspect: Suspect, examined: Examined, trained: Any, records: Mapping[Place, bytes]) -> npt.NDArray[np.float32]:
-    """[h, w], from a fit without the image if there is one."""
-    if examined.maps is not None and suspect.index < len(examined.maps):
-        return np.asarray(examined.maps[suspect.index])
-    [(pixels, outputs)] = _autoencoded(trained, [records[examined.places[suspect.index]]])
-    return np.asarray(map_of(pixels, outputs)[0])
+def _inputs(
+    suspect: Suspect, examined: Examined, trained: Any, records: Mapping[Place, bytes], name: ScoreName
+) -> tuple[tf.Tensor, Any]:
+    """Pixels and outputs for the suspect's map: from a fit without the image, if the score needs no more than that."""
+    if examined.maps is not None and suspect.index < len(examined.maps) and examined.score == name:
+        unseen = tf.constant(examined.maps[suspect.index : suspect.index + 1])
+        return inputs_of_maps(unseen, trained.mean_image.shape)
+    [image] = _autoencoded(trained, [records[examined.places[suspect.index]]])
+    return image
 
 
 def _scores_at(

@@ -3,19 +3,18 @@
 import base64
 import io
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from images.decoding import picture_of
+from images.heat import heat_colours
 
 Values = npt.NDArray[np.float64]
 
 _LARGEST_PX = 144
 _LOSSLESS_UP_TO_PX = 64
 """Pictures up to this size are stored losslessly, since the browser enlarges each of their pixels."""
-_HEAT = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 
 def file_uri(encoded: bytes) -> str:
@@ -35,10 +34,9 @@ def values_uri(values: Values) -> str:
     return pixels_uri(pixels[:, :, 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def heat_uri(error_map: Values, hottest: float) -> str:
-    """The URI of an error map [H, W] in colours from black (0) to yellow (`hottest` and above)."""
-    levels = np.clip(np.round(error_map / hottest * 255.0), 0, 255).astype(np.uint8)
-    return pixels_uri(_HEAT[levels])
+def heat_uri(anomaly_map: Values) -> str:
+    """The URI of an anomaly map [H, W], in multiples of the pixel threshold."""
+    return pixels_uri(heat_colours(anomaly_map))
 
 
 def _uri(image: Image.Image) -> str:

@@ -39,16 +39,15 @@ def _share_of(rows: npt.NDArray[np.int64], groups: int) -> int:
 
 
 def gallery(model: Model, examples_uri: str, sample: Sample, *, threshold: float) -> list[dict[str, Any]]:
-    """Groups with `title` and `pictures`; a picture has original, reconstruction, error map and caption."""
+    """Groups with `title` and `pictures`; a picture has original, reconstruction, anomaly map and caption."""
     groups = choose(sample)
     positions = {sample.positions[row] for _, rows in groups for row in rows}
     shown = show(model, examples_uri, positions)
-    hottest = max(float(np.percentile([s.error_map for s in shown.values()], _HOTTEST_PERCENTILE)), 1e-9)
-    pictures = {position: _picture(image, threshold, hottest) for position, image in shown.items()}
+    pictures = {position: _picture(image, threshold) for position, image in shown.items()}
     return [{"title": title, "pictures": [pictures[sample.positions[row]] for row in rows]} for title, rows in groups]
 
 
-def _picture(image: ShownImage, threshold: float, hottest: float) -> dict[str, Any]:
+def _picture(image: ShownImage, threshold: float) -> dict[str, Any]:
     source = image.source
     return {
         "id": source.image_id,
@@ -57,7 +56,7 @@ def _picture(image: ShownImage, threshold: float, hottest: float) -> dict[str, A
         "outcome": outcome(image.score > threshold, source.is_anomaly),
         "original": file_uri(source.encoded),
         "reconstruction": values_uri(image.reconstruction),
-        "error_map": heat_uri(image.error_map, hottest),
+        "anomaly_map": heat_uri(image.anomaly_map),
         "mask": file_uri(source.mask) if source.mask else None,
     }
 

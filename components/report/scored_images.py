@@ -1,4 +1,4 @@
-"""Scores test images: a sample's scores and latents, and single images with reconstructions and error maps."""
+"""Scores test images: a sample's scores and latents, and single images with reconstructions and anomaly maps."""
 
 import itertools
 import logging
@@ -15,7 +15,7 @@ from runtime.tfrecords import as_many_as_fit, each_record
 from schema import features
 from schema.signatures import (
     ALL_SCORES_SIGNATURE,
-    ERROR_MAP,
+    ANOMALY_MAP,
     IMAGE_BYTES,
     LATENT,
     RECONSTRUCT_SIGNATURE,
@@ -71,12 +71,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class ShownImage:
-    """A test image with the model's outputs: reconstruction [H, W, C] and error_map [H, W]."""
+    """A test image with the model's outputs: reconstruction [H, W, C] and anomaly_map [H, W]."""
 
     source: ExampleImage
     score: float
     reconstruction: Values
-    error_map: Values
+    anomaly_map: Values
 
 
 def load_model(folder: str) -> Model:
@@ -130,7 +130,7 @@ def show(model: Model, examples_uri: str, positions: Iterable[int]) -> dict[int,
                 source=image,
                 score=float(outputs[SCORE][row]),
                 reconstruction=outputs[RECONSTRUCTION][row],
-                error_map=outputs[ERROR_MAP][row],
+                anomaly_map=outputs[ANOMALY_MAP][row],
             )
     return shown
 

@@ -15,7 +15,6 @@ from components.report.facts import Document, ReportInputs
 from components.report.scored_images import Values, read_images
 from schema.artifacts import SUSPECT_MAPS_FILE, SUSPECTS_FILE
 
-_HOTTEST_PERCENTILE = 99.7
 _HEAT_PX = 144
 
 
@@ -29,7 +28,7 @@ def read_suspects(calibration_uri: str | None) -> list[Document]:
 
 
 def suspect_pictures(inputs: ReportInputs, suspects: Sequence[Document]) -> list[dict[str, Any]]:
-    """The first suspects with `original` and `error_map`, on one scale."""
+    """The first suspects with `original` and `anomaly_map`."""
     if not suspects:
         return []
     with fileio.open(os.path.join(inputs.calibration or "", SUSPECT_MAPS_FILE), "rb") as file:  # noqa: PTH118
@@ -40,21 +39,20 @@ def suspect_pictures(inputs: ReportInputs, suspects: Sequence[Document]) -> list
         for split in {suspect["split"] for suspect in shown}
         for image in read_images(inputs.examples, [s["position"] for s in shown if s["split"] == split], split)
     }
-    hottest = max(float(np.percentile(maps, _HOTTEST_PERCENTILE)), 1e-9)
     return [
         {
             **{key: suspect[key] for key in ("of", "score", "unseen", "deviations")},
             "id": suspect["image_id"],
             "original": file_uri(images[suspect["split"], suspect["position"]]),
-            "error_map": heat_uri(_enlarged(error_map), hottest),
+            "anomaly_map": heat_uri(_enlarged(anomaly_map)),
         }
-        for suspect, error_map in zip(shown, maps, strict=True)
+        for suspect, anomaly_map in zip(shown, maps, strict=True)
     ]
 
 
-def _enlarged(error_map: Values) -> Values:
+def _enlarged(anomaly_map: Values) -> Values:
     """A map smaller than the page's pictures, enlarged bilinearly."""
-    scale = max(1.0, _HEAT_PX / max(error_map.shape))
-    size = [round(side * scale) for side in error_map.shape]
-    enlarged: Values = tf.image.resize(error_map[..., np.newaxis], size).numpy()[..., 0]
+    scale = max(1.0, _HEAT_PX / max(anomaly_map.shape))
+    size = [round(side * scale) for side in anomaly_map.shape]
+    enlarged: Values = tf.image.resize(anomaly_map[..., np.newaxis], size).numpy()[..., 0]
     return enlarged

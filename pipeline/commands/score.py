@@ -5,7 +5,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:  # `--help` must not wait for what these import
     from serving.scoring import FileScore, Scorer
 
 TOKEN_VARIABLE = "AUTOENCODER_TOKEN"  # noqa: S105 - its name
+_NO_MAPS = (
+    "the model has no anomaly maps, because a version without them calibrated it: run the pipeline again, which only "
+    "calibrates and evaluates the model, or leave out --overlays, --masks and --coco"
+)
 MAX_STEM_BYTES = 200
 """Most disks limit a file's name to 255 bytes, and an overlay's name also has a number and a suffix."""
 
@@ -41,7 +46,9 @@ MAX_STEM_BYTES = 200
 @click.option(
     "--format", "form", type=click.Choice(["table", "csv", "jsonl"]), default="table", help="Format of the output."
 )
-@click.option("--overlays", type=FOLDER, help="Write image, reconstruction and heat map side by side into this folder.")
+@click.option("--overlays", type=FOLDER, help="Write each image with its regions and anomaly map into this folder.")
+@click.option("--masks", type=FOLDER, help="Write each image's anomalous pixels as a PNG mask into this folder.")
+@click.option("--coco", type=PATH, help="Write the regions as COCO instances, for labelling tools, to this file.")
 @click.option("--runner", help="Score on Beam, for more images than one machine handles: FlinkRunner, ...")
 @click.option("--output", metavar="PREFIX", help="With --runner: write JSON Lines to PREFIX-00000-of-00001.jsonl ...")
 @click.option("--beam-arg", "beam_args", multiple=True, metavar="--NAME=VALUE", help="An option for Beam (repeatable).")
@@ -54,6 +61,8 @@ def score(
     ca_file: Path | None,
     form: str,
     overlays: Path | None,
+    masks: Path | None,
+    coco: Path | None,
     runner: str | None,
     output: str | None,
     beam_args: tuple[str, ...],
@@ -61,27 +70,35 @@ def score(
     """Score image files.
 
     A score says how much an image differs from the images that the model was trained on. IMAGES are files, folders
-    (searched recursively) or patterns such as 'parts/*.png'. Results go to standard output, one line per file;
-    files that cannot be scored are reported and skipped. Exit code 1 only if every file failed, or the server.
+    (searched recursively) or patterns such as 'parts/*.png'. Results go to standard output, one line per file; with
+    --format csv or jsonl they list the regions in which an image is anomalous, in pixels of the image. Files whose
+    images cannot be scored are reported and skipped. Exit code 1 only if every file failed, or the server.
     """
     if model is not None and server is not None:
         raise UsageError("--model and --server exclude each other")
     if runner is not None:
-        if output is None or server is not None or overlays is not None or form != "table":
-            raise UsageError("--runner needs --output, and excludes --server, --overlays and --format")
+        if output is None or form != "table" or any((server, overlays, masks, coco)):
+            raise UsageError("--runner needs --output, and excludes --server, --overlays, --masks, --coco and --format")
         sys.exit(_score_on_beam(images, model, output, [f"--runner={runner}", *beam_args]))
     if output is not None or beam_args:
         raise UsageError("--output and --beam-arg work only with --runner")
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may not be valid text
         sys.stdout.reconfigure(errors="backslashreplace")
+    from serving.errors import ServingError
     from serving.image_files import image_files
-    from serving.scoring import score_files
+    from serving.scoring import lacks_maps, score_files, with_maps_if_possible
 
     paths = list(image_files(images))
     login = _login(token_file, ca_file)
-    scorer = _scorer(model, server, model_name, login, with_maps=overlays is not None)
-    results = score_files(paths, scorer)
-    failed = _write_results(_with_overlays(_with_progress(results, len(paths)), overlays), form)
+    scorer_of = _scorer_of(model, server, model_name, login)
+    needs_maps = any((overlays, masks, coco))
+    lists_regions = form != "table" and not needs_maps
+    scorer = with_maps_if_possible(scorer_of) if lists_regions else scorer_of(with_maps=needs_maps)
+    results = _with_progress(score_files(paths, scorer), len(paths))
+    try:
+        failed = _write_results(_with_pictures(results, overlays, masks, coco), form)
+    except ServingError as error:
+        raise (UsageError(_NO_MAPS) if lacks_maps(error) else error) from None
     if failed:
         click.echo(f"{failed} of {len(paths)} files could not be scored", err=True)
     if failed == len(paths):
@@ -115,14 +132,15 @@ def _login(token_file: Path | None, ca_file: Path | None) -> "Login":
         raise UsageError(f"--token-file {token_file}: {reason}") from None
 
 
-def _scorer(model: Path | None, server: str | None, model_name: str, login: "Login", *, with_maps: bool) -> "Scorer":
+def _scorer_of(model: Path | None, server: str | None, model_name: str, login: "Login") -> Callable[..., "Scorer"]:
+    """A function that takes `with_maps`."""
     from serving.model.versions import newest_base_folder, saved_model_folder
     from serving.scoring import local_scorer, server_scorer
 
     quieten_tensorflow()
     if server is not None:
-        return server_scorer(server, model_name=model_name, with_maps=with_maps, login=login)
-    return local_scorer(saved_model_folder(model or newest_base_folder(RUNS)), with_maps=with_maps)
+        return partial(server_scorer, server, model_name=model_name, login=login)
+    return partial(local_scorer, saved_model_folder(model or newest_base_folder(RUNS)))
 
 
 def _with_progress(results: Iterable["FileScore"], total: int) -> Iterable["FileScore"]:
@@ -134,18 +152,27 @@ def _with_progress(results: Iterable["FileScore"], total: int) -> Iterable["File
     return track(results, "Scoring", total=total, console=console, transient=True, disable=not sys.stderr.isatty())
 
 
-def _with_overlays(results: Iterable["FileScore"], folder: Path | None) -> Iterator["FileScore"]:
-    """The same results; writes a picture for each scored image into `folder`, if one is given."""
-    if folder is None:
-        yield from results
-        return
-    from serving.overlays import write_overlay
+def _with_pictures(
+    results: Iterable["FileScore"], overlays: Path | None, masks: Path | None, coco: Path | None
+) -> Iterator["FileScore"]:
+    """The same results; writes overlays and masks of the scored images, and finally the COCO file, where asked for."""
+    from serving.overlays import CocoFile, write_mask, write_overlay
 
-    folder.mkdir(parents=True, exist_ok=True)
+    for folder in (overlays, masks):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    instances = CocoFile()
     for number, result in enumerate(results):
-        if result.score is not None:
-            write_overlay(result.path, result.score, folder / f"{number:06d}-{_shortened(result.path.stem)}.png")
+        name = f"{number:06d}-{_shortened(result.path.stem)}.png"
+        if result.score is not None and overlays is not None:
+            write_overlay(result.path, result.score, overlays / name)
+        if result.score is not None and masks is not None:
+            write_mask(result.score, masks / name)
+        if result.score is not None and coco is not None:
+            instances.add(result.path, result.score)
         yield result
+    if coco is not None:
+        instances.write(coco)
 
 
 def _shortened(stem: str) -> str:
@@ -169,7 +196,7 @@ def _write_results(results: Iterable["FileScore"], form: str) -> int:
         failed += result.score is None
         row = row_of(result)
         if form == "csv":
-            table.writerow(row)
+            table.writerow({**row, "regions": None if row["regions"] is None else json.dumps(row["regions"])})
         else:
             click.echo(json.dumps(row) if form == "jsonl" else _line(row))
     return failed

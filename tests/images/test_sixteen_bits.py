@@ -10,7 +10,7 @@ import tensorflow as tf
 from image_files import chunk, encode, tiff, with_chunk
 from PIL import Image
 
-from images.decoding import UnreadableImageError, as_pixels, as_viewed, declared_size, shown
+from images.decoding import UnreadableImageError, as_pixels, as_viewed, declared_size, shown, upright_size
 from images.reading import AS_STORED, EIGHT_BITS, Reading
 from images.stored import from_file_bytes
 from trainer.preprocessing import decode_images
@@ -243,3 +243,15 @@ def test_pages_are_read_one_by_one():
     for number in range(3):
         stored = from_file_bytes(content.getvalue(), SIXTEEN, page=number)
         assert np.array_equal(tf.io.decode_png(stored.encoded, dtype=tf.uint16)[..., 0], GREY + np.uint16(number))
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 6])
+@pytest.mark.parametrize("kind", ["values", "colour"])
+def test_tiff_is_turned_and_so_is_its_size(kind, orientation):
+    values = COLOUR if kind == "colour" else VALUES["int16"][0]
+    tags = [(274, "H", orientation)]
+    content = tiff(values, sample_format=1 if kind == "colour" else 2, photometric=1 + (kind == "colour"), tags=tags)
+    expected = {1: values, 2: values[:, ::-1], 6: np.rot90(values, -1)}[orientation]
+    pixels = shown(content, RANGED).pixels
+    assert np.array_equal(pixels.reshape(expected.shape), expected)
+    assert upright_size(content) == expected.shape[:2]

@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -21,6 +22,7 @@ from urls import grpc_url, rest_url
 from waiting import wait_until
 
 from runtime.errors import UsageError
+from schema.artifacts import RECORD_FILE
 from serving.client import Score, VersionStatus, model_status, score_images, wait_until_ready
 from serving.errors import ServingError, Status
 from serving.server.run import ServerAddress, running_server
@@ -69,10 +71,17 @@ def test_score_does_not_depend_on_how_the_image_is_stored(server: str, image_ser
 
 
 def test_maps_are_returned_on_request(server: str, anomalous_png: bytes) -> None:
-    """The reconstruction is the mean; the error is 0.25 everywhere."""
-    (score,) = score_images([anomalous_png], server=server, with_maps=True)
-    assert np.array_equal(score.reconstruction, np.full((16, 16, 1), 0.5))
-    assert np.array_equal(score.error_map, np.full((16, 16), 0.25))
+    """The error is 0.25 everywhere, and the pixel threshold 0.2; the image is larger than the map."""
+    large = _stored_as("PNG", Image.open(io.BytesIO(anomalous_png)).resize((64, 32), Image.Resampling.NEAREST))
+    for image, (width, height) in ((anomalous_png, (16, 16)), (large, (64, 32))):
+        (score,) = score_images([image], server=server, with_maps=True)
+        assert score.anomaly_map == pytest.approx(np.full((16, 16), 1.25), rel=1e-3)
+        [region] = score.regions
+        assert (region.left, region.top, region.right, region.bottom) == (0, 0, width, height)
+        assert (region.area_px, region.area_percent) == (width * height, 100)
+        assert (region.peak, region.mean) == pytest.approx((1.25, 1.25), rel=1e-3)
+    (score,) = score_images([anomalous_png], server=server)
+    assert score.regions is None
 
 
 def test_status_of_a_served_model(server: str) -> None:
@@ -223,3 +232,21 @@ def _accepted_from(client: object) -> socket.socket:
                     return found
             found.close()
     raise AssertionError(f"no connection from {client}")
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_a_model_of_16_bits_sees_all_of_them(
+    image_model: Path, settings_for: Callable[..., ServerSettings], tmp_path: Path, protocol: str
+) -> None:
+    """The error of this model is the variance of an image, which these files have in their lower byte only."""
+    levels = np.tile(np.array([30_000, 30_080], np.uint16), (16, 8))
+    files = [_stored_as(kind, Image.fromarray(levels)) for kind in ("PNG", "TIFF")]
+    for depth in (8, 16):
+        base = shutil.copytree(image_model, tmp_path / str(depth))
+        record = {"image": {"depth": depth}}
+        (base / "7" / RECORD_FILE).write_text(json.dumps(record))
+        with running_server(settings_for(base)) as address:
+            server = rest_url(address) if protocol == "rest" else grpc_url(address)
+            errors = [score.error for score in score_images(files, server=server)]
+        expected = np.var(levels / 65535) if depth == 16 else 0.0
+        assert errors == pytest.approx([expected] * 2, rel=1e-3, abs=1e-12)

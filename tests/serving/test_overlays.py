@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from images.regions import Placement
 from serving.client import Score
 from serving.overlays import write_overlay
 
@@ -15,7 +16,8 @@ def test_the_camera_s_rotation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate clockwise by 90 degrees to view
     Image.fromarray(np.rot90(upright)).save(tmp_path / "a.png", exif=exif)
-    maps = {"reconstruction": np.zeros((64, 64, 1), np.float32), "error_map": np.zeros((64, 64), np.float32)}
-    write_overlay(tmp_path / "a.png", Score(0, 0, 1, False, **maps), tmp_path / "overlay.png", height_px=64)
-    original = np.asarray(Image.open(tmp_path / "overlay.png").convert("L"))[:, :64]
+    placement = Placement.on_map((64, 64), (64, 64), is_padded=False)
+    score = Score(0, 0, 1, False, anomaly_map=np.zeros((64, 64), np.float32), placement=placement)
+    write_overlay(tmp_path / "a.png", score, tmp_path / "overlay.png", height_px=64)
+    original = np.asarray(Image.open(tmp_path / "overlay.png").convert("L"))[:64, :64]
     assert (original[:, :28].max(), original[:, 36:].min()) == (0, 255)

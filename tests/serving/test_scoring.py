@@ -1,20 +1,23 @@
 """Files are scored in order and in bounded memory; a file that cannot be scored is named and affects no other."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from urls import grpc_url, rest_url
 
+from images.heat import heat_colours
 from runtime.errors import UsageError
 from serving.client import Score
 from serving.errors import ServingError, Status
 from serving.image_files import image_files
 from serving.model.versions import NoModelError, base_folder, newest_base_folder, saved_model_folder
-from serving.overlays import heat_colours, write_overlay
-from serving.scoring import local_scorer, score_files, server_scorer
+from serving.overlays import write_overlay
+from serving.scoring import lacks_maps, local_scorer, score_files, server_scorer, with_maps_if_possible
 from serving.server.run import ServerAddress
 
 
@@ -129,19 +132,43 @@ def test_a_pattern_may_follow_a_folder_whose_name_looks_like_one(normal_png: byt
     assert list(image_files([f"{tmp_path}/lot[12]/*.png"])) == [tmp_path / "lot1" / "a.png"]
 
 
-def test_heat_runs_from_black_to_white() -> None:
-    """Relative to the image's largest error."""
-    colours = heat_colours(np.array([[0.0, 0.25], [1.0, 4.0]]))
-    assert colours.tolist() == [[[0, 0, 0], [191, 0, 0]], [[255, 128, 0], [255, 255, 255]]]
+def test_heat_is_dark_up_to_the_threshold_and_hot_above_it() -> None:
+    """The same value has the same colour in every image."""
+    dark, just_below, red, yellow, white, broken = heat_colours(np.array([[0.0, 0.99, 1.0, 2.0, 9.0, np.nan]]))[0]
+    assert dark.tolist() == [0, 0, 0]
+    assert just_below.max() < 80 < 200 < red[0]
+    assert red[1] < yellow[1]
+    assert white.tolist() == broken.tolist() == [255, 255, 255]
 
 
-def test_overlay_is_three_panels(files: list[Path], image_model: Path, tmp_path: Path) -> None:
-    """Image, reconstruction and heat map, each of the requested height."""
+def test_overlay_is_two_panels_above_a_legend(files: list[Path], image_model: Path, tmp_path: Path) -> None:
+    """The image with a box around the region, and the map over the image; both of the requested height."""
     (score,) = local_scorer(image_model / "7", with_maps=True)([files[1].read_bytes()])
     write_overlay(files[1], score, tmp_path / "overlay.png", height_px=32)
     with Image.open(tmp_path / "overlay.png") as overlay:
-        assert overlay.size == (96, 32)
-        assert overlay.getpixel((48, 16)) == (128, 128, 128)
+        assert (overlay.width, overlay.height > 32) == (64, True)
+        assert overlay.getpixel((0, 16)) == overlay.getpixel((16, 31)) == (255, 64, 200)
+        assert overlay.getpixel((8, 16)) == (0, 0, 0)
+        hot = heat_colours(np.array([[1.25]]))[0, 0]
+        assert overlay.getpixel((40, 16)) == pytest.approx(tuple(0.6 * hot), abs=1)
+
+
+def test_a_model_without_anomaly_maps_is_scored_without_regions(
+    files: list[Path], image_model: Path, tmp_path: Path
+) -> None:
+    """Models of older versions have no such signature."""
+    old = tf.saved_model.load(str(image_model / "7"))
+    tf.saved_model.save(old, str(tmp_path / "8"), signatures={"serving_default": old.signatures["serving_default"]})
+    images = [files[1].read_bytes()]
+    with pytest.raises(ServingError, match='"locate" not found') as refused:
+        local_scorer(tmp_path / "8", with_maps=True)(images)
+    assert lacks_maps(refused.value)
+    score = with_maps_if_possible(partial(local_scorer, tmp_path / "8"))
+    for _ in range(2):
+        [old_score] = score(images)
+        assert (old_score.score, old_score.regions) == (0.25, None)
+    [new_score] = with_maps_if_possible(partial(local_scorer, image_model / "7"))(images)
+    assert len(new_score.regions) == 1
 
 
 def test_model_folder_may_be_a_run_a_base_or_a_version(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from serving.server.settings import ServerSettings
 
 SIZE_PX = 16
 THRESHOLD = 0.05
+PIXEL_THRESHOLD = 0.2
 
 
 class HalfPlus(tf.Module):
@@ -91,6 +92,17 @@ class MeanImage(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def reconstruct(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return self.scores(self.decoded(image_bytes))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def locate(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores = self.scores(self.decoded(image_bytes))
+        return {
+            **{name: scores[name] for name in ("error", "score", "threshold", "is_anomaly")},
+            "anomaly_map": scores["error_map"] / PIXEL_THRESHOLD,
+            "anomaly_mask": tf.cast(scores["error_map"] > PIXEL_THRESHOLD, tf.uint8),
+            "is_padded": tf.zeros_like(scores["is_anomaly"]),
+            "smallest_region": tf.zeros_like(scores["error"]),
+        }
 
     @tf.function(input_signature=[tf.TensorSpec([None, SIZE_PX, SIZE_PX, 1], tf.float32, name="image")])
     def pixels(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -168,7 +180,7 @@ def image_model(tmp_path_factory: pytest.TempPathFactory, normal_png: bytes) -> 
     """A base folder with version 7 of the mean-image autoencoder, including warm-up requests."""
     base = tmp_path_factory.mktemp("image_model")
     module = MeanImage()
-    names = ("serving_default", "reconstruct", "pixels", "encode", "decode")
+    names = ("serving_default", "reconstruct", "locate", "pixels", "encode", "decode")
     tf.saved_model.save(module, str(base / "7"), signatures={name: getattr(module, name) for name in names})
     _write_warmup(base / "7", [normal_png] * 3)
     return base

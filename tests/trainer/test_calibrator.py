@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 from tfx.types import standard_artifacts
 
 from images.synthetic_defects import KINDS, paint
 from schema.artifact_types import Calibration
-from trainer.calibrator import CalibratorExecutor
+from trainer.calibrator import CalibratorExecutor, _pixel_limits
 from trainer.scoring.cross_fitting import OF_MAPS
 from trainer.settings.calibration import CalibrationSettings
 
@@ -100,7 +101,7 @@ def calibrator_of(trained, images, root, **record):
     examples = artifact(standard_artifacts.Examples, root / "examples")
     examples.split_names = json.dumps(["train", "eval"])
 
-    def run(score, folder=None):
+    def run(score, folder=None, rate=0.05):
         out = root / (folder or score)
         (out / "calibration").mkdir(parents=True)
         CalibratorExecutor().Do(
@@ -110,7 +111,7 @@ def calibrator_of(trained, images, root, **record):
                 "calibration": [artifact(Calibration, out / "calibration")],
             },
             {
-                "settings": CalibrationSettings(score=score, false_alarm_rate=0.05).model_dump_json(),
+                "settings": CalibrationSettings(score=score, false_alarm_rate=rate).model_dump_json(),
                 "source_fingerprint": "abc",
             },
         )
@@ -187,6 +188,11 @@ def test_maps_have_the_image_s_size_and_the_error_stays_that_of_the_reconstructi
     assert outputs["score"] == pytest.approx(blocks(pixels).max(axis=(1, 2)), rel=1e-4)
 
 
+def enlarged(maps):
+    """[N, 4, 4] -> [N, 16, 16]."""
+    return tf.image.resize(maps[..., None], (16, 16)).numpy()[..., 0]
+
+
 PLANTED = (5, 17, 22)
 
 
@@ -206,7 +212,7 @@ def test_suspects_are_ranked_by_the_error_maps_of_fits_without_them(images, tmp_
     """The training images look alike to the model; only the unseen maps of three of them differ."""
     unseen = UNSEEN.copy()
     unseen[list(PLANTED), 1, 2] += np.array([0.3, 0.5, 0.4], np.float32)
-    calibrator_of(FeatureModel(unseen), images, tmp_path)("worst_pixels")
+    _, written = calibrator_of(FeatureModel(unseen), images, tmp_path)("worst_pixels")
     suspects = suspects_of(tmp_path / "worst_pixels")
     assert [suspect["image_id"] for suspect in suspects[:3]] == ["Split-train/17", "Split-train/22", "Split-train/5"]
     # With 16 positions, the worst 3 % are the maximum. Held-out images are compared with them, by the final model.
@@ -217,7 +223,7 @@ def test_suspects_are_ranked_by_the_error_maps_of_fits_without_them(images, tmp_
     assert {suspect["split"] for suspect in suspects} == {"train", "eval"}
     assert all(suspect["unseen"] and suspect["label"] == "good" for suspect in suspects)
     maps = np.load(tmp_path / "worst_pixels/calibration/suspect_maps.npy")
-    assert maps[:3] == pytest.approx(unseen[[17, 22, 5]])
+    assert maps[:3] == pytest.approx(enlarged(unseen[[17, 22, 5]]) / written["pixel_threshold"], rel=1e-4)
 
 
 def test_maps_of_every_second_training_image_belong_to_those_images(images, tmp_path):
@@ -230,11 +236,12 @@ def test_maps_of_every_second_training_image_belong_to_those_images(images, tmp_
 
 def test_a_held_out_image_can_be_a_suspect(images, tmp_path):
     planted = {**images, "eval": with_blots(images["eval"], [40])}
-    calibrator_of(FeatureModel(), planted, tmp_path)("patch_max")
+    _, written = calibrator_of(FeatureModel(), planted, tmp_path)("patch_max")
     first = suspects_of(tmp_path / "patch_max")[0]
     assert (first["image_id"], first["split"]) == ("Split-eval/40", "eval")
     found = np.load(tmp_path / "patch_max/calibration/suspect_maps.npy")[0]
-    assert found == pytest.approx(blocks(planted["eval"][40:41] / 255.0)[0], abs=1e-5)
+    expected = enlarged(blocks(planted["eval"][40:41] / 255.0))[0] / written["pixel_threshold"]
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 def test_with_few_images_the_maps_are_those_of_both_splits(images, tmp_path):
@@ -264,3 +271,33 @@ def test_without_unseen_maps_the_model_s_own_scores_rank_the_images_it_has_learn
     expected = np.sort(blocks(planted["train"] / 255.0).max(axis=(1, 2)))[::-1]
     assert [suspect["value"] for suspect in suspects] == pytest.approx(expected[:12], rel=1e-4)
     assert {suspect["of"] for suspect in suspects} == {30}
+
+
+def test_an_image_that_determines_the_threshold_alone_is_named(images, tmp_path, caplog):
+    few = {"train": images["train"], "eval": images["eval"][:20]}
+    unseen = np.concatenate([UNSEEN, UNSEEN[:20]])
+    unseen[44, 2, 2] += np.float32(0.6)
+    calibrator_of(FeatureModel(unseen), few, tmp_path, cross_fitted=True)("error", rate=0.02)
+    [notice] = [record.getMessage() for record in caplog.records if "single image" in record.getMessage()]
+    scores = np.sort(unseen.mean(axis=(1, 2)))
+    assert f"{scores[-1]:.4g}, is the score of a single image, Split-eval/14; without it" in notice
+    assert f"would be {scores[-2]:.4g}" in notice
+
+
+def test_at_most_the_promised_share_of_normal_images_shows_an_anomalous_pixel(tmp_path):
+    """Over 200 draws of 40 held-out images and 40 new ones, with the limit from the largest values."""
+    settings, flagged = CalibrationSettings(pixel_false_alarm_rate=0.1), []
+    for draw in range(200):
+        random = np.random.default_rng(draw)
+        maps = random.standard_t(4, (80, 6, 6)).astype(np.float32)
+        limits = _pixel_limits(settings, maps[:40].max(axis=(1, 2)), lambda rows, own=maps: [tf.constant(own[rows])])
+        flagged.append(np.mean((maps[40:] > limits["pixel_threshold"]).any(axis=(1, 2))))
+        shown = [ndimage.label(one > limits["pixel_threshold"], np.ones((3, 3)))[0] for one in maps[:40]]
+        areas = [100 / 36 * count for labels in shown for count in np.bincount(labels.ravel())[1:]]
+        assert limits["smallest_region_percent"] == (min(0.1, np.median(areas)) if areas else 0.0)
+    assert 0.06 < np.mean(flagged) <= 0.1
+
+
+def test_the_smallest_region_can_be_set():
+    settings = CalibrationSettings(smallest_region_percent=2.5)
+    assert _pixel_limits(settings, np.arange(30, dtype=np.float32), None)["smallest_region_percent"] == 2.5

@@ -439,14 +439,14 @@ def check_detection_against_scikit_learn(root):
         if label != "good":
             expected = roc_auc_score(labels[chosen] != "good", scored["score"][chosen])
             assert found["auroc"] == pytest.approx(expected, abs=2e-3), label
-    masks = np.zeros(scored["error_map"].shape)
+    masks = np.zeros(scored["anomaly_map"].shape)
     for row, example in enumerate(test):
         if labels[row] != "good":
             mask = Image.open(io.BytesIO(example["mask"].bytes_list.value[0]))
             masks[row] = (
                 np.asarray(tf.image.resize(np.asarray(mask)[..., None], masks.shape[1:], "nearest"))[..., 0] > 0
             )
-    expected = roc_auc_score(masks.ravel(), scored["error_map"].ravel())
+    expected = roc_auc_score(masks.ravel(), scored["anomaly_map"].ravel())
     assert judged["metrics"]["pixel_auroc"] == pytest.approx(expected, abs=2e-3)
     assert 0 < judged["metrics"]["region_overlap"] <= 1
 

@@ -35,7 +35,8 @@ class EvaluatedModel(tf.Module):
     """An autoencoder as three functions; `tracked` holds the variables and models that they use.
 
     `decode_pixels`: encoded images [B] -> pixels [B, H, W, C]; `autoencode`: pixels -> reconstruction and, if the model
-    has them, latent, KL and feature_error; `verdict`: pixels and the outputs of `autoencode` -> score, threshold [B].
+    has them, latent, KL and feature_error; `verdict`: pixels and the outputs of `autoencode` -> score, threshold [B];
+    `anomaly_map`: the same -> [B, H, W].
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class EvaluatedModel(tf.Module):
         decode_pixels: Callable[[tf.Tensor], tf.Tensor],
         autoencode: Callable[[tf.Tensor], Tensors],
         verdict: Callable[[tf.Tensor, Tensors], Tensors],
+        anomaly_map: Callable[[tf.Tensor, Tensors], tf.Tensor] = full_size_map,
         mean_image: Any,
         image: ImageSettings,
         probed_share: float,
@@ -54,6 +56,7 @@ class EvaluatedModel(tf.Module):
         self._decode_pixels = decode_pixels
         self._autoencode = autoencode
         self._verdict = verdict
+        self._anomaly_map = anomaly_map
         self._mean_image = mean_image
         self._image = image
         self._probed_share = probed_share
@@ -80,17 +83,20 @@ class EvaluatedModel(tf.Module):
             SCORE: verdict[SCORE],
             THRESHOLD: verdict[THRESHOLD],
             features.IS_ANOMALY: is_anomaly,
-            ERROR_LEVELS: _levels(full_size_map(pixels, outputs)),
+            ERROR_LEVELS: _levels(self._anomaly_map(pixels, outputs)),
             MASK_PIXELS: masks_of(examples, is_anomaly, self._image),
             **optional,
             **probe(encoded, pixels, lambda own: self._autoencode(own)[RECONSTRUCTION], self._probed_share),
         }
 
 
-def _levels(errors: tf.Tensor) -> tf.Tensor:
-    """The upper 17 bits of non-negative float32 values, which preserve their order: [...] -> uint16."""
-    bits = tf.bitcast(tf.cast(errors, tf.float32), tf.uint32)
-    return tf.cast(tf.bitwise.right_shift(bits, tf.constant(15, tf.uint32)), tf.uint16)
+def _levels(values: tf.Tensor) -> tf.Tensor:
+    """The upper 16 bits of float32 values, so changed that they keep the values' order: [...] -> uint16.
+
+    As integers, positive floats are in order, and negative ones in reverse order below zero.
+    """
+    upper = tf.bitwise.right_shift(tf.bitcast(tf.cast(values, tf.float32), tf.int32), 16)
+    return tf.cast(tf.where(upper < 0, tf.bitwise.invert(upper), upper + 2**15), tf.uint16)
 
 
 def score_by_error(pixels: tf.Tensor, outputs: Tensors) -> Tensors:

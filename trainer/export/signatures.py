@@ -9,21 +9,27 @@ import tensorflow as tf
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from schema.artifacts import WARMUP_FILE
+from schema.calibration_record import CalibrationRecord
 from schema.signatures import (
     ALL_SCORES_SIGNATURE,
+    ANOMALY_MAP,
+    ANOMALY_MASK,
     ERROR,
     ERROR_MAP,
     EXAMPLES_SIGNATURE,
     FALSE_ALARM_RATE,
     IMAGE_BYTES,
     IS_ANOMALY,
+    IS_PADDED,
     LATENT,
+    LOCATE_SIGNATURE,
     P_VALUE,
     RECONSTRUCT_SIGNATURE,
     RECONSTRUCTION,
     SCORE,
     SCORE_AT_SIGNATURE,
     SCORE_SIGNATURE,
+    SMALLEST_REGION,
     THRESHOLD,
 )
 from trainer.export.evaluated_model import EvaluatedModel
@@ -31,12 +37,14 @@ from trainer.export.probes import PROBED_IMAGES
 from trainer.scoring.calibration import p_values, thresholds_at
 from trainer.scoring.error_maps import Tensors, full_size_map
 from trainer.scoring.losses import error_per_image
+from trainer.scoring.scores import FittedScore
 from trainer.settings.image import ImageSettings
 
 ScoreFn = Callable[[tf.Tensor, Tensors], tf.Tensor]
 """Pixels [B, H, W, C] and the outputs of `autoencode` for them -> score [B]."""
 _IMAGE_BYTES = tf.TensorSpec([None], tf.string, IMAGE_BYTES)
 _RATE_RANGE = "false_alarm_rate must lie between 0 and 1"
+_SMALLEST = 1e-12
 _RATE = tf.TensorSpec([None], tf.float32, FALSE_ALARM_RATE)
 
 
@@ -49,16 +57,21 @@ class ServedModel(EvaluatedModel):
         *,
         latent_dim: int,
         image: ImageSettings,
-        score: ScoreFn,
-        threshold: float,
+        score: FittedScore,
+        calibration: CalibrationRecord,
         held_out_scores: npt.NDArray[np.float32],
         compared_scores: Mapping[Any, ScoreFn] | None = None,
     ) -> None:
-        """`trained`: a loaded TrainedModel; `held_out_scores` [n] must ascend; `compared_scores` become a signature."""
+        """`trained`: a loaded TrainedModel; `held_out_scores` [n] must ascend; `compared_scores` become a signature.
+
+        `calibration` must have a pixel threshold.
+        """
+        assert calibration.pixel_threshold is not None
         super().__init__(
             decode_pixels=trained.decode_pixels,
             autoencode=trained.autoencode,
             verdict=lambda pixels, outputs: self._judge(score(pixels, outputs)),
+            anomaly_map=score.anomaly_map,
             mean_image=trained.mean_image,
             image=image,
             probed_share=PROBED_IMAGES / len(held_out_scores),
@@ -68,7 +81,9 @@ class ServedModel(EvaluatedModel):
         self._latent_dim = latent_dim
         self._score = score
         self._compared_scores = dict(compared_scores or {})
-        self._threshold = tf.Variable(threshold, trainable=False, dtype=tf.float32, name="threshold")
+        self._threshold = _constant(calibration.threshold, "threshold")
+        self._pixel_threshold = _constant(max(calibration.pixel_threshold, _SMALLEST), "pixel_threshold")
+        self._smallest_region = _constant(calibration.smallest_region_percent / 100.0, "smallest_region")
         self._held_out = tf.Variable(held_out_scores, trainable=False, dtype=tf.float32, name="held_out_scores")
 
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
@@ -79,8 +94,14 @@ class ServedModel(EvaluatedModel):
 
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def reconstruct(self, image_bytes: tf.Tensor) -> Tensors:
-        """As `serving_default`, with reconstruction [B, H, W, C], error_map [B, H, W] and latent [B, Z]."""
+        """As `locate`, with reconstruction [B, H, W, C], error_map [B, H, W] and latent [B, Z]."""
         return self._everything(self.trained.decode_pixels(image_bytes))
+
+    @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
+    def locate(self, image_bytes: tf.Tensor) -> Tensors:
+        """As `serving_default`, with anomaly_map, anomaly_mask [B, H, W], is_padded and smallest_region [B]."""
+        pixels = self.trained.decode_pixels(image_bytes)
+        return self._located(pixels, self.trained.autoencode(pixels))
 
     @tf.function(input_signature=[_IMAGE_BYTES, _RATE], autograph=False)
     def score_at(self, image_bytes: tf.Tensor, false_alarm_rate: tf.Tensor) -> Tensors:
@@ -117,6 +138,7 @@ class ServedModel(EvaluatedModel):
         return {
             SCORE_SIGNATURE: self.serving_default,
             RECONSTRUCT_SIGNATURE: self.reconstruct,
+            LOCATE_SIGNATURE: self.locate,
             SCORE_AT_SIGNATURE: self.score_at,
             EXAMPLES_SIGNATURE: self.examples,
             **functions,
@@ -126,10 +148,25 @@ class ServedModel(EvaluatedModel):
     def _everything(self, pixels: tf.Tensor) -> Tensors:
         outputs = self.trained.autoencode(pixels)
         return {
-            **self._scores(pixels, outputs),
+            **self._located(pixels, outputs),
             RECONSTRUCTION: outputs[RECONSTRUCTION],
             LATENT: outputs[LATENT],
             ERROR_MAP: full_size_map(pixels, outputs),
+        }
+
+    def anomaly_map(self, pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
+        """[B, H, W], in multiples of the pixel threshold."""
+        return self._score.anomaly_map(pixels, outputs) / self._pixel_threshold
+
+    def _located(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
+        anomaly_map = self.anomaly_map(pixels, outputs)
+        images = tf.shape(anomaly_map)[:1]
+        return {
+            **self._scores(pixels, outputs),
+            ANOMALY_MAP: anomaly_map,
+            ANOMALY_MASK: tf.cast((anomaly_map > 1.0) | ~tf.math.is_finite(anomaly_map), tf.uint8),
+            IS_PADDED: tf.fill(images, tf.constant(int(self._image.fit == "pad"), tf.int64)),
+            SMALLEST_REGION: tf.fill(images, self._smallest_region),
         }
 
     def _scores(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
@@ -145,6 +182,10 @@ class ServedModel(EvaluatedModel):
             P_VALUE: p_values(self._held_out, tf.where(tf.math.is_finite(score), score, float("inf"))),
             IS_ANOMALY: _is_anomaly(score, self._threshold),
         }
+
+
+def _constant(value: float, name: str) -> tf.Variable:
+    return tf.Variable(value, trainable=False, dtype=tf.float32, name=name)
 
 
 def _is_anomaly(score: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+_FAR = 0.1
 _SINGLE_PRECISION = 1e-7
 """Bound on the rounding error of a rate given as float32."""
 
@@ -29,6 +30,19 @@ def conformal_threshold(scores: npt.NDArray[np.float32], false_alarm_rate: float
     """
     rank = math.ceil((len(scores) + 1) * (1.0 - false_alarm_rate) - 1e-9)
     return float(np.sort(scores)[rank - 1])
+
+
+def rests_on_one_image(scores: npt.NDArray[np.float32], threshold: float) -> float | None:
+    """What the threshold would be without the image that determines it alone; None if it does not.
+
+    It does if no score [n] is higher, and the threshold is far above the next one: by a tenth of its distance from the
+    median.
+    """
+    ascending = np.sort(scores)
+    if len(scores) < 3 or threshold < ascending[-1]:
+        return None
+    gap, above_median = (threshold - float(other) for other in (ascending[-2], np.median(ascending)))
+    return float(ascending[-2]) if gap > _FAR * above_median else None
 
 
 def p_values(held_out_scores: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:

@@ -23,8 +23,9 @@ OF_MAPS: tuple[ScoreName, ...] = ("worst_pixels", "error", "patch_max", "standar
 
 def cross_fitted_scores(
     name: ScoreName, settings: CalibrationSettings, unseen_maps: tf.Tensor, shape: tuple[int, int, int]
-) -> npt.NDArray[np.float32]:
-    """The score [n] of each image of this shape, given its error map [n, h, w] from a fit without the image.
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """(score [n], largest value of its map [n]) of each image of this shape, given the error maps [n, h, w] of fits
+    without the image.
 
     What a score learns from error maps, it learns without the image's own. Raises ScoreError for scores that need more
     than the error map.
@@ -34,13 +35,14 @@ def cross_fitted_scores(
             f"evaluation.score {name} cannot be calibrated with fewer than {FEW_IMAGES} images, because it needs more "
             f"than the error map; use auto, {', '.join(OF_MAPS[:-1])} or {OF_MAPS[-1]}, or add images"
         )
-    scores = np.empty(unseen_maps.shape[0], np.float32)
+    scores, peaks = np.empty((2, unseen_maps.shape[0]), np.float32)
     for row in range(len(scores)):
         own = inputs_of_maps(unseen_maps[row : row + 1], shape)
         others = tf.concat([unseen_maps[:row], unseen_maps[row + 1 :]], axis=0)
         fitted = fit_scores([name], settings, lambda own=own: iter([own]), others)[name]  # type: ignore[misc]
-        scores[row] = FittedScore(name, settings, fitted)(*own).numpy()[0]
-    return scores
+        score = FittedScore(name, settings, fitted)
+        scores[row], peaks[row] = score(*own).numpy()[0], score.anomaly_map(*own).numpy().max()
+    return scores, peaks
 
 
 def inputs_of_maps(maps: tf.Tensor, shape: Sequence[int]) -> tuple[tf.Tensor, dict[str, Any]]:

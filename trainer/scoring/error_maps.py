@@ -1,5 +1,7 @@
 """The error map, which scores aggregate and the exported model shows: the family's own, or the squared error."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -20,7 +22,11 @@ def map_of(pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
 
 def full_size_map(pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
     """`map_of`, enlarged bilinearly to the image's size: [B, H, W]."""
-    maps = map_of(pixels, outputs)
+    return enlarged(map_of(pixels, outputs), pixels)
+
+
+def enlarged(maps: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    """Maps [B, h, w] at the size of the images [B, H, W, C], interpolated bilinearly: [B, H, W]."""
     if maps.shape[1:] == pixels.shape[1:3]:
         return maps
     return tf.image.resize(maps[..., tf.newaxis], pixels.shape[1:3])[..., 0]
@@ -38,6 +44,16 @@ def side_on_map(side_px: int, pixels: tf.Tensor, maps: tf.Tensor) -> tuple[int, 
 def smoothed(maps: tf.Tensor, window: tuple[int, int]) -> tf.Tensor:
     """Means over all windows (height, width) inside the maps: [B, H, W] -> [B, H', W']."""
     return tf.nn.avg_pool2d(maps[..., tf.newaxis], window, strides=1, padding="VALID")[..., 0]
+
+
+def centred(values: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
+    """Values [B, H', W'] of windows, each at its window's centre on a map [B, H, W]; the outermost are repeated."""
+    for axis, whole in zip((1, 2), size, strict=True):
+        missing = whole - values.shape[axis]
+        if missing:
+            rows = np.clip(np.arange(whole) - missing // 2, 0, values.shape[axis] - 1)
+            values = tf.gather(values, rows, axis=axis)
+    return values
 
 
 def mean_of_worst(values: tf.Tensor, percent: float) -> tf.Tensor:

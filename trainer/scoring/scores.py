@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter1d  # type: ignore[import-untyped]
 
 from schema.signatures import FEATURE_ERROR, LATENT, RECONSTRUCTION
 from trainer.scoring.error_maps import Tensors as Tensors
-from trainer.scoring.error_maps import map_of, mean_of_worst, side_on_map, smoothed
+from trainer.scoring.error_maps import centred, enlarged, full_size_map, map_of, mean_of_worst, side_on_map, smoothed
 from trainer.scoring.learners import Fitted, Latents, Learner, ScoreError, StandardErrors, UsualErrors
 from trainer.scoring.losses import error_per_image
 from trainer.settings.calibration import CalibrationSettings, ScoreName
@@ -32,13 +32,19 @@ _WORST_STANDARDISED_PERCENT = 1.0
 _MAPS_AT_A_TIME = 64
 
 
+Compute = Callable[[tf.Tensor, Tensors, Any, CalibrationSettings], tf.Tensor]
+"""Pixels [B, H, W, C], the autoencoder's outputs, fitted numbers and settings -> a tensor with B rows."""
+
+
 @dataclass(frozen=True)
 class Score:
-    """`compute`: pixels, outputs, fitted numbers, settings -> [B]; `learn`: a new learner for batches like this one."""
+    """`compute` gives the score [B]; `learn`: a new learner for batches like this one."""
 
-    compute: Callable[[tf.Tensor, Tensors, Any, CalibrationSettings], tf.Tensor]
+    compute: Compute
     learn: Callable[[tf.Tensor, Tensors], Learner] | None = None
     """None: the score needs no fitted numbers."""
+    anomaly_map: Compute | None = None
+    """The map [B, h, w] whose mean, sum, maximum or worst positions are the score. None: the score has no map."""
 
 
 def local_dissimilarity(image: tf.Tensor, reconstruction: tf.Tensor) -> tf.Tensor:
@@ -68,16 +74,27 @@ def _worst_pixels(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: Ca
     return mean_of_worst(map_of(pixels, outputs), settings.worst_percent)
 
 
+def _error_map(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
+    return map_of(pixels, outputs)
+
+
 def _patch_max(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
+    return tf.reduce_max(_patches(pixels, outputs, fitted, settings), axis=[1, 2])
+
+
+def _patches(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
     maps = map_of(pixels, outputs)
     window = side_on_map(settings.patch_side_px(*pixels.shape[1:3]), pixels, maps)
-    return tf.reduce_max(smoothed(maps, window), axis=[1, 2])
+    return smoothed(maps, window)
 
 
 def _standardised_patch(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
+    return mean_of_worst(_deviations(pixels, outputs, fitted, settings), _WORST_STANDARDISED_PERCENT)
+
+
+def _deviations(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
     maps = map_of(pixels, outputs)
-    deviations = (smoothed(maps, _small_window(pixels, maps)) - fitted["mean"]) / fitted["spread"]
-    return mean_of_worst(deviations, _WORST_STANDARDISED_PERCENT)
+    return (smoothed(maps, _small_window(pixels, maps)) - fitted["mean"]) / fitted["spread"]
 
 
 def _learn_standard_errors(pixels: tf.Tensor, outputs: Tensors) -> Learner:
@@ -91,23 +108,45 @@ def _small_window(pixels: tf.Tensor, maps: tf.Tensor) -> tuple[int, int]:
 
 
 def _local_ssim(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
-    return mean_of_worst(local_dissimilarity(pixels, outputs[RECONSTRUCTION]), settings.worst_percent)
+    return mean_of_worst(_dissimilarities(pixels, outputs, fitted, settings), settings.worst_percent)
+
+
+def _dissimilarities(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
+    return local_dissimilarity(pixels, outputs[RECONSTRUCTION])
 
 
 def _weighted_error(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
-    return tf.reduce_mean(map_of(pixels, outputs) / fitted["usual"], axis=[1, 2])
+    return tf.reduce_mean(_weighted(pixels, outputs, fitted, settings), axis=[1, 2])
+
+
+def _weighted(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
+    return map_of(pixels, outputs) / fitted["usual"]
 
 
 def _blurred_error(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
+    return tf.reduce_mean(_blurred_errors(pixels, outputs, fitted, settings), axis=[1, 2])
+
+
+def _blurred_errors(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
     deviation_px = settings.blur_deviation_px(pixels.shape[1], pixels.shape[2])
-    return tf.reduce_mean(tf.square(blurred(pixels - outputs[RECONSTRUCTION], deviation_px)), axis=[1, 2, 3])
+    return tf.reduce_mean(tf.square(blurred(pixels - outputs[RECONSTRUCTION], deviation_px)), axis=3)
 
 
 def _cosine_distance(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
     """1 - cosine of the angle between the blurred images; ignores contrast and slightly displaced strokes."""
+    return tf.reduce_sum(_squared_differences(pixels, outputs, settings), axis=1)
+
+
+def _cosine_distances(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
+    of_values = _squared_differences(pixels, outputs, settings)[:, :-1]
+    return tf.reduce_sum(tf.reshape(of_values, [-1, *pixels.shape[1:]]), axis=3)
+
+
+def _squared_differences(pixels: tf.Tensor, outputs: Tensors, settings: CalibrationSettings) -> tf.Tensor:
+    """Half the squared differences of the directions [B, H W C + 1]."""
     deviation_px = settings.blur_deviation_px(pixels.shape[1], pixels.shape[2])
     image, reconstruction = (_directions(blurred(one, deviation_px)) for one in (pixels, outputs[RECONSTRUCTION]))
-    return tf.reduce_sum(tf.math.squared_difference(image, reconstruction), axis=1) / 2.0
+    return tf.math.squared_difference(image, reconstruction) / 2.0
 
 
 def _directions(images: tf.Tensor) -> tf.Tensor:
@@ -180,14 +219,14 @@ def _member_logs(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: Cal
 
 
 SCORES: dict[ScoreName, Score] = {
-    "error": Score(_error),
-    "worst_pixels": Score(_worst_pixels),
-    "patch_max": Score(_patch_max),
-    "standardised_patch": Score(_standardised_patch, _learn_standard_errors),
-    "local_ssim": Score(_local_ssim),
-    "weighted_error": Score(_weighted_error, lambda pixels, outputs: UsualErrors()),
-    "blurred_error": Score(_blurred_error),
-    "cosine_distance": Score(_cosine_distance),
+    "error": Score(_error, anomaly_map=_error_map),
+    "worst_pixels": Score(_worst_pixels, anomaly_map=_error_map),
+    "patch_max": Score(_patch_max, anomaly_map=_patches),
+    "standardised_patch": Score(_standardised_patch, _learn_standard_errors, _deviations),
+    "local_ssim": Score(_local_ssim, anomaly_map=_dissimilarities),
+    "weighted_error": Score(_weighted_error, lambda pixels, outputs: UsualErrors(), _weighted),
+    "blurred_error": Score(_blurred_error, anomaly_map=_blurred_errors),
+    "cosine_distance": Score(_cosine_distance, anomaly_map=_cosine_distances),
     "latent_distance": Score(_latent_distance, lambda pixels, outputs: Latents(outputs, bank=False)),
     "neighbour_distance": Score(_neighbour_distance, lambda pixels, outputs: Latents(outputs, bank=True)),
     "ensemble": Score(_ensemble),
@@ -195,7 +234,7 @@ SCORES: dict[ScoreName, Score] = {
 
 
 class FittedScore(tf.Module):
-    """One score with its fitted numbers, as an exportable function: pixels, outputs -> [B]."""
+    """One score with its fitted numbers, as exportable functions of pixels and outputs: the score [B], and its map."""
 
     def __init__(self, name: ScoreName, settings: CalibrationSettings, fitted: Fitted) -> None:
         super().__init__()
@@ -205,6 +244,23 @@ class FittedScore(tf.Module):
 
     def __call__(self, pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
         return SCORES[self._score].compute(pixels, outputs, self._fitted, self._settings)
+
+    def anomaly_map(self, pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
+        """The score's map at the images' size [B, H, W], in the score's units; the error map if the score has none.
+
+        What a window contributes is at its centre.
+        """
+        own = SCORES[self._score].anomaly_map
+        if own is None:
+            return full_size_map(pixels, outputs)
+        values = own(pixels, outputs, self._fitted, self._settings)
+        return enlarged(centred(values, _size_of_map(self._score, pixels, outputs)), pixels)
+
+
+def _size_of_map(name: ScoreName, pixels: tf.Tensor, outputs: Tensors) -> Any:
+    """(height, width) of what the score's map looks at: the image, or the error map of the family."""
+    looks_at_pixels = name in ("local_ssim", "blurred_error", "cosine_distance")
+    return (pixels if looks_at_pixels else map_of(pixels, outputs)).shape[1:3]
 
 
 def fit_score(

@@ -32,6 +32,11 @@ class CalibrationSettings(Section):
     of the image's shorter side."""
     false_alarm_rate: float = Field(0.01, gt=0, lt=1)
     """Share of new normal images that may raise an alarm."""
+    pixel_false_alarm_rate: float | None = Field(None, gt=0, lt=1)
+    """Share of new normal images that may show any pixel as anomalous. null: as `false_alarm_rate`."""
+    smallest_region_percent: float | None = Field(None, ge=0, le=100)
+    """Area, in per cent of the image, below which a region of anomalous pixels does not count. null: the median of
+    those that held-out normal images show, at most 0.1."""
 
     @model_validator(mode="after")
     def _check_members(self) -> "CalibrationSettings":

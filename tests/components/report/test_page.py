@@ -43,7 +43,7 @@ class GreyModel(tf.Module):
         return {
             "score": tf.reduce_mean(error_map, axis=[1, 2]),
             "reconstruction": reconstruction,
-            "error_map": error_map,
+            "anomaly_map": error_map / 0.1,
             "latent": tf.reshape(pixels, [-1, 64])[:, :6],
         }
 
@@ -312,11 +312,11 @@ def test_suspects_are_shown_with_their_pictures_maps_and_names_to_copy(page, fol
     pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).astype(int) for data in encoded]
     for row, picture in zip(SUSPECT_ROWS, pictures[::2], strict=True):
         assert np.array_equal(picture, pixels_of_split()[row])
-    for error_map, picture in zip(SUSPECT_MAPS, pictures[1::2], strict=True):
+    for anomaly_map, picture in zip(SUSPECT_MAPS, pictures[1::2], strict=True):
         brightness = picture.sum(axis=2)
         middles = brightness[18::72, 18::72]  # near the corners of the enlarged map
-        assert np.argmax(middles) == np.argmax(error_map)
-        assert np.argmin(middles) in np.flatnonzero(error_map == error_map.min())
+        assert np.argmax(middles) == np.argmax(anomaly_map)
+        assert np.argmin(middles) in np.flatnonzero(anomaly_map == anomaly_map.min())
     assert (folder / "suspects.jsonl").read_bytes() == Path(inputs.calibration, "suspects.jsonl").read_bytes()
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 from PIL import Image
 
-from trainer.export.evaluated_model import EvaluatedModel, score_by_error
+from trainer.export.evaluated_model import EvaluatedModel, _levels, score_by_error
 from trainer.export.probes import probe
 from trainer.settings.image import ImageSettings
 
@@ -136,3 +136,13 @@ def test_probes_depend_only_on_the_image_and_cover_a_share(own):
     for name, errors in together.items():
         np.testing.assert_allclose(errors.numpy(), reversed_[name].numpy()[::-1], rtol=1e-5)
         assert 8 <= np.isfinite(errors.numpy()).sum() <= 32
+
+
+def test_error_levels_keep_the_order_of_negative_and_infinite_values():
+    values = np.sort(RANDOM.standard_normal(2000)).astype(np.float32)
+    values = np.concatenate([[-np.inf, -1e30], values, [1e-30, 1e30, np.inf]]).astype(np.float32)
+    values.sort()
+    levels = _levels(tf.constant(values)).numpy().astype(int)
+    assert np.all(np.diff(levels) >= 0)
+    assert len(set(levels)) > 0.5 * len(values)
+    assert (levels.min(), levels.max()) == (2**15 - 1 - 0x7F80, 2**15 + 0x7F80)

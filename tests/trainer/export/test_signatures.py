@@ -5,7 +5,10 @@ import pytest
 import tensorflow as tf
 
 from images.stored import from_pixels
+from schema.calibration_record import CalibrationRecord
 from trainer.export.signatures import ServedModel
+from trainer.scoring.scores import FittedScore
+from trainer.settings.calibration import CalibrationSettings
 from trainer.settings.image import ImageSettings
 
 HELD_OUT = np.linspace(0.01, 0.5, 50, dtype=np.float32)
@@ -42,8 +45,8 @@ def signatures(tmp_path):
         Trained(),
         latent_dim=1,
         image=ImageSettings(height_px=SIDE_PX, width_px=SIDE_PX),
-        score=lambda pixels, outputs: tf.reduce_mean(tf.square(pixels), axis=[1, 2, 3]),
-        threshold=THRESHOLD,
+        score=FittedScore("error", CalibrationSettings(), {}),
+        calibration=CalibrationRecord(threshold=THRESHOLD, false_alarm_rate=0.1, images=50, pixel_threshold=0.5),
         held_out_scores=HELD_OUT,
     )
     tf.saved_model.save(model, str(tmp_path), signatures=model.signatures())
@@ -78,3 +81,12 @@ def test_each_image_is_judged_at_its_own_rate(signatures):
     found = signatures["score_at"](image_bytes=images, false_alarm_rate=rates)
     assert found["threshold"].numpy() == pytest.approx([0.26, 0.5, np.inf])
     assert found["is_anomaly"].numpy().tolist() == [1, 0, 0]  # (180 / 255) ** 2 = 0.498
+
+
+def test_the_anomaly_map_is_in_multiples_of_the_pixel_threshold(signatures):
+    pixels = np.zeros((1, SIDE_PX, SIDE_PX, 1), np.float32)
+    pixels[0, 1, 2], pixels[0, 3, 3] = 0.9, 0.6
+    found = signatures["pixels"](image=tf.constant(pixels))
+    assert found["anomaly_map"].numpy() == pytest.approx(pixels[..., 0] ** 2 / 0.5)
+    assert np.argwhere(found["anomaly_mask"].numpy()).tolist() == [[0, 1, 2]]
+    assert (found["is_padded"].numpy().tolist(), found["smallest_region"].numpy().tolist()) == ([0], [0.0])

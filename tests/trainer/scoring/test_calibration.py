@@ -10,6 +10,7 @@ from trainer.scoring.calibration import (
     conformal_threshold,
     images_needed,
     p_values,
+    rests_on_one_image,
     thinned,
     thresholds_at,
 )
@@ -66,3 +67,20 @@ def test_a_rate_that_too_few_images_cannot_guarantee_is_raised_to_the_lowest_tha
     assert attainable_rate(99, 0.01) == 0.01
     assert attainable_rate(20, 0.01) == pytest.approx(1 / 21)
     assert conformal_threshold(np.arange(20, dtype=np.float32), attainable_rate(20, 0.01)) == 19.0
+
+
+@pytest.mark.parametrize(
+    ("scores", "rate", "without"),
+    [
+        ([1, 2, 3, 4, 10], 0.2, 4.0),
+        ([10, 4, 3, 2, 1], 0.2, 4.0),
+        ([1, 2, 3, 4, 10], 0.4, None),  # the second highest decides
+        ([1, 2, 3, 10, 10], 0.2, None),  # two images are as strange
+        ([1, 2, 3, 9.5, 10], 0.2, None),
+        ([-9, -8, -7, -6, -1], 0.2, -6.0),
+        ([1, 9], 0.4, None),
+    ],
+)
+def test_a_threshold_that_rests_on_one_image(scores, rate, without):
+    values = np.array(scores, np.float32)
+    assert rests_on_one_image(values, conformal_threshold(values, rate)) == without

@@ -36,7 +36,7 @@ def test_the_share_of_alarms_over_200_draws_is_near_the_rate(name):
         maps, fresh = maps_of(IMAGES, random), maps_of(FRESH, random)
         fitted = fit_linear(maps, np.arange(IMAGES), latent_dim=4, components=3)
         unseen = tf.constant(fitted.unseen[..., 1])
-        threshold = conformal_threshold(cross_fitted_scores(name, settings, unseen, (4, 4, 1)), RATE)
+        threshold = conformal_threshold(cross_fitted_scores(name, settings, unseen, (4, 4, 1))[0], RATE)
         blank = tf.zeros((FRESH, 4, 4, 1))
         outputs = {"feature_error": tf.constant(whole_errors(fresh, fitted)), "reconstruction": blank}
         learned = fit_scores([name], settings, lambda own=(blank, outputs): iter([own]), unseen)[name]
@@ -57,6 +57,6 @@ def test_an_image_does_not_take_part_in_what_its_score_learns():
     scores = []
     for height in (10.0, 1000.0):
         maps[0] = height
-        scores.append(cross_fitted_scores("weighted_error", CalibrationSettings(), tf.constant(maps), (4, 4, 1)))
+        scores.append(cross_fitted_scores("weighted_error", CalibrationSettings(), tf.constant(maps), (4, 4, 1))[0])
     assert scores[1][0] / scores[0][0] == pytest.approx(100.0, rel=1e-3)
     assert set(OF_MAPS) >= {"weighted_error"}

@@ -211,3 +211,37 @@ def test_latents_that_are_not_finite_give_a_score_that_is_not(name):
     latent[3, 1] = np.nan
     score = fit_score(name, CalibrationSettings(), lambda: iter([(PIXELS, {**OUTPUTS, "latent": tf.constant(latent)})]))
     assert np.isnan(score(PIXELS, OUTPUTS)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "aggregate"),
+    [
+        ("error", lambda maps: maps.mean(axis=(1, 2))),
+        ("worst_pixels", lambda maps: mean_of_worst(maps, 10)),
+        ("patch_max", lambda maps: maps.max(axis=(1, 2))),
+        ("weighted_error", lambda maps: maps.mean(axis=(1, 2))),
+        ("blurred_error", lambda maps: maps.mean(axis=(1, 2))),
+        ("cosine_distance", lambda maps: maps.sum(axis=(1, 2))),
+    ],
+)
+def test_a_score_is_an_aggregate_of_its_anomaly_map(name, aggregate):
+    score = fit_score(name, CalibrationSettings(score=name), lambda: iter(TRAINING))
+    maps = score.anomaly_map(PIXELS, OUTPUTS).numpy()
+    assert maps.shape == (10, 16, 20)
+    assert aggregate(maps) == pytest.approx(score(PIXELS, OUTPUTS).numpy(), rel=1e-3)
+
+
+@pytest.mark.parametrize(("name", "window"), [("standardised_patch", 3), ("local_ssim", 7)])
+def test_windows_are_shown_at_their_centres(name, window):
+    """The map of windows inside the image, whose worst are the score, with its border repeated."""
+    score = fit_score(name, CalibrationSettings(score=name), lambda: iter(TRAINING))
+    maps, margin = score.anomaly_map(PIXELS, OUTPUTS).numpy(), window // 2
+    inner = maps[:, margin:-margin, margin:-margin]
+    worst = round(inner[0].size * (0.01 if name == "standardised_patch" else 0.03))
+    assert mean_of_worst(inner, worst) == pytest.approx(score(PIXELS, OUTPUTS).numpy(), rel=1e-3)
+    assert np.array_equal(maps, np.pad(inner, [(0, 0), (margin, margin), (margin, margin)], mode="edge"))
+
+
+def test_a_score_without_a_map_shows_the_error():
+    score = fit_score("latent_distance", CalibrationSettings(score="latent_distance"), lambda: iter(TRAINING))
+    assert score.anomaly_map(PIXELS, OUTPUTS).numpy() == pytest.approx(MAPS, rel=1e-5)

@@ -1,0 +1,108 @@
+"""Regions of an anomaly map that exceed 1: where a defect is, how large and how strong, in the image's pixels."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage  # type: ignore[import-untyped]
+
+Map = npt.NDArray[Any]
+_ANY_NEIGHBOUR = np.ones((3, 3))
+
+
+@dataclass(frozen=True)
+class Region:
+    """Connected pixels. `left`, `top`, `right` and `bottom` are edges in pixels, from 0 to the image's width or height.
+
+    `area_px` in pixels and `area_percent` of the image; `peak` and `mean` of the anomaly map.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    area_px: float
+    area_percent: float
+    peak: float
+    mean: float
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image of `height_px` x `width_px` lies on a map: the first row and column, and how many of each."""
+
+    height_px: int
+    width_px: int
+    top: int
+    left: int
+    rows: int
+    columns: int
+
+    @classmethod
+    def on_map(cls, size: tuple[int, int], shape: Sequence[int], *, is_padded: bool) -> "Placement":
+        """For an image of `size` (height, width) that was resized to `shape`, padded or else stretched.
+
+        Rounds as tf.image.resize_with_pad does.
+        """
+        (height_px, width_px), (rows, columns) = size, shape
+        if not is_padded:
+            return cls(height_px, width_px, 0, 0, rows, columns)
+        shrink = max(height_px / rows, width_px / columns)
+        scaled = height_px / shrink, width_px / shrink
+        top, left = (max(0, math.floor((whole - side) / 2)) for whole, side in zip(shape, scaled, strict=True))
+        return cls(height_px, width_px, top, left, *(max(1, math.floor(side)) for side in scaled))
+
+    def crop(self, values: Map) -> Map:
+        """The part [rows, columns] of a map [H, W] that shows the image."""
+        cropped: Map = values[self.top : self.top + self.rows, self.left : self.left + self.columns]
+        return cropped
+
+    def enlarge(self, values: Map) -> Map:
+        """Values [rows, columns] at the image's size [height_px, width_px]: each pixel's is that of its position."""
+        down, across = (
+            ((np.arange(pixels) + 0.5) * positions / pixels).astype(int)
+            for pixels, positions in ((self.height_px, self.rows), (self.width_px, self.columns))
+        )
+        enlarged: Map = values[np.ix_(down, across)]
+        return enlarged
+
+
+def find_regions(
+    anomaly_map: Map, placement: Placement, *, smallest_share: float = 0.0
+) -> tuple[list[Region], npt.NDArray[np.int32]]:
+    """The connected regions (of 8 neighbours) in which a map [H, W] exceeds 1 or is not finite, the highest peak first.
+
+    Regions that cover less than `smallest_share` of the image are left out. Also returns the region that each position
+    of the image belongs to [rows, columns]: 1 for the first, 0 for none.
+    """
+    values = placement.crop(anomaly_map)
+    finite = np.where(np.isfinite(values), values, np.finfo(np.float32).max)
+    labels = ndimage.label(finite > 1.0, _ANY_NEIGHBOUR)[0]
+    found = {
+        number: _region(finite[place], labels[place] == number, place, finite.shape, placement)
+        for number, place in enumerate(ndimage.find_objects(labels), 1)
+    }
+    kept = [number for number, region in found.items() if region.area_percent >= 100.0 * smallest_share]
+    kept.sort(key=lambda number: -found[number].peak)
+    ranks = np.zeros(len(found) + 1, np.int32)
+    ranks[kept] = np.arange(1, len(kept) + 1)
+    return [found[number] for number in kept], ranks[labels]
+
+
+def _region(values: Map, inside: Map, place: tuple[slice, slice], shape: Sequence[int], placement: Placement) -> Region:
+    rows, columns = place
+    own = values[inside]
+    down, across = placement.height_px / placement.rows, placement.width_px / placement.columns
+    return Region(
+        left=columns.start * across,
+        top=rows.start * down,
+        right=columns.stop * across,
+        bottom=rows.stop * down,
+        area_px=len(own) * down * across,
+        area_percent=100.0 * len(own) / math.prod(shape),
+        peak=float(own.max()),
+        mean=float(own.mean(dtype=np.float64)),
+    )
