@@ -132,19 +132,17 @@ def declared_size(content: bytes) -> tuple[int, int]:
 
 def upright_size(content: bytes) -> tuple[int, int]:
     """(height, width) of what a viewer shows. Raises UnreadableImageError like `declared_size`."""
-    width_px, height_px = declared_size(content)
-    turns, _ = _TURNS.get(_declared_orientation(content), (0, False))
+    width_px, height_px, orientation = *declared_size(content), _UPRIGHT
+    if content.startswith(tiff.TIFF_STARTS):
+        page = tiff.first_page(content)
+        with contextlib.suppress(UnreadableImageError, ValueError):  # Pillow may or may not have turned a TIFF's size
+            width_px, height_px = _tiff_size(content, page)
+            orientation = tiff.values_of(content, page, tiff.ORIENTATION, _UPRIGHT)[0]
+    elif not content.startswith(VALUES_START) and not dicom.is_dicom(content):
+        with _opened(content) as image:
+            orientation = _orientation(image)
+    turns, _ = _TURNS.get(orientation, (0, False))
     return (width_px, height_px) if turns % 2 else (height_px, width_px)
-
-
-def _declared_orientation(content: bytes) -> int:
-    if content.startswith(VALUES_START) or dicom.is_dicom(content):
-        return _UPRIGHT
-    if content.startswith(tiff.TIFF_STARTS) and not (page := tiff.first_page(content)).has_fixed_scale:
-        with contextlib.suppress(ValueError):
-            return tiff.values_of(content, page, tiff.ORIENTATION, _UPRIGHT)[0]
-    with _opened(content) as image:
-        return _orientation(image)
 
 
 def as_viewed(content: bytes, reading: Reading = EIGHT_BITS, *, page: int | None = None) -> bytes:
