@@ -10,9 +10,10 @@ import tensorflow as tf
 from image_files import chunk, encode, tiff, with_chunk
 from PIL import Image
 
-from images.decoding import UnreadableImageError, as_pixels, as_viewed, declared_size, shown, upright_size
+from images.decoding import UnreadableImageError, as_pixels, as_viewed, declared_size, picture_of, shown, upright_size
 from images.reading import AS_STORED, EIGHT_BITS, Reading
 from images.stored import from_file_bytes
+from images.values import Values, encode_values
 from trainer.preprocessing import decode_images
 from trainer.settings.image import ImageSettings
 
@@ -255,3 +256,15 @@ def test_tiff_is_turned_and_so_is_its_size(kind, orientation):
     pixels = shown(content, RANGED).pixels
     assert np.array_equal(pixels.reshape(expected.shape), expected)
     assert upright_size(content) == expected.shape[:2]
+
+
+def test_a_picture_shows_the_values_that_a_file_uses():
+    values = np.arange(1000, 1000 + 99).reshape(9, 11)
+    for content in (
+        encode(Image.fromarray(values.astype("u2")), "PNG"),
+        tiff(values.astype("f4"), sample_format=3),
+        encode_values(Values(-values[..., None].astype("f4"))),
+    ):
+        picture = picture_of(content)
+        assert (picture.dtype, picture.shape, picture.min(), picture.max()) == (np.uint8, (9, 11, 1), 0, 255)
+    assert np.array_equal(picture_of(FILES["8 bits"]), COLOUR >> 8)
