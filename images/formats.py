@@ -4,7 +4,10 @@ from typing import Final
 
 FORMATS: Final = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 """Pillow knows dozens of other formats and hands some of them to external programs."""
-IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+DICOM_SUFFIXES: Final = frozenset({".dcm", ".dicom"})
+IMAGE_SUFFIXES: Final = DICOM_SUFFIXES | {
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff",
+}  # fmt: skip
 """In lower case; file names are compared case-insensitively."""
 MAX_PIXELS: Final = 100_000_000
 """Larger images are rejected before they are decoded: a small file can claim to be huge (a decompression bomb)."""

@@ -1,7 +1,7 @@
 """Small changes to a picture that change nothing about the product it shows, such as light, position and noise.
 
-Images are [H, W] or [H, W, 3] of type uint8, and every function returns a new one. Changes that need pixels from beyond
-the edge repeat those at the edge.
+Images are [H, W] or [H, W, 3] of type uint8 or uint16, and every function returns a new one of the same type. Changes
+that need pixels from beyond the edge repeat those at the edge.
 """
 
 import io
@@ -11,33 +11,37 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
+from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 
 from schema.changes import ChangeName
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[Any]
 Random = np.random.Generator
 
 
 def brighten(image: Pixels, factor: float) -> Pixels:
     """Multiply all values by `factor`."""
-    return _through_table(image, np.arange(256.0) * factor)
+    return _through_table(image, np.arange(_white(image) + 1.0) * factor)
 
 
 def apply_gamma(image: Pixels, gamma: float) -> Pixels:
     """Raise all values, as shares of the range, to the power of `gamma`."""
-    return _through_table(image, 255.0 * (np.arange(256.0) / 255.0) ** gamma)
+    white = _white(image)
+    return _through_table(image, white * (np.arange(white + 1.0) / white) ** gamma)
 
 
 def shade(image: Pixels, across: float, down: float = 0.0) -> Pixels:
     """Light that changes linearly, from 1 - `across` times (left) to 1 + `across` (right), and likewise `down`."""
     height_px, width_px = image.shape[:2]
     factors = 1.0 + across * _from_centre(width_px) + down * _from_centre(height_px)[:, np.newaxis]
-    return _to_pixels(image * (factors if image.ndim == 2 else factors[..., np.newaxis]))
+    return _to_pixels(image * (factors if image.ndim == 2 else factors[..., np.newaxis]), image.dtype)
 
 
 def change_colour_temperature(image: Pixels, share: float) -> Pixels:
     """Raise red and lower blue by this share; a grey image stays as it is."""
-    return image.copy() if image.ndim == 2 else _to_pixels(image * np.array([1.0 + share, 1.0, 1.0 - share]))
+    if image.ndim == 2:
+        return image.copy()
+    return _to_pixels(image * np.array([1.0 + share, 1.0, 1.0 - share]), image.dtype)
 
 
 def move(image: Pixels, across: float, down: float, degrees: float = 0.0) -> Pixels:
@@ -51,25 +55,36 @@ def move(image: Pixels, across: float, down: float, degrees: float = 0.0) -> Pix
     x, y = size[0] / 2, size[1] / 2
     x_from, y_from = x + across * width_px, y + down * height_px  # Pillow maps output pixels to input pixels
     affine = (cos, sin, x - cos * x_from - sin * y_from, -sin, cos, y + sin * x_from - cos * y_from)
-    moved = Image.fromarray(padded).transform(size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
-    return np.asarray(moved)[margin : margin + height_px, margin : margin + width_px]
+    inside = slice(margin, margin + height_px), slice(margin, margin + width_px)
+    if image.dtype == np.uint8:
+        return _transformed(Image.fromarray(padded), size, affine)[inside]
+    planes = np.moveaxis(padded.reshape(*padded.shape[:2], -1).astype(np.float32), 2, 0)
+    moved = np.stack([_transformed(Image.fromarray(plane), size, affine)[inside] for plane in planes], axis=-1)
+    return _to_pixels(moved, image.dtype).reshape(image.shape)
 
 
 def compress(image: Pixels, quality: int) -> Pixels:
     """Save as JPEG and read again."""
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=quality)
-    return np.asarray(Image.open(file))
+    levels = _white(image) / 255.0  # JPEG has 8 bits
+    eight = image if image.dtype == np.uint8 else _to_pixels(image / levels, np.dtype(np.uint8))
+    Image.fromarray(eight).save(file, "JPEG", quality=quality)
+    read = np.asarray(Image.open(file))
+    return read if image.dtype == np.uint8 else _to_pixels(read * levels, image.dtype)
 
 
 def add_sensor_noise(image: Pixels, levels: float, random: Random) -> Pixels:
     """Add Gaussian noise with a standard deviation of this many of the 255 levels."""
-    return _to_pixels(image + levels * random.standard_normal(image.shape, np.float32))
+    scale = _white(image) / 255.0
+    return _to_pixels(image + scale * levels * random.standard_normal(image.shape, np.float32), image.dtype)
 
 
 def defocus(image: Pixels, deviation_px: float) -> Pixels:
     """Blur with a Gaussian of this standard deviation in pixels."""
-    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(deviation_px)))
+    if image.dtype == np.uint8:
+        return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(deviation_px)))
+    deviations = (deviation_px, deviation_px, 0.0)[: image.ndim]
+    return _to_pixels(gaussian_filter(image.astype(np.float32), deviations, mode="nearest"), image.dtype)
 
 
 def change_randomly(image: Pixels, kinds: Collection[ChangeName], random: Random) -> Pixels:
@@ -113,8 +128,17 @@ def _from_centre(side_px: int) -> npt.NDArray[np.float64]:
 
 
 def _through_table(image: Pixels, table: npt.NDArray[np.float64]) -> Pixels:
-    return _to_pixels(table)[image]
+    return _to_pixels(table, image.dtype)[image]
 
 
-def _to_pixels(values: npt.NDArray[Any]) -> Pixels:
-    return np.clip(np.round(values), 0, 255).astype(np.uint8)
+def _transformed(image: Image.Image, size: tuple[int, int], affine: tuple[float, ...]) -> npt.NDArray[Any]:
+    return np.asarray(image.transform(size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR))
+
+
+def _white(image: Pixels) -> float:
+    """The largest level: 255 of 8 bits, 65,535 of 16."""
+    return float(np.iinfo(image.dtype).max)
+
+
+def _to_pixels(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> Pixels:
+    return np.clip(np.round(values), 0, np.iinfo(dtype).max).astype(dtype)

@@ -16,8 +16,11 @@ _ORIENTATION_KEYWORDS: Final = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\
 _MAX_ORIENTATION_BYTES: Final = 1 << 20
 _MAX_ANCILLARY: Final = 100
 _MAX_CHUNKS: Final = 200_000
-_PLAIN_HEADER: Final = {b"\x08\0\0\0\0": 1, b"\x08\x02\0\0\0": 3}
-"""Depth, colour type, compression, filter and interlacing of eight bits per channel, grey or RGB -> channels."""
+_PLAIN_HEADER: Final = {
+    8: {b"\x08\0\0\0\0": 1, b"\x08\x02\0\0\0": 3},
+    16: {b"\x10\0\0\0\0": 2, b"\x10\x02\0\0\0": 6},
+}
+"""Depth -> its grey and RGB headers (depth, colour type, compression, filter, interlacing) -> bytes of a pixel."""
 _LAST_FILTER: Final = 4
 
 
@@ -57,15 +60,16 @@ def without_orientation(content: bytes) -> bytes:
     return b"".join((PNG_START, *(chunk.whole for chunk in chunks_of(content) if _is_needed(chunk))))
 
 
-def is_plain_png(content: bytes) -> bool:
+def is_plain_png(content: bytes, *, depth: int = 8) -> bool:
     """Whether every decoder reads the same upright grey or RGB pixels, because the file is intact and has no extras.
 
-    Verifies checksums and decompresses the pixels, so it is true only for a file that can be read.
+    The pixels have 8 bits or, for a `depth` of 16, 8 or 16. Verifies checksums and decompresses the pixels, so it is
+    true only for a file that can be read.
     """
     if not content.startswith(PNG_START):
         return False
-    channels = _PLAIN_HEADER.get(content[24:29])
-    if channels is None or content[8:16] != b"\0\0\0\x0dIHDR":
+    pixel_bytes = _PLAIN_HEADER[8].get(content[24:29]) or _PLAIN_HEADER[depth].get(content[24:29])
+    if pixel_bytes is None or content[8:16] != b"\0\0\0\x0dIHDR":
         return False
     pixel_data: list[memoryview] = []
     others, last, end = 0, b"", len(PNG_START)
@@ -82,13 +86,13 @@ def is_plain_png(content: bytes) -> bool:
     if last != b"IEND" or end != len(content) or others > _MAX_ANCILLARY:
         return False
     width_px, height_px = struct.unpack_from(">II", content, 16)
-    return _is_complete(pixel_data, width_px, height_px, channels)
+    return _is_complete(pixel_data, width_px, height_px, pixel_bytes)
 
 
-def _is_complete(pixel_data: list[memoryview], width_px: int, height_px: int, channels: int) -> bool:
+def _is_complete(pixel_data: list[memoryview], width_px: int, height_px: int, pixel_bytes: int) -> bool:
     if not 0 < max(width_px, height_px) <= MAX_SIDE_PX or not 0 < width_px * height_px <= MAX_PIXELS:
         return False
-    row_bytes = 1 + width_px * channels
+    row_bytes = 1 + width_px * pixel_bytes
     stream = zlib_ng.decompressobj()
     try:
         lines = stream.decompress(b"".join(pixel_data), height_px * row_bytes + 1)

@@ -1,16 +1,20 @@
 """Converts an image file or pixels to what an example stores: bytes that TensorFlow decodes, and a few statistics."""
 
 import hashlib
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from images.decoding import Pixels, UnreadableImageError, mask_levels, shown
+from images.decoding import Pixels, UnreadableImageError, encoded_pixels, mask_levels, shown
 from images.png import encode_png
 from images.png_chunks import is_plain_png
+from images.reading import EIGHT_BITS, Reading
 
 _BLOCK = 1 << 16
+_LEVELS_PER_LEVEL = 257
+"""Levels of 16 bits in one of 8."""
 _INTERMEDIATE = (0.05, 0.95)
 _MANY_INTERMEDIATE = 0.2
 """Share of the defective pixels; JPEG's artefacts and anti-aliased edges of defects of any size are fewer."""
@@ -28,7 +32,9 @@ class StoredImage(NamedTuple):
     pixel_digest: bytes
     """128 bits of BLAKE2b (RFC 7693) over shape and pixels: the same for equal pixels, whatever the file format."""
     page_count: int = 1
-    """Pages of a TIFF file, of which the first is stored."""
+    """Pages of a TIFF file, of which one is stored."""
+    used_bits: int = 0
+    """Bits of the largest value in a file of 16 bits, at least 8; 0 for other files."""
 
 
 class StoredMask(NamedTuple):
@@ -40,28 +46,31 @@ class StoredMask(NamedTuple):
 
 
 def from_pixels(pixels: Pixels) -> StoredImage:
-    """Pixels [H, W], [H, W, 1] or [H, W, 3] of type uint8 -> PNG."""
+    """Pixels [H, W], [H, W, 1] or [H, W, 3] of type uint8 or uint16 -> PNG."""
     [stored] = from_pixels_of_many(pixels[np.newaxis])
     return stored
 
 
-def from_pixels_of_many(images: Pixels) -> Iterator[StoredImage]:
-    """N images of one size, [N, H, W], [N, H, W, 1] or [N, H, W, 3] of type uint8 -> N PNGs."""
+def from_pixels_of_many(images: Pixels, reading: Reading = EIGHT_BITS) -> Iterator[StoredImage]:
+    """N images of one size, [N, H, W], [N, H, W, 1] or [N, H, W, 3] of type uint8 or uint16 -> N PNGs."""
     images = images.reshape(*images.shape[:3], -1)
-    for pixels, encoded, mean, contrast in zip(images, encode_png(images), *_means_and_contrasts(images), strict=True):
+    statistics = zip(*_means_and_contrasts(images, reading), strict=True)
+    for pixels, encoded, (mean, contrast) in zip(images, encode_png(images), statistics, strict=True):
         yield _stored(encoded, pixels, mean, contrast)
 
 
-def from_file_bytes(content: bytes) -> StoredImage:
-    """An image file's bytes, converted like `decoding.as_viewed`, with their statistics.
+def from_file_bytes(content: bytes, reading: Reading = EIGHT_BITS, *, page: int | None = None) -> StoredImage:
+    """An image file's bytes, or one of its pages, converted like `decoding.as_viewed`, with their statistics.
 
     Raises UnreadableImageError like `decoding.shown`.
     """
-    seen = shown(content)
-    if is_plain_png(content) or (seen.is_plain_jpeg and _is_decoded_by_tensorflow(content, seen.pixels)):
-        [mean], [contrast] = _means_and_contrasts(seen.pixels[np.newaxis])
-        return _stored(content, seen.pixels, mean, contrast)
-    return from_pixels(seen.pixels)._replace(page_count=seen.page_count)
+    seen = shown(content, reading, page=page)
+    [mean], [contrast] = _means_and_contrasts(seen.pixels[np.newaxis], reading)
+    is_kept = is_plain_png(content, depth=reading.depth) or (
+        seen.is_plain_jpeg and _is_decoded_by_tensorflow(content, seen.pixels)
+    )
+    encoded = content if is_kept else encoded_pixels(seen.pixels, seen.ends)
+    return _stored(encoded, seen.pixels, mean, contrast)._replace(page_count=seen.page_count, used_bits=seen.used_bits)
 
 
 def mask_from_file_bytes(content: bytes, *, height_px: int, width_px: int) -> StoredMask:
@@ -95,10 +104,10 @@ def _is_decoded_by_tensorflow(content: bytes, pixels: Pixels) -> bool:
     return np.array_equal(decoded, pixels)
 
 
-def _means_and_contrasts(images: Pixels) -> tuple[list[float], list[float]]:
-    """[N, H, W, C] -> N means and N standard deviations, in [0, 1] units.
+def _means_and_contrasts(images: Pixels, reading: Reading) -> tuple[list[float], list[float]]:
+    """[N, H, W, C] -> N means and N standard deviations, in [0, 1] units: of the type, or of the reading's [low, high].
 
-    The sums are integers that float64 represents exactly, so the results are the same on every machine.
+    For integers the sums are exact in float64, so the results are the same on every machine.
     """
     values = images.reshape(len(images), -1)
     sums, squares = np.zeros(len(images)), np.zeros(len(images))
@@ -107,8 +116,21 @@ def _means_and_contrasts(images: Pixels) -> tuple[list[float], list[float]]:
         sums += block.sum(axis=1)
         squares += np.einsum("ij,ij->i", block, block)
     means = sums / values.shape[1]
-    variances = np.maximum(squares / values.shape[1] - means**2, 0.0)
-    return (means / 255.0).tolist(), (np.sqrt(variances) / 255.0).tolist()
+    deviations = np.sqrt(np.maximum(squares / values.shape[1] - means**2, 0.0))
+    if isinstance(reading.range, tuple):
+        low, high = reading.range
+        unit = _LEVELS_PER_LEVEL if reading.depth == 16 and images.dtype == np.uint8 else 1
+        means = np.clip((means * unit - low) / (high - low), 0.0, 1.0)
+        return means.tolist(), np.minimum(deviations * unit / (high - low), 0.5).tolist()
+    if images.dtype == np.float32:  # of unknown scale: compressed to [0, 1], so that changes still show
+        return [0.5 + _compressed(mean) for mean in means], [_compressed(deviation) for deviation in deviations]
+    white = float(np.iinfo(images.dtype).max)
+    return (means / white).tolist(), (deviations / white).tolist()
+
+
+def _compressed(value: float) -> float:
+    """Any float32 -> [-0.5, 0.5], linear near 0 and logarithmic beyond."""
+    return 0.5 * math.asinh(value) / math.asinh(float(np.finfo(np.float32).max))
 
 
 def _stored(encoded: bytes, pixels: Pixels, mean: float, contrast: float) -> StoredImage:

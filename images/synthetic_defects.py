@@ -1,7 +1,7 @@
 """Faint synthetic defects on normal images, to compare how well models and scores find what nobody has labelled.
 
-Images are [H, W, C], float in [0, 1] or uint8; every function returns a new one. They are faint on purpose: black and
-white rectangles are found by every local score, so they rank scores wrongly.
+Images are [H, W, C], float in [0, 1], uint8 or uint16; every function returns a new one. They are faint on purpose:
+black and white rectangles are found by every local score, so they rank scores wrongly.
 """
 
 import math
@@ -28,13 +28,14 @@ def paint(images: Images, kind: str, *, seed: int, first: int = 0) -> Images:
     the next image in `images`.
     """
     defect = _DEFECTS[kind]
-    scale = 255.0 if images.dtype == np.uint8 else 1.0
+    is_whole = images.dtype.kind == "u"
+    scale = float(np.iinfo(images.dtype).max) if is_whole else 1.0
     painted = np.empty_like(images)
     for row, image in enumerate(images):
         random = np.random.default_rng([seed, KINDS.index(kind), first + row])
         other = images[(row + 1) % len(images)]
         changed = np.clip(defect(image / scale, other / scale, random), 0.0, 1.0) * scale
-        painted[row] = np.round(changed) if images.dtype == np.uint8 else changed
+        painted[row] = np.round(changed) if is_whole else changed
     return painted
 
 

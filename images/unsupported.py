@@ -51,8 +51,6 @@ def _kind(content: bytes) -> str | None:
         box = content[8 : min(int.from_bytes(content[:4], "big"), 256)]
         brands = {box[at : at + 4] for at in range(0, len(box), 4)}
         return next((kind for known, kind in _BRANDS if known & brands), None)
-    if content[128:132] == b"DICM":
-        return f"DICOM; {_CONVERT}"
     text = content[:256].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for starts, kind in _MARKUP:
         if text.startswith(starts):

@@ -49,6 +49,7 @@ def create_pipeline(
 
     example_gen = ImageExampleGen(
         settings=configuration.data,
+        reading=configuration.image,
         data_fingerprint=data_fingerprint,
         source_fingerprint=source_fingerprint("components.example_gen.component"),
     )

@@ -28,6 +28,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from images.decoding import UnreadableImageError, as_viewed, upright_size
+from images.reading import AS_STORED
 from images.regions import Placement, Region, find_regions
 from runtime.errors import UsageError
 from schema import signatures
@@ -189,9 +190,12 @@ def _map_of(columns: Mapping[str, Any], index: int, image: bytes) -> dict[str, A
 
 
 def _as_stored(index: int, image: ImageFile) -> bytes:
-    """The image as ingestion stores it; INVALID_ARGUMENT if ingestion would reject it."""
+    """The image with all its bits, of which the model's graph takes what it needs.
+
+    INVALID_ARGUMENT if no model could read it.
+    """
     try:
-        return as_viewed(image.read_bytes() if isinstance(image, Path) else image)
+        return as_viewed(image.read_bytes() if isinstance(image, Path) else image, AS_STORED)
     except UnreadableImageError as error:
         message = f"{signatures.IMAGE_BYTES}[{index}]: {error}"
         raise ServingError(Status.INVALID_ARGUMENT, message) from None

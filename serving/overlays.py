@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from images.decoding import shown
+from images.decoding import picture_of
 from images.heat import LEGEND, heat_colours, legend_strip
 from serving.client import Score
 
@@ -29,7 +29,7 @@ def write_overlay(image_file: Path, score: Score, target: Path, *, height_px: in
     placement = score.placement
     scale = height_px / placement.height_px
     size = (max(1, round(placement.width_px * scale)), height_px)
-    original = _picture(shown(image_file.read_bytes()).pixels).resize(size)
+    original = _picture(picture_of(image_file.read_bytes())).resize(size)
     heat = Image.fromarray(heat_colours(placement.crop(score.anomaly_map))).resize(size, Image.Resampling.BILINEAR)
     boxed = original.copy()
     draw = ImageDraw.Draw(boxed)

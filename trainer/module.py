@@ -63,6 +63,7 @@ def run_fn(fn_args: FnArgs) -> None:
             **config,
             "trainer": settings.model_dump(mode="json"),  # with the values that the Tuner chose
             "tensorflow": tf.__version__,
+            "pixel_levels": list(constants.levels),
             "latent_dim": autoencoder.latent_dim,
             "parameters": autoencoder.model.count_params(),
             "history": history,

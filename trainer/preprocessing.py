@@ -1,39 +1,123 @@
 """The preprocessing graph, shared by training, evaluation and serving: encoded bytes -> normalised pixels."""
 
+import functools
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from images.reading import Percentiles
+from images.values import PNG_AT, VALUES_START
 from schema import features
-from schema.features import NORMALISED, OFFSET, SCALE
+from schema.features import LEVELS, NORMALISED, OFFSET, SCALE
 from trainer.settings.image import ImageSettings
+
+_PNG_START = b"\x89PNG"
+_LEVELS_PER_LEVEL = 257.0
+"""Levels of 16 bits in one of 8."""
+_TO_THE_END = 2**31 - 1
+_PERCENTILES = 10_000
+"""Parts into which the training images' values are divided to find percentiles."""
 
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
     """tf.Transform's entry point; `custom_config['image']` is an ImageSettings as a mapping."""
     settings = ImageSettings.model_validate(custom_config["image"])
-    pixels = decode_images(inputs[features.IMAGE], settings)
+    levels = _levels(inputs[features.IMAGE], settings)
+    pixels = decode_images(inputs[features.IMAGE], settings, levels)
     offset, scale = _normalisation_constants(pixels, settings)
     rows = tf.shape(pixels)[0]
     return {
         NORMALISED: (pixels - offset) / scale,
         OFFSET: tf.tile(offset[tf.newaxis], [rows, 1]),
         SCALE: tf.tile(scale[tf.newaxis], [rows, 1]),
+        LEVELS: tf.tile(levels[tf.newaxis], [rows, 1]),
     }
 
 
-def decode_images(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
-    """Encoded images [B] of any size -> pixels [B, H, W, C] float32 in [0, 1]."""
+def decode_images(encoded: tf.Tensor, settings: ImageSettings, levels: tf.Tensor | None = None) -> tf.Tensor:
+    """Encoded images [B] of any size -> pixels [B, H, W, C] float32 in [0, 1].
+
+    `levels` [2] become 0 and 1; they are required if the settings' range is one of percentiles.
+    """
+    ends = _fixed_levels(settings) if levels is None else levels
     pixels = tf.map_fn(
-        lambda one: _decode_one(one, settings),
+        lambda one: _decode_one(one, settings, ends),
         encoded,
         fn_output_signature=tf.TensorSpec(settings.shape, tf.float32),
     )
     return tf.ensure_shape(pixels, (None, *settings.shape))
 
 
-def _decode_one(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
+def _levels(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
+    """The levels that become 0 and 1: [2]. tf.Transform computes percentiles from the whole training split."""
+    if not isinstance(settings.range, Percentiles):
+        return _fixed_levels(settings)
+
+    def sampled(one: tf.Tensor) -> tf.Tensor:
+        levels = _levels_of_one(one, settings)
+        return tf.image.resize(levels, settings.shape[:2], tf.image.ResizeMethod.NEAREST_NEIGHBOR)
+
+    spec = tf.TensorSpec(settings.shape, tf.float32)
+    values = tf.reshape(tf.map_fn(sampled, encoded, fn_output_signature=spec), [-1])
+    boundaries = tft.quantiles(values, _PERCENTILES, epsilon=0.5 / _PERCENTILES)[0]
+    low, high = (round(percent * _PERCENTILES / 100) for percent in settings.range.percentiles)
+    ends = tf.stack(
+        [
+            tft.min(values) if low == 0 else boundaries[low - 1],
+            tft.max(values) if high == _PERCENTILES else boundaries[high - 1],
+        ]
+    )
+    # Images that are all alike have no range.
+    return tf.stack([ends[0], tf.where(ends[1] > ends[0], ends[1], ends[0] + 1.0)])
+
+
+def _fixed_levels(settings: ImageSettings) -> tf.Tensor:
+    """The configured levels that become 0 and 1, or those of the type: [2]."""
+    if isinstance(settings.range, Percentiles):
+        raise ValueError(f"image.range {settings.range.percentiles} is known only to tf.Transform's graph")
+    ends = (0.0, 2.0**settings.depth - 1.0) if settings.range == "full" else settings.range
+    return tf.constant(ends, tf.float32)
+
+
+def _decode_one(encoded: tf.Tensor, settings: ImageSettings, ends: tf.Tensor) -> tf.Tensor:
+    image = _levels_of_one(encoded, settings)
+    size = tf.constant(settings.shape[:2])
+    if settings.has_range:
+        pixels = tf.clip_by_value((image - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0)
+    else:
+        pixels = image / (2.0**settings.depth - 1.0)
+    pixels = tf.cond(tf.reduce_all(tf.shape(image)[:2] == size), lambda: pixels, lambda: _resize(pixels, settings))
+    return tf.ensure_shape(pixels, settings.shape)
+
+
+def _levels_of_one(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
+    """An encoded image -> its levels in the settings' channels, in 8 or 16 bits, or its values: [h, w, C] float32."""
+    eight_bits = functools.partial(_eight_bits, encoded, settings)
+    if settings.depth == 8:
+        return eight_bits()
+
+    def sixteen_bits() -> tf.Tensor:
+        colour = tf.io.decode_png(encoded, channels=3, dtype=tf.uint16)
+        return _grey(colour) if settings.channels == 1 else tf.cast(colour, tf.float32)
+
+    def levels() -> tf.Tensor:
+        is_png = tf.strings.substr(encoded, 0, len(_PNG_START)) == _PNG_START
+        return tf.cond(is_png, sixteen_bits, lambda: eight_bits() * _LEVELS_PER_LEVEL)
+
+    if not settings.has_range:
+        return levels()
+    are_values = tf.strings.substr(encoded, 0, len(VALUES_START)) == VALUES_START
+    return tf.cond(are_values, lambda: _values(encoded, settings), levels)
+
+
+def _values(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
+    """The 32-bit values of a file as `images.values` describes it, the same in every channel."""
+    pixels = tf.io.decode_png(tf.strings.substr(encoded, PNG_AT, _TO_THE_END), channels=4)
+    return tf.tile(tf.bitcast(pixels, tf.float32)[:, :, tf.newaxis], [1, 1, settings.channels])
+
+
+def _eight_bits(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
     colour = tf.cond(
         tf.io.is_jpeg(encoded),
         # The default, a faster approximation, differs by up to 60 of 255 levels.
@@ -41,19 +125,15 @@ def _decode_one(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
         lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     )
     colour.set_shape((None, None, 3))
-    image = _grey(colour) if settings.channels == 1 else tf.cast(colour, tf.float32)
-    size = tf.constant(settings.shape[:2])
-    pixels = image / 255.0
-    pixels = tf.cond(tf.reduce_all(tf.shape(image)[:2] == size), lambda: pixels, lambda: _resize(pixels, settings))
-    return tf.ensure_shape(pixels, settings.shape)
+    return _grey(colour) if settings.channels == 1 else tf.cast(colour, tf.float32)
 
 
 def _grey(colour: tf.Tensor) -> tf.Tensor:
-    """ITU-R BT.601 luma of [H, W, 3] uint8 -> [H, W, 1] float32, rounded to whole levels as Pillow does.
+    """ITU-R BT.601 luma of [H, W, 3] uint8 or uint16 -> [H, W, 1] float32, rounded to whole levels as Pillow does.
 
     Decoders are not asked for grey: each has a formula of its own, and libpng's depends on the file's gamma.
     """
-    red, green, blue = tf.unstack(tf.cast(colour, tf.int32), axis=2)
+    red, green, blue = tf.unstack(tf.cast(colour, tf.int32 if colour.dtype == tf.uint8 else tf.int64), axis=2)
     luma = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) // 0x10000
     return tf.cast(luma, tf.float32)[:, :, tf.newaxis]
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
+import tensorflow as tf
 import tensorflow_transform as tft
 from google.protobuf import json_format
 from tfx import types
@@ -27,6 +27,7 @@ from components.evaluation.parity_file import write_parity_file
 from components.evaluation.steadiness import boxes_of, images_to_change, measure_steadiness
 from components.evaluation.synthetic_auroc import count_known, normal_records, painted, synthetic_aurocs
 from components.evaluation.training_data_check import require_same_training_data, transformed_pixels
+from images.levels import Levels
 from schema import features
 from schema.artifact_types import Analysis, Artifacts
 from schema.artifacts import (
@@ -125,7 +126,8 @@ def _detection(models: Mapping[str, str], test: str, transform_graph: str) -> di
     records = normal_records(test, normal)
     synthetic: dict[str, dict[str, float]] = {}
     if len(records) > 1:
-        examples = painted(_levels(transform_graph, records))
+        levels = Levels.of_model(_record_of(models[CANDIDATE]), _files(records))
+        examples = painted(levels.images(_pixels(transform_graph, records)), levels)
         synthetic = {name: synthetic_aurocs(folder, examples) for name, folder in models.items()}
     return {
         "knows_anomalies": bool(known[0] and known[1]),
@@ -136,21 +138,32 @@ def _detection(models: Mapping[str, str], test: str, transform_graph: str) -> di
 
 def _steadiness(model: str, test: str, held_out: str, transform_graph: str) -> dict[str, Any]:
     """The split and the number of the images that `measure_steadiness` measured, and what it found."""
-    with fileio.open(f"{model}/{RECORD_FILE}") as file:
-        record = json.loads(file.read())
+    record = _record_of(model)
     is_cross_fitted = CalibrationRecord.from_json(record["calibration"]).method == "cross"
     split, records = images_to_change(test, None if is_cross_fitted else held_out)
     if not records:
         return {"split": split, "images": 0, "changes": {}}
     image = {key: record["image"][key] for key in ("height_px", "width_px", "fit")}
-    changes = measure_steadiness(model, _levels(transform_graph, records), boxes_of(records, **image))
+    levels = Levels.of_model(record, _files(records))
+    images = levels.images(_pixels(transform_graph, records))
+    changes = measure_steadiness(model, images, boxes_of(records, **image), levels)
     return {"split": split, "images": len(records), "changes": changes}
 
 
-def _levels(transform_graph: str, records: list[bytes]) -> Any:
-    """The images of serialized examples [N] as the model sees them: [N, H, W, C] uint8."""
-    layer = tft.TFTransformOutput(transform_graph).transform_features_layer()
-    return np.round(255.0 * transformed_pixels(layer, records)).clip(0, 255).astype(np.uint8)
+def _record_of(model: str) -> dict[str, Any]:
+    with fileio.open(f"{model}/{RECORD_FILE}") as file:
+        record: dict[str, Any] = json.loads(file.read())
+    return record
+
+
+def _pixels(transform_graph: str, records: list[bytes]) -> Any:
+    """The images of serialized examples [N] as the model sees them: [N, H, W, C] in [0, 1]."""
+    return transformed_pixels(tft.TFTransformOutput(transform_graph).transform_features_layer(), records)
+
+
+def _files(records: list[bytes]) -> list[bytes]:
+    """The encoded images of serialized examples [N]."""
+    return [tf.train.Example.FromString(r).features.feature[features.IMAGE].bytes_list.value[0] for r in records]
 
 
 @contextlib.contextmanager

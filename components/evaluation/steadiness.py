@@ -1,7 +1,7 @@
 """How steady the verdict on normal images is under harmless changes, and whether defects are still found then."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from components.evaluation.synthetic_auroc import count_known, normal_records
 from images.harmless_changes import STEADINESS
-from images.stored import from_pixels_of_many
+from images.levels import EIGHT_BIT_LEVELS, Levels
 from images.synthetic_defects import KINDS, paint
 from runtime.tfrecords import as_many_as_fit
 from schema.features import EVAL, HEIGHT_PX, TEST, UNKNOWN, WIDTH_PX
@@ -24,7 +24,7 @@ UNCHANGED: Final = "unchanged"
 _SEED: Final = 22
 _BATCH: Final = 32
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[Any]
 Box = tuple[slice, slice]
 Verdicts = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
 """Score and whether it is an alarm of each image [N]."""
@@ -43,7 +43,9 @@ def images_to_change(test: str, held_out: str | None) -> tuple[str, list[bytes]]
     return TEST, found
 
 
-def measure_steadiness(model: str, images: Pixels, boxes: Sequence[Box]) -> Steadiness:
+def measure_steadiness(
+    model: str, images: Pixels, boxes: Sequence[Box], levels: Levels = EIGHT_BIT_LEVELS
+) -> Steadiness:
     """The SavedModel's verdicts on images [N, H, W, C] that are changed within their boxes, without and with a defect.
 
     `alarms` is the share of the images that raise an alarm, `recall` the share of those with a defect that do, and
@@ -51,7 +53,7 @@ def measure_steadiness(model: str, images: Pixels, boxes: Sequence[Box]) -> Stea
     """
     if not len(images):
         return {}
-    judge = _judge_of(model)
+    judge = _judge_of(model, levels)
     defective = _one_defect_each(images[::2])
     found = {}
     for number, (name, change) in enumerate({UNCHANGED: _unchanged, **STEADINESS}.items()):
@@ -111,8 +113,8 @@ def _changed(
         yield framed
 
 
-def _judge_of(model: str) -> Callable[[list[Pixels]], Verdicts]:
-    """The verdicts of the model's own signature on images of one size, as PNG files."""
+def _judge_of(model: str, levels: Levels) -> Callable[[list[Pixels]], Verdicts]:
+    """The verdicts of the model's own signature on images of one size, as files of these levels."""
     loaded = tf.saved_model.load(model)  # `outputs_of` keeps it alive; a signature alone would lose its variables
 
     # A function of its own, of which TensorFlow leaves out what is not needed.
@@ -122,7 +124,7 @@ def _judge_of(model: str) -> Callable[[list[Pixels]], Verdicts]:
         return outputs[SCORE], outputs[IS_ANOMALY]
 
     def judge(images: list[Pixels]) -> Verdicts:
-        encoded = [stored.encoded for stored in from_pixels_of_many(np.stack(images))]
+        encoded = levels.files(np.stack(images))
         at_a_time = as_many_as_fit(images[0].shape, at_most=_BATCH)
         starts = range(0, len(encoded), at_a_time)
         parts = [outputs_of(tf.constant(encoded[start : start + at_a_time])) for start in starts]

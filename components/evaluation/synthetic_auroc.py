@@ -7,7 +7,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from images.stored import from_pixels_of_many
+from images.levels import EIGHT_BIT_LEVELS, Levels
 from images.synthetic_defects import KINDS, paint
 from runtime.tfrecords import as_many_as_fit, each_record
 from schema.features import IMAGE, IS_ANOMALY, UNKNOWN
@@ -18,7 +18,7 @@ _NORMAL: Final = ""
 _SEED: Final = 21
 """Another one than the seed of the defects that `evaluation.score: auto` compares scores by."""
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[Any]
 Painted = dict[str, list[bytes]]
 """Kind of defect, or empty for none -> serialized tf.Examples of the same images [N]."""
 
@@ -38,13 +38,10 @@ def normal_records(test: str, count: int, *, at_most: int = AT_MOST) -> list[byt
     return [record for number, record in enumerate(normal) if number % every == 0]
 
 
-def painted(images: Pixels) -> Painted:
+def painted(images: Pixels, levels: Levels = EIGHT_BIT_LEVELS) -> Painted:
     """Images [N, H, W, C], and the same with one defect of every kind."""
     versions = {_NORMAL: images, **{kind: paint(images, kind, seed=_SEED) for kind in KINDS}}
-    return {
-        kind: [_example(stored.encoded) for stored in from_pixels_of_many(version)]
-        for kind, version in versions.items()
-    }
+    return {kind: [_example(file) for file in levels.files(version)] for kind, version in versions.items()}
 
 
 def synthetic_aurocs(model: str, examples: Painted) -> dict[str, float]:

@@ -24,8 +24,9 @@ from components.example_gen.splits import split_of
 from components.settings import DataSettings
 from components.sources.exclusion import require_all_found
 from components.sources.files import DataError
-from components.sources.plan import Reject, Shard, SourcePlan
+from components.sources.plan import Reject, Shard, SourcePlan, file_id
 from components.sources.registry import planned_source, require_unchanged
+from images.reading import EIGHT_BITS, Reading, reading_of
 from runtime.tfrecords import read_counts
 from schema import features
 from schema.artifact_types import Artifacts
@@ -42,6 +43,9 @@ _EXCLUDED = "excluded"
 _EXCLUDED_BY = "excluded by data.exclude"
 _PAGES_DROPPED = "pages_dropped"
 _BLURRED_MASKS = "blurred_masks"
+_USED_BITS = "used_bits"
+_FEW_BITS = 12
+"""Files of 16 bits that use no more have at most 16 levels in their upper byte."""
 
 
 @dataclass
@@ -52,10 +56,12 @@ class ShardResult:
     rejects: list[Reject] = field(default_factory=list)
     duplicates: list[Reject] = field(default_factory=list)
     excluded: list[Reject] = field(default_factory=list)
+    used_bits: int = 0
+    """Bits of the largest value in files of 16 bits, or 0."""
 
 
 class ImageExampleGenSpec(Spec):
-    PARAMETERS = texts("settings", "data_fingerprint", "source_fingerprint")
+    PARAMETERS = texts("settings", "reading", "data_fingerprint", "source_fingerprint")
     OUTPUTS = channels(examples=standard_artifacts.Examples)
 
 
@@ -64,7 +70,8 @@ class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
 
     def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
         settings = DataSettings.model_validate_json(exec_properties["settings"])
-        plan = planned_source(settings, exec_properties["data_fingerprint"])
+        reading = Reading.model_validate_json(exec_properties["reading"])
+        plan = planned_source(settings, exec_properties["data_fingerprint"], reading)
         examples = artifact_utils.get_single_instance(output_dict[EXAMPLES_KEY])
         for folder in (*(_split_uri(examples.uri, split) for split in features.SPLITS), _digests_uri(examples.uri)):
             fileio.makedirs(folder)
@@ -85,9 +92,10 @@ class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
             )
         fileio.rmtree(_digests_uri(examples.uri))
         require_unchanged(plan)
-        found = {reject["image_id"] for reject in _read_rejects(examples.uri) if reject["reason"] == _EXCLUDED_BY}
+        excluded = [reject["image_id"] for reject in _read_rejects(examples.uri) if reject["reason"] == _EXCLUDED_BY]
+        found = {*excluded, *map(file_id, excluded)}
         require_all_found(plan.excluded - found, settings.exclude)
-        _check_result(examples.uri, settings)
+        _check_result(examples.uri, settings, reading)
         examples.split_names = artifact_utils.encode_split_names(list(features.SPLITS))
 
 
@@ -101,10 +109,18 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
     SPEC_CLASS = ImageExampleGenSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(ImageExampleGenExecutor)
 
-    def __init__(self, *, settings: DataSettings, data_fingerprint: str, source_fingerprint: str) -> None:
+    def __init__(
+        self,
+        *,
+        settings: DataSettings,
+        data_fingerprint: str,
+        source_fingerprint: str,
+        reading: Reading = EIGHT_BITS,
+    ) -> None:
         super().__init__(
             spec=ImageExampleGenSpec(
                 settings=settings.model_dump_json(exclude={"drift"}),  # ExampleValidator checks drift
+                reading=reading_of(reading).model_dump_json(),
                 data_fingerprint=data_fingerprint,
                 source_fingerprint=source_fingerprint,
             )
@@ -142,7 +158,7 @@ class _WriteShard(beam.DoFn):
         images: list[WrittenImage] = []
         writers: dict[str, tuple[str, Any]] = {}
         for image in shard.read():
-            if image.image_id in self._excluded:
+            if {image.image_id, file_id(image.image_id)} & self._excluded:
                 result.excluded.append(Reject(image.image_id, _EXCLUDED_BY))
                 continue
             if isinstance(image, Reject):
@@ -152,7 +168,7 @@ class _WriteShard(beam.DoFn):
             if self._settings.normal_labels:
                 image = image._replace(is_anomaly=int(image.label not in self._settings.normal_labels))
             split = split_of(
-                image.image_id,
+                file_id(image.image_id),  # pages of a file, which are alike, stay together
                 named_split=image.named_split,
                 has_named_eval=self._has_named_eval,
                 is_anomaly=image.is_anomaly,
@@ -166,6 +182,7 @@ class _WriteShard(beam.DoFn):
             writers[split][1].write(serialize(image))
             result.counts[split] += 1
             result.counts[_PAGES_DROPPED] += image.stored.page_count - 1
+            result.used_bits = max(result.used_bits, image.stored.used_bits)
             if image.is_mask_blurred:
                 result.counts[_BLURRED_MASKS] += 1
                 _LOG.warning("%s: many pixels of its mask are neither black nor white", image.image_id)
@@ -223,12 +240,14 @@ def _merge_results(results: Iterable[ShardResult]) -> ShardResult:
         merged.rejects += result.rejects
         merged.duplicates += result.duplicates
         merged.excluded += result.excluded
+        merged.used_bits = max(merged.used_bits, result.used_bits)
     return merged
 
 
 def _write_result(result: ShardResult, uri: str) -> None:
     counts = {name: result.counts[name] for name in (*features.SPLITS, _LEFT_OUT)}
     counts |= {name: result.counts[name] for name in (_PAGES_DROPPED, _BLURRED_MASKS) if result.counts[name]}
+    counts |= {_USED_BITS: result.used_bits} if result.used_bits else {}
     counts |= {_EXCLUDED: len(result.excluded)} if result.excluded else {}
     with fileio.open(os.path.join(uri, REJECTS_FILE), "w") as file:  # noqa: PTH118
         rejects = sorted(result.rejects + result.duplicates + result.excluded, key=lambda r: r.image_id)
@@ -243,8 +262,9 @@ def _read_rejects(uri: str) -> list[dict[str, str]]:
         return [json.loads(line) for line in file.read().splitlines()]
 
 
-def _check_result(uri: str, settings: DataSettings) -> None:
+def _check_result(uri: str, settings: DataSettings, reading: Reading) -> None:
     counts = read_counts(uri)
+    _warn_of_few_levels(counts.pop(_USED_BITS, 0), reading)
     rejected, duplicates = counts.pop("rejected"), counts.pop("duplicates")
     if excluded := counts.pop(_EXCLUDED, 0):
         _LOG.info("images left out by data.exclude: %d", excluded, extra={"notice": True})
@@ -282,10 +302,21 @@ def _check_result(uri: str, settings: DataSettings) -> None:
         )
 
 
+def _warn_of_few_levels(used_bits: int, reading: Reading) -> None:
+    """`used_bits`: of the largest value in files of 16 bits, or 0."""
+    if reading.depth == 8 and 0 < used_bits <= _FEW_BITS:
+        _LOG.warning(
+            "the files of 16 bits use only %d of them, and image.depth 8 keeps the upper byte, so only %d grey "
+            "levels are left; set image.depth: 16 and image.range: [0, %d]",
+            *(used_bits, 2 ** (used_bits - 8), 2**used_bits - 1),
+            extra={"notice": True},
+        )
+
+
 def _warn_of_losses(*, pages_dropped: int, blurred_masks: int) -> None:
     if pages_dropped:
         _LOG.warning(
-            "%d pages of TIFF files are ignored: only the first page of a file is used; save each page as a file",
+            "%d pages of TIFF files are ignored: only the first page of a file is used; image.page: all uses each",
             pages_dropped,
             extra={"notice": True},
         )

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from images.decoding import picture_of
 from images.heat import heat_colours
 
 Values = npt.NDArray[np.float64]
@@ -18,7 +19,8 @@ _LOSSLESS_UP_TO_PX = 64
 
 def file_uri(encoded: bytes) -> str:
     """The URI of an image file, in any format that examples may have."""
-    return _uri(Image.open(io.BytesIO(encoded)))
+    pixels = picture_of(encoded)
+    return pixels_uri(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def pixels_uri(pixels: npt.NDArray[np.uint8]) -> str:

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +11,7 @@ from PIL import Image, ImageOps
 from components.report.data_uris import pixels_uri
 from components.report.scored_images import Model, Sample, Values, read_images, score_all
 from components.report.synthetic_defects import DEFECTS, Defect, Pixels
-from images.stored import from_pixels
+from images.levels import EIGHT_BIT_LEVELS, Levels
 
 RELIABLE: Final = 0.9
 """Share of the images in which a defect must be found to count as found reliably."""
@@ -50,11 +49,16 @@ class Detection:
 
 
 def detect(
-    defect: Defect, images: Sequence[Pixels], score: Callable[[list[bytes]], Values], threshold: float, *, seed: int
+    defect: Defect,
+    images: Sequence[Pixels],
+    score: Callable[[Sequence[Pixels]], Values],
+    threshold: float,
+    *,
+    seed: int,
 ) -> Detection:
     """Inject a defect at every size into all `images`, which have one shape, and count scores above `threshold`.
 
-    `score` takes PNG files [N] and returns their scores [N]. Each image gets the same random numbers at every size,
+    `score` takes images [N] and returns their scores [N]. Each image gets the same random numbers at every size,
     so its defect grows roughly in place; the same seed gives the same defects.
     """
     height_px, width_px = images[0].shape[:2]
@@ -63,7 +67,7 @@ def detect(
         [defect.inject(image, size, np.random.default_rng([seed, number])) for number, image in enumerate(images)]
         for size in sizes
     ]
-    scores = score([from_pixels(image).encoded for at_size in damaged for image in at_size])
+    scores = score([image for at_size in damaged for image in at_size])
     scores = scores.reshape(len(sizes), len(images))
     return Detection(
         kind=defect.kind,
@@ -76,25 +80,29 @@ def detect(
 
 
 def study_defects(
-    model: Model, examples_uri: str, sample: Sample, *, image: Mapping[str, Any], threshold: float, seed: int
+    model: Model, examples_uri: str, sample: Sample, *, record: Mapping[str, Any], threshold: float, seed: int
 ) -> tuple[int, list[Detection]]:
     """(number of images, one Detection per kind), for normal images that raise no alarm themselves.
 
-    Images are scaled to the model's size (`image`: the configuration's section) before they are damaged.
+    Images are scaled to the model's size and range before they are damaged. `record`: the model's.
     """
     normal = np.flatnonzero(sample.normal & (sample.scores <= threshold))
     chosen = np.random.default_rng(seed).permutation(normal)[:_IMAGES]
     positions = [sample.positions[row] for row in chosen]
-    scaled = [scaled_to_model(found.encoded, image) for found in read_images(examples_uri, positions)]
-    if not scaled:
+    files = [found.encoded for found in read_images(examples_uri, positions)]
+    if not files:
         return 0, []
-    scores = score_all(model, [from_pixels(pixels).encoded for pixels in scaled])
+    levels, scaled = Levels.of_model(record, files), [scaled_to_model(file, record) for file in files]
+
+    def score(pixels: Sequence[Pixels]) -> Values:
+        return score_all(model, levels.files(np.stack(pixels)))
+
+    scores = score(scaled)
     by_score = [row for row in np.argsort(scores, kind="stable") if scores[row] <= threshold]
     if not by_score:
         return 0, []
     typical = by_score[len(by_score) // 2]
     images = [scaled[row] for row in (typical, *(row for row in by_score if row != typical))]
-    score = partial(score_all, model)
     return len(images), [detect(defect, images, score, threshold, seed=seed) for defect in DEFECTS]
 
 
@@ -112,8 +120,15 @@ def pictures_of(detection: Detection, threshold: float) -> list[dict[str, Any]]:
     ]
 
 
-def scaled_to_model(encoded: bytes, image: Mapping[str, Any]) -> Pixels:
-    """An image file in the model's size and channels: [H, W] or [H, W, 3]."""
+def scaled_to_model(encoded: bytes, record: Mapping[str, Any]) -> Pixels:
+    """An image file in the model's size, channels and range: [H, W] or [H, W, 3] of type uint8."""
+    image = record["image"]
     size = (image["width_px"], image["height_px"])
-    opened = Image.open(io.BytesIO(encoded)).convert("L" if image["channels"] == 1 else "RGB")
+    levels = Levels.of_model(record, [encoded])
+    if levels == EIGHT_BIT_LEVELS:
+        opened: Image.Image = Image.open(io.BytesIO(encoded))
+    else:
+        pixels = np.round(255.0 * levels.pixels(encoded)).astype(np.uint8)
+        opened = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    opened = opened.convert("L" if image["channels"] == 1 else "RGB")
     return np.asarray(ImageOps.pad(opened, size) if image["fit"] == "pad" else opened.resize(size))

@@ -33,7 +33,7 @@ def write_report(inputs: ReportInputs, folder: str, *, at_most: int = SCORED_IMA
     total = facts.counts[features.TEST]
     sample = score_sample(model, inputs.examples, total=total, limit=at_most, seed=seed)
     images, detections = study_defects(
-        model, inputs.examples, sample, image=facts.record["image"], threshold=threshold, seed=seed
+        model, inputs.examples, sample, record=facts.record, threshold=threshold, seed=seed
     )
     suspects = read_suspects(inputs.calibration)
     page = render(
@@ -44,7 +44,7 @@ def write_report(inputs: ReportInputs, folder: str, *, at_most: int = SCORED_IMA
         flagged=charts.at_threshold(sample, threshold),
         kinds=KINDS,
         score_rows=score_rows(model, inputs.examples, sample, calibration=facts.calibration, gate=facts.gate),
-        changes=change_rows(facts.gate, inputs.examples, sample, image=facts.record["image"]),
+        changes=change_rows(facts.gate, inputs.examples, sample, record=facts.record),
         suspects=suspect_pictures(inputs, suspects),
         defects={
             "images": images,

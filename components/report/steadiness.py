@@ -24,7 +24,7 @@ class ChangeRow:
     recall: float
 
 
-def change_rows(gate: Document, examples_uri: str, sample: Sample, *, image: Mapping[str, Any]) -> list[ChangeRow]:
+def change_rows(gate: Document, examples_uri: str, sample: Sample, *, record: Mapping[str, Any]) -> list[ChangeRow]:
     """A row for each change in the order of measurement, with the normal image of median score; [] without any."""
     changes = gate.get("steadiness", {}).get("changes", {})  # reports of older runs lack it
     normal = np.flatnonzero(sample.normal)
@@ -32,7 +32,7 @@ def change_rows(gate: Document, examples_uri: str, sample: Sample, *, image: Map
         return []
     typical = normal[np.argsort(sample.scores[normal], kind="stable")[len(normal) // 2]]
     [shown] = read_images(examples_uri, [sample.positions[typical]])
-    pixels = scaled_to_model(shown.encoded, image)
+    pixels = scaled_to_model(shown.encoded, record)
     pictures = {name: STEADINESS[name](pixels, np.random.default_rng(0)) for name in changes if name in STEADINESS}
     return [
         ChangeRow(name, pixels_uri(pictures.get(name, pixels)), found["alarms"], found.get("auroc"), found["recall"])

@@ -14,6 +14,7 @@ from components.settings import DataSettings
 from components.sources.files import DataError, require_file
 from components.sources.folder import FileEntry, plan_entries
 from components.sources.plan import SPLIT_OF_NAME, SourcePlan
+from images.reading import EIGHT_BITS, Reading
 from runtime.object_store import AnyPath, as_path
 
 _PATH, _LABEL, _SPLIT, _IS_ANOMALY, _MASK = "path", "label", "split", "is_anomaly", "mask"
@@ -25,7 +26,7 @@ _DELIMITERS: Final = (",", ";", "\t")
 _WINDOWS_DRIVE: Final = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
-def plan_csv(settings: DataSettings) -> SourcePlan:
+def plan_csv(settings: DataSettings, reading: Reading = EIGHT_BITS) -> SourcePlan:
     """The files listed in the manifest data.path, in its order; their paths are relative to the manifest.
 
     The header must name a column `path` and may name `label`, `split` (train, eval or val, test, or empty),
@@ -48,7 +49,7 @@ def plan_csv(settings: DataSettings) -> SourcePlan:
     if not entries:
         raise DataError(f"{manifest}: lists no images; add a line for each image below the header")
     kept = tuple(entries[: settings.max_images])
-    return plan_entries(manifest.parent, kept, settings, listed_in=manifest.name)
+    return plan_entries(manifest.parent, kept, settings, reading, listed_in=manifest.name)
 
 
 def _rows(manifest: AnyPath) -> Iterator[tuple[int, dict[str, str]]]:

@@ -10,7 +10,7 @@ from typing import Final
 from components.settings import DataSettings
 from components.sources.files import DataError
 from components.sources.folder import FilesShard
-from components.sources.plan import SourcePlan
+from components.sources.plan import SourcePlan, file_id
 from runtime.object_store import as_path
 
 _NAMED: Final = 10
@@ -70,5 +70,7 @@ def _identifiers(names: Collection[str], shards: list[FilesShard], settings: Dat
     for entry in (entry for shard in shards for entry in shard.entries):
         image_id = urllib.parse.quote(os.fsencode(entry.relative_path))
         found |= {given[name]: image_id for name in (entry.relative_path, image_id) if name in given}
+    # Pages are known only once their file is read.
+    found |= {name: name for name in given.values() if name not in found and file_id(name) != name}
     require_all_found(set(given.values()) - set(found), settings.exclude)
     return frozenset(found.values())

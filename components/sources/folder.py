@@ -1,6 +1,7 @@
 """`folder`: image files in a folder: flat, one folder per class, named splits, or MVTec AD's layout."""
 
 import functools
+import itertools
 import os
 import stat
 import urllib.parse
@@ -21,9 +22,10 @@ from components.sources.files import (
     require_folder,
     require_inside,
 )
-from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan, row_ranges
-from images.decoding import UnreadableImageError
+from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan, page_id, row_ranges
+from images.decoding import UnreadableImageError, page_count
 from images.formats import IMAGE_SUFFIXES, MASKS_FOLDER
+from images.reading import EIGHT_BITS, Reading
 from images.stored import StoredImage, StoredMask, from_file_bytes, mask_from_file_bytes
 from runtime.object_store import AnyPath, RemotePath, as_path
 from schema.features import EVAL
@@ -58,23 +60,44 @@ class FilesShard:
     folder: str
     entries: tuple[FileEntry, ...]
     follow_links: bool
+    reading: Reading = EIGHT_BITS
 
     def read(self) -> Iterator[SourceImage | Reject]:
         folder = as_path(self.folder)
         links_within = folder_of_links(folder, follow_links=self.follow_links)
-        read_one = functools.partial(_read_one, folder=folder, links_within=links_within)
-        return read_in_threads(read_one, self.entries, folder)
+        read_one = functools.partial(_read_one, folder=folder, links_within=links_within, reading=self.reading)
+        return itertools.chain.from_iterable(read_in_threads(read_one, self.entries, folder))
 
 
-def _read_one(entry: FileEntry, *, folder: AnyPath, links_within: str | None) -> SourceImage | Reject:
+def _read_one(
+    entry: FileEntry, *, folder: AnyPath, links_within: str | None, reading: Reading
+) -> list[SourceImage | Reject]:
+    """The image in a file or, if the reading takes all pages, each of them: `name.tif#1`, `name.tif#2`, ..."""
     image_id = urllib.parse.quote(os.fsencode(entry.relative_path))
     try:
-        stored = from_file_bytes(_file_bytes(folder / entry.relative_path, links_within))
-        mask = _mask(folder, entry.mask_path, stored, links_within) if entry.mask_path else None
+        content = _file_bytes(folder / entry.relative_path, links_within)
     except OSError as error:
-        return Reject(image_id, f"cannot be opened: {error.strerror or error}")
+        return [Reject(image_id, f"cannot be opened: {error.strerror or error}")]
+    except UnreadableImageError as error:
+        return [Reject(image_id, str(error))]
+    read_page = functools.partial(_read_page, entry, content, folder=folder, links_within=links_within, reading=reading)
+    pages = page_count(content) if reading.page == "all" else 1
+    if pages == 1:
+        return [read_page(image_id, page=None)]
+    return [read_page(page_id(image_id, page), page=page) for page in range(pages)]
+
+
+def _read_page(
+    entry: FileEntry, content: bytes, image_id: str, *,
+    page: int | None, folder: AnyPath, links_within: str | None, reading: Reading,
+) -> SourceImage | Reject:  # fmt: skip
+    try:
+        stored = from_file_bytes(content, reading, page=page)
+        mask = _mask(folder, entry.mask_path, stored, links_within) if entry.mask_path else None
     except UnreadableImageError as error:
         return Reject(image_id, str(error))
+    if page is not None:
+        stored = stored._replace(page_count=1)
     is_blurred = mask is not None and mask.has_many_intermediate_values
     known = (entry.label, entry.named_split, entry.is_anomaly)
     return SourceImage(image_id, *known, stored, mask and mask.encoded, is_blurred)
@@ -103,18 +126,20 @@ def _file_bytes(path: AnyPath, links_within: str | None) -> bytes:
 
 
 def plan_entries(
-    folder: AnyPath, entries: tuple[FileEntry, ...], settings: DataSettings, *, listed_in: str | None
+    folder: AnyPath, entries: tuple[FileEntry, ...], settings: DataSettings, reading: Reading, *, listed_in: str | None
 ) -> SourcePlan:
     """Shards of the files; the fingerprint covers the files and, if given, the manifest `listed_in`."""
     ranges = row_ranges(len(entries), settings.images_per_shard)
-    shards = tuple(FilesShard(str(folder), entries[start:stop], settings.follow_links) for start, stop in ranges)
+    shards = tuple(
+        FilesShard(str(folder), entries[start:stop], settings.follow_links, reading) for start, stop in ranges
+    )
     names = [listed_in] if listed_in else []
     names += [entry.relative_path for entry in entries] + [entry.mask_path for entry in entries if entry.mask_path]
     has_named_eval = any(entry.named_split == EVAL for entry in entries)
     return SourcePlan.of_files(SourceFiles(folder, tuple(names)), shards, len(entries), has_named_eval)
 
 
-def plan_folder(settings: DataSettings) -> SourcePlan:
+def plan_folder(settings: DataSettings, reading: Reading = EIGHT_BITS) -> SourcePlan:
     """The image files in data.path, by suffix. Raises DataError if the folder is missing or has no images."""
     folder = as_path(settings.path or "")
     require_folder(folder)
@@ -130,7 +155,7 @@ def plan_folder(settings: DataSettings) -> SourcePlan:
         raise DataError(f"{folder}: contains no images; found {skipped or 'nothing'}, supported are {suffixes}")
     _require_one_product(folder, relative_paths)
     entries = _describe_files(relative_paths[: settings.max_images], masks)
-    plan = plan_entries(folder, entries, settings, listed_in=None)
+    plan = plan_entries(folder, entries, settings, reading, listed_in=None)
     return replace(plan, skipped=skipped, warning=_warning_of_classes(entries))
 
 

@@ -3,7 +3,6 @@
 import io
 import statistics
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,18 +10,16 @@ import numpy as np
 from PIL import Image
 
 from components.settings import DataSettings
-from components.sources.files import folder_of_links, is_linked_outside
 from components.sources.folder import FileEntry, FilesShard, is_normal_folder, plan_folder
 from components.sources.plan import Reject, SourceImage
-from runtime.object_store import AnyPath, as_path
+from images.reading import AS_STORED
+from images.values import VALUES_START
 from schema.features import TRAIN
 
 INSPECTED: Final = 200
 """Images that are decoded at most, at equal distances in the listing."""
 _GREY_WITHIN: Final = 3
 """Largest difference in levels between the channels of a grey image that is stored as RGB, such as a JPEG file."""
-_ENOUGH_BITS: Final = 14
-"""Files of 16 bits keep their high byte, so of this many used bits 64 levels are left."""
 _SAME_ASPECT: Final = 1.25
 """Aspect ratios that differ by at most this factor count as one, except for the most extreme 5 % at either end."""
 
@@ -50,8 +47,10 @@ class FolderFacts:
     stored_channels: int
     is_grey: bool
     """Whether no image shows a colour."""
-    used_bits: int | None
-    """Bits that files of 16 bits use, if too few for keeping only their high byte."""
+    used_bits: int
+    """Bits of the largest value, if all inspected images are files of 16 bits; otherwise 0."""
+    has_values: bool
+    """Whether there are files of values without black and white of their own, such as floats."""
 
     @property
     def splits(self) -> frozenset[str]:
@@ -73,8 +72,9 @@ def inspect_folder(path: str) -> FolderFacts:
     entries = [entry for shard in plan.shards if isinstance(shard, FilesShard) for entry in shard.entries]
     count = min(len(entries), INSPECTED)
     chosen = tuple(entries[index * len(entries) // count] for index in range(count))
-    read = list(FilesShard(path, chosen, follow_links=False).read())
+    read = list(FilesShard(path, chosen, follow_links=False, reading=AS_STORED).read())
     images = [image for image in read if isinstance(image, SourceImage)]
+    used_bits = [image.stored.used_bits for image in images]
     sizes = [(image.stored.height_px, image.stored.width_px) for image in images]
     narrow, wide = np.percentile([width / height for height, width in sizes] or [1.0], (5, 95))
     return FolderFacts(
@@ -91,7 +91,8 @@ def inspect_folder(path: str) -> FolderFacts:
         has_one_aspect=bool(wide <= _SAME_ASPECT * narrow),
         stored_channels=max((image.stored.channels for image in images), default=1),
         is_grey=all(_is_grey(image) for image in images),
-        used_bits=_used_bits(as_path(path), chosen),
+        used_bits=0 if min(used_bits, default=0) == 0 else max(used_bits),
+        has_values=any(image.stored.encoded.startswith(VALUES_START) for image in images),
     )
 
 
@@ -112,21 +113,3 @@ def _is_grey(image: SourceImage) -> bool:
         return True
     pixels = np.asarray(Image.open(io.BytesIO(image.stored.encoded)).convert("RGB"), np.int16)
     return bool((pixels.max(axis=2) - pixels.min(axis=2)).max() <= _GREY_WITHIN)
-
-
-def _used_bits(folder: AnyPath, entries: Iterable[FileEntry]) -> int | None:
-    """Bits of the largest value in the files of 16 bits; None if there are no such files, or they use enough bits."""
-    largest = 0
-    links_within = folder_of_links(folder, follow_links=False)
-    for entry in entries:
-        path = folder / entry.relative_path
-        if is_linked_outside(path, links_within):
-            continue
-        try:
-            with path.open("rb") as file, Image.open(file) as image:
-                if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-                    largest = max(largest, int(np.asarray(image).max()))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            continue  # it is among the unreadable
-    used = largest.bit_length()
-    return used if 0 < used <= _ENOUGH_BITS else None

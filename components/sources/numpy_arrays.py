@@ -24,6 +24,7 @@ from components.settings import DataSettings
 from components.sources.files import DataError, SourceFiles, require_file
 from components.sources.plan import Reject, SourceImage, SourcePlan, row_ranges, rows_per_batch
 from images.formats import MAX_PIXELS, MAX_SIDE_PX
+from images.reading import EIGHT_BITS, Reading
 from images.stored import StoredImage, from_pixels_of_many
 from runtime.object_store import AnyPath, as_path
 from schema.features import EVAL, TEST, TRAIN
@@ -101,6 +102,7 @@ class NumpyShard:
     named_split: str | None
     start: int
     stop: int
+    reading: Reading = EIGHT_BITS
 
     def read(self) -> Iterator[SourceImage | Reject]:
         name = urllib.parse.quote(as_path(self.images.path).name)
@@ -115,15 +117,17 @@ class NumpyShard:
     def _images(self) -> Iterator[StoredImage | str]:
         """Each row's image, or the reason to reject it."""
         for batch in self.images.batches(self.start, self.stop):
-            if batch.dtype == np.uint8:
-                yield from from_pixels_of_many(batch)
+            if batch.dtype.kind == "u":
+                yield from from_pixels_of_many(batch.astype(batch.dtype.newbyteorder("=")), self.reading)
                 continue
             values = batch.reshape(len(batch), -1)
             lows, highs = values.min(axis=1), values.max(axis=1)
             tolerance = _ROUNDING_HALF if batch.dtype.itemsize == 2 else _ROUNDING
             is_usable = (lows >= -tolerance) & (highs <= 1.0 + tolerance)  # False for NaN
-            usable = np.round(batch[is_usable].astype(np.float32).clip(0.0, 1.0) * 255.0).astype(np.uint8)
-            images = from_pixels_of_many(usable)
+            levels = np.uint16 if self.reading.depth == 16 else np.uint8
+            shares = batch[is_usable].astype(np.float32).clip(0.0, 1.0)
+            usable = np.round(shares * np.float32(np.iinfo(levels).max)).astype(levels)
+            images = from_pixels_of_many(usable, self.reading)
             for row, low, high in zip(is_usable, lows, highs, strict=True):
                 yield next(images) if row else f"values from {low:.9g} to {high:.9g}; floats must be in [0, 1]"
 
@@ -136,29 +140,29 @@ class NumpyShard:
                 yield label.decode("utf-8", "surrogateescape") if isinstance(label, bytes) else str(label)
 
 
-def plan_numpy(settings: DataSettings) -> SourcePlan:
+def plan_numpy(settings: DataSettings, reading: Reading = EIGHT_BITS) -> SourcePlan:
     """The arrays in data.path; reads only their headers.
 
-    Images are [N, H, W], [N, H, W, 1] or [N, H, W, 3], of uint8 or of floats in [0, 1]; labels are [N] or [N, 1],
-    of integers or strings. Raises DataError for anything else.
+    Images are [N, H, W], [N, H, W, 1] or [N, H, W, 3], of uint8, of uint16 at a depth of 16, or of floats in [0, 1];
+    labels are [N] or [N, 1], of integers or strings. Raises DataError for anything else.
     """
     path = as_path(settings.path or "")
     require_file(path, kind="the .npy or .npz file")
     shards: list[NumpyShard] = []
-    for images, labels, named_split in _arrays(path):
+    for images, labels, named_split in _arrays(path, reading):
         rows = min(images.shape[0], settings.max_images or images.shape[0])
         ranges = row_ranges(rows, settings.images_per_shard)
-        shards += [NumpyShard(images, labels, named_split, start, stop) for start, stop in ranges]
+        shards += [NumpyShard(images, labels, named_split, start, stop, reading) for start, stop in ranges]
     count = sum(shard.stop - shard.start for shard in shards)
     has_named_eval = any(shard.named_split == EVAL for shard in shards)
     return SourcePlan.of_files(SourceFiles(path.parent, (path.name,)), shards, count, has_named_eval)
 
 
-def _arrays(path: AnyPath) -> Iterator[tuple[StoredArray, StoredArray | None, str | None]]:
+def _arrays(path: AnyPath, reading: Reading) -> Iterator[tuple[StoredArray, StoredArray | None, str | None]]:
     with path.open("rb") as file:
         is_archive = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
     if not is_archive:
-        yield _checked_images(_read_header(path, None)), None, None
+        yield _checked_images(_read_header(path, None), reading), None, None
         return
     with _damage_named(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
         members = set(archive.namelist())
@@ -170,7 +174,7 @@ def _arrays(path: AnyPath) -> Iterator[tuple[StoredArray, StoredArray | None, st
             f"{', '.join(names.images for names in _KNOWN_NAMES)}"
         )
     for names in known:
-        images = _checked_images(_read_header(path, f"{names.images}.npy"))
+        images = _checked_images(_read_header(path, f"{names.images}.npy"), reading)
         labels = None
         if f"{names.labels}.npy" in members:
             labels = _checked_labels(_read_header(path, f"{names.labels}.npy"), images)
@@ -213,10 +217,12 @@ def _check_size(name: str, path: AnyPath, member: str | None, *, expected_bytes:
         raise DataError(f"{name}: {state}: {actual_bytes:,} of {expected_bytes:,} bytes; save or fetch it again")
 
 
-def _checked_images(array: StoredArray) -> StoredArray:
+def _checked_images(array: StoredArray, reading: Reading) -> StoredArray:
     name, dtype, shape = f"{array.path}: {array.member}" if array.member else array.path, array.dtype, array.shape
-    if np.dtype(dtype) != np.uint8 and np.dtype(dtype).kind != "f":
-        raise DataError(f"{name}: has type {np.dtype(dtype)}; save uint8, or floats in [0, 1]")
+    is_wide = np.dtype(dtype).kind == "u" and np.dtype(dtype).itemsize == 2
+    if np.dtype(dtype) != np.uint8 and np.dtype(dtype).kind != "f" and not (is_wide and reading.depth == 16):
+        remedy = "set image.depth: 16, or save" if is_wide else "save"
+        raise DataError(f"{name}: has type {np.dtype(dtype)}; {remedy} uint8, or floats in [0, 1]")
     if len(shape) == 3 and shape[2] == 3:  # no image is so narrow
         array, shape = replace(array, shape=(1, *shape)), (1, *shape)
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):

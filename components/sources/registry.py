@@ -13,46 +13,48 @@ from components.sources.idx import plan_idx
 from components.sources.numpy_arrays import plan_numpy
 from components.sources.plan import SourcePlan
 from components.sources.tfrecord import plan_tfrecord
+from images.reading import EIGHT_BITS, Reading, reading_of
 from runtime.object_store import as_path
 
 NAMED_VERSION: Final = "named: "
 """Prefix of a fingerprint that names a version of the data instead of identifying its files."""
 _PLANNERS = {
-    "digits": plan_digits,
+    "digits": lambda settings, reading: plan_digits(settings),
     "folder": plan_folder,
     "csv": plan_csv,
     "numpy": plan_numpy,
     "tfrecord": plan_tfrecord,
 }
-_latest: dict[tuple[str, str], SourcePlan] = {}
+_latest: dict[tuple[str, str, str], SourcePlan] = {}
 """The plan that this process made last, so that a local run lists its files only once."""
 
 
-def plan_source(settings: DataSettings) -> SourcePlan:
+def plan_source(settings: DataSettings, reading: Reading = EIGHT_BITS) -> SourcePlan:
     """List the images without decoding them.
 
     Raises DataError for data that is missing, empty or malformed as a whole, and DownloadError if a download fails; an
     image that turns out to be unreadable is a Reject when its shard is read. Shards include the `excluded` images.
     """
+    reading = reading_of(reading)
     try:
         if planner := _PLANNERS.get(settings.source):
-            plan = planner(settings)
+            plan = planner(settings, reading)
         else:
             plan = plan_idx(as_path(settings.path or str(downloads.fetch(settings.source))), settings)
     except OSError as error:  # a parent folder without permission, a failing disk
         raise DataError(f"{error.filename or settings.path}: cannot be read: {error.strerror or error}") from None
     plan = without_excluded(plan, settings)
     _latest.clear()
-    _latest[_key(settings, plan.fingerprint)] = plan
+    _latest[_key(settings, plan.fingerprint, reading)] = plan
     return plan
 
 
-def planned_source(settings: DataSettings, fingerprint: str) -> SourcePlan:
+def planned_source(settings: DataSettings, fingerprint: str, reading: Reading = EIGHT_BITS) -> SourcePlan:
     """The plan whose fingerprint is part of the cache key: the one made last by this process, or else a new one.
 
     Raises DataError if the new plan has another fingerprint.
     """
-    plan = _latest.pop(_key(settings, fingerprint), None) or plan_source(settings)
+    plan = _latest.pop(_key(settings, fingerprint, reading), None) or plan_source(settings, reading)
     if fingerprint != plan.fingerprint and not fingerprint.startswith(NAMED_VERSION):
         raise DataError(f"{settings.path}: files changed after the run had listed them; start a new run")
     return plan
@@ -66,5 +68,5 @@ def require_unchanged(plan: SourcePlan) -> None:
         )
 
 
-def _key(settings: DataSettings, fingerprint: str) -> tuple[str, str]:
-    return settings.model_dump_json(exclude={"drift"}), fingerprint
+def _key(settings: DataSettings, fingerprint: str, reading: Reading) -> tuple[str, str, str]:
+    return settings.model_dump_json(exclude={"drift"}), fingerprint, reading_of(reading).model_dump_json()

@@ -19,6 +19,7 @@ from components.settings import DataSettings
 from components.sources.files import DataError, SourceFiles, folder_of_links, require_inside
 from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan
 from images.decoding import UnreadableImageError
+from images.reading import EIGHT_BITS, Reading
 from images.stored import StoredImage, StoredMask, from_file_bytes, mask_from_file_bytes
 from runtime.gzip_streams import DAMAGED, GZIP_MAGIC, inflated, is_zlib, unzipped
 from runtime.object_store import AnyPath, as_path
@@ -54,6 +55,7 @@ class TfrecordShard:
     image_features: tuple[str, ...]
     label_features: tuple[str, ...]
     is_label_required: bool
+    reading: Reading = EIGHT_BITS
 
     def read(self) -> Iterator[SourceImage | Reject]:
         path = as_path(self.folder) / self.relative_path
@@ -69,7 +71,7 @@ class TfrecordShard:
     def _image(self, image_id: str, stream: BinaryIO) -> SourceImage | Reject:
         try:
             example = _parse(_read_record(stream))
-            stored = from_file_bytes(_image_bytes(example, self.image_features))
+            stored = from_file_bytes(_image_bytes(example, self.image_features), self.reading)
             mask = _mask(example, stored)
             label = _label(example, self.label_features, is_required=self.is_label_required)
             is_anomaly = _is_anomaly(example)
@@ -86,7 +88,7 @@ class TfrecordShard:
         )
 
 
-def plan_tfrecord(settings: DataSettings) -> SourcePlan:
+def plan_tfrecord(settings: DataSettings, reading: Reading = EIGHT_BITS) -> SourcePlan:
     """The records in data.path, a file or a folder of files; counts them by reading only their lengths.
 
     Raises DataError if there are none, and for a file that is truncated or not a TFRecord file.
@@ -102,7 +104,7 @@ def plan_tfrecord(settings: DataSettings) -> SourcePlan:
         place = (str(folder), relative_path, splits[relative_path])
         names = (image_features, label_features, is_label_required)
         ranges = _record_ranges(folder / relative_path, settings)
-        shards += [TfrecordShard(*place, *record_range, *names) for record_range in ranges]
+        shards += [TfrecordShard(*place, *record_range, *names, reading) for record_range in ranges]
     if not shards:
         raise DataError(f"{path}: contains no records; set data.path to TFRecord files with images")
     count = sum(shard.stop - shard.start for shard in shards)

@@ -49,10 +49,17 @@ def init(folder: str, name: str | None, output: Path | None) -> None:
         first = facts.unreadable[0]
         raise UsageError(f"{folder}: none of {facts.inspected} images can be read; {first.image_id}: {first.reason}")
     image = image_settings_for(
-        height_px=facts.height_px, width_px=facts.width_px, is_grey=facts.is_grey, has_one_aspect=facts.has_one_aspect
+        height_px=facts.height_px,
+        width_px=facts.width_px,
+        is_grey=facts.is_grey,
+        has_one_aspect=facts.has_one_aspect,
+        used_bits=facts.used_bits,
+        has_values=facts.has_values,
     )
     found = _findings(facts, image)
-    image_comments = (f"Size: {found['size']}.", f"Colour: {found['colour']}.")
+    image_comments = tuple(
+        f"{name.capitalize()}: {found[name]}." for name in ("size", "colour", "depth") if name in found
+    )
     text = compose(
         command=f"autoencoder run {shlex.quote(str(output))}",
         name=name,
@@ -76,12 +83,10 @@ def _folder_name(folder: str) -> str:
 def _findings(facts: "FolderFacts", image: "ImageSettings") -> dict[str, str]:
     """Subject -> what was found and chosen, in one line."""
     found = {"images": _images(facts), "normal": _normal(facts), "size": _size(facts, image), "colour": _colour(facts)}
-    if facts.used_bits:
-        levels = max(1, 2**facts.used_bits // 256)
-        found["depth"] = (
-            f"files of 16 bits use only {facts.used_bits} of them, so their high byte, which is read, has only "
-            f"{levels} levels; convert them to 8 bits first (divide their values by {levels})"
-        )
+    if facts.has_values:
+        found["depth"] = "values without black and white of their own, so percentiles 0.1 and 99.9 become 0 and 1"
+    elif facts.used_bits:
+        found["depth"] = f"files of 16 bits, of which {facts.used_bits} are used, so image.depth is 16"
     if facts.unreadable:
         named = "; ".join(f"{reject.image_id}: {reject.reason}" for reject in facts.unreadable[:_NAMED])
         found["unreadable"] = f"{len(facts.unreadable)} of {facts.inspected} inspected images ({named})"

@@ -21,6 +21,9 @@ from trainer.settings.tuner import TunerSettings
 _SECRET = re.compile(r"[\w+.-]+://[^/@\s]*:[^/@\s]*@|--\w*(secret|password|passwd|token)\w*(=|$)", re.IGNORECASE)
 
 
+_SOURCES_OF_FILES = ("folder", "csv")
+
+
 class ConfigurationError(UsageError):
     """The configuration cannot be used; the message names the file, the field, the value and the remedy."""
 
@@ -103,6 +106,15 @@ class Configuration(Section):
             raise ValueError(
                 f"image.normalisation '{self.image.normalisation}' does not apply to preset '{self.trainer.preset}', "
                 "whose backbone scales pixels itself; remove it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_pages(self) -> "Configuration":
+        if self.image.page == "all" and self.data.source not in _SOURCES_OF_FILES:
+            raise ValueError(
+                f"image.page 'all' applies to the sources {' and '.join(_SOURCES_OF_FILES)}, not to "
+                f"'{self.data.source}'; remove it"
             )
         return self
 

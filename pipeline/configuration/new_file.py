@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import yaml
 
+from images.reading import Reading
 from trainer.settings.image import ImageSettings
 
 _TEMPLATE: Final = "folder.yaml"
@@ -26,8 +27,13 @@ def name_for(folder_name: str) -> str:
     return words[:_LONGEST_NAME].rstrip("-_") or "images"
 
 
-def image_settings_for(*, height_px: int, width_px: int, is_grey: bool, has_one_aspect: bool) -> ImageSettings:
-    """An image's size if its longest side has at most 224 pixels, otherwise that aspect ratio with 224 pixels."""
+def image_settings_for(
+    *, height_px: int, width_px: int, is_grey: bool, has_one_aspect: bool, used_bits: int = 0, has_values: bool = False
+) -> ImageSettings:
+    """An image's size if its longest side has at most 224 pixels, otherwise that aspect ratio with 224 pixels.
+
+    Files of 16 bits, of which `used_bits` are used, keep them; values without black and white get a range.
+    """
     scale = min(1.0, _LONGEST_SIDE_PX / max(height_px, width_px))
     return ImageSettings.model_validate(
         {
@@ -36,8 +42,17 @@ def image_settings_for(*, height_px: int, width_px: int, is_grey: bool, has_one_
             "width_px": _scaled(width_px, scale),
             "channels": 1 if is_grey else 3,
             "fit": "stretch" if has_one_aspect else "pad",
+            **_reading_for(used_bits=used_bits, has_values=has_values),
         }
     )
+
+
+def _reading_for(*, used_bits: int, has_values: bool) -> dict[str, Any]:
+    if has_values:
+        return {"depth": 16, "range": {"percentiles": [0.1, 99.9]}}
+    if not used_bits:
+        return {}
+    return {"depth": 16, **({"range": [0, 2**used_bits - 1]} if used_bits < 16 else {})}
 
 
 def _scaled(side_px: int, scale: float) -> int:
@@ -59,8 +74,14 @@ def compose(
         lines.append(f"  normal_labels: {_yaml(list(normal_labels))}  # images of any other class are anomalies")
     elif labels:
         lines.append(f"  # normal_labels: {_yaml(list(labels))}  # images of any other class are anomalies")
-    lines += [*_commented(comments["image"]), f"image: {_yaml(image.model_dump(mode='json'))}", ""]
+    lines += [*_commented(comments["image"]), f"image: {_yaml(_without_default_reading(image))}", ""]
     return "\n".join(lines) + _template_sections()
+
+
+def _without_default_reading(image: ImageSettings) -> dict[str, Any]:
+    values = image.model_dump(mode="json")
+    default = Reading().model_dump(mode="json")
+    return {name: value for name, value in values.items() if name not in default or value != default[name]}
 
 
 def _commented(lines: tuple[str, ...]) -> list[str]:

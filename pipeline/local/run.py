@@ -44,7 +44,7 @@ def run(configuration: Configuration, *, as_json: bool, same_product: bool = Fal
     _require_reach(configuration)
     folder = _writable_folder(configuration)
     with _locked(folder):
-        plan = plan_source(configuration.data)
+        plan = plan_source(configuration.data, configuration.image)
         if not same_product:
             require_same_product(configuration, plan.fingerprint, folder)
         with output_to_log(folder / LOG_FILE) as (stdout, stderr):

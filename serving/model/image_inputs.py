@@ -1,22 +1,40 @@
 """Checks and normalizes the encoded images of a request before the model's graph decodes them."""
 
+import functools
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from images.decoding import UnreadableImageError, as_pixels, declared_size
+from images.reading import EIGHT_BITS, Reading
+from schema.artifacts import RECORD_FILE
 from schema.signatures import IMAGE_BYTES
 from serving.errors import ServingError, invalid_argument
 
 Result = TypeVar("Result")
 
 
+def reading_of_model(folder: Path) -> Reading:
+    """How the model in `folder` reads image files, from its record; models without a record read 8 bits."""
+    try:
+        image = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["image"]
+    except (FileNotFoundError, KeyError):
+        return EIGHT_BITS
+    return Reading.model_validate({name: image[name] for name in Reading.model_fields if name in image})
+
+
 def checked_images(
-    images: npt.NDArray[np.object_], *, max_image_pixels: float, max_request_pixels: float
+    images: npt.NDArray[np.object_],
+    *,
+    max_image_pixels: float,
+    max_request_pixels: float,
+    reading: Reading = EIGHT_BITS,
 ) -> npt.NDArray[np.object_]:
-    """Encoded images of any shape, as ingestion stores them.
+    """Encoded images of any shape, as ingestion stores them for a model that reads image files so.
 
     Raises INVALID_ARGUMENT that names the first item that is not an image or declares too many pixels. All headers are
     read before anything is decoded; `max_request_pixels` limits all images of the request together.
@@ -34,7 +52,8 @@ def checked_images(
             f"{IMAGE_BYTES}: the images have {total_px} pixels together; "
             f"at most {max_request_pixels} are accepted in one request"
         )
-    return np.array([_read(as_pixels, *item) for item in enumerate(contents)], dtype=object).reshape(images.shape)
+    read = functools.partial(as_pixels, reading=reading)
+    return np.array([_read(read, *item) for item in enumerate(contents)], dtype=object).reshape(images.shape)
 
 
 def _read(read: Callable[[bytes], Result], index: int, data: bytes) -> Result:

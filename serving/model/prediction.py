@@ -9,7 +9,7 @@ from pathlib import Path
 from schema.signatures import IMAGE_BYTES, SCORE_SIGNATURE
 from serving.errors import ServingError, Status
 from serving.model.batching import Batcher
-from serving.model.image_inputs import checked_images
+from serving.model.image_inputs import checked_images, reading_of_model
 from serving.model.loaded_model import Arrays, LoadedModel, Signature, checked_inputs, checked_outputs
 
 
@@ -39,6 +39,7 @@ class Predictor:
         """
         self._model = LoadedModel(folder)
         self._max_batch_size = max_batch_size
+        self._reading = reading_of_model(folder)
         self._limits = {"max_image_pixels": max_image_pixels, "max_request_pixels": max_request_pixels}
         self._lock = threading.Lock()
         self._batchers: dict[tuple[str, tuple[str, ...]], Batcher] = {}
@@ -58,7 +59,8 @@ class Predictor:
         outputs = checked_outputs(signature, request.output_filter)
         inputs = checked_inputs(signature, request.inputs)
         if IMAGE_BYTES in inputs:
-            inputs = {**inputs, IMAGE_BYTES: checked_images(inputs[IMAGE_BYTES], **self._limits)}
+            images = checked_images(inputs[IMAGE_BYTES], reading=self._reading, **self._limits)
+            inputs = {**inputs, IMAGE_BYTES: images}
         try:
             return self._run(signature, inputs, outputs)
         except ServingError as error:

@@ -212,3 +212,22 @@ def test_random_shifts_reach_one_percent_in_every_direction():
     ) - (100, 50)
     assert np.abs(moves).max(axis=0) == pytest.approx([2.0, 1.0], rel=0.05)
     assert moves.min(axis=0) == pytest.approx([-2.0, -1.0], rel=0.1)
+
+
+@pytest.mark.parametrize("name", STEADINESS)
+def test_16_bits_change_as_8_bits_do(name):
+    """Within a level of 8 bits, and two where Pillow rounds in between."""
+    smooth = np.add.outer(np.arange(48) * 2, np.arange(40) * 3)
+    for image in (smooth, np.stack([smooth, smooth[::-1], smooth[:, ::-1]], axis=2)):
+        eight = image.astype(np.uint8)
+        changed = STEADINESS[name](eight.astype(np.uint16) * 257, np.random.default_rng(0))
+        expected = STEADINESS[name](eight, np.random.default_rng(0))
+        assert changed.dtype == np.uint16
+        assert np.abs(changed / 257 - expected).max() <= 2
+
+
+def test_16_bits_keep_faint_differences():
+    faint = np.full((16, 16), 30_000, np.uint16)
+    faint[8:] += 40  # less than a sixth of a level of 8 bits
+    for change in (lambda one: brighten(one, 1.1), lambda one: move(one, 0.1, 0.0), lambda one: defocus(one, 0.7)):
+        assert 30 < int(change(faint)[14, 8]) - int(change(faint)[1, 8]) < 50

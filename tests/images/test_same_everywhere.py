@@ -8,6 +8,11 @@ from image_entrances import by_pillow, seen, seen_or_refused
 from image_files import chunk, encode, tiff
 from PIL import Image
 
+from images.decoding import UnreadableImageError, as_pixels, as_viewed, declared_size, shown
+from images.reading import AS_STORED, Reading
+from images.stored import from_file_bytes
+from images.values import Values, encode_values
+
 RANDOM = np.random.RandomState(0)
 GREY = RANDOM.randint(0, 256, (9, 11), "u1")
 COLOUR = RANDOM.randint(0, 256, (9, 11, 3), "u1")
@@ -119,3 +124,39 @@ def test_a_damaged_tiff_shows_the_same_or_is_refused_alike(data):
     for _ in range(data.draw(st.integers(0, 2))):
         content[data.draw(st.integers(0, min(len(content), 200) - 1))] = data.draw(st.integers(0, 255))
     seen_or_refused(bytes(content))
+
+
+WIDE_FILES = (
+    encode(Image.fromarray(GREY.astype("u2") * 200), "PNG"),
+    tiff(GREY.astype("u2") * 200),
+    tiff(COLOUR.astype("u2") * 200, photometric=2),
+    tiff(GREY.astype("i2") - 100, sample_format=2),
+    encode(Image.fromarray(GREY.astype("f4")), "TIFF", compression="tiff_lzw"),
+    encode(Image.fromarray(GREY.astype("i4")), "TIFF", compression="tiff_adobe_deflate"),
+    encode_values(Values(GREY[..., None].astype("f4"))),
+)
+READINGS = (Reading(depth=16), Reading(depth=16, range=(-100.0, 50_000.0)))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(WIDE_FILES), st.sampled_from(READINGS), st.data())
+def test_a_damaged_file_of_more_bits_is_read_alike_or_refused(file, reading, data):
+    content = bytearray(file)
+    for _ in range(data.draw(st.integers(0, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = bytes(content[: data.draw(st.integers(1, len(content)))] if data.draw(st.booleans()) else content)
+    content = _with_correct_checksums(content)
+    try:
+        declared_size(content)
+        pixels = shown(content, reading).pixels
+    except UnreadableImageError:
+        return
+    for encoded in (
+        from_file_bytes(content, reading).encoded,
+        as_viewed(content, AS_STORED),
+        as_pixels(content, reading),
+    ):
+        assert np.array_equal(shown(encoded, reading).pixels, pixels)
+    assert np.isfinite(pixels).all()
+    if pixels.dtype != np.float32:
+        assert np.array_equal(shown(content).pixels, pixels >> 8 if pixels.dtype == np.uint16 else pixels)

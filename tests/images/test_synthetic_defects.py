@@ -89,3 +89,11 @@ def test_a_line_is_as_long_and_wide_as_it_says():
     mask = line_mask((50, 50), (25.0, 25.0), 0.0, 20.0, 4.0)
     assert mask.sum() == pytest.approx(20 * 4, rel=0.05)
     assert mask[23:27, 16:34].min() == 1.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_16_bits_get_the_same_defects(kind):
+    images = np.random.default_rng(1).integers(0, 256, (3, 24, 20, 1), dtype=np.uint8)
+    wide = paint(images.astype(np.uint16) * 257, kind, seed=5)
+    assert wide.dtype == np.uint16
+    assert np.abs(wide / 257 - paint(images, kind, seed=5)).max() <= 0.51

@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -21,6 +22,7 @@ from urls import grpc_url, rest_url
 from waiting import wait_until
 
 from runtime.errors import UsageError
+from schema.artifacts import RECORD_FILE
 from serving.client import Score, VersionStatus, model_status, score_images, wait_until_ready
 from serving.errors import ServingError, Status
 from serving.server.run import ServerAddress, running_server
@@ -230,3 +232,21 @@ def _accepted_from(client: object) -> socket.socket:
                     return found
             found.close()
     raise AssertionError(f"no connection from {client}")
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_a_model_of_16_bits_sees_all_of_them(
+    image_model: Path, settings_for: Callable[..., ServerSettings], tmp_path: Path, protocol: str
+) -> None:
+    """The error of this model is the variance of an image, which these files have in their lower byte only."""
+    levels = np.tile(np.array([30_000, 30_080], np.uint16), (16, 8))
+    files = [_stored_as(kind, Image.fromarray(levels)) for kind in ("PNG", "TIFF")]
+    for depth in (8, 16):
+        base = shutil.copytree(image_model, tmp_path / str(depth))
+        record = {"image": {"depth": depth}}
+        (base / "7" / RECORD_FILE).write_text(json.dumps(record))
+        with running_server(settings_for(base)) as address:
+            server = rest_url(address) if protocol == "rest" else grpc_url(address)
+            errors = [score.error for score in score_images(files, server=server)]
+        expected = np.var(levels / 65535) if depth == 16 else 0.0
+        assert errors == pytest.approx([expected] * 2, rel=1e-3, abs=1e-12)

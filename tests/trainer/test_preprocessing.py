@@ -7,8 +7,9 @@ import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
+from images.decoding import encoded_pixels
 from images.stored import from_pixels
-from schema.features import NORMALISED, OFFSET, SCALE
+from schema.features import LEVELS, NORMALISED, OFFSET, SCALE
 from trainer.preprocessing import decode_images, preprocessing_fn
 from trainer.settings.image import ImageSettings
 
@@ -19,15 +20,20 @@ UNIT = IMAGES / 255.0
 
 def transformed(normalisation, tmp_path):
     settings = ImageSettings(height_px=4, width_px=4, normalisation=normalisation)
+    return transformed_by(settings, [from_pixels(image).encoded for image in IMAGES], tmp_path)
+
+
+def transformed_by(settings, files, tmp_path):
+    """(outputs of Transform, the saved graph, its inputs)."""
     spec = {"image": tf.io.FixedLenFeature([], tf.string)}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
-    rows = [{"image": from_pixels(image).encoded} for image in IMAGES]
+    rows = [{"image": encoded} for encoded in files]
     with tft_beam.Context(temp_dir=str(tmp_path)):
         (data, _), transform_fn = (rows, metadata) | tft_beam.AnalyzeAndTransformDataset(
             lambda inputs: preprocessing_fn(inputs, {"image": settings.model_dump()})
         )
         transform_fn | tft_beam.WriteTransformFn(str(tmp_path / "fn"))
-    outputs = {name: np.stack([row[name] for row in data]) for name in (NORMALISED, OFFSET, SCALE)}
+    outputs = {name: np.stack([row[name] for row in data]) for name in (NORMALISED, OFFSET, SCALE, LEVELS)}
     return outputs, tft.TFTransformOutput(str(tmp_path / "fn")), rows
 
 
@@ -75,3 +81,39 @@ def test_images_are_converted_between_grey_and_colour():
     red = np.zeros((4, 4, 3))
     red[..., 0] = 255
     assert decode(red, height_px=4, width_px=4, channels=1) == pytest.approx(np.full((4, 4, 1), 0.299), abs=0.01)
+
+
+def test_percentiles_of_the_training_images_become_0_and_1(tmp_path):
+    images = np.random.default_rng(0).integers(300, 4000, (30, 20, 20, 1)).astype(np.uint16)
+    images[0, 0, 0], images[1, 0, 0] = 65535, 0  # hot and dead pixels
+    settings = ImageSettings(height_px=20, width_px=20, depth=16, range={"percentiles": [0.1, 99.9]})
+    outputs, saved, rows = transformed_by(settings, [from_pixels(image).encoded for image in images], tmp_path)
+    low, high = np.percentile(images, [0.1, 99.9])
+    assert outputs[LEVELS] == pytest.approx(np.tile([low, high], (30, 1)), abs=4)
+    low, high = outputs[LEVELS][0].astype(np.float64)
+    expected = np.clip((images - low) / (high - low), 0, 1)
+    assert outputs[NORMALISED] == pytest.approx(expected, abs=1e-6)
+    again = saved.transform_features_layer()({"image": tf.constant([row["image"] for row in rows])})
+    assert np.array_equal(again[NORMALISED].numpy(), outputs[NORMALISED])
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad"])
+def test_values_of_32_bits_have_percentiles_too(tmp_path, fit):
+    values = np.random.default_rng(0).normal(-500.0, 100.0, (30, 8, 16, 1)).astype(np.float32)
+    settings = ImageSettings(height_px=16, width_px=16, depth=16, fit=fit, range={"percentiles": [0, 100]})
+    outputs, _, _ = transformed_by(settings, [encoded_pixels(one) for one in values], tmp_path)
+    assert outputs[LEVELS] == pytest.approx(np.tile([values.min(), values.max()], (30, 1)))
+    if fit == "pad":  # with black, although no value is 0
+        assert outputs[NORMALISED][:, :4].max() == 0
+        assert outputs[NORMALISED][:, 4:12].max() == 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_depth_8_decodes_as_before(channels):
+    """The pixels of a file of 8 bits, and the upper bytes of one of 16, over 255: to the last bit."""
+    for bits in (8, 16):
+        pixels = np.random.default_rng(0).integers(0, 2**bits, (6, 5)).astype(f"u{bits // 8}")
+        settings = ImageSettings(height_px=6, width_px=5, channels=channels)
+        decoded = decode_images(tf.constant([from_pixels(pixels).encoded]), settings).numpy()[0]
+        expected = (pixels >> (bits - 8)).astype(np.float32) / np.float32(255)
+        assert np.array_equal(decoded, np.repeat(expected[..., None], channels, axis=2))

@@ -13,7 +13,7 @@ import tensorflow_transform as tft
 
 from runtime.tfrecords import as_many_as_fit, count_records, files_of, require_count
 from schema import features
-from schema.features import NORMALISED, OFFSET, SCALE
+from schema.features import LEVELS, NORMALISED, OFFSET, SCALE
 
 Images = npt.NDArray[np.float32]
 _LOGGED_BATCHES = 40
@@ -27,6 +27,8 @@ class PixelConstants:
 
     offset: Images
     scale: Images
+    levels: tuple[float, float] = (0.0, 255.0)
+    """The levels in files that become the pixels 0 and 1."""
 
     @property
     def change_nothing(self) -> bool:
@@ -49,7 +51,8 @@ def pixel_constants(patterns: Sequence[str], transform: tft.TFTransformOutput) -
     layer = transform.transform_features_layer()
     one = next(iter(tf.data.TFRecordDataset(files_of(patterns)).batch(1)))
     outputs = layer({features.IMAGE: parse_encoded(one)})
-    return PixelConstants(outputs[OFFSET][0].numpy(), outputs[SCALE][0].numpy())
+    low, high = outputs[LEVELS][0].numpy().tolist()
+    return PixelConstants(outputs[OFFSET][0].numpy(), outputs[SCALE][0].numpy(), (low, high))
 
 
 def decoded_batches(patterns: Sequence[str], transform: tft.TFTransformOutput) -> tf.data.Dataset:

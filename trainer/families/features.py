@@ -86,6 +86,8 @@ class FeatureErrors(tf.Module):
         self._whole_axes = _frozen(height * width * channels, latent_dim)
         self._deviations, self._typical = _frozen(latent_dim, value=1.0), _frozen(value=1.0)
         self.knows_by_heart = False
+        self.depth = 8
+        """Bits of the levels in which training images are changed."""
         self.unseen_maps = tf.Variable(tf.zeros((0, height, width)), trainable=False, shape=(None, height, width))
         """[n, h, w]: errors of training images, from fits without them."""
 
@@ -147,7 +149,7 @@ class FeatureErrors(tf.Module):
                 rows = chosen[start : start + _BATCH]
                 pixels = images.rows(slice(rows.start, rows.stop, rows.step))
                 if number:
-                    pixels = np.stack([_changed(one, self._steady_against, random) for one in pixels])
+                    pixels = np.stack([_changed(one, self._steady_against, random, depth=self.depth) for one in pixels])
                 first = number * len(chosen) + start
                 maps[first : first + len(rows)] = compute(tf.constant(pixels)).numpy()
             _LOG.info("feature maps", extra={"done": number + 1, "total": rounds, "unit": "rounds"})
@@ -165,11 +167,12 @@ class _Latent(keras.layers.Layer):
         return self._errors(pixels)[0]
 
 
-def _changed(pixels: Images, kinds: Collection[ChangeName], random: np.random.Generator) -> Images:
-    """An image [H, W, C] in [0, 1] with a harmless change of each kind."""
-    stored = np.round(pixels * 255.0).astype(np.uint8)
+def _changed(pixels: Images, kinds: Collection[ChangeName], random: np.random.Generator, *, depth: int) -> Images:
+    """An image [H, W, C] in [0, 1] with a harmless change of each kind, in levels of this many bits."""
+    white = np.float32(2**depth - 1)
+    stored = np.round(pixels * white).astype(np.uint8 if depth == 8 else np.uint16)
     changed = change_randomly(stored[..., 0] if stored.shape[-1] == 1 else stored, kinds, random)
-    return (changed.reshape(pixels.shape) / np.float32(255.0)).astype(np.float32)
+    return (changed.reshape(pixels.shape) / white).astype(np.float32)
 
 
 def _moments(maps: Array) -> tuple[Images, Images]:

@@ -37,7 +37,10 @@ FAMILIES: dict[str, Family] = {
 
 def build_autoencoder(image: ImageSettings, settings: ModelSettings) -> Autoencoder:
     """The autoencoder that `settings` describe, with random weights from the global seed."""
-    return FAMILIES[settings.preset].build(image.shape, settings)
+    autoencoder = FAMILIES[settings.preset].build(image.shape, settings)
+    if autoencoder.feature_errors is not None:
+        autoencoder.feature_errors.depth = image.depth
+    return autoencoder
 
 
 def started_autoencoder(

@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from runtime.settings import Section
+from images.reading import Reading
 
 Normalisation = Literal["unit", "zscore", "minmax"]
 
 
-class ImageSettings(Section):
-    """Size, colour and normalisation of every image that the model sees."""
+class ImageSettings(Reading):
+    """Depth, range, size, colour and normalisation of every image that the model sees."""
 
     height_px: int = Field(8, ge=4, le=1024)
     """Height in pixels that every image is resized to."""

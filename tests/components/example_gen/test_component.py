@@ -13,18 +13,23 @@ from components.example_gen.component import EXAMPLES_KEY, ImageExampleGenExecut
 from components.settings import DataSettings
 from components.sources.files import DataError
 from components.sources.registry import plan_source
+from images.reading import EIGHT_BITS, Reading
 from runtime.tfrecords import read_counts
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (40, 6, 7), dtype=np.uint8)
 
 
-def generate(folder, settings, fingerprint=None):
+def generate(folder, settings, fingerprint=None, reading=EIGHT_BITS):
     """Runs the executor; returns the identifiers of the images in each split, and the rejects."""
     examples = standard_artifacts.Examples()
     examples.uri = str(folder)
     fingerprint = fingerprint or plan_source(settings).fingerprint
-    properties = {"settings": settings.model_dump_json(), "data_fingerprint": fingerprint}
+    properties = {
+        "settings": settings.model_dump_json(),
+        "reading": reading.model_dump_json(),
+        "data_fingerprint": fingerprint,
+    }
     ImageExampleGenExecutor().Do({}, {EXAMPLES_KEY: [examples]}, properties)
     rejects = [json.loads(line) for line in (folder / "rejects.jsonl").read_text().splitlines()]
     return {split: ids_of(folder / f"Split-{split}") for split in ("train", "eval", "test")}, rejects
@@ -204,3 +209,46 @@ def test_the_remedy_for_identical_images_mentions_duplicates(tmp_path):
         write(tmp_path / f"data/{row:02d}.png", IMAGES[0])
     with pytest.raises(DataError, match=r"no images in split 'test'.*; \d+ duplicates of other images were left out"):
         generate(tmp_path / "examples", DataSettings(source="folder", path=str(tmp_path / "data")))
+
+
+def test_files_that_use_12_of_16_bits_are_noticed_at_a_depth_of_8(tmp_path, caplog):
+    for row, image in enumerate(RANDOM.integers(0, 4096, (40, 6, 7), dtype=np.uint16)):
+        write(tmp_path / f"data/{row:02d}.png", image)
+    settings = DataSettings(source="folder", path=str(tmp_path / "data"))
+    generate(tmp_path / "sixteen", settings, reading=Reading(depth=16))
+    assert "grey levels" not in caplog.text
+    generate(tmp_path / "eight", settings)
+    assert "use only 12 of them" in caplog.text
+    assert "only 16 grey levels are left; set image.depth: 16 and image.range: [0, 4095]" in caplog.text
+
+
+def test_all_pages_become_images_and_stay_in_one_split(tmp_path):
+    stacks = RANDOM.integers(0, 65536, (40, 3, 6, 7), dtype=np.uint16)
+    (tmp_path / "data").mkdir()
+    for row, stack in enumerate(stacks):
+        pages = [Image.fromarray(page) for page in stack[: 1 + row % 3]]
+        pages[0].save(tmp_path / f"data/{row:02d}.tif", save_all=True, append_images=pages[1:])
+    (tmp_path / "excluded.txt").write_text("01.tif#2\n02.tif\n")
+    settings = DataSettings(source="folder", path=str(tmp_path / "data"), exclude=str(tmp_path / "excluded.txt"))
+    reading = Reading(depth=16, page="all")
+    splits, rejects = generate(tmp_path / "examples", settings, reading=reading)
+    expected = {f"{row:02d}.tif{f'#{page}' if row % 3 else ''}" for row in range(40) for page in range(1, 2 + row % 3)}
+    excluded = {"01.tif#2", "02.tif#1", "02.tif#2", "02.tif#3"}
+    assert {image_id for ids in splits.values() for image_id in ids} == expected - excluded
+    assert {reject["image_id"] for reject in rejects} == excluded
+    split_of_file = {(image_id.partition("#")[0], split) for split, ids in splits.items() for image_id in ids}
+    assert len(split_of_file) == 39
+    assert "pages_dropped" not in read_counts(str(tmp_path / "examples"))
+    folder = tmp_path / "examples/Split-train"
+    for image_id, encoded in zip(ids_of(folder), values_of(folder, "image"), strict=True):
+        row, page = int(image_id[:2]), int(image_id.partition("#")[2] or 1) - 1
+        assert np.array_equal(tf.io.decode_png(encoded, dtype=tf.uint16)[..., 0], stacks[row, page])
+
+
+def test_a_page_that_does_not_exist_cannot_be_excluded(tmp_path):
+    for row in range(40):
+        write(tmp_path / f"data/{row:02d}.png", IMAGES[row])
+    (tmp_path / "excluded.txt").write_text("01.png#2\n")
+    settings = DataSettings(source="folder", path=str(tmp_path / "data"), exclude=str(tmp_path / "excluded.txt"))
+    with pytest.raises(DataError, match="no image is named 01.png#2"):
+        generate(tmp_path / "examples", settings)

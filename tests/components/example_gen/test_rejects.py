@@ -94,7 +94,8 @@ def generate(folder, settings):
     """Runs the executor; returns the counts and the reason of each reject."""
     examples = standard_artifacts.Examples()
     examples.uri = str(folder)
-    properties = {"settings": settings.model_dump_json(), "data_fingerprint": plan_source(settings).fingerprint}
+    fingerprint = plan_source(settings).fingerprint
+    properties = {"settings": settings.model_dump_json(), "reading": "{}", "data_fingerprint": fingerprint}
     ImageExampleGenExecutor().Do({}, {EXAMPLES_KEY: [examples]}, properties)
     rejects = [json.loads(line) for line in (folder / "rejects.jsonl").read_text().splitlines()]
     return read_counts(str(folder)), {unquote(reject["image_id"]): reject["reason"] for reject in rejects}

@@ -1,17 +1,14 @@
 """Synthetic defects are counted at the threshold, and sizes below one pixel are left out."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from components.report.defect_study import Detection, detect
 from components.report.synthetic_defects import DEFECTS
 
 
-def share_of_white(encoded):
-    return np.array([(np.asarray(Image.open(io.BytesIO(file))) > 0).mean() for file in encoded])
+def share_of_white(images):
+    return np.array([(image > 0).mean() for image in images])
 
 
 def test_the_smallest_occlusion_found_is_the_first_above_the_threshold():

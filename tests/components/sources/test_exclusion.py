@@ -37,7 +37,8 @@ def generate(uri, settings):
     """(split -> identifiers, counts, rejects)."""
     examples = standard_artifacts.Examples()
     examples.uri = str(uri)
-    properties = {"settings": settings.model_dump_json(), "data_fingerprint": plan_source(settings).fingerprint}
+    fingerprint = plan_source(settings).fingerprint
+    properties = {"settings": settings.model_dump_json(), "reading": "{}", "data_fingerprint": fingerprint}
     ImageExampleGenExecutor().Do({}, {EXAMPLES_KEY: [examples]}, properties)
     rejects = [json.loads(line) for line in (uri / "rejects.jsonl").read_text().splitlines()]
     counts = json.loads((uri / "counts.json").read_text())

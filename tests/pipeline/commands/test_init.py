@@ -123,21 +123,33 @@ def test_one_small_red_mark_makes_images_coloured(tmp_path: Path) -> None:
     assert configured(tmp_path / "grey", tmp_path)[0].image.channels == 3
 
 
-@pytest.mark.parametrize(("largest", "levels"), [(2**12 - 1, 16), (2**10 - 1, 4), (2**8 - 1, 1)])
-def test_few_used_bits_in_files_of_16_bits_are_reported(tmp_path: Path, largest: int, levels: int) -> None:
+@pytest.mark.parametrize("largest", [2**16 - 1, 2**12 - 1, 2**10 - 1, 2**8 - 1])
+def test_files_of_16_bits_keep_the_bits_that_they_use(tmp_path: Path, largest: int) -> None:
     pixels = RANDOM.integers(0, largest, (30, 40), np.uint16)
     pixels[0, 0] = largest
     save(tmp_path / "wide/1.png", pixels=pixels)
     save(tmp_path / "wide/2.tiff", pixels=pixels)
     configuration, printed = configured(tmp_path / "wide", tmp_path)
     assert configuration.image.channels == 1
-    assert f"only {levels} levels" in printed
-    assert f"divide their values by {levels})" in printed
+    assert configuration.image.depth == 16
+    assert configuration.image.range == ("full" if largest == 2**16 - 1 else (0, largest))
+    assert f"files of 16 bits, of which {largest.bit_length()} are used" in printed
 
 
-def test_files_that_use_all_16_bits_need_no_remark(tmp_path: Path) -> None:
-    save(tmp_path / "wide/1.png", pixels=RANDOM.integers(0, 2**16, (30, 40), np.uint16))
-    assert "depth" not in configured(tmp_path / "wide", tmp_path)[1]
+def test_values_without_black_and_white_get_a_range(tmp_path: Path) -> None:
+    save(tmp_path / "floats/1.tiff", pixels=RANDOM.normal(0, 1000, (30, 40)).astype(np.float32))
+    configuration, printed = configured(tmp_path / "floats", tmp_path)
+    assert configuration.image.depth == 16
+    assert configuration.image.model_dump()["range"] == {"percentiles": (0.1, 99.9)}
+    assert "percentiles 0.1 and 99.9 become 0 and 1" in printed
+
+
+def test_files_of_8_bits_among_those_of_16_leave_the_depth_at_8(tmp_path: Path) -> None:
+    save(tmp_path / "mixed/1.png", pixels=RANDOM.integers(0, 4096, (30, 40), np.uint16))
+    save(tmp_path / "mixed/2.png", pixels=RANDOM.integers(0, 256, (30, 40), np.uint8))
+    configuration, printed = configured(tmp_path / "mixed", tmp_path)
+    assert (configuration.image.depth, configuration.image.range) == (8, "full")
+    assert "depth" not in printed
 
 
 def test_mixed_aspect_ratios_are_padded_and_large_images_scaled(tmp_path: Path) -> None:

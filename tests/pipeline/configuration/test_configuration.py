@@ -158,3 +158,31 @@ def test_neither_help_nor_a_mistake_imports_tensorflow(tmp_path):
     )
     ran = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert ran.stdout.split("\n")[:3] == ["0", "2", "[]"]
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("{range: [0, 4095]}", "goes beyond the levels 0 to 255 of image.depth 8; set image.depth: 16"),
+        ("{depth: 16, range: [7, 7]}", "must be full, [low, high] with low < high"),
+        ("{depth: 16, range: wide}", "image.range 'wide' must be full, [low, high]"),
+        ("{depth: 16, range: {percentiles: [1, 99.999]}}", "percentiles have at most two decimals"),
+        ("{depth: 16, range: {percentiles: [-1, 99]}}", "range"),
+        ("{depth: 12}", "image.depth: 12"),
+        ("{page: all}", "image.page 'all' applies to the sources folder and csv, not to 'digits'; remove it"),
+    ],
+)
+def test_what_no_image_can_be_read_with_is_refused(tmp_path, image, message):
+    with pytest.raises(ConfigurationError) as raised:
+        load(tmp_path, f"image: {image}")
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("full", "full"), ("[0, 4095]", (0, 4095)), ("{percentiles: [0.1, 99.9]}", {"percentiles": (0.1, 99.9)})],
+)
+def test_ranges(tmp_path, text, expected):
+    image = load(tmp_path, "image: {depth: 16}", f"image.range={text}").image
+    assert image.model_dump()["range"] == expected
+    assert type(image).model_validate(image.model_dump(mode="json")) == image

@@ -1,13 +1,18 @@
 """Images are checked by their headers before they are decoded."""
 
 import io
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from images.reading import EIGHT_BITS, Reading
+from images.values import Values, decode_values, encode_values
+from schema.artifacts import RECORD_FILE
 from serving.errors import ServingError
-from serving.model.image_inputs import checked_images
+from serving.model.image_inputs import checked_images, reading_of_model
 
 WITHIN_LIMITS = {"max_image_pixels": 10**6, "max_request_pixels": 10**9}
 
@@ -50,3 +55,37 @@ def test_a_gif_without_an_image_is_refused() -> None:
     nothing = gif(side_px=8, frames=1)[:6] + bytes(2**16)
     with pytest.raises(ServingError, match=r"image_bytes\[0\]: cannot be decoded: its header is damaged"):
         checked_images(np.array([nothing], object), **WITHIN_LIMITS)
+
+
+def wide_png(values: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(values).save(out, format="PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("record", "reading"),
+    [
+        (None, EIGHT_BITS),
+        ({"image": {"height_px": 8}}, EIGHT_BITS),
+        ({"image": {"depth": 16, "range": [0, 4095]}}, Reading(depth=16, range=(0, 4095))),
+    ],
+)
+def test_a_model_reads_images_as_its_record_says(tmp_path: Path, record: object, reading: Reading) -> None:
+    if record is not None:
+        (tmp_path / RECORD_FILE).parent.mkdir()
+        (tmp_path / RECORD_FILE).write_text(json.dumps(record))
+    assert reading_of_model(tmp_path) == reading
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    [png] = checked_images(np.array([wide_png(values)], object), reading=reading, **WITHIN_LIMITS)
+    with Image.open(io.BytesIO(png)) as image:
+        assert np.array_equal(np.asarray(image), values if reading.depth == 16 else values >> 8)
+
+
+def test_values_without_black_and_white_need_a_range() -> None:
+    file = encode_values(Values(np.zeros((8, 8, 1), np.float32)))
+    with pytest.raises(ServingError, match=r"image_bytes\[0\]: its values have no fixed black and white"):
+        checked_images(np.array([file], object), **WITHIN_LIMITS)
+    ranged = Reading(depth=16, range=(-1.0, 1.0))
+    [kept] = checked_images(np.array([file], object), reading=ranged, **WITHIN_LIMITS)
+    assert np.array_equal(decode_values(kept).values, np.zeros((8, 8, 1)))
