@@ -12,6 +12,9 @@ RECORD = {
     "method": "split",
     "scores": [0.0, 0.125, 0.25],
     "auroc_by_score": {"error": {"blob": 0.5}, "patch_max": {"blob": 0.75}},
+    "pixel_threshold": 0.75,
+    "pixel_false_alarm_rate": 0.05,
+    "smallest_region_percent": 0.1,
     "source_fingerprint": "abc",
 }
 
@@ -24,6 +27,7 @@ def test_record_written_before_scores_were_kept_is_read():
     """Such a record names no score either: it was the error."""
     record = CalibrationRecord.from_json({"threshold": 0.25, "false_alarm_rate": 0.01, "images": 3})
     assert (record.score, record.scores) == ("error", ())
+    assert (record.pixel_threshold, record.smallest_region_percent) == (None, 0.0)
 
 
 @pytest.mark.parametrize(
