@@ -39,6 +39,7 @@ ALLOWED = {
     ),  # the program of the other machines
     "serving": (*GROUND, "serving.model"),
     "serving.model": (*GROUND, "serving.errors", "serving.score_log"),
+    "serving.exporting": (*GROUND, "serving.model"),
     "serving.server": (*GROUND, "serving.errors", "serving.score_log", "serving.model", "serving.server.settings"),
     "serving.server.settings": GROUND,
     "pipeline": (),

@@ -1,0 +1,65 @@
+"""A run's model, exported to every runtime through the command line, decides as the SavedModel does."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import autoencoder
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from serving.exporting.proof import Image as Stored
+from serving.exporting.proof import served
+
+FILES = {"onnx": "model.onnx", "litert": "model.tflite", "openvino": "model.xml"}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """The folder of a run."""
+    root = tmp_path_factory.mktemp("runs")
+    code, _, stderr = autoencoder("run", "configs/digits.yaml", "--set", f"root={root}", "--set", "trainer.epochs=20",
+                                  "--set", "evaluation.thresholds=[{metric: mean_error, max: 0.1}]")  # fmt: skip
+    assert code == 0, stderr
+    return root / "digits"
+
+
+@pytest.fixture(scope="module", params=FILES)
+def exported(request, digits, tmp_path_factory):
+    """(folder of the exported file, its name, the --json document)."""
+    folder = tmp_path_factory.mktemp(request.param)
+    code, stdout, stderr = autoencoder("export", digits, "--to", request.param, "--output", folder, "--json")
+    assert code == 0, stderr
+    return folder, FILES[request.param], json.loads(stdout)
+
+
+def test_all_images_were_replayed_with_the_same_scores_and_verdicts(exported):
+    folder, name, document = exported
+    assert Path(document["path"]) == folder / name
+    assert document["images"] == document["same_verdicts"] == 100
+    assert 0 < document["worst_difference"] < 1e-4
+    assert document["size_bytes"] == sum(path.stat().st_size for path in folder.glob("model.*"))
+
+
+def test_the_readmes_example_runs_and_gives_the_served_score(exported, digits, tmp_path):
+    folder, _, _ = exported
+    example = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1]
+    assert len(example.strip().splitlines()) <= 12
+    (tmp_path / "example.py").write_text(example)
+    image = tmp_path / "image.png"
+    Image.fromarray((load_digits().images[7] / 16 * 255).astype("uint8")).resize((40, 30)).save(image)
+    ran = subprocess.run(
+        [sys.executable, tmp_path / "example.py", image], cwd=folder, capture_output=True, text=True, env=os.environ
+    )
+    assert ran.returncode == 0, ran.stderr
+    verdict, score, _ = ran.stdout.split()
+    [pushed] = (digits / "serving").iterdir()
+    [expected] = served(pushed, [Stored("image.png", image.read_bytes())])
+    assert float(score) == pytest.approx(expected["score"], rel=1e-4)
+    assert verdict == ("anomaly" if expected["is_anomaly"] else "normal")
