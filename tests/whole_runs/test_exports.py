@@ -63,3 +63,29 @@ def test_the_readmes_example_runs_and_gives_the_served_score(exported, digits, t
     [expected] = served(pushed, [Stored("image.png", image.read_bytes())])
     assert float(score) == pytest.approx(expected["score"], rel=1e-4)
     assert verdict == ("anomaly" if expected["is_anomaly"] else "normal")
+
+
+def test_score_gives_the_same_results_with_the_exported_file(exported, digits, sample_images, tmp_path):
+    folder, name, _ = exported
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    arguments = (*sorted(sample_images.rglob("*.jpg"))[:3], tmp_path / "broken.png", "--format", "jsonl")
+    (code, ours, _), (_, theirs, _) = (
+        autoencoder("score", *arguments, "--model", model) for model in (folder / name, digits)
+    )
+    assert code == 0
+    rows, expected = ([json.loads(line) for line in lines.splitlines()] for lines in (ours, theirs))
+    assert len(rows) == 4
+    assert rows[3] == expected[3]
+    for row, other in zip(rows[:3], expected[:3], strict=True):
+        assert row["score"] == pytest.approx(other["score"], rel=1e-4)
+        assert [row[key] for key in ("path", "verdict", "p_value")] == [
+            other[key] for key in ("path", "verdict", "p_value")
+        ]
+        assert len(row["regions"]) == len(other["regions"])
+
+
+def test_a_file_of_another_kind_is_no_model(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"")
+    code, _, stderr = autoencoder("score", "sample_images", "--model", tmp_path / "model.pt")
+    assert code == 2
+    assert "model.pt: not an exported model: its name must end in .onnx, .tflite, .xml" in stderr
