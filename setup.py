@@ -62,7 +62,6 @@ setup(
         "export": [
             "ai-edge-litert>=1.2",
             "onnx>=1.16",
-            "onnxconverter-common>=1.14",
             "onnxruntime>=1.18",
             "openvino>=2025.0",
             "tf2onnx>=1.16.1",

@@ -20,8 +20,14 @@ _MEGABYTE = 1e6
 @click.argument("run", type=FOLDER)
 @click.option("--to", "target", type=click.Choice(["onnx", "litert", "openvino"]), required=True, help="The runtime.")
 @click.option("--output", type=FOLDER, required=True, metavar="DIR", help="Write the file and its README here.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16", "int8"]),
+    default="float32",
+    help="How the weights are stored; other than float32, the threshold is computed anew and differences are printed.",
+)
 @json_option
-def export(run: Path, target: str, output: Path, as_json: bool) -> None:
+def export(run: Path, target: str, output: Path, precision: str, as_json: bool) -> None:
     """Export a run's latest blessed model for another runtime.
 
     Writes one file with the whole decision (pixels in; score, threshold, p-value, map and mask out) and a README with
@@ -34,23 +40,39 @@ def export(run: Path, target: str, output: Path, as_json: bool) -> None:
 
     with output_to_log(Path(os.devnull)):
         from pipeline.commands.push import metadata_of
-        from pipeline.metadata.history import latest_blessed
+        from pipeline.metadata.history import examples_of, latest_blessed
 
         blessed = latest_blessed(metadata_of(run), run.absolute().name)
         if blessed is None:
             raise UsageError(f"{run}: none of its runs has a blessed model to export")
         with imported_for_good():
             from schema.artifacts import PARITY_FILE
+            from schema.features import EVAL, TEST
             from serving.exporting.export import export_model
 
         model, analysis, _ = blessed
-        done = export_model(Path(model), output, target=target, parity=Path(analysis) / PARITY_FILE)  # type: ignore[arg-type]
+        examples = examples_of(metadata_of(run), analysis)
+        done = export_model(
+            Path(model),
+            output,
+            target=target,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
+            parity=f"{analysis}/{PARITY_FILE}",
+            held_out=f"{examples}/Split-{EVAL}/*",
+            test=f"{examples}/Split-{TEST}/*",
+        )
     found = done.comparison
     if as_json:
-        click.echo(json.dumps({"path": str(done.path), "size_bytes": done.size_bytes, **dataclasses.asdict(found)}))
+        document = {"path": str(done.path), "size_bytes": done.size_bytes, "is_recalibrated": done.is_recalibrated}
+        click.echo(json.dumps({**document, **dataclasses.asdict(found)}))
         return
     click.echo(
         f"{done.path} ({done.size_bytes / _MEGABYTE:.1f} MB)\n"
         f"{found.images} images replayed: scores differ by at most {found.worst_difference:.1e} of their value, "
         f"{found.same_verdicts} verdicts are the same, {found.milliseconds:.1f} ms an image"
     )
+    if found.auroc:
+        click.echo("AUROC {:.4f} in the SavedModel, {:.4f} exported".format(*found.auroc))
+    if precision != "float32":
+        state = "was computed anew in this precision" if done.is_recalibrated else "is the SavedModel's"
+        click.echo(f"The threshold {state}.")

@@ -1,14 +1,18 @@
 """The function that is exported: the pixels of one image of any size -> everything the model decides about it."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from images.reading import Reading
 from runtime.errors import UsageError
 from schema.artifacts import RECORD_FILE
+from schema.calibration_record import CalibrationRecord
 
 ONE_IMAGE: Final = "one_image"
 """The function of the SavedModel for pixels [1, H, W, C] in [0, 1]."""
@@ -24,7 +28,7 @@ def decision_of(folder: Path) -> Any:
 
     It resizes as the preprocessing of `folder`, a SavedModel, does. Raises NotExportableError.
     """
-    record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    record = _record_of(folder)
     image = record["image"]
     reading = Reading.model_validate({name: image[name] for name in Reading.model_fields if name in image})
     if reading.has_range:
@@ -48,6 +52,28 @@ def decision_of(folder: Path) -> Any:
     )
     function.model = model  # keeps its variables
     return function
+
+
+def recalibrate(function: Any, folder: Path, scores: npt.NDArray[np.float32]) -> None:
+    """Give `function` the threshold and p-values of these scores of held-out normal images [n], in its precision."""
+    calibration = CalibrationRecord.from_json(_record_of(folder)["calibration"])
+    ascending = np.sort(scores)
+    rank = math.ceil((len(scores) + 1) * (1.0 - calibration.false_alarm_rate) - 1e-9)
+    function.model._threshold.assign(ascending[min(rank, len(scores)) - 1])
+    function.model._held_out.assign(ascending)
+
+
+def is_recalibrated(folder: Path) -> bool:
+    """Whether the threshold comes from held-out images, which can be scored in another precision.
+
+    Otherwise it comes from fits without the image that each scored, which the model no longer contains.
+    """
+    return CalibrationRecord.from_json(_record_of(folder)["calibration"]).method == "split"
+
+
+def _record_of(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    return record
 
 
 def resized(pixels: tf.Tensor, shape: tuple[int, int, int], *, keeps_aspect_ratio: bool) -> tf.Tensor:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
+from sklearn.metrics import roc_auc_score
 
 from runtime.errors import UserError
 from schema import features
@@ -35,6 +36,7 @@ class Image:
 
     image_id: str
     content: bytes
+    is_anomaly: int = features.UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,23 @@ class Comparison:
     """Images of which both say the same."""
     milliseconds: float
     """Median per image in the target runtime, decoding included."""
+    auroc: tuple[float, float] | None = None
+    """Of the SavedModel and of the exported file; None unless there are labelled images of both kinds."""
 
 
-def images_of(file: str) -> list[Image]:
-    """The images in a file of TFRecords, such as the Evaluator's parity file."""
-    found = []
-    for record in tf.data.TFRecordDataset(file).as_numpy_iterator():
-        known = tf.train.Example.FromString(record).features.feature
-        image_id, content = (known[name].bytes_list.value[0] for name in (features.IMAGE_ID, features.IMAGE))
-        found.append(Image(image_id.decode(errors="replace"), content))
-    return found
+def images_of(pattern: str, at_most: int | None = None) -> list[Image]:
+    """The images in files of TFRecords, such as the Evaluator's parity file or those of a split; evenly `at_most`."""
+    records = list(tf.data.TFRecordDataset(sorted(tf.io.gfile.glob(pattern))).as_numpy_iterator())
+    if at_most is not None and len(records) > at_most:
+        records = [records[index] for index in np.linspace(0, len(records) - 1, at_most).round().astype(int)]
+    return [_image_of(record) for record in records]
+
+
+def _image_of(record: bytes) -> Image:
+    known = tf.train.Example.FromString(record).features.feature
+    image_id, content = (known[name].bytes_list.value[0] for name in (features.IMAGE_ID, features.IMAGE))
+    labels = known[features.IS_ANOMALY].int64_list.value if features.IS_ANOMALY in known else []
+    return Image(image_id.decode(errors="replace"), content, labels[0] if labels else features.UNKNOWN)
 
 
 def replayed(file: Path, images: Sequence[Image]) -> list[dict[str, float]]:
@@ -92,12 +101,21 @@ def served(folder: Path, images: Sequence[Image]) -> list[dict[str, float]]:
     return results
 
 
-def compare(ours: Sequence[dict[str, float]], theirs: Sequence[dict[str, float]]) -> Comparison:
+def compare(
+    images: Sequence[Image], ours: Sequence[dict[str, float]], theirs: Sequence[dict[str, float]]
+) -> Comparison:
     """`ours` of the SavedModel and `theirs` of the exported file, for the same images."""
     differences = [_difference(one, other) for one, other in zip(ours, theirs, strict=True)]
     same = sum(one[IS_ANOMALY] == other[IS_ANOMALY] for one, other in zip(ours, theirs, strict=True))
     milliseconds = float(np.median([other[replay.MILLISECONDS] for other in theirs]))
-    return Comparison(len(ours), max(differences), same, milliseconds)
+    labels = [image.is_anomaly for image in images]
+    known = [index for index, label in enumerate(labels) if label != features.UNKNOWN]
+    auroc = None
+    if len({labels[index] for index in known}) == 2:
+        truth = [labels[index] for index in known]
+        first, second = (float(roc_auc_score(truth, [side[i][SCORE] for i in known])) for side in (ours, theirs))
+        auroc = first, second
+    return Comparison(len(ours), max(differences), same, milliseconds, auroc)
 
 
 def require_equal(

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from schema import signatures
 from serving.exporting.proof import Comparison
-from serving.exporting.runtimes import Target
+from serving.exporting.runtimes import Precision, Target
 
 README_FILE: Final = "README.md"
 _RUNTIMES: Final[dict[Target, str]] = {"onnx": "ONNX Runtime", "litert": "LiteRT", "openvino": "OpenVINO"}
@@ -46,9 +46,9 @@ outputs = {{name: values for output, values in model([pixels]).items() for name 
 _PACKAGES: Final[dict[Target, str]] = {"onnx": "onnxruntime", "litert": "ai-edge-litert", "openvino": "openvino"}
 _PAGE: Final = """# {file}
 
-The whole decision of an image autoencoder in one file for {runtime}: pixels in; score, threshold, p-value, map and
-mask out. {images} images were replayed in {runtime} before it was written: scores differ from the SavedModel's by at
-most {worst:.1e} of their value, and {same} of {images} verdicts are the same.
+The whole decision of an image autoencoder in one file for {runtime}, with weights in {precision}: pixels in; score,
+threshold, p-value, map and mask out. {images} images were replayed in {runtime} before it was written: scores differ
+from the SavedModel's by at most {worst:.1e} of their value, and {same} of {images} verdicts are the same.
 
 ## Input
 
@@ -71,7 +71,7 @@ normalises them as the pipeline does; do neither yourself.
 """
 
 
-def readme(function: Any, file: str, *, target: Target, comparison: Comparison) -> str:
+def readme(function: Any, file: str, *, target: Target, precision: Precision, comparison: Comparison) -> str:
     """The page for the exported `file` of `function`, from `decision_of`."""
     [given] = function.input_signature
     outputs = function.get_concrete_function().structured_outputs
@@ -82,6 +82,7 @@ def readme(function: Any, file: str, *, target: Target, comparison: Comparison) 
     channels = given.shape[-1]
     return _PAGE.format(
         file=file,
+        precision=precision,
         runtime=_RUNTIMES[target],
         images=comparison.images,
         worst=comparison.worst_difference,

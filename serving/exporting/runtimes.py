@@ -13,6 +13,7 @@ from runtime.errors import UsageError
 
 Target = Literal["onnx", "litert", "openvino"]
 TARGETS: Final[tuple[Target, ...]] = get_args(Target)
+Precision = Literal["float32", "float16", "int8"]
 SUFFIXES: Final[dict[Target, str]] = {"onnx": ".onnx", "litert": ".tflite", "openvino": ".xml"}
 Levels = npt.NDArray[Any]
 Outputs = dict[str, npt.NDArray[Any]]

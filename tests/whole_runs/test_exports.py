@@ -89,3 +89,24 @@ def test_a_file_of_another_kind_is_no_model(tmp_path):
     code, _, stderr = autoencoder("score", "sample_images", "--model", tmp_path / "model.pt")
     assert code == 2
     assert "model.pt: not an exported model: its name must end in .onnx, .tflite, .xml" in stderr
+
+
+@pytest.mark.parametrize(("target", "precision"), [("onnx", "float16"), ("onnx", "int8"), ("litert", "int8"),
+                                                   ("openvino", "float16")])  # fmt: skip
+def test_other_precisions_are_measured_and_recalibrated(digits, tmp_path, target, precision):
+    arguments = ("export", digits, "--to", target, "--precision", precision, "--output", tmp_path, "--json")
+    code, stdout, stderr = autoencoder(*arguments)
+    assert code == 0, stderr
+    document = json.loads(stdout)
+    assert document["images"] == 181
+    assert document["is_recalibrated"]
+    assert document["same_verdicts"] >= 0.95 * 181
+    assert document["worst_difference"] < (0.01 if precision == "float16" else 0.5)
+
+
+def test_what_a_target_lacks_is_refused_by_name(digits, tmp_path):
+    arguments = ("export", digits, "--to", "openvino", "--precision", "int8", "--output", tmp_path / "new")
+    code, _, stderr = autoencoder(*arguments)
+    assert code == 2
+    assert "openvino in int8 is not supported; use --precision float16" in stderr
+    assert not (tmp_path / "new").exists()
