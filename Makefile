@@ -14,7 +14,7 @@ PY_FILES := schema runtime images components trainer pipeline serving bench test
 PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run serve quick check test test-cluster test-image test-kubernetes test-faults test-corpus mutation bench \
+.PHONY: help setup run serve quick check test test-next test-cluster test-image test-kubernetes test-faults test-corpus mutation bench \
 	bench-serving bench-detection lint format docs hooks lock wheel image clean
 
 help: ## list the targets
@@ -44,6 +44,9 @@ check: $(STAMP) ## format check, lint, types and all quick tests (three minutes 
 test: $(STAMP) ## format check, lint, types and every test that needs no special machine (ten minutes)
 	@$(MAKE) --no-print-directory lint
 	@$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+
+test-next: $(STAMP) ## where TFX 1.21 does not install: test on it with Debian 13's C library (minutes; 4 GB)
+	@tests/next/run.sh $(SIDE_BY_SIDE) $(ARGS)
 
 test-cluster: $(STAMP) ## run the whole pipeline on a Flink and a Spark cluster that it starts (20 minutes; Java, Maven)
 	@$(VENV)/bin/python -m pytest -m cluster tests/cluster $(ARGS)

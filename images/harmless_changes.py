@@ -93,7 +93,7 @@ def change_randomly(image: Pixels, kinds: Collection[ChangeName], random: Random
         across, down = random.uniform(-0.01, 0.01, 2) * ("shift" in kinds)
         image = move(image, across, down, random.uniform(-1.0, 1.0) * ("rotation" in kinds))
     if "light" in kinds:
-        image = apply_gamma(brighten(image, random.uniform(0.85, 1.15)), random.uniform(0.9, 1.1))
+        image = apply_gamma(brighten(image, random.uniform(0.8, 1.2)), random.uniform(0.9, 1.1))
         image = shade(image, random.uniform(-0.1, 0.1), random.uniform(-0.1, 0.1))
         image = change_colour_temperature(image, random.uniform(-0.04, 0.04))
     if "blur" in kinds and random.uniform() < 1 / 3:
@@ -123,7 +123,7 @@ STEADINESS: Final[dict[str, Callable[[Pixels, Random], Pixels]]] = {
 
 def _from_centre(side_px: int) -> npt.NDArray[np.float64]:
     """Where each pixel's centre lies between the edges -1 and 1: [side_px]."""
-    positions: npt.NDArray[np.float64] = (np.arange(side_px) + 0.5) * (2.0 / side_px) - 1.0
+    positions: npt.NDArray[np.float64] = np.arange(0.5, side_px, dtype=np.float64) * (2.0 / side_px) - 1.0
     return positions
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 DISTRIBUTION = "tfx-image-autoencoder"
 PACKAGES = ("schema", "runtime", "images", "components", "trainer", "serving", "pipeline")
-REMEDY = f"install {DISTRIBUTION} in a virtual environment of its own: python3.10 -m venv ENV"
+REMEDY = f"install {DISTRIBUTION} in a virtual environment of its own: python3 -m venv ENV"
 _ROOT = Path(__file__).absolute().parent.parent
 
 

@@ -23,7 +23,7 @@ SERIES = 10
 _INK, _MUTED, _GRID, _ALARM = "#010101", "#010102", "#010103", "#010104"
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--line", _ALARM: "--alarm"}
 _VARIABLES |= {f"#0102{number:02d}": f"--series-{number}" for number in range(SERIES)}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 11,
     "axes.edgecolor": _GRID,

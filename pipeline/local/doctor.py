@@ -25,7 +25,8 @@ OK, MISSING, BROKEN = "ok", "optional", "broken"
 """`optional`: something that only some uses need is missing; `broken`: the pipeline cannot run."""
 
 SET_UP = "make setup"
-_PYTHON = (3, 10)
+_PYTHONS = ((3, 10), (3, 13))
+"""The oldest and the newest; 3.10 with TFX 1.16, later ones with TFX 1.21."""
 _GLIBC_OF_NEWER_TFX = (2, 39)
 _FREE_DISK_GB = 5
 _FREE_MEMORY_GB = 3
@@ -80,12 +81,13 @@ def examine(root: Path) -> Iterator[Finding]:
 
 
 def _python() -> Finding:
-    version = platform.python_version()
-    if sys.version_info[:2] == _PYTHON:
-        return Finding("Python", OK, f"{version} at {sys.executable}")
-    return Finding(
-        "Python", BROKEN, f"{version}; TFX 1.16 installs on 3.10 only", f"{SET_UP} PYTHON=/path/to/python3.10"
-    )
+    version, (oldest, newest) = platform.python_version(), _PYTHONS
+    if not oldest <= sys.version_info[:2] <= newest:
+        detail = f"{version}; TFX 1.21 installs on 3.11 to 3.13, TFX 1.16 on 3.10"
+        return Finding("Python", BROKEN, detail, f"{SET_UP} PYTHON=/path/to/python3.13")
+    if sys.version_info[:2] == oldest:
+        return Finding("Python", OK, f"{version} at {sys.executable} (no security fixes since October 2026)")
+    return Finding("Python", OK, f"{version} at {sys.executable}")
 
 
 def _glibc() -> Finding:
@@ -94,7 +96,7 @@ def _glibc() -> Finding:
         remedy = "use a glibc system such as Debian or Ubuntu, or deploy/Dockerfile"
         return Finding("C library", BROKEN, f"{library or 'unknown'}: TensorFlow's wheels are for glibc", remedy)
     newer = tuple(map(int, version.split(".")[:2])) >= _GLIBC_OF_NEWER_TFX
-    return Finding("C library", OK, f"glibc {version}" + (" (new enough for TFX 1.21 too)" if newer else ""))
+    return Finding("C library", OK, f"glibc {version}, {'new enough' if newer else 'too old'} for TFX 1.21")
 
 
 def _own_packages() -> Finding:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from dockerfile import copied_from_repository, instructions, stages
+from dockerfile import TFX_116, copied_from_repository, instructions, stages
 from repository import REPOSITORY
 
 from pipeline.commands.serve import serve
@@ -23,10 +23,11 @@ def _copied_stages() -> list[str]:
     return [stage for stage in stages() if copied_from_repository(stage)]
 
 
+@pytest.mark.parametrize("arguments", [{}, TFX_116], ids=["1.21", "1.16"])
 @pytest.mark.parametrize("stage", _copied_stages())
-def test_copied_files_exist_and_are_in_the_build_context(stage: str) -> None:
+def test_copied_files_exist_and_are_in_the_build_context(stage: str, arguments: dict[str, str]) -> None:
     allowed = (REPOSITORY / "deploy" / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
-    for source, _ in copied_from_repository(stage):
+    for source, _ in copied_from_repository(stage, **arguments):
         assert (REPOSITORY / source).exists(), source
         patterns = [line[1:] for line in allowed if line.startswith("!")]
         assert any(Path(source).match(pattern) for pattern in patterns), source
@@ -55,12 +56,17 @@ def test_packages_are_installed_by_hash_from_the_lock() -> None:
     ]
     for command in installs:
         assert "--require-hashes" in command or "/dist/" in command, command
-    for name in ("requirements.lock", "requirements-uv.lock", "deploy/requirements-gpu.lock"):
+    locks = [source for stage in stages() for source, _ in copied_from_repository(stage) if source.endswith(".lock")]
+    locks += [one for stage in stages() for one, _ in copied_from_repository(stage, **TFX_116) if one.endswith(".lock")]
+    assert len(set(locks)) == 5
+    for name in locks:
         assert "--hash=sha256:" in (REPOSITORY / name).read_text(encoding="utf-8")
 
 
-def test_the_gpu_image_finds_every_locked_cuda_library() -> None:
-    lock = (REPOSITORY / "deploy" / "requirements-gpu.lock").read_text(encoding="utf-8")
+@pytest.mark.parametrize("arguments", [{}, TFX_116], ids=["1.21", "1.16"])
+def test_the_gpu_image_finds_every_locked_cuda_library(arguments: dict[str, str]) -> None:
+    [name] = [source for source, _ in copied_from_repository("environment-cuda", **arguments)]
+    lock = (REPOSITORY / name).read_text(encoding="utf-8")
     locked = {name.replace("-", "_") for name in re.findall(r"^nvidia-(\S+)-cu12==", lock, re.MULTILINE)}
     environment = " ".join(arguments for instruction, arguments in stages()["gpu"] if instruction == "ENV")
     assert set(re.findall(r"/nvidia/(\w+)/", environment + "/")) == locked

@@ -1,4 +1,4 @@
-"""Executes the Dockerfile's steps without a container engine, and runs the whole pipeline in the result.
+"""Executes the Dockerfile's steps for TFX 1.16 without a container engine, and runs the whole pipeline in the result.
 
 This machine's /usr (Debian 12) with Python 3.10 in /usr/local replaces `python:3.10-bookworm`; the files of Debian's
 required packages and the same Python replace `python:3.10-slim-bookworm`. Layers are overlay mounts. The contents of
@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from dockerfile import stages
+from dockerfile import TFX_116
+from dockerfile import stages as stages_of
 from repository import REPOSITORY
 
 PASSED_ON = re.compile(r"^(PIP_|UV_|SSL_|REQUESTS_)|_proxy$", re.IGNORECASE)
@@ -152,7 +153,7 @@ def _build(target: str, folder: Path) -> Stage:
     bases = {"python:3.10-bookworm": ([full], usr), "python:3.10-slim-bookworm": ([python, slim], {})}
     built: dict[str, Stage] = {}
     needed = _needed(target)
-    for name, steps in stages().items():
+    for name, steps in stages_of(**TFX_116).items():
         if name not in needed:
             continue
         base = steps[0][1].split(" AS ")[0]
@@ -191,9 +192,9 @@ def _with_uv() -> dict[str, str]:
 
 
 def _needed(target: str) -> set[str]:
-    steps = stages()[target]
+    steps = stages_of(**TFX_116)[target]
     below = [steps[0][1].split(" AS ")[0], *(found[1] for _, a in steps if (found := re.match(r"--from=(\S+)", a)))]
-    return {target}.union(*(_needed(stage) for stage in below if stage in stages()))
+    return {target}.union(*(_needed(stage) for stage in below if stage in stages_of(**TFX_116)))
 
 
 @pytest.mark.image

@@ -51,6 +51,7 @@ base() {
 
 image() {
   (cd "$repository" && b bud --quiet --pull-never --isolation chroot --layers --ignorefile deploy/Dockerfile.dockerignore \
+    --build-arg PYTHON=3.10 --build-arg DEBIAN=bookworm --build-arg LOCKS=-tfx1.16 \
     -f deploy/Dockerfile --target "$1" -t "localhost/autoencoder:$1" .)
   export_image "localhost/autoencoder:$1" "$1"
 }

@@ -67,7 +67,7 @@ def test_a_foreign_package_that_precedes_ours_on_the_path_is_named(foreign: Path
     assert ran.stderr == (
         f"the package 'schema' ({site_packages}/schema/__init__.py) belongs to schema 0.7.7, not to "
         "tfx-image-autoencoder; install tfx-image-autoencoder in a virtual environment of its own: "
-        "python3.10 -m venv ENV\n"
+        "python3 -m venv ENV\n"
     )
 
 

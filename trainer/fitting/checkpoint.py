@@ -160,7 +160,7 @@ class Resumable(keras.callbacks.Callback):
         if self._stopping:
             names = ("wait", "best", "best_epoch", "stopped_epoch")
             self.position.patience = {name: float(getattr(self._stopping, name)) for name in names}
-        arrays = _arrays_of(self.model)
+        arrays: dict[str, Any] = _arrays_of(self.model)
         for index, array in enumerate((self._stopping.best_weights if self._stopping else None) or []):
             arrays[f"{_BEST}{index:05}"] = array
         arrays[_POSITION] = np.frombuffer(json.dumps(dataclasses.asdict(self.position)).encode(), np.uint8)

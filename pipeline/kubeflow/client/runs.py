@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import kfp_server_api  # type: ignore[import-untyped]
-import urllib3  # type: ignore[import-untyped]
+import urllib3
 
 from pipeline.kubeflow.client.server import Server
 from pipeline.kubeflow.names import Message

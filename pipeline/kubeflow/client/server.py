@@ -11,7 +11,7 @@ from typing import Any
 
 import kfp  # type: ignore[import-untyped]
 import kfp_server_api  # type: ignore[import-untyped]
-import urllib3  # type: ignore[import-untyped]
+import urllib3
 
 from runtime.errors import UsageError, UserError
 

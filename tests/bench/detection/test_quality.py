@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.integrate import trapezoid
 from sklearn.metrics import roc_auc_score
 
 from bench.detection import quality
@@ -48,7 +49,7 @@ def overlap_by_definition(masks, maps, limit=0.3):
         rates.append(found[masks == 0].mean())
         overlaps.append(np.mean(shares))
     grid = np.linspace(0.0, limit, 100_001)
-    return np.trapz(np.interp(grid, rates, overlaps), grid) / limit
+    return trapezoid(np.interp(grid, rates, overlaps), grid) / limit
 
 
 def test_all_metrics_have_the_values_of_their_definitions():

@@ -33,7 +33,7 @@ def test_nothing_is_broken_on_the_machine_that_runs_the_tests(findings: dict[str
 
 def test_whatever_is_broken_has_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sys, "version_info", (3, 13, 0, "final", 0))
+    monkeypatch.setattr(sys, "version_info", (3, 14, 0, "final", 0))
     found = by_name([doctor._python(), doctor._container_engine(), doctor._program("java", "x", "install Java")])
     assert found["Python"].state == BROKEN
     assert found["Python"].remedy.startswith("make setup PYTHON=")
