@@ -60,6 +60,13 @@ class Placement:
         cropped: Map = values[self.top : self.top + self.rows, self.left : self.left + self.columns]
         return cropped
 
+    def box_on_map(self, region: Region) -> tuple[float, float, float, float]:
+        """A region's left, top, right and bottom edges in columns and rows of the map, padding included."""
+        across, down = self.columns / self.width_px, self.rows / self.height_px
+        left, right = (self.left + edge * across for edge in (region.left, region.right))
+        top, bottom = (self.top + edge * down for edge in (region.top, region.bottom))
+        return left, top, right, bottom
+
     def enlarge(self, values: Map) -> Map:
         """Values [rows, columns] at the image's size [height_px, width_px]: each pixel's is that of its position."""
         down, across = (

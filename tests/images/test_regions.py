@@ -61,6 +61,10 @@ def test_a_square_is_found_where_it_is_in_the_file(size, settings, orientation):
     assert region.area_percent == pytest.approx(100 * 40 * 40 / (size[0] * size[1]), rel=0.12)
     assert region.area_px == pytest.approx(40 * 40, rel=0.12)
     assert region.peak == pytest.approx(2.0, abs=0.1)
+    rows, columns = np.nonzero(placement.crop(pixels[..., 0]) > 0.5)
+    left, top = placement.left + columns.min(), placement.top + rows.min()
+    expected = (left, top, placement.left + columns.max() + 1, placement.top + rows.max() + 1)
+    assert placement.box_on_map(region) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("shape", [(7, 40), (40, 7), (64, 64), (33, 97), (224, 224)])
