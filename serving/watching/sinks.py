@@ -105,7 +105,7 @@ class Mqtt:
         except ImportError:
             raise UsageError("--on-anomaly mqtt://… needs the extra `watch`: pip install paho-mqtt") from None
         try:
-            parts = urlsplit(url)
+            parts = urlsplit(url, allow_fragments=False)
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise UsageError(f"--on-anomaly {url}: {error}") from None
