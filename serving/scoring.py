@@ -31,6 +31,8 @@ class FileScore:
     path: AnyPath
     score: Score | None
     problem: str = ""
+    is_unread: bool = False
+    """Whether the file could not even be read, so that nothing is known about its image."""
 
 
 ROW_COLUMNS: Final = ("path", "verdict", "score", "threshold", "p_value", "error", "regions", "problem")
@@ -138,7 +140,7 @@ def score_files(
         except OSError as error:
             yield from _score_batch(batch, scorer)
             batch, size_bytes = [], 0
-            yield FileScore(path, None, f"cannot be read: {error.strerror or error}")
+            yield FileScore(path, None, f"cannot be read: {error.strerror or error}", is_unread=True)
             continue
         if batch and (len(batch) == batch_size or size_bytes + len(data) > max_batch_bytes):
             yield from _score_batch(batch, scorer)

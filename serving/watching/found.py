@@ -36,14 +36,13 @@ def all_images(place: AnyPath) -> Iterator[Found]:
     else:
         with os.scandir(place):  # os.walk ignores that a folder cannot be listed
             pass
-        found = [
-            image for image in (look(place, str(path.relative_to(place))) for path in images_below(place)) if image
-        ]
+        names = (str(path.relative_to(place)) for path in images_below(place))
+        found = [image for image in (look_if_possible(place, name) for name in names) if image]
     yield from sorted(found, key=lambda image: (image.mtime_ns, image.name))
 
 
 def look(place: AnyPath, name: str) -> Found | None:
-    """The file as it is now; None if it is gone, or is no file."""
+    """The file as it is now; None if it is gone, or is no file. Raises OSError if that cannot be determined."""
     try:
         status = (place / name).stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -53,3 +52,19 @@ def look(place: AnyPath, name: str) -> Found | None:
     if isinstance(status, os.stat_result):
         return Found(name, status.st_size, status.st_mtime_ns, status.st_ino, status.st_nlink)
     return Found(name, status.st_size, status.st_mtime_ns)
+
+
+def is_gone(place: AnyPath, name: str) -> bool:
+    """Whether the file certainly is not there any more."""
+    try:
+        return look(place, name) is None
+    except OSError:
+        return False
+
+
+def look_if_possible(place: AnyPath, name: str) -> Found | None:
+    """None also if the file cannot be examined: the next listing tries again."""
+    try:
+        return look(place, name)
+    except OSError:
+        return None

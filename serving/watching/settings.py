@@ -32,6 +32,9 @@ class WatchSettings:
     grace_s: float = 10.0
 
     def __post_init__(self) -> None:
+        names = [sink.name for sink in self.sinks]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise UsageError(f"--on-anomaly {repeated[0]} is given twice; receivers must differ in more than the login")
         if not isinstance(self.place, Path):
             return
         if not self.place.is_dir():

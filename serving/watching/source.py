@@ -9,7 +9,7 @@ from typing import Final
 from runtime.object_store import AnyPath
 from serving.server.logs import log_event
 from serving.watching.arrivals import Arrivals
-from serving.watching.found import Found, all_images, look
+from serving.watching.found import Found, all_images, look_if_possible
 from serving.watching.notifications import Notifications, is_share
 
 LISTING_INTERVAL_S: Final = 30.0
@@ -17,6 +17,7 @@ LISTING_INTERVAL_S: Final = 30.0
 SHARE_POLL_S: Final = 1.0
 STORE_POLL_S: Final = 10.0
 _READ_TIMEOUT_S: Final = 0.2
+_IDLE_S: Final = 1.0
 _RETRY_S: Final = 2.0
 
 
@@ -56,8 +57,9 @@ class Source:
     def batch(self, limit: int, stop: threading.Event) -> list[Found]:
         """Up to `limit` complete images, in the order in which they became complete.
 
-        Waits for one until `stop`, then returns what is left, in the end [].
+        Waits for one for a second, or until `stop`; then returns [].
         """
+        until_s = time.monotonic() + _IDLE_S
         while True:
             is_stopping = stop.is_set()
             if not is_stopping and time.monotonic() >= self._next_listing_s:
@@ -65,7 +67,7 @@ class Source:
             self._read(0.0 if is_stopping or self._arrivals.ready else _READ_TIMEOUT_S, stop)
             self._arrivals.settle(time.monotonic())
             taken = self._arrivals.take(limit)
-            if taken or is_stopping:
+            if taken or is_stopping or time.monotonic() >= until_s:
                 return taken
 
     def done(self, found: Found) -> None:
@@ -78,7 +80,7 @@ class Source:
 
     def retry(self, found: Found, tries: int) -> None:
         """Return the image again after a while, in case it was not complete."""
-        self._arrivals.retry(found, time.monotonic() + _RETRY_S * tries)
+        self._arrivals.retry(found, time.monotonic() + min(LISTING_INTERVAL_S, _RETRY_S * tries))
 
     def _read(self, timeout_s: float, stop: threading.Event) -> None:
         if self._notifications is None:
@@ -93,7 +95,7 @@ class Source:
             self._next_listing_s = 0.0
         last = {name: number for number, (name, _) in enumerate(changes.files)}
         for name, is_complete in (changes.files[number] for number in sorted(last.values())):
-            found = look(self.place, name)
+            found = look_if_possible(self.place, name)
             if found is None or self._arrivals.is_done(found):
                 continue
             if not is_complete:

@@ -20,7 +20,7 @@ from serving.overlays import write_overlay
 from serving.scoring import BATCH_SIZE, FileScore, row_of, score_files
 from serving.server.logs import log_event
 from serving.watching.delivery import Delivery
-from serving.watching.found import Found, look
+from serving.watching.found import Found, is_gone, look_if_possible
 from serving.watching.metrics import WatchMetrics
 from serving.watching.model_in_use import ModelInUse
 from serving.watching.results import Results
@@ -29,8 +29,9 @@ from serving.watching.source import Source
 from serving.watching.state import DROPPED, State, is_temporary
 
 _TRIES: Final = 3
-"""An image that cannot be scored may be incomplete, or its share unavailable for a moment."""
+"""An image that cannot be decoded may be incomplete."""
 _LONGEST_WAIT_S: Final = 30.0
+_MEASURE_INTERVAL_S: Final = 1.0
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -57,6 +58,7 @@ class Watcher:
         self._source = Source(settings.place, known=self._knows, poll_s=settings.poll_s)
         self._deliveries = [Delivery(sink, state, self._metrics) for sink in settings.sinks]
         self._tries: Counter[Found] = Counter()
+        self._next_measure_s = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Raises UserError if results cannot be recorded at the end, or the model fails."""
@@ -106,15 +108,17 @@ class Watcher:
         """Whether to record the result: the image was complete, and is not to be tried again."""
         if result.score is not None and isinstance(self._settings.place, RemotePath):
             return True  # an object never changes while it is read
-        now = look(self._settings.place, found.name)
-        if now is None and result.score is None:
+        if result.score is None and is_gone(self._settings.place, found.name):
             self._source.done(found)  # removed or renamed before it was read
             return False
+        now = look_if_possible(self._settings.place, found.name)
         if now is not None and now != found:
             self._source.changed(now)
             return False
         self._tries[found] += 1
-        if result.score is None and self._tries[found] < _TRIES:
+        if result.is_unread and self._tries[found] == _TRIES:
+            log_event("cannot_read", path=str(result.path), reason=result.problem)
+        if result.is_unread or (result.score is None and self._tries[found] < _TRIES):
             self._source.retry(found, self._tries[found])
             return False
         return True
@@ -162,6 +166,12 @@ class Watcher:
         return events
 
     def _measure(self) -> None:
+        if time.monotonic() < self._next_measure_s:
+            return
+        self._next_measure_s = time.monotonic() + _MEASURE_INTERVAL_S
+        waiting = self._state.waiting_events()
+        for delivery in self._deliveries:
+            self._metrics.events_waiting.labels(delivery.sink.name).set(waiting.get(delivery.sink.name, 0))
         self._metrics.images_waiting.set(self._source.waiting)
         self._metrics.is_stalled.set(float(self._source.is_lost))
 
@@ -179,7 +189,7 @@ class Watcher:
         return self._state.knows(found, is_gone=self._is_gone)
 
     def _is_gone(self, name: str) -> bool:
-        return look(self._settings.place, name) is None
+        return is_gone(self._settings.place, name)
 
 
 def _overlay(result: FileScore) -> bytes:

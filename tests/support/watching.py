@@ -50,7 +50,8 @@ class Watch:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The log's lines of this event."""
-        lines = [line for line in self.log_file.read_text().splitlines() if line.startswith("{")]
+        complete = self.log_file.read_text().rpartition("\n")[0]
+        lines = [line for line in complete.splitlines() if line.startswith("{")]
         return [event for event in map(json.loads, lines) if event["event"] == name]
 
     def kill(self) -> None:

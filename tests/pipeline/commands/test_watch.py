@@ -16,6 +16,18 @@ from pipeline.cli import main
         (["missing", "--model", "model"], "missing: no such folder"),
         (["camera", "--model", "model", "--on-anomaly", "webhok:http://host"], "no such program; give webhook:URL"),
         (["camera", "--model", "model", "--on-anomaly", "folder:camera/alarms"], "is below the watched folder"),
+        (
+            [
+                "camera",
+                "--model",
+                "model",
+                "--on-anomaly",
+                "webhook:http://a@host",
+                "--on-anomaly",
+                "webhook:http://b@host",
+            ],
+            "webhook:http://host is given twice",
+        ),
     ],
 )
 def test_bad_usage_starts_nothing(

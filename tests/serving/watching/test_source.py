@@ -31,7 +31,7 @@ def taken(source: Source, count: int, timeout_s: float = 15.0) -> list[str]:
     timer = threading.Timer(timeout_s, stop.set)
     timer.start()
     names: list[str] = []
-    while len(names) < count and (batch := source.batch(count - len(names), stop)):
+    while len(names) < count and ((batch := source.batch(count - len(names), stop)) or not stop.is_set()):
         for found in batch:
             source.done(found)
         names += [found.name for found in batch]

@@ -203,6 +203,29 @@ def test_a_newer_version_is_used_as_soon_as_it_is_pushed(
     assert [row["model"] for row in json_results(state)] == ["7", "8", "8"]
 
 
+def test_an_unreadable_file_is_scored_as_soon_as_it_can_be_read(
+    place: Path, state: Path, image_model: Path, normal_png: bytes
+) -> None:
+    (place / "a.png").symlink_to("/proc/self/mem")  # a regular file that even root cannot read at its start
+    with watching(place, image_model, state) as watch:
+        wait_until(lambda: bool(watch.events("cannot_read")), 30)
+        assert recorded(state) == []
+        (place / "b.png").write_bytes(normal_png)
+        (place / "b.png").replace(place / "a.png")
+        wait_until(lambda: recorded(state) == [("a.png", "normal")])
+        assert watch.interrupt() == 0
+
+
+def test_the_metrics_count_what_waits(place: Path, state: Path, image_model: Path, anomalous_png: bytes) -> None:
+    receiver = Receiver()
+    port = Receiver().port
+    options = ["--on-anomaly", f"webhook:{receiver.url}", "--metrics-port", str(port)]
+    with watching(place, image_model, state, *options):
+        (place / "a.png").write_bytes(anomalous_png)
+        line = f'autoencoder_watch_events_waiting{{sink="webhook:{receiver.url}"}} 1.0'
+        wait_until(lambda: line in urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode())
+
+
 def test_a_second_watch_with_the_same_state_is_refused(place: Path, state: Path, image_model: Path) -> None:
     with watching(place, image_model, state):
         second = Watch(place, image_model, state)
