@@ -67,6 +67,7 @@ setup(
             "tf2onnx>=1.16.1",
         ],
         "kubeflow": ["kfp>=2.5", "kubernetes>=26", "urllib3>=1.26"],
+        "watch": ["inotify-simple>=2; sys_platform == 'linux'", "paho-mqtt>=2"],
     },
     entry_points={"console_scripts": ["autoencoder=pipeline.__main__:main"]},
 )

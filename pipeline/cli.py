@@ -19,6 +19,7 @@ from pipeline.commands.schedule import schedule
 from pipeline.commands.score import score
 from pipeline.commands.serve import serve
 from pipeline.commands.submit import submit
+from pipeline.commands.watch import watch
 from pipeline.commands.worker import worker
 
 
@@ -32,7 +33,7 @@ def main() -> None:
 
 
 COMMANDS = (
-    init, run, runs, report, compare, calibrate, serve, score, drift, push, export,
+    init, run, runs, report, compare, calibrate, serve, score, watch, drift, push, export,
     compile_, rehearse, submit, schedule, worker, config, doctor,
 )  # fmt: skip
 for command in COMMANDS:

@@ -168,7 +168,7 @@ def _with_pictures(
             folder.mkdir(parents=True, exist_ok=True)
     instances = CocoFile()
     for number, result in enumerate(results):
-        name = f"{number:06d}-{_shortened(result.path.stem)}.png"
+        name = f"{number:06d}-{_shortened(Path(result.path.name).stem)}.png"
         if result.score is not None and overlays is not None:
             write_overlay(result.path, result.score, overlays / name)
         if result.score is not None and masks is not None:
@@ -189,7 +189,7 @@ def _shortened(stem: str) -> str:
 
 def _write_results(results: Iterable["FileScore"], form: str) -> int:
     """Write every result as it arrives; returns the number of files that could not be scored."""
-    from serving.scoring import ROW_COLUMNS, row_of
+    from serving.scoring import ROW_COLUMNS, csv_row, row_of
 
     table = csv.DictWriter(sys.stdout, ROW_COLUMNS, lineterminator="\n")
     if form == "csv":
@@ -201,7 +201,7 @@ def _write_results(results: Iterable["FileScore"], form: str) -> int:
         failed += result.score is None
         row = row_of(result)
         if form == "csv":
-            table.writerow({**row, "regions": None if row["regions"] is None else json.dumps(row["regions"])})
+            table.writerow(csv_row(row))
         else:
             click.echo(json.dumps(row) if form == "jsonl" else _line(row))
     return failed
