@@ -12,8 +12,9 @@ RECORD = {
     "method": "split",
     "scores": [0.0, 0.125, 0.25],
     "auroc_by_score": {"error": {"blob": 0.5}, "patch_max": {"blob": 0.75}},
-    "pixel_threshold": 0.75,
-    "pixel_false_alarm_rate": 0.05,
+    "map_of": "patch_max",
+    "pixel_threshold": 0.5,
+    "pixel_false_alarm_rate": 0.02,
     "smallest_region_percent": 0.1,
     "source_fingerprint": "abc",
 }
@@ -21,6 +22,14 @@ RECORD = {
 
 def test_record_reads_and_writes_the_file_unchanged():
     assert json.dumps(CalibrationRecord.from_json(RECORD).to_json()) == json.dumps(RECORD)
+
+
+def test_record_written_before_maps_had_a_threshold_is_read():
+    written = {name: value for name, value in RECORD.items() if name not in ("map_of", "pixel_threshold")}
+    assert (CalibrationRecord.from_json(written).pixel_threshold, CalibrationRecord.from_json(written).map_of) == (
+        None,
+        "",
+    )
 
 
 def test_record_written_before_scores_were_kept_is_read():
@@ -35,6 +44,7 @@ def test_record_written_before_scores_were_kept_is_read():
     [
         {"threshold": None},
         {"images": "many"},
+        {"pixel_threshold": "x"},
         {"scores": ["x"]},
         {"scores": 1},
         {"auroc_by_score": 1},
