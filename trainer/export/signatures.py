@@ -32,6 +32,7 @@ from schema.signatures import (
     SMALLEST_REGION,
     THRESHOLD,
 )
+from trainer.data.region import within
 from trainer.export.evaluated_model import EvaluatedModel
 from trainer.export.probes import PROBED_IMAGES
 from trainer.scoring.calibration import p_values, thresholds_at
@@ -150,9 +151,11 @@ class ServedModel(EvaluatedModel):
 
     def _everything_of_one(self, image: tf.Tensor) -> Tensors:
         """What `autoencoder export` converts: the outputs of `reconstruct` for pixels [1, H, W, C]."""
-        return self._all_of(image, self.trained.autoencode_one(image))
+        pixels = within(self._image.inside, image)
+        return self._all_of(pixels, self.trained.autoencode_one(pixels))
 
     def _everything(self, pixels: tf.Tensor) -> Tensors:
+        pixels = within(self._image.inside, pixels)
         return self._all_of(pixels, self.trained.autoencode(pixels))
 
     def _all_of(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
