@@ -22,7 +22,8 @@ INTRODUCTION: Final = """\
 A configuration is a YAML file with the sections below; it states only what differs from the defaults. The command line
 overrides any field: `autoencoder run configs/digits.yaml --set trainer.latent_dim=16 --set data.max_images=500`.
 An unknown key, a wrong type or a value out of range is reported before anything starts, with the nearest valid key.
-`null` unsets a field. In field names, `[]` stands for each entry of a list and `NAME` for a name of your choice.
+`null` unsets a field. Files of several products can share a `base`: [plant.md](plant.md#one-base-for-all-products).
+In field names, `[]` stands for each entry of a list and `NAME` for a name of your choice.
 """
 READ_MORE: Final = {
     "data": "[data.md](data.md)",

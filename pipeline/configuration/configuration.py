@@ -53,6 +53,8 @@ class BeamSettings(Section):
 class Configuration(Section):
     """Everything that a run depends on."""
 
+    base: str | None = Field(None, exclude=True)
+    """Another configuration file, relative to this one, whose values apply where this file states none."""
     name: str = Field("digits", pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)
     """The pipeline's name, and its folder below `root`."""
     root: str = "runs"

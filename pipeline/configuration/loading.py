@@ -1,4 +1,4 @@
-"""Loads the configuration from a YAML file and overrides from the command line."""
+"""Loads the configuration from a YAML file, its bases, and overrides from the command line."""
 
 import difflib
 import re
@@ -7,56 +7,43 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from pipeline.configuration.bases import Origins, Values, read_with_bases, record_origin
 from pipeline.configuration.configuration import Configuration, ConfigurationError
-from pipeline.configuration.yaml_text import YamlError, field_type, literal_value, read_yaml
-
-_HINT = "; give your own (autoencoder run my.yaml), or see configs/ in the source repository for examples"
+from pipeline.configuration.yaml_text import YamlError, field_type, literal_value
 
 
 def load_configuration(path: Path, overrides: tuple[str, ...] = ()) -> Configuration:
-    """Read a YAML file and apply `section.field=value` overrides.
+    """Read a YAML file with its bases, and apply `section.field=value` overrides.
 
     An override is taken literally where the field is text, and is YAML elsewhere.
 
     Raises ConfigurationError for an unreadable file, an unknown key, a wrong type or an impossible combination.
     """
-    values = read_values(path, overrides)
+    values, origins = _read(path, overrides)
     try:
         return Configuration.model_validate(values)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_explain(path, e) for e in error.errors())) from None
+        raise ConfigurationError("\n".join(_explain(path, origins, e) for e in error.errors())) from None
 
 
-def read_values(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The values in the file and the overrides, without defaults; ConfigurationError if they cannot be read."""
-    values = _read_yaml(path)
+def read_values(path: Path, overrides: tuple[str, ...] = ()) -> Values:
+    """The values in the file, its bases and the overrides, without defaults; raises ConfigurationError."""
+    return _read(path, overrides)[0]
+
+
+def _read(path: Path, overrides: tuple[str, ...]) -> tuple[Values, Origins]:
+    values, origins = read_with_bases(path)
     for override in overrides:
-        _apply_override(values, override)
-    return values
+        _apply_override(values, origins, override)
+    return values, origins
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = read_yaml(path.read_text(encoding="utf-8"), Configuration)
-    except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else _HINT
-        raise ConfigurationError(f"{path}: no such configuration file{hint}") from None
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:  # YamlError, or not UTF-8
-        raise ConfigurationError(f"{path}: is not valid YAML: {error}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigurationError(f"{path}: must be a mapping of sections (data:, trainer: ...), but is {values!r}")
-    return values
-
-
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def _apply_override(values: Values, origins: Origins, override: str) -> None:
     dotted, separator, text = override.partition("=")
     if not separator or not dotted:
         raise ConfigurationError(f"--set {override}: must look like trainer.latent_dim=16")
+    if dotted == "base":
+        raise ConfigurationError(f"--set {override}: only a configuration file can name its base")
     names = dotted.split(".")
     *sections, field = names
     for section in sections:
@@ -70,11 +57,13 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         values[field] = literal_value(text, field_type(Configuration, names))
     except YamlError:
         raise ConfigurationError(f"--set {override}: {text!r} is not a valid YAML value") from None
+    record_origin(origins, tuple(names), values[field], "--set")
 
 
-def _explain(path: Path, error: Any) -> str:
-    """One sentence: file, field, value, what is wrong, and the closest valid key."""
+def _explain(given: Path, origins: Origins, error: Any) -> str:
+    """One sentence: the file that states the value, field, value, what is wrong, and the closest valid key."""
     field = ".".join(str(part) for part in error["loc"])
+    path = _origin(origins, tuple(str(part) for part in error["loc"]), error["msg"]) or given
     if error["type"] == "extra_forbidden":
         return f"{path}: unknown key '{field}'{_nearest_key(error['loc'])}"
     message = re.sub(
@@ -92,6 +81,23 @@ def _explain(path: Path, error: Any) -> str:
         near = difflib.get_close_matches(str(error["input"]), options, n=1)
         message = f"must be one of {expected}" + (f"; did you mean '{near[0]}'?" if near else "")
     return f"{path}: {field}: {error['input']!r}: {message}"
+
+
+def _origin(origins: Origins, location: tuple[str, ...], message: str) -> str:
+    """The files that state what an error is about; empty if none does.
+
+    An error about several fields has their section as its location, and names the fields in its message.
+    """
+    inside = {
+        names: origin
+        for names, origin in origins.items()
+        if all(name == part for name, part in zip(names, location, strict=False))
+    }
+    words = set(re.findall(r"[\w.]+", message))
+    named = [origin for names, origin in inside.items() if ".".join(names) in words]
+    if not named:
+        named = [origin for names, origin in inside.items() if len(names) > len(location) and names[-1] in words]
+    return " and ".join(dict.fromkeys(named or inside.values()))
 
 
 def _nearest_key(location: tuple[Any, ...]) -> str:

@@ -1,8 +1,12 @@
 """`autoencoder compile` refuses what could not run or be written, before it compiles."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from pipeline.commands.compile import compile_
@@ -54,3 +58,28 @@ def test_a_missing_configuration_is_a_usage_error() -> None:
     result = CliRunner().invoke(compile_, ["--image", IMAGE, "--root", "s3://bucket/x"])
     assert result.exit_code == 2
     assert "Missing argument 'CONFIG'" in result.stderr
+
+
+def test_a_package_contains_the_values_of_the_base(tmp_path: Path) -> None:
+    (tmp_path / "plant.yaml").write_text("name: plant\ntrainer: {latent_dim: 8, epochs: 9}\n", encoding="utf-8")
+    config = tmp_path / "cap.yaml"
+    config.write_text("base: plant.yaml\nname: cap\ntrainer: {epochs: 7}\n", encoding="utf-8")
+    output = tmp_path / "pipeline.yaml"
+    result = CliRunner().invoke(compile_, [str(config), "--image", IMAGE, "--root", "s3://bucket/x", "-o", str(output)])
+    assert result.exit_code == 0, result.output
+    package = output.read_text(encoding="utf-8")
+    found = [
+        json.loads(text) for text in _strings(yaml.safe_load(package)) if text.startswith("{") and '"trainer"' in text
+    ]
+    trainers = [parameters["trainer"] for parameters in found if "trainer" in parameters]
+    assert trainers
+    assert all((trainer["latent_dim"], trainer["epochs"]) == (8, 7) for trainer in trainers)
+    assert "plant" not in package
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _strings(inner)
