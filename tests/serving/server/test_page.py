@@ -14,8 +14,8 @@ import serving.server
 from images.heat import heat_colours
 from images.regions import Placement, find_regions
 
-SIZES = [(80, 100), (300, 200), (100, 165), (29, 90), (40, 50)]
-"""Height and width of images; padded to 40 x 50, some are only placed correctly in float32."""
+SIZES = [(80, 100), (300, 200), (21, 30), (20, 28), (20, 27)]
+"""Height and width of images; padded to 40 x 50, three are only placed correctly in float32."""
 SMALLEST = 0.004
 VALUES = [0.0, 0.5, 0.99, 0.9995, 1.0, 1.5, 2.0, 2.9, 3.0, 40.0]
 
