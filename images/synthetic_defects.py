@@ -11,6 +11,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from images.region_of_interest import Inside, box_around
+
 Images = npt.NDArray[Any]
 Mask = npt.NDArray[np.float32]
 Random = np.random.Generator
@@ -21,21 +23,31 @@ MIX: Final = 0.5
 """Share of other pixels in a `patch` and a `cutout`."""
 
 
-def paint(images: Images, kind: str, *, seed: int, first: int = 0) -> Images:
+_ATTEMPTS: Final = 50
+"""So often a defect is drawn until it touches the region of interest."""
+
+
+def paint(images: Images, kind: str, *, seed: int, first: int = 0, inside: Inside | None = None) -> Images:
     """One defect of a kind of KINDS in each image: [N, H, W, C] -> [N, H, W, C].
 
     The seed and the image's number, `first` for the first one, determine the defect. A `patch` takes its pixels from
-    the next image in `images`.
+    the next image in `images`. With a region of interest `inside` [H, W], the defect lies in it.
     """
     defect = _DEFECTS[kind]
     is_whole = images.dtype.kind == "u"
     scale = float(np.iinfo(images.dtype).max) if is_whole else 1.0
     painted = np.empty_like(images)
-    for row, image in enumerate(images):
+    box = (slice(None), slice(None)) if inside is None else box_around(inside)
+    for row, whole in enumerate(images):
         random = np.random.default_rng([seed, KINDS.index(kind), first + row])
-        other = images[(row + 1) % len(images)]
-        changed = np.clip(defect(image / scale, other / scale, random), 0.0, 1.0) * scale
-        painted[row] = np.round(changed) if is_whole else changed
+        image, other = whole[box], images[(row + 1) % len(images)][box]
+        painted[row] = whole
+        for _ in range(1 if inside is None else _ATTEMPTS):
+            changed = np.clip(defect(image / scale, other / scale, random), 0.0, 1.0) * scale
+            changed = np.round(changed) if is_whole else changed
+            painted[row][box] = changed if inside is None else np.where(inside[box][..., None], changed, image)
+            if not np.array_equal(painted[row], whole):
+                break
     return painted
 
 

@@ -23,8 +23,8 @@ def image_files(arguments: Iterable[str]) -> Iterator[Path]:
         if path.is_file():
             yield path
             continue
-        found = _below(path) if path.is_dir() else _matches(*_existing_part(path))
-        images = sorted(path for path in set(found) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+        found = images_below(path) if path.is_dir() else _matches(*_existing_part(path))
+        images = sorted(path for path in set(found) if _has_image_suffix(path) and path.is_file())
         if not images:
             raise UsageError(f"{argument}: no such file, and no image found below it or matching it")
         yield from images
@@ -38,10 +38,25 @@ def _existing_part(path: Path) -> tuple[Path, tuple[str, ...]]:
     return folder, rest
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def images_below(folder: Path) -> Iterator[Path]:
+    """Every path below `folder` that `is_image` accepts, folder by folder."""
     for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != MASKS_FOLDER]
-        yield from (Path(parent) / name for name in names if not name.startswith("."))
+        folders[:] = [name for name in folders if is_searched(name)]
+        yield from (path for path in (Path(parent) / name for name in names) if is_image(path.relative_to(folder)))
+
+
+def is_image(name: Path) -> bool:
+    """Whether a path below a searched folder names an image: not hidden, and no mask."""
+    return _has_image_suffix(name) and not name.name.startswith(".") and all(map(is_searched, name.parent.parts))
+
+
+def is_searched(folder_name: str) -> bool:
+    """Whether a folder below a searched one is searched too."""
+    return not folder_name.startswith(".") and folder_name != MASKS_FOLDER
+
+
+def _has_image_suffix(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _matches(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:

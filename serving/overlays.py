@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from images.decoding import picture_of
 from images.heat import LEGEND, heat_colours, legend_strip
+from runtime.object_store import AnyPath
 from serving.client import Score
 
 _BOX: Final = (255, 64, 200)
@@ -18,8 +19,8 @@ _MARGIN_PX: Final = 16
 _CATEGORY: Final = {"id": 1, "name": "anomaly", "supercategory": ""}
 
 
-def write_overlay(image_file: Path, score: Score, target: Path, *, height_px: int = 256) -> None:
-    """Write the image with a box around each region, and its anomaly map over it, side by side, to a PNG file.
+def write_overlay(image_file: AnyPath, score: Score, target: Path | BinaryIO, *, height_px: int = 256) -> None:
+    """Write the image with a box around each region, and its anomaly map over it, side by side, as a PNG file.
 
     The colours are the same for all images: dark up to the pixel threshold, then red, yellow and white.
     """
@@ -63,7 +64,7 @@ class CocoFile:
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
-    def add(self, image_file: Path, score: Score) -> None:
+    def add(self, image_file: AnyPath, score: Score) -> None:
         """Add an image, anomalous or not, and its regions."""
         regions, labels = score.located()
         placement = score.placement

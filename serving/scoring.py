@@ -1,18 +1,25 @@
-"""Scores image files with a local SavedModel or a server, one batch in memory at a time."""
+"""Scores image files with a SavedModel, an exported file or a server, one batch in memory at a time."""
 
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from images.decoding import UnreadableImageError
 from images.formats import MAX_PIXELS
 from images.regions import Region
+from runtime.errors import UserError
 from runtime.imports import imported_for_good
-from schema.signatures import DEFAULT_MODEL_NAME, IMAGE_BYTES, LOCATE_SIGNATURE, SCORE_SIGNATURE
+from runtime.object_store import AnyPath
+from schema.signatures import ANOMALY_MAP, DEFAULT_MODEL_NAME, IMAGE_BYTES, LOCATE_SIGNATURE, SCORE_SIGNATURE
 from serving.client import NO_LOGIN, Login, Score, score_images, scores_from_columns
-from serving.errors import ServingError, Status
+from serving.errors import ServingError, Status, invalid_argument
+
+if TYPE_CHECKING:
+    from serving.exporting.runtimes import ExportedModel
 
 BATCH_SIZE: Final = 32
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -26,9 +33,11 @@ Scorer = Callable[[Sequence[bytes]], list[Score]]
 class FileScore:
     """A file with its score, or with None and the reason why it could not be scored."""
 
-    path: Path
+    path: AnyPath
     score: Score | None
     problem: str = ""
+    is_unread: bool = False
+    """Whether the file could not even be read, so that nothing is known about its image."""
 
 
 ROW_COLUMNS: Final = ("path", "verdict", "score", "threshold", "p_value", "error", "regions", "problem")
@@ -52,6 +61,11 @@ def row_of(result: FileScore) -> dict[str, Any]:
             None if regions is None else [_rounded(region) for region in regions],
         ]
     return dict(zip(ROW_COLUMNS, (str(result.path), *values, result.problem), strict=True))
+
+
+def csv_row(row: dict[str, Any]) -> dict[str, Any]:
+    """The same row for a CSV file, with the regions as JSON."""
+    return {**row, "regions": None if row["regions"] is None else json.dumps(row["regions"])}
 
 
 def _rounded(region: Region) -> dict[str, float]:
@@ -105,6 +119,36 @@ def local_scorer(model: Path, *, with_maps: bool = False) -> Scorer:
     return score
 
 
+def exported_scorer(file: Path, *, with_maps: bool = False) -> Scorer:
+    """A scorer that runs an exported file in its own runtime, without TensorFlow.
+
+    Raises UsageError for another kind of file, and ServingError (FAILED_PRECONDITION) if it cannot be loaded.
+    """
+    from serving.exporting.runtimes import ExportedModel
+
+    try:
+        model = ExportedModel(file)
+    except UserError:
+        raise
+    except Exception as error:  # each runtime raises types of its own
+        raise ServingError(Status.FAILED_PRECONDITION, f"{file} cannot be loaded: {error}") from error
+
+    def score(images: Sequence[bytes]) -> list[Score]:
+        return [_score_of_one(model, index, image, with_maps=with_maps) for index, image in enumerate(images)]
+
+    return score
+
+
+def _score_of_one(model: "ExportedModel", index: int, image: bytes, *, with_maps: bool) -> Score:
+    try:
+        outputs = model(image)
+    except UnreadableImageError as error:
+        raise invalid_argument(f"{IMAGE_BYTES}[{index}]: {error}") from None
+    if not with_maps:
+        outputs.pop(ANOMALY_MAP, None)
+    return scores_from_columns(outputs, [image])[0]
+
+
 def server_scorer(
     server: str, *, model_name: str = DEFAULT_MODEL_NAME, with_maps: bool = False, login: Login = NO_LOGIN
 ) -> Scorer:
@@ -113,7 +157,7 @@ def server_scorer(
 
 
 def score_files(
-    paths: Iterable[Path],
+    paths: Iterable[AnyPath],
     scorer: Scorer,
     *,
     batch_size: int = BATCH_SIZE,
@@ -123,7 +167,7 @@ def score_files(
 
     A file that cannot be read or scored yields its problem. Raises ServingError if the server or the model fails.
     """
-    batch: list[tuple[Path, bytes]] = []
+    batch: list[tuple[AnyPath, bytes]] = []
     size_bytes = 0
     for path in paths:
         try:
@@ -131,7 +175,7 @@ def score_files(
         except OSError as error:
             yield from _score_batch(batch, scorer)
             batch, size_bytes = [], 0
-            yield FileScore(path, None, f"cannot be read: {error.strerror or error}")
+            yield FileScore(path, None, f"cannot be read: {error.strerror or error}", is_unread=True)
             continue
         if batch and (len(batch) == batch_size or size_bytes + len(data) > max_batch_bytes):
             yield from _score_batch(batch, scorer)
@@ -141,7 +185,7 @@ def score_files(
     yield from _score_batch(batch, scorer)
 
 
-def _score_batch(batch: Sequence[tuple[Path, bytes]], scorer: Scorer) -> Iterator[FileScore]:
+def _score_batch(batch: Sequence[tuple[AnyPath, bytes]], scorer: Scorer) -> Iterator[FileScore]:
     """The results of a batch; if it is refused, of each half, down to the images at fault."""
     if not batch:
         return

@@ -37,10 +37,15 @@ ALLOWED = {
     "trainer.fitting": (
         *GROUND, "trainer.settings", "trainer.families", "trainer.data", "trainer.scoring", "trainer.worker",
     ),  # the program of the other machines
-    "serving": (*GROUND, "serving.model"),
+    "serving": (*GROUND, "serving.model", "serving.exporting.runtimes"),
     "serving.model": (*GROUND, "serving.errors", "serving.score_log"),
+    "serving.exporting": (*GROUND, "serving.model"),
     "serving.server": (*GROUND, "serving.errors", "serving.score_log", "serving.model", "serving.server.settings"),
     "serving.server.settings": GROUND,
+    "serving.watching": (
+        *GROUND, "serving.client", "serving.errors", "serving.image_files", "serving.model.versions", "serving.overlays",
+        "serving.score_log", "serving.scoring", "serving.server.logs", "serving.server.metrics",
+    ),
     "pipeline": (),
     "pipeline.packages": (),
     "pipeline.__main__": ("pipeline.packages", "pipeline.cli"),

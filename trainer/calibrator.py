@@ -16,6 +16,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
+from images.region_of_interest import Inside
 from images.regions import Placement, find_regions
 from images.synthetic_defects import mean_over_kinds
 from runtime.tfrecords import as_many_as_fit, count_records, files_of, require_count, spread_records
@@ -65,7 +66,9 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         cross_fitted = bool(record.get("cross_fitted"))
         if cross_fitted and settings.score == "auto":
             settings = settings.model_copy(update={"score": OF_MAPS[0]})
-        name, auroc_by_score, compared = _chosen(trained, settings, train, held_out)
+        name, auroc_by_score, compared = _chosen(
+            trained, settings, train, held_out, ImageSettings.model_validate(record["image"]).inside
+        )
         unseen_maps = _unseen_maps(trained)
         score = fit_score(
             name, settings, lambda: _autoencoded(trained, spread_records([train], _FIT_IMAGES)), unseen_maps
@@ -161,7 +164,7 @@ def _unseen_maps(trained: Any) -> Any:
 
 
 def _chosen(
-    trained: Any, settings: CalibrationSettings, train: str, held_out: str
+    trained: Any, settings: CalibrationSettings, train: str, held_out: str, inside: Inside | None
 ) -> tuple[ScoreName, dict[str, dict[str, float]], dict[ScoreName, FittedScore]]:
     """(the score's name, the AUROC of each score by kind of defect, all scores); the last two are empty without `auto`.
 
@@ -184,7 +187,7 @@ def _chosen(
         _unseen_maps(trained),
     )
     compared = {name: FittedScore(name, settings, fitted[name]) for name in names}
-    choice = choose(compared, held_out_sample, trained.autoencode)
+    choice = choose(compared, held_out_sample, trained.autoencode, inside)
     means = {name: mean_over_kinds(of_kind) for name, of_kind in choice.auroc.items()}
     _LOG.info(
         "evaluation.score auto: chose %s (AUROC %.3f for faint synthetic defects; best: %.3f)",

@@ -71,7 +71,7 @@ def run_fn(fn_args: FnArgs) -> None:
         }
         if autoencoder.feature_errors is not None:
             record["backbone"] = autoencoder.feature_errors.maps.backbone.record
-        export_trained(TrainedModel(autoencoder, **shared), fn_args.serving_model_dir, record=record)
+        export_trained(TrainedModel(autoencoder, image=image, **shared), fn_args.serving_model_dir, record=record)
         grid = originals_over_reconstructions(autoencoder, held_out.sample(PICTURES), constants)
         write_picture(grid, image.height_px, f"{fn_args.model_run_dir}/{PICTURE_FILE}")
         write_projector(f"{fn_args.model_run_dir}/projector", autoencoder, held_out, constants, fn_args.eval_files)

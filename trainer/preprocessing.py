@@ -10,6 +10,7 @@ from images.reading import Percentiles
 from images.values import PNG_AT, VALUES_START
 from schema import features
 from schema.features import LEVELS, NORMALISED, OFFSET, SCALE
+from trainer.data.region import blacked_out
 from trainer.settings.image import ImageSettings
 
 _PNG_START = b"\x89PNG"
@@ -59,7 +60,7 @@ def _levels(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
         return tf.image.resize(levels, settings.shape[:2], tf.image.ResizeMethod.NEAREST_NEIGHBOR)
 
     spec = tf.TensorSpec(settings.shape, tf.float32)
-    values = tf.reshape(tf.map_fn(sampled, encoded, fn_output_signature=spec), [-1])
+    values = tf.reshape(_inside(tf.map_fn(sampled, encoded, fn_output_signature=spec), settings), [-1])
     boundaries = tft.quantiles(values, _PERCENTILES, epsilon=0.5 / _PERCENTILES)[0]
     low, high = (round(percent * _PERCENTILES / 100) for percent in settings.range.percentiles)
     ends = tf.stack(
@@ -87,8 +88,10 @@ def _decode_one(encoded: tf.Tensor, settings: ImageSettings, ends: tf.Tensor) ->
         pixels = tf.clip_by_value((image - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0)
     else:
         pixels = image / (2.0**settings.depth - 1.0)
+    # Before resizing, too, which would otherwise blend what lies outside into the region's edge.
+    pixels = blacked_out(pixels, settings)
     pixels = tf.cond(tf.reduce_all(tf.shape(image)[:2] == size), lambda: pixels, lambda: _resize(pixels, settings))
-    return tf.ensure_shape(pixels, settings.shape)
+    return tf.ensure_shape(blacked_out(pixels, settings), settings.shape)
 
 
 def _levels_of_one(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
@@ -144,9 +147,14 @@ def _resize(pixels: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
     return tf.image.resize(pixels, settings.shape[:2], antialias=True)
 
 
+def _inside(images: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
+    """The values of images [B, H, W, C] that count: [B, n, C], or all of them."""
+    return images if settings.inside is None else tf.boolean_mask(images, settings.inside, axis=1)
+
+
 def _normalisation_constants(pixels: tf.Tensor, settings: ImageSettings) -> tuple[tf.Tensor, tf.Tensor]:
     """(offset [C], scale [C]); for zscore and minmax, tf.Transform computes them from the whole training split."""
-    per_channel = tf.reshape(pixels, [-1, settings.channels])
+    per_channel = tf.reshape(_inside(pixels, settings), [-1, settings.channels])
     if settings.normalisation == "zscore":
         offset = tft.mean(per_channel, reduce_instance_dims=False)
         scale = tf.sqrt(tft.var(per_channel, reduce_instance_dims=False))

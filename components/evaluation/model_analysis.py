@@ -28,6 +28,7 @@ from components.evaluation.steadiness import boxes_of, images_to_change, measure
 from components.evaluation.synthetic_auroc import count_known, normal_records, painted, synthetic_aurocs
 from components.evaluation.training_data_check import require_same_training_data, transformed_pixels
 from images.levels import Levels
+from images.region_of_interest import region_of_interest
 from schema import features
 from schema.artifact_types import Analysis, Artifacts
 from schema.artifacts import (
@@ -126,8 +127,10 @@ def _detection(models: Mapping[str, str], test: str, transform_graph: str) -> di
     records = normal_records(test, normal)
     synthetic: dict[str, dict[str, float]] = {}
     if len(records) > 1:
-        levels = Levels.of_model(_record_of(models[CANDIDATE]), _files(records))
-        examples = painted(levels.images(_pixels(transform_graph, records)), levels)
+        record = _record_of(models[CANDIDATE])
+        levels = Levels.of_model(record, _files(records))
+        inside = region_of_interest(record["image"])
+        examples = painted(levels.images(_pixels(transform_graph, records)), levels, inside)
         synthetic = {name: synthetic_aurocs(folder, examples) for name, folder in models.items()}
     return {
         "knows_anomalies": bool(known[0] and known[1]),
@@ -146,7 +149,7 @@ def _steadiness(model: str, test: str, held_out: str, transform_graph: str) -> d
     image = {key: record["image"][key] for key in ("height_px", "width_px", "fit")}
     levels = Levels.of_model(record, _files(records))
     images = levels.images(_pixels(transform_graph, records))
-    changes = measure_steadiness(model, images, boxes_of(records, **image), levels)
+    changes = measure_steadiness(model, images, boxes_of(records, **image), levels, region_of_interest(record["image"]))
     return {"split": split, "images": len(records), "changes": changes}
 
 

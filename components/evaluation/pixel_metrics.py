@@ -30,11 +30,11 @@ class PixelCounts:
 
     def add(self, levels: npt.NDArray[Any], mask: npt.NDArray[Any]) -> None:
         """Add one image: levels [H, W] of its error map, mask [H, W] with 0 sound, 1 defective, -1 unknown."""
-        if mask.flat[0] == UNKNOWN:
+        if (mask == UNKNOWN).all():
             return
         self.sound = self.sound + _count(levels[mask == 0])
-        if mask.any():
-            regions, count = ndimage.label(mask, _ANY_NEIGHBOUR)
+        if (mask == 1).any():
+            regions, count = ndimage.label(mask == 1, _ANY_NEIGHBOUR)
             share_per_pixel = 1.0 / np.bincount(regions.ravel())
             self.defective = self.defective + _count(levels[mask == 1])
             self.region_shares = self.region_shares + _count(levels[mask == 1], share_per_pixel[regions[mask == 1]])

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from components.evaluation.synthetic_auroc import count_known, normal_records
 from images.harmless_changes import STEADINESS
 from images.levels import EIGHT_BIT_LEVELS, Levels
+from images.region_of_interest import Inside
 from images.synthetic_defects import KINDS, paint
 from runtime.tfrecords import as_many_as_fit
 from schema.features import EVAL, HEIGHT_PX, TEST, UNKNOWN, WIDTH_PX
@@ -44,7 +45,7 @@ def images_to_change(test: str, held_out: str | None) -> tuple[str, list[bytes]]
 
 
 def measure_steadiness(
-    model: str, images: Pixels, boxes: Sequence[Box], levels: Levels = EIGHT_BIT_LEVELS
+    model: str, images: Pixels, boxes: Sequence[Box], levels: Levels = EIGHT_BIT_LEVELS, inside: Inside | None = None
 ) -> Steadiness:
     """The SavedModel's verdicts on images [N, H, W, C] that are changed within their boxes, without and with a defect.
 
@@ -54,7 +55,7 @@ def measure_steadiness(
     if not len(images):
         return {}
     judge = _judge_of(model, levels)
-    defective = _one_defect_each(images[::2])
+    defective = _one_defect_each(images[::2], inside)
     found = {}
     for number, (name, change) in enumerate({UNCHANGED: _unchanged, **STEADINESS}.items()):
         normal = judge(list(_changed(images, boxes, change, number)))
@@ -89,11 +90,11 @@ def _inside_bars(record: bytes, height_px: int, width_px: int) -> Box:
     return slice(start[0], end[0]), slice(start[1], end[1])
 
 
-def _one_defect_each(images: Pixels) -> Pixels:
-    """The kinds of defect in turn."""
+def _one_defect_each(images: Pixels, inside: Inside | None) -> Pixels:
+    """The kinds of defect in turn, in the region `inside` [H, W]."""
     defective = np.empty_like(images)
     for number, kind in enumerate(KINDS):
-        defective[number :: len(KINDS)] = paint(images[number :: len(KINDS)], kind, seed=_SEED)
+        defective[number :: len(KINDS)] = paint(images[number :: len(KINDS)], kind, seed=_SEED, inside=inside)
     return defective
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from images.levels import EIGHT_BIT_LEVELS, Levels
+from images.region_of_interest import Inside
 from images.synthetic_defects import KINDS, paint
 from runtime.tfrecords import as_many_as_fit, each_record
 from schema.features import IMAGE, IS_ANOMALY, UNKNOWN
@@ -38,9 +39,9 @@ def normal_records(test: str, count: int, *, at_most: int = AT_MOST) -> list[byt
     return [record for number, record in enumerate(normal) if number % every == 0]
 
 
-def painted(images: Pixels, levels: Levels = EIGHT_BIT_LEVELS) -> Painted:
-    """Images [N, H, W, C], and the same with one defect of every kind."""
-    versions = {_NORMAL: images, **{kind: paint(images, kind, seed=_SEED) for kind in KINDS}}
+def painted(images: Pixels, levels: Levels = EIGHT_BIT_LEVELS, inside: Inside | None = None) -> Painted:
+    """Images [N, H, W, C], and the same with one defect of every kind, in the region `inside` [H, W]."""
+    versions = {_NORMAL: images, **{kind: paint(images, kind, seed=_SEED, inside=inside) for kind in KINDS}}
     return {kind: [_example(file) for file in levels.files(version)] for kind, version in versions.items()}
 
 

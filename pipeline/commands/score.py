@@ -36,8 +36,9 @@ MAX_STEM_BYTES = 200
 @click.argument("images", nargs=-1, required=True)
 @click.option(
     "--model",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A run's folder, a serving folder or a SavedModel; by default the one pushed last below runs/.",
+    type=click.Path(exists=True, path_type=Path),
+    help="A run's folder, a serving folder, a SavedModel or an exported file (.onnx, .tflite, .xml); by default the "
+    "model pushed last below runs/.",
 )
 @click.option("--server", help="Use a server instead: http://host:8501 or grpc://host:8500.")
 @click.option("--model_name", "--model-name", default=DEFAULT_MODEL_NAME, help="The model's name on the server.")
@@ -77,6 +78,8 @@ def score(
     if model is not None and server is not None:
         raise UsageError("--model and --server exclude each other")
     if runner is not None:
+        if model is not None and model.is_file():
+            raise UsageError(f"--model {model}: --runner needs a SavedModel; give the run's folder")
         if output is None or form != "table" or any((server, overlays, masks, coco)):
             raise UsageError("--runner needs --output, and excludes --server, --overlays, --masks, --coco and --format")
         sys.exit(_score_on_beam(images, model, output, [f"--runner={runner}", *beam_args]))
@@ -135,8 +138,10 @@ def _login(token_file: Path | None, ca_file: Path | None) -> "Login":
 def _scorer_of(model: Path | None, server: str | None, model_name: str, login: "Login") -> Callable[..., "Scorer"]:
     """A function that takes `with_maps`."""
     from serving.model.versions import newest_base_folder, saved_model_folder
-    from serving.scoring import local_scorer, server_scorer
+    from serving.scoring import exported_scorer, local_scorer, server_scorer
 
+    if model is not None and model.is_file():
+        return partial(exported_scorer, model)
     quieten_tensorflow()
     if server is not None:
         return partial(server_scorer, server, model_name=model_name, login=login)
@@ -163,7 +168,7 @@ def _with_pictures(
             folder.mkdir(parents=True, exist_ok=True)
     instances = CocoFile()
     for number, result in enumerate(results):
-        name = f"{number:06d}-{_shortened(result.path.stem)}.png"
+        name = f"{number:06d}-{_shortened(Path(result.path.name).stem)}.png"
         if result.score is not None and overlays is not None:
             write_overlay(result.path, result.score, overlays / name)
         if result.score is not None and masks is not None:
@@ -184,7 +189,7 @@ def _shortened(stem: str) -> str:
 
 def _write_results(results: Iterable["FileScore"], form: str) -> int:
     """Write every result as it arrives; returns the number of files that could not be scored."""
-    from serving.scoring import ROW_COLUMNS, row_of
+    from serving.scoring import ROW_COLUMNS, csv_row, row_of
 
     table = csv.DictWriter(sys.stdout, ROW_COLUMNS, lineterminator="\n")
     if form == "csv":
@@ -196,7 +201,7 @@ def _write_results(results: Iterable["FileScore"], form: str) -> int:
         failed += result.score is None
         row = row_of(result)
         if form == "csv":
-            table.writerow({**row, "regions": None if row["regions"] is None else json.dumps(row["regions"])})
+            table.writerow(csv_row(row))
         else:
             click.echo(json.dumps(row) if form == "jsonl" else _line(row))
     return failed

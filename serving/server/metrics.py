@@ -13,11 +13,35 @@ MAX_COUNTED: Final = 1000.0
 """Larger multiples, and scores that are not finite, count as this one, so that the sum stays finite."""
 
 
-class Metrics:
-    """The metrics of one server; thread-safe."""
+class ScoreMetrics:
+    """The metrics of whatever scores images; thread-safe."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._scores = Histogram(
+            "autoencoder_score_per_threshold",
+            "Scores of images as multiples of the anomaly threshold: above 1 is an alarm.",
+            ["version"],
+            buckets=SCORE_BUCKETS,
+            registry=self._registry,
+        )
+
+    def count_scores(self, version: int | str, per_threshold: np.ndarray[Any, Any]) -> None:
+        """Count the scores [n] of one answer, given as multiples of the threshold."""
+        histogram = self._scores.labels(str(version))
+        for value in np.where(np.isfinite(per_threshold), per_threshold, np.inf).clip(max=MAX_COUNTED).tolist():
+            histogram.observe(value)
+
+    def page(self) -> bytes:
+        """All metrics in Prometheus's text format."""
+        return generate_latest(self._registry)
+
+
+class Metrics(ScoreMetrics):
+    """The metrics of one server; thread-safe."""
+
+    def __init__(self) -> None:
+        super().__init__()
         # A gauge that only increases: this library's Counter would append `_total` to TensorFlow Serving's name.
         self._requests = Gauge(
             ":tensorflow:serving:request_count",
@@ -37,25 +61,8 @@ class Metrics:
             "Predict requests that are being answered or wait for the model.",
             registry=self._registry,
         )
-        self._scores = Histogram(
-            "autoencoder_score_per_threshold",
-            "Scores of images as multiples of the anomaly threshold: above 1 is an alarm.",
-            ["version"],
-            buckets=SCORE_BUCKETS,
-            registry=self._registry,
-        )
-
-    def count_scores(self, version: int, per_threshold: np.ndarray[Any, Any]) -> None:
-        """Count the scores [n] of one answer, given as multiples of the threshold."""
-        histogram = self._scores.labels(str(version))
-        for value in np.where(np.isfinite(per_threshold), per_threshold, np.inf).clip(max=MAX_COUNTED).tolist():
-            histogram.observe(value)
 
     def count_request(self, model_name: str, *, api: str, status: str, seconds: float) -> None:
         """Count a Predict request over `api` (REST or GRPC) that was answered with `status`."""
         self._requests.labels(model_name, status).inc()
         self._latency_us.labels(model_name, "predict", api).observe(seconds * 1e6)
-
-    def page(self) -> bytes:
-        """All metrics in Prometheus's text format."""
-        return generate_latest(self._registry)

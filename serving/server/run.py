@@ -1,17 +1,16 @@
 """Starts and stops the local server: the model and the two protocols that serve it."""
 
 import contextlib
-import signal
 import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import tensorflow as tf
 import uvicorn
 
+from runtime.signals import stop_on_signals
 from serving.server.access import Certificate, Tokens, keep_current
 from serving.server.grpc import start_grpc_server
 from serving.server.http_protocol import LimitedHeadersProtocol
@@ -64,21 +63,8 @@ def running_server(settings: ServerSettings) -> Iterator[ServerAddress]:
 
 def serve_until_signalled(settings: ServerSettings) -> None:
     """Serve until SIGINT or SIGTERM, then finish running requests and return; a second signal ends the process."""
-    stop = threading.Event()
-    previous: dict[int, Any] = {}
-
-    def handle(number: int, frame: object) -> None:
-        stop.set()
-        signal.signal(number, previous[number])
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, handle)
-    try:
-        with running_server(settings):
-            stop.wait()
-    finally:
-        for restored, handler in previous.items():
-            signal.signal(restored, handler)
+    with stop_on_signals() as stop, running_server(settings):
+        stop.wait()
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ def test_record_written_before_scores_were_kept_is_read():
     """Such a record names no score either: it was the error."""
     record = CalibrationRecord.from_json({"threshold": 0.25, "false_alarm_rate": 0.01, "images": 3})
     assert (record.score, record.scores) == ("error", ())
+    assert (record.pixel_threshold, record.smallest_region_percent) == (None, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import tf_keras as keras
 from schema.artifacts import CONSTANT, CONTROLS_FOLDER, NEIGHBOURS_FLOOR, PCA_FLOOR, UNTRAINED
 from schema.signatures import LATENT, RECONSTRUCTION, SCORE, THRESHOLD
 from trainer.data.dataset import Images, ImageSet, PixelConstants
+from trainer.data.region import limited
 from trainer.export.evaluated_model import EvaluatedModel, export_evaluated, score_by_error
 from trainer.export.probes import PROBED_IMAGES
 from trainer.export.trained_model import pixels_decoder
@@ -57,7 +58,7 @@ def export_controls(
     for name, control in controls.items():
         model = EvaluatedModel(
             decode_pixels=pixels_decoder(transform_layer, constants),
-            autoencode=control.autoencode,
+            autoencode=limited(control.autoencode, image.inside),
             verdict=control.verdict,
             mean_image=mean[0],
             image=image,

@@ -11,8 +11,10 @@ from schema import features
 from schema.artifacts import RECORD_FILE
 from schema.signatures import FEATURE_ERROR, KL, LATENT, RECONSTRUCTION
 from trainer.data.dataset import Images, PixelConstants
+from trainer.data.region import limited, on_map, within
 from trainer.families.autoencoder import Autoencoder
 from trainer.scoring.scores import Tensors
+from trainer.settings.image import ImageSettings
 
 ENCODED = tf.TensorSpec([None], tf.string, "encoded")
 
@@ -22,7 +24,8 @@ class TrainedModel(tf.Module):
 
     `decode_pixels`: encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph.
     `autoencode`: pixels -> reconstruction [B, H, W, C], latent [B, Z] and, for some families, KL [B] or feature_error
-    [B, h, w]. `unseen_maps` [n, h, w], with the latter: those errors for training images, from fits without them.
+    [B, h, w]. `autoencode_one`: the same for a single image, without loops. `unseen_maps` [n, h, w], with
+    feature_error: those errors for training images, from fits without them.
     `encode`, `decode`: pixels -> latent, latent -> reconstruction.
     `weights`: the weights of `Autoencoder.model`, in Keras's order.
     """
@@ -34,8 +37,10 @@ class TrainedModel(tf.Module):
         transform_layer: keras.Model,
         constants: PixelConstants,
         mean_image: Images,
+        image: ImageSettings,
     ) -> None:
         super().__init__()
+        inside = image.inside
         self.mean_image = tf.Variable(mean_image, trainable=False)
         self.weights = autoencoder.model.variables
         # Variables rather than Keras models, so that functions that are never called are neither traced nor saved.
@@ -45,6 +50,8 @@ class TrainedModel(tf.Module):
         self._feature_errors = autoencoder.feature_errors
         if autoencoder.feature_errors is not None:
             self.unseen_maps = autoencoder.feature_errors.unseen_maps
+            if inside is not None:
+                self.unseen_maps.assign(self.unseen_maps * on_map(inside, self.unseen_maps))
         pixels = tf.TensorSpec([None, *mean_image.shape], tf.float32, "pixels")
         latent = tf.TensorSpec([None, autoencoder.latent_dim], tf.float32, LATENT)
 
@@ -57,9 +64,11 @@ class TrainedModel(tf.Module):
             own = {} if autoencoder.divergence is None else {KL: autoencoder.divergence(normalised)}
             return {RECONSTRUCTION: decode(latent), LATENT: latent, **own}
 
+        one = tf.TensorSpec([1, *mean_image.shape], tf.float32, "pixels")
+        self.autoencode_one = _function(limited(autoencode, inside), one)
         self.decode_pixels = _function(pixels_decoder(transform_layer, constants), ENCODED)
-        self.autoencode = _function(autoencode, pixels)
-        self.encode = _function(lambda pixels: encode(constants.normalise(pixels)), pixels)
+        self.autoencode = _function(limited(autoencode, inside), pixels)
+        self.encode = _function(lambda pixels: encode(constants.normalise(within(inside, pixels))), pixels)
         self.decode = _function(lambda latent: decode(latent), latent)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from images.region_of_interest import Inside
 from images.synthetic_defects import KINDS, mean_over_kinds, paint
 from trainer.scoring.error_maps import Tensors
 from trainer.scoring.learners import require_finite
@@ -36,7 +37,12 @@ class Choice:
     auroc: dict[str, dict[str, float]]
 
 
-def choose(scores: Mapping[ScoreName, ScoreFn], normal: Batches, autoencode: Callable[[tf.Tensor], Tensors]) -> Choice:
+def choose(
+    scores: Mapping[ScoreName, ScoreFn],
+    normal: Batches,
+    autoencode: Callable[[tf.Tensor], Tensors],
+    inside: Inside | None = None,
+) -> Choice:
     """Choose a score by the normal images, which are painted with one defect of every kind in turn.
 
     A score counts as equal to the best one if its mean AUROC over the kinds is lower by less than one standard error of
@@ -51,7 +57,7 @@ def choose(scores: Mapping[ScoreName, ScoreFn], normal: Batches, autoencode: Cal
     for pixels, outputs in normal():
         collected[""].append(_as_arrays(compute(pixels, outputs)))
         for kind in KINDS:
-            painted = tf.constant(paint(pixels.numpy(), kind, seed=_SEED, first=first))
+            painted = tf.constant(paint(pixels.numpy(), kind, seed=_SEED, first=first, inside=inside))
             collected[kind].append(_as_arrays(compute(painted, autoencode(painted))))
         first += len(pixels)
     found = {

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from schema.signatures import FEATURE_ERROR, RECONSTRUCTION
+from schema.signatures import FEATURE_ERROR, INSIDE, RECONSTRUCTION
 from trainer.scoring.losses import error_map
 
 Tensors = dict[str, tf.Tensor]
@@ -22,7 +22,8 @@ def map_of(pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
 
 def full_size_map(pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
     """`map_of`, enlarged bilinearly to the image's size: [B, H, W]."""
-    return enlarged(map_of(pixels, outputs), pixels)
+    whole = enlarged(map_of(pixels, outputs), pixels)
+    return whole * outputs[INSIDE] if INSIDE in outputs else whole
 
 
 def enlarged(maps: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.ndimage import gaussian_filter1d  # type: ignore[import-untyped]
 
-from schema.signatures import FEATURE_ERROR, LATENT, RECONSTRUCTION
+from schema.signatures import FEATURE_ERROR, INSIDE, LATENT, RECONSTRUCTION
 from trainer.scoring.error_maps import Tensors as Tensors
 from trainer.scoring.error_maps import centred, enlarged, full_size_map, map_of, mean_of_worst, side_on_map, smoothed
 from trainer.scoring.learners import Fitted, Latents, Learner, ScoreError, StandardErrors, UsualErrors
@@ -253,13 +253,14 @@ class FittedScore(tf.Module):
     def anomaly_map(self, pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
         """The score's map at the images' size [B, H, W], in the score's units; the error map if the score has none.
 
-        What a window contributes is at its centre.
+        What a window contributes is at its centre. Outside the region of interest it is 0.
         """
         own = SCORES[self._score].anomaly_map
         if own is None:
             return full_size_map(pixels, outputs)
         values = own(pixels, outputs, self._fitted, self._settings)
-        return enlarged(centred(values, _size_of_map(self._score, pixels, outputs)), pixels)
+        whole = enlarged(centred(values, _size_of_map(self._score, pixels, outputs)), pixels)
+        return whole * outputs[INSIDE] if INSIDE in outputs else whole
 
 
 def _size_of_map(name: ScoreName, pixels: tf.Tensor, outputs: Tensors) -> Any:

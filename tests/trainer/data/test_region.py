@@ -1,0 +1,109 @@
+"""The region of interest: what lies outside changes neither pixels, nor scores, nor maps."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageDraw
+from pydantic import ValidationError
+
+from images.region_of_interest import pixels_inside
+from images.stored import from_pixels
+from images.synthetic_defects import KINDS, paint
+from trainer.data.region import limited
+from trainer.preprocessing import decode_images
+from trainer.scoring.scores import FittedScore
+from trainer.settings.calibration import CalibrationSettings
+from trainer.settings.image import ImageSettings
+
+BOX = {"box": [0.25, 0.25, 0.75, 0.75]}
+TRIANGLE = {"polygon": [[0.1, 0.9], [0.5, 0.1], [0.9, 0.9]]}
+
+
+def settings(roi, side_px=32):
+    return ImageSettings(height_px=side_px, width_px=side_px, roi=roi)
+
+
+def decoded(levels, own):
+    return decode_images(tf.constant([from_pixels(levels).encoded]), own)
+
+
+def sound_and_defective(roi, size):
+    """The same image with and without noise in all pixels whose centres lie outside the region."""
+    random = np.random.default_rng(3)
+    sound = random.integers(60, 200, (size, size + 7, 1), np.uint8)
+    outside = ~pixels_inside(settings(roi).roi.corners, *sound.shape[:2])
+    defective = np.where(outside[..., None], random.integers(0, 256, sound.shape, np.uint8), sound)
+    assert (sound != defective).any()
+    return sound, defective
+
+
+@pytest.mark.parametrize(
+    "score", ["error", "worst_pixels", "patch_max", "local_ssim", "blurred_error", "cosine_distance"]
+)
+@pytest.mark.parametrize("size", [32, 101])
+@pytest.mark.parametrize("roi", [BOX, TRIANGLE])
+def test_a_defect_outside_changes_no_bit_of_score_and_map(roi, size, score):
+    own = settings(roi)
+    model = limited(lambda pixels: {"reconstruction": tf.nn.avg_pool2d(pixels, 5, 1, "SAME") + 0.1}, own.inside)
+    fitted = FittedScore(score, CalibrationSettings(), {})
+    results = []
+    for levels in sound_and_defective(roi, size):
+        pixels = decoded(levels, own)
+        outputs = model(pixels)
+        results.append((fitted(pixels, outputs).numpy(), fitted.anomaly_map(pixels, outputs).numpy()))
+    (sound, sound_map), (defective, defective_map) = results
+    assert sound.tobytes() == defective.tobytes()
+    assert sound_map.tobytes() == defective_map.tobytes()
+    assert sound[0] > 0
+    assert (sound_map[0][~own.inside] == 0).all()
+    assert (sound_map[0][own.inside] != 0).any()
+
+
+def test_a_defect_inside_changes_the_pixels():
+    own = settings(BOX)
+    levels = np.full((64, 64, 1), 100, np.uint8)
+    sound = decoded(levels, own).numpy()
+    levels[30:34, 30:34] = 250
+    assert (decoded(levels, own).numpy() != sound).any()
+
+
+def test_a_feature_map_is_zero_outside():
+    own = settings(BOX)
+    model = limited(lambda pixels: {"reconstruction": pixels, "feature_error": tf.ones([1, 8, 8])}, own.inside)
+    pixels = tf.zeros([1, 32, 32, 1])
+    outputs = model(pixels)
+    assert outputs["feature_error"].numpy().sum() == 16
+    maps = FittedScore("error", CalibrationSettings(), {}).anomaly_map(pixels, outputs).numpy()
+    assert (maps[0][~own.inside] == 0).all()
+
+
+def test_the_polygon_is_that_of_pillow_up_to_its_edge():
+    drawn = Image.new("L", (200, 100))
+    corners = [(0.1, 0.2), (0.9, 0.1), (0.6, 0.5), (0.8, 0.9), (0.2, 0.8)]
+    ImageDraw.Draw(drawn).polygon([(x * 200 - 0.5, y * 100 - 0.5) for x, y in corners], fill=1)
+    differs = (np.asarray(drawn) > 0) ^ pixels_inside(corners, 100, 200)
+    assert pixels_inside(corners, 100, 200).mean() > 0.3
+    assert differs.mean() < 0.03
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_synthetic_defects_lie_inside(kind):
+    images = np.random.default_rng(1).uniform(0.2, 0.8, (8, 32, 32, 1)).astype(np.float32)
+    inside = settings(TRIANGLE).inside
+    change = (paint(images, kind, seed=1, inside=inside) != images)[..., 0]
+    assert change.any(axis=(1, 2)).all()
+    assert not change[:, ~inside].any()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"roi": "mask.png"}, "mask files"),
+        ({"roi": {"box": [0.1, 0.2]}}, "must be"),
+        ({"roi": {"box": [0.5, 0.5, 0.5, 0.9]}}, "contains no pixel"),
+        ({"roi": BOX, "fit": "pad"}, "fit: stretch"),
+    ],
+)
+def test_what_cannot_work_is_refused(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        ImageSettings(**fields)
