@@ -210,7 +210,7 @@ def export_served(model: ServedModel, folder: str, *, warmup_image: bytes) -> No
     tf.saved_model.save(model, folder, signatures=model.signatures())
     tf.io.gfile.makedirs(f"{folder}/{WARMUP_FILE.rpartition('/')[0]}")
     with tf.io.TFRecordWriter(f"{folder}/{WARMUP_FILE}") as writer:
-        for signature in (SCORE_SIGNATURE, RECONSTRUCT_SIGNATURE):
+        for signature in (SCORE_SIGNATURE, LOCATE_SIGNATURE, RECONSTRUCT_SIGNATURE):
             writer.write(_warmup_request(signature, warmup_image).SerializeToString())
 
 

@@ -6,13 +6,13 @@ import io
 import json
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from browser import browse
 from PIL import Image
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
@@ -28,7 +28,6 @@ SECTIONS = [
     "verdict", "gate", "images", "scores", "slices", "latent", "defects", "steadiness", "suspects", "training", "data",
     "comparison", "cost", "configuration",
 ]  # fmt: skip
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 class GreyModel(tf.Module):
@@ -439,35 +438,19 @@ def test_a_sample_holds_the_scores_of_the_images_chosen_by_the_seed(inputs):
         assert (sample.is_anomaly == (np.array(sample.positions) >= 45)).all()
 
 
-@pytest.fixture
-def browse(tmp_path):
-    """Renders a page in a browser; returns its DOM and the console's messages."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"no browser found; install one of {', '.join(BROWSERS)}")
-
-    def run(path):
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-        flags += ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=3000", "--dump-dom"]
-        ran = subprocess.run([browser, *flags, path.as_uri()], capture_output=True, text=True, timeout=120)
-        return ran.stdout, [line for line in ran.stderr.splitlines() if "CONSOLE" in line]
-
-    return run
-
-
-def test_a_browser_shows_every_section_without_warnings(browse, folder):
-    dom, warnings = browse(folder / "report.html")
+def test_a_browser_shows_every_section_without_warnings(folder, tmp_path):
+    dom, warnings = browse(folder / "report.html", tmp_path / "profile")
     assert warnings == []
     assert set(re.findall(r'<section id="(\w+)"', dom)) == set(SECTIONS) - {"verdict"}
     assert 'id="verdict"' in dom
 
 
-def test_the_page_fits_a_phones_width(browse, page, tmp_path):
+def test_the_page_fits_a_phones_width(page, tmp_path):
     excess = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     without_policy = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
     (tmp_path / "measured.html").write_text(f"{without_policy}<script>parent.postMessage({excess}, '*')</script>")
     receive = "<script>onmessage = e => document.body.dataset.excess = e.data</script>"
     frame = '<iframe src="measured.html" width="360" height="700" style="border:0"></iframe>'
     (tmp_path / "phone.html").write_text(f"<!doctype html><body>{receive}{frame}</body>")
-    dom, _ = browse(tmp_path / "phone.html")
+    dom, _ = browse(tmp_path / "phone.html", tmp_path / "profile")
     assert re.search(r'data-excess="(\d+)"', dom)[1] == "0"

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from images.stored import from_pixels
 from schema.calibration_record import CalibrationRecord
-from trainer.export.signatures import ServedModel
+from trainer.export.signatures import ServedModel, export_served
 from trainer.scoring.scores import FittedScore
 from trainer.settings.calibration import CalibrationSettings
 from trainer.settings.image import ImageSettings
@@ -40,8 +41,8 @@ class Trained(tf.Module):
 
 
 @pytest.fixture
-def signatures(tmp_path):
-    model = ServedModel(
+def model():
+    return ServedModel(
         Trained(),
         latent_dim=1,
         image=ImageSettings(height_px=SIDE_PX, width_px=SIDE_PX),
@@ -49,6 +50,10 @@ def signatures(tmp_path):
         calibration=CalibrationRecord(threshold=THRESHOLD, false_alarm_rate=0.1, images=50, pixel_threshold=0.5),
         held_out_scores=HELD_OUT,
     )
+
+
+@pytest.fixture
+def signatures(model, tmp_path):
     tf.saved_model.save(model, str(tmp_path), signatures=model.signatures())
     return tf.saved_model.load(str(tmp_path)).signatures
 
@@ -81,6 +86,16 @@ def test_each_image_is_judged_at_its_own_rate(signatures):
     found = signatures["score_at"](image_bytes=images, false_alarm_rate=rates)
     assert found["threshold"].numpy() == pytest.approx([0.26, 0.5, np.inf])
     assert found["is_anomaly"].numpy().tolist() == [1, 0, 0]  # (180 / 255) ** 2 = 0.498
+
+
+def test_the_signatures_that_people_wait_for_are_warmed_up(model, tmp_path):
+    export_served(model, str(tmp_path), warmup_image=image_of(7))
+    [file] = tmp_path.glob("assets.extra/tf_serving_warmup_requests")
+    logs = [PredictionLog.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(file))]
+    requests = [log.predict_log.request for log in logs]
+    names = [request.model_spec.signature_name for request in requests]
+    assert names == ["serving_default", "locate", "reconstruct"]
+    assert {request.inputs["image_bytes"].string_val[0] for request in requests} == {image_of(7)}
 
 
 @pytest.mark.parametrize("name", ["serving_default", "score_at"])

@@ -27,8 +27,8 @@ def whole_errors(maps, fitted):
 
 
 @pytest.mark.parametrize("name", ["worst_pixels", "standardised_patch"])
-def test_the_share_of_alarms_over_200_draws_is_near_the_rate(name):
-    settings, alarms = CalibrationSettings(score=name, false_alarm_rate=RATE), []
+def test_the_share_of_alarms_and_of_images_with_anomalous_pixels_over_200_draws_is_near_the_rate(name):
+    settings, alarms, flagged = CalibrationSettings(score=name, false_alarm_rate=RATE), [], []
     from trainer.scoring.scores import FittedScore, fit_scores
 
     for draw in range(200):
@@ -36,12 +36,16 @@ def test_the_share_of_alarms_over_200_draws_is_near_the_rate(name):
         maps, fresh = maps_of(IMAGES, random), maps_of(FRESH, random)
         fitted = fit_linear(maps, np.arange(IMAGES), latent_dim=4, components=3)
         unseen = tf.constant(fitted.unseen[..., 1])
-        threshold = conformal_threshold(cross_fitted_scores(name, settings, unseen, (4, 4, 1))[0], RATE)
+        scores, peaks = cross_fitted_scores(name, settings, unseen, (4, 4, 1))
         blank = tf.zeros((FRESH, 4, 4, 1))
         outputs = {"feature_error": tf.constant(whole_errors(fresh, fitted)), "reconstruction": blank}
         learned = fit_scores([name], settings, lambda own=(blank, outputs): iter([own]), unseen)[name]
-        alarms.append(np.mean(FittedScore(name, settings, learned)(blank, outputs).numpy() > threshold))
+        score = FittedScore(name, settings, learned)
+        alarms.append(np.mean(score(blank, outputs).numpy() > conformal_threshold(scores, RATE)))
+        anomalous = score.anomaly_map(blank, outputs).numpy() > conformal_threshold(peaks, RATE)
+        flagged.append(np.mean(anomalous.any(axis=(1, 2))))
     assert 0.5 * RATE < np.mean(alarms) <= 1.2 * RATE
+    assert 0.5 * RATE < np.mean(flagged) <= 1.2 * RATE
 
 
 def test_a_score_that_needs_more_than_the_error_map_is_refused_with_those_that_do_not():
