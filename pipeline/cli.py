@@ -8,6 +8,7 @@ from pipeline.commands.compile import compile_
 from pipeline.commands.config import config
 from pipeline.commands.doctor import doctor
 from pipeline.commands.drift import drift
+from pipeline.commands.export import export
 from pipeline.commands.init import init
 from pipeline.commands.push import push
 from pipeline.commands.rehearse import rehearse
@@ -32,7 +33,7 @@ def main() -> None:
 
 
 COMMANDS = (
-    init, run, runs, report, compare, calibrate, serve, score, watch, drift, push,
+    init, run, runs, report, compare, calibrate, serve, score, watch, drift, push, export,
     compile_, rehearse, submit, schedule, worker, config, doctor,
 )  # fmt: skip
 for command in COMMANDS:

@@ -22,6 +22,8 @@ class CalibrationRecord:
     """Their scores in ascending order, thinned evenly if there are many."""
     auroc_by_score: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """If `evaluation.score` is `auto`: each compared score's AUROC by kind of synthetic defect; otherwise empty."""
+    map_of: str = ""
+    """Name of the score whose map is the anomaly map: `score`, or `error` where that looks at the whole image."""
     pixel_threshold: float | None = None
     """Value of the score's map that counts as 1 in the anomaly map. None: of a version without anomaly maps."""
     pixel_false_alarm_rate: float | None = None
@@ -48,6 +50,7 @@ class CalibrationRecord:
                 str(score): {str(kind): float(auroc) for kind, auroc in dict(by_kind).items()}
                 for score, by_kind in dict(values.get("auroc_by_score", {})).items()
             },
+            map_of=str(values.get("map_of", cls.map_of)),
             pixel_threshold=_optional(values.get("pixel_threshold")),
             pixel_false_alarm_rate=_optional(values.get("pixel_false_alarm_rate")),
             smallest_region_percent=float(values.get("smallest_region_percent", cls.smallest_region_percent)),

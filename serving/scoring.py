@@ -1,4 +1,4 @@
-"""Scores image files with a local SavedModel or a server, one batch in memory at a time."""
+"""Scores image files with a SavedModel, an exported file or a server, one batch in memory at a time."""
 
 import json
 import math
@@ -6,15 +6,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from images.decoding import UnreadableImageError
 from images.formats import MAX_PIXELS
 from images.regions import Region
+from runtime.errors import UserError
 from runtime.imports import imported_for_good
 from runtime.object_store import AnyPath
-from schema.signatures import DEFAULT_MODEL_NAME, IMAGE_BYTES, LOCATE_SIGNATURE, SCORE_SIGNATURE
+from schema.signatures import ANOMALY_MAP, DEFAULT_MODEL_NAME, IMAGE_BYTES, LOCATE_SIGNATURE, SCORE_SIGNATURE
 from serving.client import NO_LOGIN, Login, Score, score_images, scores_from_columns
-from serving.errors import ServingError, Status
+from serving.errors import ServingError, Status, invalid_argument
+
+if TYPE_CHECKING:
+    from serving.exporting.runtimes import ExportedModel
 
 BATCH_SIZE: Final = 32
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -112,6 +117,36 @@ def local_scorer(model: Path, *, with_maps: bool = False) -> Scorer:
         return scores_from_columns(predictor.predict(Request(inputs, signature)), images)
 
     return score
+
+
+def exported_scorer(file: Path, *, with_maps: bool = False) -> Scorer:
+    """A scorer that runs an exported file in its own runtime, without TensorFlow.
+
+    Raises UsageError for another kind of file, and ServingError (FAILED_PRECONDITION) if it cannot be loaded.
+    """
+    from serving.exporting.runtimes import ExportedModel
+
+    try:
+        model = ExportedModel(file)
+    except UserError:
+        raise
+    except Exception as error:  # each runtime raises types of its own
+        raise ServingError(Status.FAILED_PRECONDITION, f"{file} cannot be loaded: {error}") from error
+
+    def score(images: Sequence[bytes]) -> list[Score]:
+        return [_score_of_one(model, index, image, with_maps=with_maps) for index, image in enumerate(images)]
+
+    return score
+
+
+def _score_of_one(model: "ExportedModel", index: int, image: bytes, *, with_maps: bool) -> Score:
+    try:
+        outputs = model(image)
+    except UnreadableImageError as error:
+        raise invalid_argument(f"{IMAGE_BYTES}[{index}]: {error}") from None
+    if not with_maps:
+        outputs.pop(ANOMALY_MAP, None)
+    return scores_from_columns(outputs, [image])[0]
 
 
 def server_scorer(

@@ -37,8 +37,9 @@ ALLOWED = {
     "trainer.fitting": (
         *GROUND, "trainer.settings", "trainer.families", "trainer.data", "trainer.scoring", "trainer.worker",
     ),  # the program of the other machines
-    "serving": (*GROUND, "serving.model"),
+    "serving": (*GROUND, "serving.model", "serving.exporting.runtimes"),
     "serving.model": (*GROUND, "serving.errors", "serving.score_log"),
+    "serving.exporting": (*GROUND, "serving.model"),
     "serving.server": (*GROUND, "serving.errors", "serving.score_log", "serving.model", "serving.server.settings"),
     "serving.server.settings": GROUND,
     "serving.watching": (

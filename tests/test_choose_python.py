@@ -94,6 +94,17 @@ def test_a_named_python_that_does_not_fit_is_refused_with_those_that_do(machine)
     assert "is Python 3.14, but with glibc 2.41 TFX 1.21 needs Python 3.13 or 3.12 or 3.11" in done.stderr
 
 
+@pytest.mark.parametrize("create", [False, True], ids=["missing", "not executable"])
+def test_a_named_python_that_does_not_start_is_refused_by_name(machine, create):
+    here = machine()
+    python = here.folder / "mistyped"
+    if create:
+        python.touch(mode=0o644)
+    done = here.choose(str(python))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"{python}, named with PYTHON=, does not start")
+
+
 def test_uv_installs_a_python_where_there_is_none(machine):
     here = machine()
     here.install_uv()

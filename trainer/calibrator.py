@@ -92,6 +92,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             method="cross" if cross_fitted else "split",
             scores=thinned(scores, _RECORDED_SCORES),
             auroc_by_score=auroc_by_score,
+            map_of=score.map_of,
             **_pixel_limits(settings, peaks, maps_of),
             source_fingerprint=exec_properties["source_fingerprint"],
         )
@@ -205,6 +206,12 @@ def _explain(calibration: CalibrationRecord, wanted_rate: float) -> None:
             "evaluation.false_alarm_rate %g needs %d normal images to calibrate with, but there are %d, so the rate is "
             "%.3g; add images, raise data.eval_fraction, or accept a higher rate",
             *(wanted_rate, images_needed(wanted_rate), calibration.images, calibration.false_alarm_rate),
+            extra={"notice": True},
+        )
+    if calibration.map_of != calibration.score:
+        _LOG.info(
+            "evaluation.score %s looks at the whole image and has no map, so the anomaly map is the error map",
+            calibration.score,
             extra={"notice": True},
         )
 

@@ -1,8 +1,8 @@
 """Serializes an image as the tf.Example that `schema/schema.pbtxt` describes.
 
 Writes the bytes directly (https://protobuf.dev/programming-guides/encoding), because building a tf.train.Example in
-Python takes longer than everything else that is done to a small image. Features are sorted by name, as in protobuf's
-deterministic serialization, so that an image has the same bytes in every process.
+Python takes longer than everything else that is done to a small image. Features are sorted by name, so
+that an image has the same bytes in every process.
 """
 
 import functools
@@ -21,7 +21,7 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def serialize(image: SourceImage) -> bytes:
-    """The same bytes as `tf.train.Example.SerializeToString(deterministic=True)`."""
+    """A tf.train.Example, its features sorted by name."""
     stored = image.stored
     entries = [
         _int(features.CHANNELS, stored.channels),

@@ -7,11 +7,12 @@ import numpy.typing as npt
 
 from components.report.data_uris import file_uri, heat_uri, values_uri
 from components.report.scored_images import Model, Sample, ShownImage, show
-from components.report.tables import number
+from components.report.tables import number, percent
+from images.decoding import upright_size
+from images.regions import Placement, find_regions
 
 _IMAGES_PER_GROUP = 10
 _CLASSES = 10
-_HOTTEST_PERCENTILE = 99.7
 
 Group = tuple[str, list[int]]
 """(heading, rows of the sample)."""
@@ -39,7 +40,7 @@ def _share_of(rows: npt.NDArray[np.int64], groups: int) -> int:
 
 
 def gallery(model: Model, examples_uri: str, sample: Sample, *, threshold: float) -> list[dict[str, Any]]:
-    """Groups with `title` and `pictures`; a picture has original, reconstruction, anomaly map and caption."""
+    """Groups with `title` and `pictures`; a picture has original, reconstruction, anomaly map, regions and caption."""
     groups = choose(sample)
     positions = {sample.positions[row] for _, rows in groups for row in rows}
     shown = show(model, examples_uri, positions)
@@ -56,9 +57,29 @@ def _picture(image: ShownImage, threshold: float) -> dict[str, Any]:
         "outcome": outcome(image.score > threshold, source.is_anomaly),
         "original": file_uri(source.encoded),
         "reconstruction": values_uri(image.reconstruction),
-        "anomaly_map": heat_uri(image.anomaly_map),
+        "anomaly_map": None if image.anomaly_map is None else heat_uri(image.anomaly_map),
+        "regions": _regions(image),
         "mask": file_uri(source.mask) if source.mask else None,
     }
+
+
+def _regions(image: ShownImage) -> list[dict[str, Any]]:
+    """The image's regions, the highest peak first: `box` (left, top, width, height) in columns and rows of the map, and
+    `text` in pixels of the file.
+    """
+    if image.anomaly_map is None:
+        return []
+    size = upright_size(image.source.encoded)
+    placement = Placement.on_map(size, image.anomaly_map.shape, is_padded=image.is_padded)
+    described = []
+    for region in find_regions(image.anomaly_map, placement, smallest_share=image.smallest_region)[0]:
+        left, top, right, bottom = placement.box_on_map(region)
+        text = (
+            f"left {region.left:.1f}, top {region.top:.1f}, right {region.right:.1f}, bottom {region.bottom:.1f} px; "
+            f"{percent(region.area_percent / 100)} of the image; peak {region.peak:.2f}, mean {region.mean:.2f}"
+        )
+        described.append({"box": (left, top, right - left, bottom - top), "text": text})
+    return described
 
 
 def outcome(is_flagged: bool, is_anomaly: int) -> str:

@@ -17,10 +17,12 @@ from schema.signatures import (
     ALL_SCORES_SIGNATURE,
     ANOMALY_MAP,
     IMAGE_BYTES,
+    IS_PADDED,
     LATENT,
     RECONSTRUCT_SIGNATURE,
     RECONSTRUCTION,
     SCORE,
+    SMALLEST_REGION,
 )
 
 _BATCH = 64
@@ -71,12 +73,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class ShownImage:
-    """A test image with the model's outputs: reconstruction [H, W, C] and anomaly_map [H, W]."""
+    """A test image with the model's outputs: reconstruction [H, W, C] and anomaly_map [H, W].
+
+    A model of a version without anomaly maps has none, and so no regions.
+    """
 
     source: ExampleImage
     score: float
     reconstruction: Values
-    anomaly_map: Values
+    anomaly_map: Values | None = None
+    is_padded: bool = False
+    smallest_region: float = 0.0
+    """Share of the image's area below which a region does not count."""
 
 
 def load_model(folder: str) -> Model:
@@ -130,9 +138,19 @@ def show(model: Model, examples_uri: str, positions: Iterable[int]) -> dict[int,
                 source=image,
                 score=float(outputs[SCORE][row]),
                 reconstruction=outputs[RECONSTRUCTION][row],
-                anomaly_map=outputs[ANOMALY_MAP][row],
+                **_map_of(outputs, row),
             )
     return shown
+
+
+def _map_of(outputs: dict[str, Any], row: int) -> dict[str, Any]:
+    if ANOMALY_MAP not in outputs:
+        return {}
+    return {
+        "anomaly_map": outputs[ANOMALY_MAP][row],
+        "is_padded": bool(outputs[IS_PADDED][row]),
+        "smallest_region": float(outputs[SMALLEST_REGION][row]),
+    }
 
 
 def read_images(examples_uri: str, positions: Iterable[int], split: str = features.TEST) -> Iterator[ExampleImage]:

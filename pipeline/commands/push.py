@@ -92,7 +92,7 @@ def _pushed(where: str | None, to: str | None, *, force: bool) -> Outcome:
     from serving.model import smoke_check
 
     run = Path(where) if where else Path(_destination(None)).parent
-    blessed = latest_blessed(_metadata(run), run.absolute().name)
+    blessed = latest_blessed(metadata_of(run), run.absolute().name)
     if blessed is None:
         raise PushError(f"{run}: none of its runs has a blessed model")
     model, analysis, statistics = blessed
@@ -120,10 +120,11 @@ def _destination(where: str | None) -> str:
     except NoModelError:
         if where is None or not Path(where, METADATA_FILE).exists():
             raise
-    return latest_destination(_metadata(Path(where)), Path(where).absolute().name) or str(Path(where, RUN_SUBFOLDER))
+    return latest_destination(metadata_of(Path(where)), Path(where).absolute().name) or str(Path(where, RUN_SUBFOLDER))
 
 
-def _metadata(run: Path) -> Any:
+def metadata_of(run: Path) -> Any:
+    """The connection to ML Metadata of a run's folder; UsageError if it is none."""
     from pipeline.metadata.store import METADATA_FILE, MetadataSettings, connection_of
 
     if not (run / METADATA_FILE).exists():

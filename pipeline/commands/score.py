@@ -36,8 +36,9 @@ MAX_STEM_BYTES = 200
 @click.argument("images", nargs=-1, required=True)
 @click.option(
     "--model",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A run's folder, a serving folder or a SavedModel; by default the one pushed last below runs/.",
+    type=click.Path(exists=True, path_type=Path),
+    help="A run's folder, a serving folder, a SavedModel or an exported file (.onnx, .tflite, .xml); by default the "
+    "model pushed last below runs/.",
 )
 @click.option("--server", help="Use a server instead: http://host:8501 or grpc://host:8500.")
 @click.option("--model_name", "--model-name", default=DEFAULT_MODEL_NAME, help="The model's name on the server.")
@@ -77,6 +78,8 @@ def score(
     if model is not None and server is not None:
         raise UsageError("--model and --server exclude each other")
     if runner is not None:
+        if model is not None and model.is_file():
+            raise UsageError(f"--model {model}: --runner needs a SavedModel; give the run's folder")
         if output is None or form != "table" or any((server, overlays, masks, coco)):
             raise UsageError("--runner needs --output, and excludes --server, --overlays, --masks, --coco and --format")
         sys.exit(_score_on_beam(images, model, output, [f"--runner={runner}", *beam_args]))
@@ -135,8 +138,10 @@ def _login(token_file: Path | None, ca_file: Path | None) -> "Login":
 def _scorer_of(model: Path | None, server: str | None, model_name: str, login: "Login") -> Callable[..., "Scorer"]:
     """A function that takes `with_maps`."""
     from serving.model.versions import newest_base_folder, saved_model_folder
-    from serving.scoring import local_scorer, server_scorer
+    from serving.scoring import exported_scorer, local_scorer, server_scorer
 
+    if model is not None and model.is_file():
+        return partial(exported_scorer, model)
     quieten_tensorflow()
     if server is not None:
         return partial(server_scorer, server, model_name=model_name, login=login)

@@ -63,6 +63,14 @@ def latest_blessed(connection: Any, pipeline: str) -> tuple[str, str, str | None
         return path_utils.serving_model_path(model), analysis, _statistics_of(store, examples)
 
 
+def examples_of(connection: Any, analysis: str) -> str:
+    """The folder of the Examples artifact that an analysis, from `latest_blessed`, was computed from."""
+    with metadata.Metadata(connection) as handle:
+        [found] = handle.store.get_artifacts_by_uri(analysis)
+        measured = handle.store.get_events_by_artifact_ids([found.id])[0].execution_id
+        return str(handle.store.get_artifacts_by_id([_artifacts_by_key(handle.store, measured)["examples"]])[0].uri)
+
+
 def _artifacts_by_key(store: Any, execution: int) -> dict[str, int]:
     """Ids of an execution's inputs and outputs, by key."""
     return {event.path.steps[0].key: event.artifact_id for event in store.get_events_by_execution_ids([execution])}

@@ -1,6 +1,7 @@
 """TensorFlow Serving's REST API and metrics endpoint, and a small web page to try the model."""
 
 import asyncio
+import inspect
 import json
 import re
 import threading
@@ -40,6 +41,11 @@ _METHOD: Final = re.compile(_MODEL + r":(?P<method>classify|regress|predict)")
 _MODELS: Final = "/v1/models"
 """KServe's list of models."""
 _STATUS: Final = re.compile(_MODEL + r"(?P<metadata>/metadata)?")
+_WITH_DEFAULTS: Final = next(  # renamed in protobuf 5
+    name
+    for name in ("always_print_fields_with_no_presence", "including_default_value_fields")
+    if name in inspect.signature(json_format.MessageToDict).parameters
+)
 # The page loads nothing else, and injected content must not load.
 _PAGE_POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src blob: data:"
@@ -150,7 +156,7 @@ class _RestApi:
     def _metadata(self, name: str, version: int | None) -> dict[str, Any]:
         with self._service.host.lease(name, version) as served:
             signatures = json_format.MessageToDict(
-                signature_def_map(served), preserving_proto_field_name=True, including_default_value_fields=True
+                signature_def_map(served), preserving_proto_field_name=True, **{_WITH_DEFAULTS: True}
             )
             spec = {"name": name, "signature_name": "", "version": str(served.number)}
         return {"model_spec": spec, "metadata": {"signature_def": signatures}}

@@ -102,7 +102,7 @@ def test_without_its_database_a_run_starts_from_scratch_and_keeps_old_artifacts_
 def test_with_the_clock_set_back_version_numbers_still_increase(spare: Runs, undisturbed, table):
     pushed = undisturbed[1].document["pushed"]
     newest = shutil.move(pushed, spare.folder / "serving/9999999999")
-    with sqlite3.connect(spare.folder / METADATA_FILE) as database:
+    with contextlib.closing(sqlite3.connect(spare.folder / METADATA_FILE)) as database, database:
         for name in ("Artifact", "Execution", "Context"):
             database.execute(f"UPDATE {name} SET create_time_since_epoch = create_time_since_epoch + 86400000")
             database.execute(

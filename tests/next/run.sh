@@ -3,12 +3,16 @@
 # old for it. Elsewhere `make test` runs on TFX 1.21 itself.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-own=$(deploy/choose-python.sh "${PYTHON:-}" 2>/dev/null)
+own=$(deploy/choose-python.sh "${PYTHON:-}")
 if [ "${own%% *}" = 1.21 ]; then
   echo "make test runs on TFX 1.21 here"
   exit
 fi
-python=$(tests/next/prepare.sh "${XDG_CACHE_HOME:-$HOME/.cache}/tfx-image-autoencoder/next") || {
+folder=${XDG_CACHE_HOME:-$HOME/.cache}/tfx-image-autoencoder/next
+mkdir -p "$folder"
+exec 9> "$folder/lock"
+flock 9 # its environment refers to one checkout at a time
+python=$(tests/next/prepare.sh "$folder") || {
   status=$?
   [ "$status" = 75 ] && exit 0
   exit "$status"

@@ -12,6 +12,10 @@ RECORD = {
     "method": "split",
     "scores": [0.0, 0.125, 0.25],
     "auroc_by_score": {"error": {"blob": 0.5}, "patch_max": {"blob": 0.75}},
+    "map_of": "patch_max",
+    "pixel_threshold": 0.5,
+    "pixel_false_alarm_rate": 0.02,
+    "smallest_region_percent": 0.1,
     "source_fingerprint": "abc",
 }
 
@@ -20,10 +24,19 @@ def test_record_reads_and_writes_the_file_unchanged():
     assert json.dumps(CalibrationRecord.from_json(RECORD).to_json()) == json.dumps(RECORD)
 
 
+def test_record_written_before_maps_had_a_threshold_is_read():
+    written = {name: value for name, value in RECORD.items() if name not in ("map_of", "pixel_threshold")}
+    assert (CalibrationRecord.from_json(written).pixel_threshold, CalibrationRecord.from_json(written).map_of) == (
+        None,
+        "",
+    )
+
+
 def test_record_written_before_scores_were_kept_is_read():
     """Such a record names no score either: it was the error."""
     record = CalibrationRecord.from_json({"threshold": 0.25, "false_alarm_rate": 0.01, "images": 3})
     assert (record.score, record.scores) == ("error", ())
+    assert (record.pixel_threshold, record.smallest_region_percent) == (None, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +44,7 @@ def test_record_written_before_scores_were_kept_is_read():
     [
         {"threshold": None},
         {"images": "many"},
+        {"pixel_threshold": "x"},
         {"scores": ["x"]},
         {"scores": 1},
         {"auroc_by_score": 1},

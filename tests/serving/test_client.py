@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def test_bytes_and_paths_are_scored_in_order(
     """One Score per image."""
     (tmp_path / "a.png").write_bytes(anomalous_png)
     normal, anomalous = score_images([normal_png, tmp_path / "a.png"], server=server)
-    assert anomalous == Score(0.25, 0.25, pytest.approx(0.05), True)
+    # From Python 3.13 on, scores with a p-value of NaN are not equal.
+    assert replace(anomalous, p_value=0.0) == Score(0.25, 0.25, pytest.approx(0.05), True, 0.0)
     assert (normal.error, normal.is_anomaly) == (pytest.approx(0, abs=1e-9), False)
     assert score_images([], server=server) == []
 

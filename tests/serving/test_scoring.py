@@ -50,6 +50,30 @@ def test_local_model_and_server_agree_and_skip_broken_files(
         assert results[10].problem == "cannot be read: No such file or directory"
 
 
+def test_local_model_and_server_find_the_same_regions(
+    files: list[Path], image_model: Path, image_server: ServerAddress
+) -> None:
+    """The same maps and boxes from the SavedModel, REST and gRPC; a score without maps is the same score."""
+    images = [files[0].read_bytes(), files[1].read_bytes()]
+    plain = local_scorer(image_model / "7")(images)
+    local, by_rest, by_grpc = (
+        scorer(images)
+        for scorer in (
+            local_scorer(image_model / "7", with_maps=True),
+            server_scorer(rest_url(image_server), with_maps=True),
+            server_scorer(grpc_url(image_server), with_maps=True),
+        )
+    )
+    for scores in (by_rest, by_grpc, plain):
+        assert [score.score for score in scores] == pytest.approx([score.score for score in local], rel=1e-5)
+    for one, other, third in zip(local, by_rest, by_grpc, strict=True):
+        assert other.anomaly_map == pytest.approx(one.anomaly_map, rel=1e-5)
+        assert third.anomaly_map == pytest.approx(one.anomaly_map, rel=1e-5)
+        assert one.regions == other.regions == third.regions
+    assert [len(score.regions) for score in local] == [0, 1]
+    assert [score.regions for score in plain] == [None, None]
+
+
 def test_batches_do_not_exceed_their_limits(tmp_path: Path) -> None:
     """Neither in number nor in bytes; a file above the limit is a batch of its own."""
     sizes = [10, 10, 10, 10, 10, 60, 10]

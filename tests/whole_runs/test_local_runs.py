@@ -74,12 +74,18 @@ def digits(first_run, backup):
 
 
 def read_examples(root, split, name="digits"):
-    """The parsed examples of a split of a run."""
+    """The features of each example of a split of a run."""
+    import tensorflow as tf
+
+    return [tf.train.Example.FromString(record).features.feature for record in records_of(root, split, name)]
+
+
+def records_of(root, split, name="digits"):
+    """The serialized examples of a split of a run, in file order."""
     import tensorflow as tf
 
     files = sorted(map(str, (root / name / "artifacts/ImageExampleGen/examples").glob(f"*/Split-{split}/*")))
-    records = [record.numpy() for record in tf.data.TFRecordDataset(files)]
-    return [tf.train.Example.FromString(record).features.feature for record in records]
+    return [record.numpy() for record in tf.data.TFRecordDataset(files)]
 
 
 def test_a_first_run_runs_everything_and_pushes_a_model(first_run):
@@ -420,6 +426,7 @@ def test_mvtec_layout_keeps_its_splits_and_judges_by_normal_images(tmp_path):
     counts = json.loads((examples / "counts.json").read_text())
     assert (counts["test"], counts["train"] + counts["eval"], counts["rejected"]) == (70, 300, 0)
     check_detection_against_scikit_learn(tmp_path)
+    check_that_evaluator_and_served_model_agree_on_maps(tmp_path)
 
 
 def check_detection_against_scikit_learn(root):
@@ -449,6 +456,53 @@ def check_detection_against_scikit_learn(root):
     expected = roc_auc_score(masks.ravel(), scored["anomaly_map"].ravel())
     assert judged["metrics"]["pixel_auroc"] == pytest.approx(expected, abs=2e-3)
     assert 0 < judged["metrics"]["region_overlap"] <= 1
+
+
+def check_that_evaluator_and_served_model_agree_on_maps(root):
+    """The Evaluator keeps the upper 16 bits of a map, in the score's units: boxes are compared after the same cut."""
+    import tensorflow as tf
+
+    from serving.scoring import local_scorer
+
+    [folder] = (root / "folder/artifacts/Calibrator/model").glob("*/Format-Serving")
+    calibration = json.loads((folder / "assets.extra/autoencoder.json").read_text())["calibration"]
+    encoded = [example["image"].bytes_list.value[0] for example in read_examples(root, "test", "folder")]
+    evaluated = tf.saved_model.load(str(folder)).signatures["examples"](
+        examples=tf.constant(records_of(root, "test", "folder"))
+    )
+    plain, served = local_scorer(folder)(encoded), local_scorer(folder, with_maps=True)(encoded)
+    for name in ("score", "error", "threshold", "p_value"):
+        expected = [getattr(one, name) for one in plain]
+        assert [getattr(one, name) for one in served] == pytest.approx(expected, rel=1e-5), name
+    assert [one.score for one in served] == pytest.approx(evaluated["score"].numpy().tolist(), rel=1e-5)
+
+    levels = evaluated["error_levels"].numpy().astype(np.int32)
+    bits = np.where(levels < 2**15, ~levels, levels - 2**15) << 16
+    maps = np.stack([one.anomaly_map for one in served]) * np.float32(calibration["pixel_threshold"])
+    kept = maps.view(np.int32) & ~0xFFFF
+    assert maps == pytest.approx(bits.view(np.float32), rel=2**-7, abs=1e-5)
+    assert np.mean(kept != bits) < 1e-3  # where a difference of 1e-7 crosses a step of the 16 bits
+    compared = [
+        (boxes_in(ours, image, one.smallest_region), boxes_in(theirs, image, one.smallest_region))
+        for one, image, ours, theirs in zip(
+            served,
+            encoded,
+            kept.view(np.float32) / np.float32(calibration["pixel_threshold"]),
+            bits.view(np.float32) / np.float32(calibration["pixel_threshold"]),
+            strict=True,
+        )
+    ]
+    assert np.mean([ours == theirs for ours, theirs in compared]) > 0.95
+    assert sum(bool(theirs) for _, theirs in compared) > 10
+
+
+def boxes_in(anomaly_map, image, smallest_share):
+    from images.decoding import upright_size
+    from images.regions import Placement, find_regions
+
+    placement = Placement.on_map(upright_size(image), anomaly_map.shape, is_padded=False)
+    regions, _ = find_regions(anomaly_map, placement, smallest_share=smallest_share)
+    return [(region.left, region.top, region.right, region.bottom, region.area_px) for region in regions]
 
 
 def test_original_mnist_files(tmp_path, mnist):

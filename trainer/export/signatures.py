@@ -85,6 +85,9 @@ class ServedModel(EvaluatedModel):
         self._pixel_threshold = _constant(max(calibration.pixel_threshold, _SMALLEST), "pixel_threshold")
         self._smallest_region = _constant(calibration.smallest_region_percent / 100.0, "smallest_region")
         self._held_out = tf.Variable(held_out_scores, trainable=False, dtype=tf.float32, name="held_out_scores")
+        if hasattr(trained, "autoencode_one"):  # not if an older version trained it
+            image_spec = tf.TensorSpec([1, *trained.mean_image.shape], tf.float32, "image")
+            self.one_image = tf.function(self._everything_of_one, input_signature=[image_spec], autograph=False)
 
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def serving_default(self, image_bytes: tf.Tensor) -> Tensors:
@@ -145,8 +148,14 @@ class ServedModel(EvaluatedModel):
             **({ALL_SCORES_SIGNATURE: self.all_scores} if self._compared_scores else {}),
         }
 
+    def _everything_of_one(self, image: tf.Tensor) -> Tensors:
+        """What `autoencoder export` converts: the outputs of `reconstruct` for pixels [1, H, W, C]."""
+        return self._all_of(image, self.trained.autoencode_one(image))
+
     def _everything(self, pixels: tf.Tensor) -> Tensors:
-        outputs = self.trained.autoencode(pixels)
+        return self._all_of(pixels, self.trained.autoencode(pixels))
+
+    def _all_of(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
         return {
             **self._located(pixels, outputs),
             RECONSTRUCTION: outputs[RECONSTRUCTION],

@@ -22,7 +22,8 @@ class TrainedModel(tf.Module):
 
     `decode_pixels`: encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph.
     `autoencode`: pixels -> reconstruction [B, H, W, C], latent [B, Z] and, for some families, KL [B] or feature_error
-    [B, h, w]. `unseen_maps` [n, h, w], with the latter: those errors for training images, from fits without them.
+    [B, h, w]. `autoencode_one`: the same for a single image, without loops. `unseen_maps` [n, h, w], with
+    feature_error: those errors for training images, from fits without them.
     `encode`, `decode`: pixels -> latent, latent -> reconstruction.
     `weights`: the weights of `Autoencoder.model`, in Keras's order.
     """
@@ -57,6 +58,8 @@ class TrainedModel(tf.Module):
             own = {} if autoencoder.divergence is None else {KL: autoencoder.divergence(normalised)}
             return {RECONSTRUCTION: decode(latent), LATENT: latent, **own}
 
+        one = tf.TensorSpec([1, *mean_image.shape], tf.float32, "pixels")
+        self.autoencode_one = _function(autoencode, one)
         self.decode_pixels = _function(pixels_decoder(transform_layer, constants), ENCODED)
         self.autoencode = _function(autoencode, pixels)
         self.encode = _function(lambda pixels: encode(constants.normalise(pixels)), pixels)

@@ -33,6 +33,8 @@ class FeatureMaps(tf.Module):
 
     def __call__(self, pixels: tf.Tensor) -> tf.Tensor:
         """In batches of 16, because a backbone's first layers take many times the memory of the images."""
+        if pixels.shape[0] is not None and pixels.shape[0] <= _BATCH:  # no loop, which not every runtime has
+            return self._of_batch(pixels)
         count = tf.maximum(tf.shape(pixels)[0], 1)
         maps = tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False, element_shape=(None, *self.shape))
 

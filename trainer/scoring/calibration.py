@@ -50,9 +50,12 @@ def p_values(held_out_scores: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
 
     `held_out_scores` [n] must ascend. A p-value is at most a rate exactly if the score exceeds `conformal_threshold`.
     """
-    count = tf.size(held_out_scores)
-    at_least = count - tf.searchsorted(held_out_scores, scores, side="left")
-    return tf.cast((1 + at_least) / (count + 1), tf.float32)
+    count = tf.cast(tf.size(held_out_scores), tf.float32)
+    if scores.shape[0] == 1:  # without a search, which not every runtime has
+        at_least = tf.reduce_sum(tf.cast(held_out_scores >= scores, tf.float32), keepdims=True)
+    else:
+        at_least = count - tf.cast(tf.searchsorted(held_out_scores, scores, side="left"), tf.float32)
+    return (1.0 + at_least) / (count + 1.0)
 
 
 def thresholds_at(held_out_scores: tf.Tensor, false_alarm_rates: tf.Tensor) -> tf.Tensor:

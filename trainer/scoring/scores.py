@@ -245,6 +245,11 @@ class FittedScore(tf.Module):
     def __call__(self, pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
         return SCORES[self._score].compute(pixels, outputs, self._fitted, self._settings)
 
+    @property
+    def map_of(self) -> ScoreName:
+        """The score whose map `anomaly_map` is: this one, or `error` if it has no map."""
+        return "error" if SCORES[self._score].anomaly_map is None else self._score
+
     def anomaly_map(self, pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
         """The score's map at the images' size [B, H, W], in the score's units; the error map if the score has none.
 

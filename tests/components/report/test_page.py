@@ -44,6 +44,8 @@ class GreyModel(tf.Module):
             "score": tf.reduce_mean(error_map, axis=[1, 2]),
             "reconstruction": reconstruction,
             "anomaly_map": error_map / 0.1,
+            "is_padded": tf.zeros(tf.shape(error_map)[:1], tf.int64),
+            "smallest_region": tf.fill(tf.shape(error_map)[:1], 0.02),
             "latent": tf.reshape(pixels, [-1, 64])[:, :6],
         }
 
@@ -138,6 +140,10 @@ def row(**changes):
     return {**values, "passed": True, "reason": None, **changes}
 
 
+CALIBRATION = {
+    "score": "error", "threshold": THRESHOLD, "false_alarm_rate": 0.05, "images": 5, "map_of": "error",
+    "pixel_threshold": 0.1,
+}  # fmt: skip
 GATE = {
     "blessed": False,
     "metrics": {"mean_error": 0.05, "auroc": 0.875, "pca_mean_error": 0.1},
@@ -172,7 +178,7 @@ def inputs(tmp_path_factory):
         "seed": 3,
         "image": {"height_px": 8, "width_px": 8, "channels": 1, "fit": "stretch"},
         "trainer": {"epochs": 2, "comment": HOSTILE_LABEL},
-        "calibration": {"threshold": THRESHOLD, "false_alarm_rate": 0.05, "images": 5},
+        "calibration": CALIBRATION,
         "history": {"loss": [0.5, 0.25], "val_loss": [0.75, 0.375]},
     }
     (folder / "assets.extra").mkdir()
@@ -277,6 +283,58 @@ def test_the_page_shows_the_artifacts_numbers(page):
     assert "contrast test 0.0625 0.5" in text
     assert "0.25 ± 0 (0.125 – 0.375)" in text
     assert "random sample" not in text
+
+
+def test_regions_are_boxes_over_the_originals_with_their_places_in_the_file(page):
+    """Both halves of an anomaly are 0.25 from grey, or 2.5 times the pixel threshold: one region, the whole image."""
+    section = re.search(r'<section id="images".*?</section>', page, re.DOTALL)[0]
+    figures = re.findall(r"<figure.*?</figure>", section, re.DOTALL)
+    anomalous = [one for one in figures if ">found<" in one]
+    assert len(anomalous) == 8 + 8 + 2  # the hardest and easiest to find, and one of each class
+    for one in anomalous:
+        assert re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)">', one) == [
+            ("0.00", "0.00", "8.00", "8.00")
+        ]
+        assert "left 0.0, top 0.0, right 8.0, bottom 8.0 px; 100\xa0% of the image; peak 2.50, mean 2.50" in one
+        assert "<br>1 region</figcaption>" in one
+    assert not [one for one in figures if ">found<" not in one and ("<rect" in one or "region" in one)]
+
+
+def test_a_map_that_is_not_the_score_s_own_is_explained(inputs, tmp_path):
+    text = written_with(inputs, tmp_path, {**CALIBRATION, "score": "latent_distance"})
+    assert "which is the error map because the score looks at the whole image" in text
+    assert "looks at the whole image" not in written_with(inputs, tmp_path, CALIBRATION)
+
+
+def written_with(inputs, folder, calibration):
+    """The text of the report about a model with this calibration record."""
+    shutil.copytree(inputs.model, folder / "model", dirs_exist_ok=True)
+    record = folder / "model/Format-Serving/assets.extra/autoencoder.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "calibration": calibration}))
+    report_page.write_report(dataclasses.replace(inputs, model=str(folder / "model")), str(folder))
+    return (folder / "report.html").read_text()
+
+
+def test_a_report_about_a_model_of_a_version_without_anomaly_maps_can_be_written(inputs, tmp_path):
+    class OldModel(GreyModel):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def reconstruct(self, image_bytes):
+            outputs = super().reconstruct(image_bytes)
+            return {name: outputs[name] for name in ("score", "reconstruction", "latent")}
+
+    folder = tmp_path / "model/Format-Serving"
+    shutil.copytree(f"{inputs.model}/Format-Serving/assets.extra", folder / "assets.extra")
+    old = OldModel()
+    tf.saved_model.save(old, str(folder), signatures={"reconstruct": old.reconstruct})
+    record = json.loads((folder / "assets.extra/autoencoder.json").read_text())
+    record["calibration"] = {"threshold": THRESHOLD, "false_alarm_rate": 0.05, "images": 5}
+    (folder / "assets.extra/autoencoder.json").write_text(json.dumps(record))
+    report_page.write_report(dataclasses.replace(inputs, model=str(tmp_path / "model")), str(tmp_path))
+    text = (tmp_path / "report.html").read_text()
+    assert "A version without anomaly maps calibrated this model" in text
+    assert "reconstruction of 0.png" in text
+    assert "anomaly map of" not in text
+    assert "<rect x=" not in re.search(r'<section id="images".*?</section>', text, re.DOTALL)[0]
 
 
 def test_steadiness_is_shown_with_a_picture_of_each_change(page):

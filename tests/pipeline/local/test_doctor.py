@@ -1,5 +1,6 @@
 """`autoencoder doctor` on machines with problems."""
 
+import contextlib
 import json
 import os
 import socket
@@ -43,7 +44,7 @@ def test_whatever_is_broken_has_a_remedy(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_damaged_metadata_store_is_named(tmp_path: Path) -> None:
     for name in ("whole", "damaged"):
         (tmp_path / name).mkdir()
-    with sqlite3.connect(tmp_path / "whole" / "metadata.sqlite") as connection:
+    with contextlib.closing(sqlite3.connect(tmp_path / "whole" / "metadata.sqlite")) as connection:
         connection.execute("CREATE TABLE t (x)")
     (tmp_path / "damaged" / "metadata.sqlite").write_bytes(b"no database" * 1000)
     found = by_name(list(doctor._metadata_stores(tmp_path)))

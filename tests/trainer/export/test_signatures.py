@@ -83,6 +83,16 @@ def test_each_image_is_judged_at_its_own_rate(signatures):
     assert found["is_anomaly"].numpy().tolist() == [1, 0, 0]  # (180 / 255) ** 2 = 0.498
 
 
+@pytest.mark.parametrize("name", ["serving_default", "score_at"])
+def test_a_score_without_a_map_costs_no_map(signatures, name):
+    """TensorFlow computes only what the outputs need."""
+    expected = {"error", "score", "threshold", "p_value", "is_anomaly"}
+    assert set(signatures[name].structured_outputs) == expected
+    assert set(signatures["locate"].structured_outputs) == expected | {
+        "anomaly_map", "anomaly_mask", "is_padded", "smallest_region"
+    }  # fmt: skip
+
+
 def test_the_anomaly_map_is_in_multiples_of_the_pixel_threshold(signatures):
     pixels = np.zeros((1, SIDE_PX, SIDE_PX, 1), np.float32)
     pixels[0, 1, 2], pixels[0, 3, 3] = 0.9, 0.6

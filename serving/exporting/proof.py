@@ -1,0 +1,139 @@
+"""Replays images in an exported file's own runtime and compares the results with the SavedModel's."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+from sklearn.metrics import roc_auc_score
+
+from runtime.errors import UserError
+from schema import features
+from schema.signatures import IMAGE_BYTES, IS_ANOMALY, SCORE, SCORE_SIGNATURE
+from serving.exporting import replay
+from serving.model.prediction import Predictor, Request
+
+TOLERANCE: Final = 1e-4
+"""Largest difference of a score in float32, as a share of the SavedModel's."""
+_NEGLIGIBLE: Final = 1e-7
+TIMEOUT_S: Final = 1800
+
+
+class ExportRefusedError(UserError):
+    """The exported file does not decide as the SavedModel does, or cannot be run."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A stored image: its identifier and its encoded bytes."""
+
+    image_id: str
+    content: bytes
+    is_anomaly: int = features.UNKNOWN
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two versions of a model say about the same images."""
+
+    images: int
+    worst_difference: float
+    """The largest difference of a score, as a share of the SavedModel's."""
+    same_verdicts: int
+    """Images of which both say the same."""
+    milliseconds: float
+    """Median per image in the target runtime, decoding included."""
+    auroc: tuple[float, float] | None = None
+    """Of the SavedModel and of the exported file; None unless there are labelled images of both kinds."""
+
+
+def images_of(pattern: str, at_most: int | None = None) -> list[Image]:
+    """The images in files of TFRecords, such as the Evaluator's parity file or those of a split; evenly `at_most`."""
+    records = list(tf.data.TFRecordDataset(sorted(tf.io.gfile.glob(pattern))).as_numpy_iterator())
+    if at_most is not None and len(records) > at_most:
+        records = [records[index] for index in np.linspace(0, len(records) - 1, at_most).round().astype(int)]
+    return [_image_of(record) for record in records]
+
+
+def _image_of(record: bytes) -> Image:
+    known = tf.train.Example.FromString(record).features.feature
+    image_id, content = (known[name].bytes_list.value[0] for name in (features.IMAGE_ID, features.IMAGE))
+    labels = known[features.IS_ANOMALY].int64_list.value if features.IS_ANOMALY in known else []
+    return Image(image_id.decode(errors="replace"), content, labels[0] if labels else features.UNKNOWN)
+
+
+def replayed(file: Path, images: Sequence[Image]) -> list[dict[str, float]]:
+    """The numbers that `serving.exporting.replay` prints for each image. Raises ExportRefusedError if it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        for index, image in enumerate(images):
+            Path(folder, f"{index:09d}").write_bytes(image.content)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            [sys.executable, "-m", replay.__name__, str(file), folder],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    if done.returncode != 0:
+        reason = (done.stderr.strip() or "no output").splitlines()[-1]
+        raise ExportRefusedError(f"{file.name} cannot be run in its runtime: {reason}")
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def served(folder: Path, images: Sequence[Image]) -> list[dict[str, float]]:
+    """Score and verdict of the SavedModel in `folder` for each image."""
+    predictor = Predictor(folder)
+    results: list[dict[str, float]] = []
+    for image in images:
+        inputs = {IMAGE_BYTES: np.array([image.content], dtype=object)}
+        outputs = predictor.predict(Request(inputs, SCORE_SIGNATURE, (SCORE, IS_ANOMALY)))
+        results.append({name: float(values[0]) for name, values in outputs.items()})
+    predictor.close()
+    return results
+
+
+def compare(
+    images: Sequence[Image], ours: Sequence[dict[str, float]], theirs: Sequence[dict[str, float]]
+) -> Comparison:
+    """`ours` of the SavedModel and `theirs` of the exported file, for the same images."""
+    differences = [_difference(one, other) for one, other in zip(ours, theirs, strict=True)]
+    same = sum(one[IS_ANOMALY] == other[IS_ANOMALY] for one, other in zip(ours, theirs, strict=True))
+    milliseconds = float(np.median([other[replay.MILLISECONDS] for other in theirs]))
+    labels = [image.is_anomaly for image in images]
+    known = [index for index, label in enumerate(labels) if label != features.UNKNOWN]
+    auroc = None
+    if len({labels[index] for index in known}) == 2:
+        truth = [labels[index] for index in known]
+        first, second = (float(roc_auc_score(truth, [side[i][SCORE] for i in known])) for side in (ours, theirs))
+        auroc = first, second
+    return Comparison(len(ours), max(differences), same, milliseconds, auroc)
+
+
+def require_equal(
+    images: Sequence[Image], ours: Sequence[dict[str, float]], theirs: Sequence[dict[str, float]]
+) -> None:
+    """Raises ExportRefusedError that names the first image with another score or verdict."""
+    verdict = ("normal", "anomaly")
+    for image, one, other in zip(images, ours, theirs, strict=True):
+        if not _difference(one, other) <= TOLERANCE or one[IS_ANOMALY] != other[IS_ANOMALY]:
+            raise ExportRefusedError(
+                f"{image.image_id}: the exported model's score is {other[SCORE]:.7g} "
+                f"({verdict[int(other[IS_ANOMALY])]}), but the SavedModel's is {one[SCORE]:.7g} "
+                f"({verdict[int(one[IS_ANOMALY])]}); nothing was exported"
+            )
+
+
+def _difference(one: dict[str, float], other: dict[str, Any]) -> float:
+    """Of two scores, as a share of the first."""
+    if not np.isfinite([one[SCORE], other[SCORE]]).all():
+        return 0.0 if repr(one[SCORE]) == repr(other[SCORE]) else float("inf")
+    return abs(one[SCORE] - other[SCORE]) / max(abs(one[SCORE]), _NEGLIGIBLE)
