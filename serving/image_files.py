@@ -23,8 +23,8 @@ def image_files(arguments: Iterable[str]) -> Iterator[Path]:
         if path.is_file():
             yield path
             continue
-        found = images_below(path) if path.is_dir() else _matches(*_existing_part(path))
-        images = sorted(path for path in set(found) if _has_image_suffix(path) and path.is_file())
+        found = (path / name for name in images_below(path)) if path.is_dir() else _matches(*_existing_part(path))
+        images = sorted(path for path in set(found) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
         if not images:
             raise UsageError(f"{argument}: no such file, and no image found below it or matching it")
         yield from images
@@ -38,25 +38,25 @@ def _existing_part(path: Path) -> tuple[Path, tuple[str, ...]]:
     return folder, rest
 
 
-def images_below(folder: Path) -> Iterator[Path]:
-    """Every path below `folder` that `is_image` accepts, folder by folder."""
+def images_below(folder: Path) -> Iterator[str]:
+    """Every name, relative to `folder`, that `is_image` accepts; without pathlib, which takes four times as long."""
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if is_searched(name)]
-        yield from (path for path in (Path(parent) / name for name in names) if is_image(path.relative_to(folder)))
+        below = os.path.relpath(parent, folder)
+        prefix = "" if below == os.curdir else f"{below}/"
+        yield from (f"{prefix}{name}" for name in names if is_image(name))
 
 
-def is_image(name: Path) -> bool:
-    """Whether a path below a searched folder names an image: not hidden, and no mask."""
-    return _has_image_suffix(name) and not name.name.startswith(".") and all(map(is_searched, name.parent.parts))
+def is_image(name: str) -> bool:
+    """Whether a name relative to a searched folder is that of an image: not hidden, and no mask."""
+    *folders, file_name = name.split("/")
+    is_visible = not file_name.startswith(".") and all(map(is_searched, folders))
+    return is_visible and os.path.splitext(file_name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
 
 
 def is_searched(folder_name: str) -> bool:
     """Whether a folder below a searched one is searched too."""
     return not folder_name.startswith(".") and folder_name != MASKS_FOLDER
-
-
-def _has_image_suffix(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _matches(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:

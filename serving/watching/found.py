@@ -4,7 +4,6 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from runtime.object_store import AnyPath, RemotePath
 from serving.errors import sendable
@@ -31,20 +30,19 @@ class Found:
 def all_images(place: AnyPath) -> Iterator[Found]:
     """Every image below `place`, the oldest first; raises OSError if `place` cannot be listed."""
     if isinstance(place, RemotePath):
-        objects = ((name, status) for name, status in place.files_below() if is_image(Path(name)))
+        objects = ((name, status) for name, status in place.files_below() if is_image(name))
         found = [Found(name, status.st_size, status.st_mtime_ns) for name, status in objects]
     else:
         with os.scandir(place):  # os.walk ignores that a folder cannot be listed
             pass
-        names = (str(path.relative_to(place)) for path in images_below(place))
-        found = [image for image in (look_if_possible(place, name) for name in names) if image]
+        found = [image for image in (look_if_possible(place, name) for name in images_below(place)) if image]
     yield from sorted(found, key=lambda image: (image.mtime_ns, image.name))
 
 
 def look(place: AnyPath, name: str) -> Found | None:
     """The file as it is now; None if it is gone, or is no file. Raises OSError if that cannot be determined."""
     try:
-        status = (place / name).stat()
+        status = (place / name).stat() if isinstance(place, RemotePath) else os.stat(f"{place}/{name}")  # noqa: PTH116
     except (FileNotFoundError, NotADirectoryError):
         return None
     if not stat.S_ISREG(status.st_mode):

@@ -77,7 +77,7 @@ class Notifications:
                 name = str(Path(self._folders[event.wd], event.name))
                 if event.mask & flags.ISDIR:
                     self._look_into(name, changes)
-                elif is_image(Path(name)):
+                elif is_image(name):
                     changes.files.append((name, bool(event.mask & (flags.CLOSE_WRITE | flags.MOVED_TO))))
         return changes
 

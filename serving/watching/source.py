@@ -17,6 +17,8 @@ LISTING_INTERVAL_S: Final = 30.0
 SHARE_POLL_S: Final = 1.0
 STORE_POLL_S: Final = 10.0
 _READ_TIMEOUT_S: Final = 0.2
+_INTERVAL_PER_LISTING: Final = 10.0
+"""A folder of millions of files must not be listed all the time."""
 _IDLE_S: Final = 1.0
 _RETRY_S: Final = 2.0
 
@@ -106,6 +108,7 @@ class Source:
                 self._arrivals.completed(found)
 
     def _list(self) -> None:
+        began_s = time.monotonic()
         try:
             self._renew_notifications()
             listing = list(all_images(self.place))
@@ -128,8 +131,9 @@ class Source:
             else:
                 self._arrivals.completed(found)
         self._arrivals.forget_missing({found.name for found in listing})
+        took_s = time.monotonic() - began_s
         interval_s = LISTING_INTERVAL_S if self._notifications else self._poll_s
-        self._next_listing_s = time.monotonic() + interval_s
+        self._next_listing_s = time.monotonic() + max(interval_s, _INTERVAL_PER_LISTING * took_s)
 
     def _renew_notifications(self) -> None:
         """Start notifications, or start them anew if another folder has taken the watched one's place."""

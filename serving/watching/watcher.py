@@ -128,25 +128,18 @@ class Watcher:
         images = [(found, row["verdict"]) for (found, _), row in zip(kept, rows, strict=True)]
         anomalies = [(row, result) for (_, result), row in zip(kept, rows, strict=True) if row["verdict"] == "anomaly"]
         events = self._events(anomalies)
-        limit, wait_s = self._settings.max_queued_bytes, 1.0
-        while True:
-            try:
-                with self._results.appended(rows) as position:
-                    dropped = self._state.record(images, events, position, max_queued_bytes=limit)
-                break
-            except (OSError, sqlite3.Error) as error:
-                if not (is_temporary(error) or getattr(error, "errno", None) in _FULL):
-                    raise
-                if stop.is_set():
-                    message = f"{len(rows)} results could not be written beside {self._settings.state} ({error}); "
-                    raise UserError(
-                        f"{message}make space there and start again: these images are scored again"
-                    ) from None
-                if wait_s == 1.0:
-                    log_event("cannot_record", file=str(self._settings.state), images=len(rows), reason=str(error))
-                self._metrics.is_stalled.set(1)
-                stop.wait(wait_s)
-                wait_s = min(_LONGEST_WAIT_S, 2 * wait_s)
+        wait_s = 1.0
+        while isinstance(dropped := self._try_to_record(rows, images, events), str):
+            if stop.is_set():
+                raise UserError(
+                    f"{len(rows)} results could not be written beside {self._settings.state}; make space there "
+                    "and start again: these images are scored again"
+                )
+            if wait_s == 1.0:
+                log_event("cannot_record", file=str(self._settings.state), images=len(rows), reason=dropped)
+            self._metrics.is_stalled.set(1)
+            stop.wait(wait_s)
+            wait_s = min(_LONGEST_WAIT_S, 2 * wait_s)
         if wait_s > 1.0:
             log_event("recorded_again", file=str(self._settings.state))
         for sink, number in dropped.items():
@@ -155,6 +148,18 @@ class Watcher:
                 log_event("events_dropped", sink=sink, number=number, reason="the queue is full")
         for delivery in self._deliveries:
             delivery.wake()
+
+    def _try_to_record(
+        self, rows: list[dict[str, Any]], images: list[tuple[Found, str]], events: list[tuple[str, str, bytes]]
+    ) -> Counter[str] | str:
+        """The number of dropped events by receiver, or why nothing can be written for now."""
+        try:
+            with self._results.appended(rows) as position:
+                return self._state.record(images, events, position, max_queued_bytes=self._settings.max_queued_bytes)
+        except (OSError, sqlite3.Error) as error:
+            if not (is_temporary(error) or getattr(error, "errno", None) in _FULL):
+                raise
+            return str(error)
 
     def _events(self, anomalies: list[tuple[dict[str, Any], FileScore]]) -> list[tuple[str, str, bytes]]:
         events = []

@@ -38,7 +38,8 @@ class Watch:
         preexec: Callable[[], None] | None = None,
     ) -> None:
         state.parent.mkdir(parents=True, exist_ok=True)
-        self.state, self.log_file = state, Path(f"{state}.{free_port()}.log")
+        self.state = state
+        self.log_file = state.parent.parent / f"{free_port()}.log"  # not on a disk that is full
         command = [sys.executable, "-m", "pipeline", "watch", str(place), "--model", str(model), "--state", str(state)]
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen([*command, *arguments], cwd=REPOSITORY, stderr=log, preexec_fn=preexec)

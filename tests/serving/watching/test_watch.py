@@ -210,8 +210,8 @@ def test_an_unreadable_file_is_scored_as_soon_as_it_can_be_read(
     with watching(place, image_model, state) as watch:
         wait_until(lambda: bool(watch.events("cannot_read")), 30)
         assert recorded(state) == []
-        (place / "b.png").write_bytes(normal_png)
-        (place / "b.png").replace(place / "a.png")
+        (place / "a.partial").write_bytes(normal_png)
+        (place / "a.partial").replace(place / "a.png")
         wait_until(lambda: recorded(state) == [("a.png", "normal")])
         assert watch.interrupt() == 0
 
