@@ -34,6 +34,7 @@ from schema.signatures import (
 )
 from trainer.data.region import within
 from trainer.export.evaluated_model import EvaluatedModel
+from trainer.export.portions import in_portions
 from trainer.export.probes import PROBED_IMAGES
 from trainer.scoring.calibration import p_values, thresholds_at
 from trainer.scoring.error_maps import Tensors, full_size_map
@@ -93,19 +94,17 @@ class ServedModel(EvaluatedModel):
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def serving_default(self, image_bytes: tf.Tensor) -> Tensors:
         """Encoded images [B] -> error, score, threshold, p_value [B] float32 and is_anomaly [B] int64."""
-        pixels = self.trained.decode_pixels(image_bytes)
-        return self._scores(pixels, self.trained.autoencode(pixels))
+        return self._of_files(lambda pixels: self._scores(pixels, self.trained.autoencode(pixels)), image_bytes)
 
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def reconstruct(self, image_bytes: tf.Tensor) -> Tensors:
         """As `locate`, with reconstruction [B, H, W, C], error_map [B, H, W] and latent [B, Z]."""
-        return self._everything(self.trained.decode_pixels(image_bytes))
+        return self._of_files(self._everything, image_bytes)
 
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def locate(self, image_bytes: tf.Tensor) -> Tensors:
         """As `serving_default`, with anomaly_map, anomaly_mask [B, H, W], is_padded and smallest_region [B]."""
-        pixels = self.trained.decode_pixels(image_bytes)
-        return self._located(pixels, self.trained.autoencode(pixels))
+        return self._of_files(lambda pixels: self._located(pixels, self.trained.autoencode(pixels)), image_bytes)
 
     @tf.function(input_signature=[_IMAGE_BYTES, _RATE], autograph=False)
     def score_at(self, image_bytes: tf.Tensor, false_alarm_rate: tf.Tensor) -> Tensors:
@@ -122,16 +121,14 @@ class ServedModel(EvaluatedModel):
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def all_scores(self, image_bytes: tf.Tensor) -> Tensors:
         """Encoded images [B] -> every compared score [B] by its name."""
-        pixels = self.trained.decode_pixels(image_bytes)
-        outputs = self.trained.autoencode(pixels)
-        return {name: score(pixels, outputs) for name, score in self._compared_scores.items()}
+        return self._of_files(self._compared, image_bytes)
 
     def signatures(self) -> dict[str, Any]:
         """All signatures by name; those for pixels and latents take their shapes from the model."""
         image = tf.TensorSpec([None, *self._mean_image.shape], tf.float32, "image")
         latent = tf.TensorSpec([None, self._latent_dim], tf.float32, LATENT)
         bodies = {
-            "pixels": (self._everything, image),
+            "pixels": (lambda image: in_portions(self._everything, image, self._image), image),
             "encode": (lambda image: {LATENT: self.trained.encode(image)}, image),
             "decode": (lambda latent: {RECONSTRUCTION: self.trained.decode(latent)}, latent),
         }
@@ -148,6 +145,14 @@ class ServedModel(EvaluatedModel):
             **functions,
             **({ALL_SCORES_SIGNATURE: self.all_scores} if self._compared_scores else {}),
         }
+
+    def _of_files(self, compute: Callable[[tf.Tensor], Tensors], image_bytes: tf.Tensor) -> Tensors:
+        """What `compute` gives for the pixels of encoded images [B]."""
+        return in_portions(lambda encoded: compute(self.trained.decode_pixels(encoded)), image_bytes, self._image)
+
+    def _compared(self, pixels: tf.Tensor) -> Tensors:
+        outputs = self.trained.autoencode(pixels)
+        return {name: score(pixels, outputs) for name, score in self._compared_scores.items()}
 
     def _everything_of_one(self, image: tf.Tensor) -> Tensors:
         """What `autoencoder export` converts: the outputs of `reconstruct` for pixels [1, H, W, C]."""
