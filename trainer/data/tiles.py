@@ -15,6 +15,7 @@ Floats = npt.NDArray[np.float32]
 Compute = Callable[[tf.Tensor], Tensors]
 _BATCH_PIXELS, _BATCH_TILES = 2**20, 256
 """Of the tiles that are computed together, at most."""
+_PIXELS_AT_ONCE = 2**22
 _AT_ONCE = 16
 """Tiles that are computed together without a loop: as many as the family `features` computes without one."""
 
@@ -29,6 +30,11 @@ def tiled(of_tiles: Compute, image: ImageSettings) -> Compute:
         return of_tiles
     tiling = _Tiling(image)
     return lambda pixels: tiling.in_batches(of_tiles, pixels, lambda numbers, places: tf.gather_nd(pixels, places))
+
+
+def fits_at_once(image: ImageSettings) -> bool:
+    """Whether `tiled_at_once` can take all tiles of an image together: its matrices grow with the image's sides."""
+    return image.tiles is None or image.height_px * image.width_px <= _PIXELS_AT_ONCE
 
 
 def tiled_at_once(of_tiles: Compute, image: ImageSettings) -> Compute:
@@ -111,9 +117,9 @@ class _Tiling:
         parts = [compute(tiles[first : first + _AT_ONCE]) for first in range(0, self.count, _AT_ONCE)]
         outputs = {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
         if RECONSTRUCTION in outputs:
-            by_channel = tf.transpose(outputs[RECONSTRUCTION], [0, 3, 1, 2])
-            blended = [self._blended(by_channel[:, channel], self._shape[:2]) for channel in range(channels)]
-            outputs[RECONSTRUCTION] = tf.stack(blended, axis=-1)
+            by_channel = tf.reshape(tf.transpose(outputs[RECONSTRUCTION], [3, 0, 1, 2]), [-1, height_px, width_px])
+            blended = self._blended(by_channel, self._shape[:2])
+            outputs[RECONSTRUCTION] = tf.transpose(blended, [1, 2, 0])[tf.newaxis]
         return self._joined(outputs)
 
     def _joined(self, outputs: Tensors) -> Tensors:

@@ -87,7 +87,7 @@ class ServedModel(EvaluatedModel):
         self._pixel_threshold = _constant(max(calibration.pixel_threshold, _SMALLEST), "pixel_threshold")
         self._smallest_region = _constant(calibration.smallest_region_percent / 100.0, "smallest_region")
         self._held_out = tf.Variable(held_out_scores, trainable=False, dtype=tf.float32, name="held_out_scores")
-        if hasattr(trained, "autoencode_one"):  # not if an older version trained it
+        if hasattr(trained, "autoencode_one"):  # not if an older version trained it, or for too many tiles
             image_spec = tf.TensorSpec([1, *trained.mean_image.shape], tf.float32, "image")
             self.one_image = tf.function(self._everything_of_one, input_signature=[image_spec], autograph=False)
 

@@ -12,7 +12,7 @@ from schema.artifacts import RECORD_FILE
 from schema.signatures import FEATURE_ERROR, KL, LATENT, RECONSTRUCTION
 from trainer.data.dataset import Images, PixelConstants
 from trainer.data.region import limited, on_map, within
-from trainer.data.tiles import tiled, tiled_at_once, tiled_latents
+from trainer.data.tiles import fits_at_once, tiled, tiled_at_once, tiled_latents
 from trainer.families.autoencoder import Autoencoder
 from trainer.scoring.scores import Tensors
 from trainer.settings.image import ImageSettings
@@ -25,8 +25,9 @@ class TrainedModel(tf.Module):
 
     `decode_pixels`: encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph.
     `autoencode`: pixels -> reconstruction [B, H, W, C], latent [B, Z] and, for some families, KL [B] or feature_error
-    [B, h, w]. `autoencode_one`: the same for a single image, without loops. `unseen_maps` [n, h, w], with
-    feature_error and without tiles: those errors for training images, from fits without them.
+    [B, h, w]. `autoencode_one`: the same for a single image, without loops, unless it has too many tiles.
+    `unseen_maps` [n, h, w], with feature_error and without tiles: those errors for training images, from fits without
+    them.
     `encode`, `decode`: pixels -> latent, latent -> reconstruction. With tiles, the latent is that of all tiles.
     `weights`: the weights of `Autoencoder.model`, in Keras's order.
     """
@@ -65,8 +66,9 @@ class TrainedModel(tf.Module):
             own = {} if autoencoder.divergence is None else {KL: autoencoder.divergence(normalised)}
             return {RECONSTRUCTION: decode(latent), LATENT: latent, **own}
 
-        one = tf.TensorSpec([1, *mean_image.shape], tf.float32, "pixels")
-        self.autoencode_one = _function(limited(tiled_at_once(autoencode, image), inside), one)
+        if fits_at_once(image):
+            one = tf.TensorSpec([1, *mean_image.shape], tf.float32, "pixels")
+            self.autoencode_one = _function(limited(tiled_at_once(autoencode, image), inside), one)
         self.decode_pixels = _function(pixels_decoder(transform_layer, constants), ENCODED)
         self.autoencode = _function(limited(tiled(autoencode, image), inside), pixels)
         encode_tiles = tiled(lambda pixels: {LATENT: encode(constants.normalise(pixels))}, image)

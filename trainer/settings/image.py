@@ -17,6 +17,8 @@ Shape = tuple[int, int, int]
 
 _LARGEST_SIDE_PX = 1024
 """Of an image that the network sees in whole."""
+_LARGEST_WITH_REGION = 2**24
+"""Pixels; the graph contains the region, and TensorFlow limits a graph to 2 GB."""
 
 _REGIONS = (
     "must be {box: [left, top, right, bottom]} or {polygon: [[x, y], ...]} with at least three corners, in fractions "
@@ -83,6 +85,11 @@ class ImageSettings(Reading):
     def _check_region(self) -> Self:
         if self.roi is not None and self.fit == "pad":
             raise ValueError("image.roi cannot be combined with fit: pad; set fit: stretch")
+        if self.roi is not None and self.height_px * self.width_px > _LARGEST_WITH_REGION:
+            raise ValueError(
+                f"image.roi supports at most {_LARGEST_WITH_REGION:,} pixels, but image.height_px {self.height_px} "
+                f"times image.width_px {self.width_px} is more; lower them, or cut the files to the region"
+            )
         if self.inside is not None and not self.inside.any():
             raise ValueError(f"image.roi {self.roi.corners if self.roi else []} contains no pixel; enlarge the region")
         return self

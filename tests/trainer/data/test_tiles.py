@@ -121,6 +121,15 @@ def test_values_that_follow_the_images_follow_the_tiles():
         ({"tiles": {"height_px": 16, "width_px": 8}}, "image.tiles.height_px 16 is more than image.height_px 8"),
         ({"height_px": 20_000, "width_px": 20_000, "tiles": {"height_px": 64, "width_px": 64}}, "100,000,000 pixels"),
         ({"tiles": {"height_px": 8, "width_px": 8, "overlap": 1}}, "overlap"),
+        (
+            {
+                "height_px": 8000,
+                "width_px": 8000,
+                "tiles": {"height_px": 64, "width_px": 64},
+                "roi": {"box": [0, 0, 1, 1]},
+            },
+            "image.roi supports at most 16,777,216 pixels",
+        ),
     ],
 )
 def test_sizes_that_cannot_work_are_refused(fields, message):
