@@ -19,7 +19,7 @@ from tfx.utils import path_utils
 from images.region_of_interest import Inside
 from images.regions import Placement, find_regions
 from images.synthetic_defects import mean_over_kinds
-from runtime.tfrecords import as_many_as_fit, count_records, files_of, require_count, spread_records
+from runtime.tfrecords import as_many_as_fit, count_records, files_of, read_counts, require_count, spread_records
 from schema import features
 from schema.artifact_types import Artifacts, Calibration
 from schema.artifacts import CALIBRATION_FILE
@@ -115,7 +115,8 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         )
         [warmup_image] = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(1))).numpy()
         export_served(model, folder, warmup_image=warmup_image)
-        write_record(folder, {**record, "calibration": calibration.to_json()})
+        counts = read_counts(artifact_utils.get_single_uri(input_dict["examples"]))
+        write_record(folder, {**record, "images": counts, "calibration": calibration.to_json()})
         artifact = artifact_utils.get_single_instance(output_dict["calibration"])
         _write_calibration(artifact, calibration)
         examined = examine(trained, name, score, settings, patterns, unseen_maps=unseen_maps, cross_fitted=cross_fitted)

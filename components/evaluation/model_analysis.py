@@ -24,6 +24,7 @@ from components.evaluation.bounds import BASELINE, CANDIDATE, eval_config
 from components.evaluation.control_metrics import CONTROL_IMAGES, FLOOR_IMAGES, metrics_of
 from components.evaluation.metrics import SYNTHETIC_AUROC
 from components.evaluation.parity_file import write_parity_file
+from components.evaluation.reviewed import measure_reviewed
 from components.evaluation.steadiness import boxes_of, images_to_change, measure_steadiness
 from components.evaluation.synthetic_auroc import count_known, normal_records, painted, synthetic_aurocs
 from components.evaluation.training_data_check import require_same_training_data, transformed_pixels
@@ -111,6 +112,7 @@ class ModelAnalysisExecutor(stock.Executor):
             "controls": controls,
             **_detection(models, test, transform_graph),
             "steadiness": _steadiness(model, test, held_out, transform_graph),
+            "reviewed": measure_reviewed(models, test),
         }
         with fileio.open(f"{analysis}/{CONTROLS_FILE}", "w") as file:
             file.write(json.dumps(measured))
