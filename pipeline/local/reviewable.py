@@ -94,15 +94,16 @@ def _text(example: Any, name: str) -> str:
 def _candidate(example: Any, source: str, *, split: str, p_value: float = math.nan) -> Candidate:
     content: bytes = example[features.IMAGE].bytes_list.value[0]
     label = _text(example, features.LABEL)
-    is_anomaly = features.IS_ANOMALY in example and example[features.IS_ANOMALY].int64_list.value[0] == 1
+    known = example[features.IS_ANOMALY].int64_list.value[0] if features.IS_ANOMALY in example else features.UNKNOWN
     mask: bytes = example[features.MASK].bytes_list.value[0] if features.MASK in example else b""
     name = _text(example, features.IMAGE_ID).removeprefix(REVIEWED_PREFIX)
     return Candidate(
-        subject=Subject(digest=digest_of(content), name=name, label="" if is_anomaly else label, split=split),
+        subject=Subject(digest=digest_of(content), name=name, label="" if known == 1 else label, split=split),
         content=content,
         source=source,
         group=label,
-        known_as=label if is_anomaly else "",
+        known_as=label if known == 1 else "",
+        is_known_normal=known == 0 or bool(split),
         mask=mask,
         p_value=p_value,
     )

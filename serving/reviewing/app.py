@@ -137,7 +137,7 @@ class _Api:
 
 def _shown(item: Item) -> dict[str, Any]:
     numbers = {name: _number(getattr(item, name)) for name in ("score", "threshold", "p_value")}
-    about = {name: getattr(item, name) for name in ("source", "group", "known_as", "is_anomaly")}
+    about = {name: getattr(item, name) for name in ("source", "group", "known_as", "is_known_normal", "is_anomaly")}
     subject = {"digest": item.subject.digest, "name": item.subject.name, "split": item.subject.split}
     return {**subject, **about, **numbers, "has_map": item.anomaly_map is not None}
 

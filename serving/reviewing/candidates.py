@@ -30,6 +30,8 @@ class Candidate:
     """Class, or folder."""
     known_as: str = ""
     """The class that the data gives an image that it knows as a defect."""
+    is_known_normal: bool = False
+    """Whether the data says that it is normal, or the model was trained or calibrated with it."""
     mask: bytes = b""
     p_value: float = math.nan
     """Of a suspect: by the scores of training images, since the model's own p-value flatters what it has learnt."""

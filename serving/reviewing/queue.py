@@ -47,6 +47,7 @@ class Item:
     source: str
     group: str
     known_as: str
+    is_known_normal: bool
     mask: bytes
     score: float
     threshold: float
@@ -77,6 +78,8 @@ def review_queue(
 ) -> list[Item]:
     """The `limit` candidates nearest to the threshold, and all suspects, the most informative first.
 
+    What contradicts the data counts as nearest: misses, false alarms, and suspects at least as strange as the rate.
+
     Images with the same bytes are one, with the source that comes first. An image that the model cannot read is left
     out. `known`: images that the model's calibration has seen; `decided`: digests that come last, and count as seen.
     `scored` is called with every item.
@@ -93,7 +96,7 @@ def review_queue(
     size = len(next(iter(items.values())).latent) if items else 0
     seen = [item.latent for item in old] + list(_latents(known, predictor))
     order = most_informative_first(
-        [item.p_value for item in new],
+        [_informative_p_value(item, rate) for item in new],
         np.array([item.latent for item in new]).reshape(len(new), size),
         [item.group for item in new],
         [item.place for item in new],
@@ -105,10 +108,17 @@ def review_queue(
 
 def _keep_nearest(items: dict[str, Item], limit: int, rate: float, decided: frozenset[str]) -> None:
     optional = [x for d, x in items.items() if x.source not in _PROTECTED and d not in decided]
-    distances = distance_from_threshold([item.p_value for item in optional], rate)
+    distances = distance_from_threshold([_informative_p_value(item, rate) for item in optional], rate)
     for index in np.argsort(distances, kind="stable")[limit:]:
         item = items.pop(optional[index].subject.digest)
         item.file.unlink()
+
+
+def _informative_p_value(item: Item, rate: float) -> float:
+    """The p-value, or the rate itself, which is the most informative, if the data contradicts the verdict."""
+    is_low = item.p_value <= rate
+    contradicts = (item.is_known_normal and is_low) or (bool(item.known_as) and not is_low)
+    return rate if contradicts else item.p_value
 
 
 def _scored(
@@ -159,6 +169,7 @@ def _item(candidate: Candidate, outputs: Arrays, folder: Path) -> Item:
         source=candidate.source,
         group=candidate.group,
         known_as=candidate.known_as,
+        is_known_normal=candidate.is_known_normal,
         mask=candidate.mask,
         score=float(outputs[SCORE]),
         threshold=float(outputs[THRESHOLD]),

@@ -219,8 +219,8 @@ def test_it_fits_a_phone(review, people, tmp_path):
     assert page.run("return innerWidth") == 390
     assert page.run("return document.documentElement.scrollWidth") <= 390
     sides = page.run(
-        "return [...document.querySelectorAll('#choices button, .pictures figure')].map((e) => e.getBoundingClientRect())"
-        ".map((box) => [box.left, box.right, box.height])"
+        "const shown = [...document.querySelectorAll('#choices button, .pictures figure')];"
+        "return shown.map((one) => one.getBoundingClientRect()).map((box) => [box.left, box.right, box.height]);"
     )
     assert all(left >= 0 and right <= 390 and height >= 32 for left, right, height in sides)
     page.click("#unsure")

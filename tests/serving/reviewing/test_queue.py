@@ -46,7 +46,7 @@ def test_an_item_has_what_the_model_answers(predictor, pictures, tmp_path):
     assert item.score == pytest.approx(pixels.var(), abs=1e-4)
     assert item.latent == pytest.approx([pixels.mean()], abs=1e-4)
     assert item.file.read_bytes() == pictures[0]
-    assert not item.is_anomaly == (item.score <= item.threshold)
+    assert item.is_anomaly == (pixels.var() > 0.05)
 
 
 def test_the_same_bytes_are_one_image_and_unreadable_ones_none(predictor, pictures, tmp_path):
@@ -66,6 +66,19 @@ def test_the_nearest_to_the_threshold_and_all_suspects_are_kept(predictor, pictu
     found = queue(predictor, tmp_path / "q", given, limit=3)
     assert {item.subject.name for item in found} == {"0.png", "2.png", "3.png", "5.png"}
     assert {path.name for path in (tmp_path / "q").iterdir()} == {item.subject.digest for item in found}
+
+
+def test_misses_false_alarms_and_suspects_are_the_most_informative(predictor, pictures, tmp_path):
+    given = [
+        candidate(pictures[0], "threshold.png", p_value=0.06),
+        candidate(pictures[1], "clear.png", p_value=0.001),
+        candidate(pictures[2], "miss.png", p_value=0.9, known_as="dent"),
+        candidate(pictures[3], "false alarm.png", p_value=0.001, is_known_normal=True),
+        candidate(pictures[4], "found.png", p_value=0.002, known_as="dent"),
+        candidate(pictures[5], "usual.png", p_value=0.9, is_known_normal=True),
+    ]
+    found = {item.subject.name for item in queue(predictor, tmp_path / "q", given, limit=3)}
+    assert found == {"threshold.png", "miss.png", "false alarm.png"}
 
 
 def test_decided_images_come_last_and_like_calibrating_ones_are_not_new(predictor, pictures, tmp_path):
