@@ -199,6 +199,64 @@ def test_the_same_run_again_is_all_cached(digits):
     assert document["metrics"] == first["metrics"]
 
 
+def test_the_next_run_uses_what_reviewers_decided(digits):
+    """Their images test both models; a defect leaves the training images, and half of the normal ones calibrate."""
+    from serving.reviewing.decisions import ReviewFolder, Subject, digest_of
+
+    root, first = digits
+    review = ReviewFolder(root / "digits" / "review")
+
+    def decide(pixels, decision, **known):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
+        content = buffer.getvalue()
+        subject = Subject(digest=digest_of(content), name="line/1.png", **known)
+        review.decide(subject, decision, reviewer="Anna", content=content, label="odd")
+
+    def pixels_of(split):
+        images = [example["image"].bytes_list.value[0] for example in read_examples(root, split)]
+        return [np.asarray(Image.open(io.BytesIO(image))) for image in images]
+
+    train, test = pixels_of("train"), pixels_of("test")
+    for pixels in test[:20]:
+        decide(255 - pixels, "defect")
+    for pixels in test[20:40]:
+        decide(pixels, "normal", label="3")
+    decide(train[0], "defect", split="train")
+    code, document = run("configs/digits.yaml", root, "trainer.epochs=5", "evaluation.thresholds=[]")
+    assert code == REFUSED, document["error"]
+    counts, reviewed = document["images"], document["reviewed"]
+    assert (counts["reviewed"], counts["replaced"], counts["train"]) == (41, 21, first["images"]["train"] - 1)
+    tested = reviewed["normal"]
+    assert 4 <= tested <= 16
+    assert counts["eval"] == first["images"]["eval"] + 20 - tested
+    assert counts["test"] == first["images"]["test"] - 20 + tested + 21
+    assert reviewed["defects"] == 21
+    assert reviewed["comparison"]["verdict"] in ("better", "worse", "no_difference")
+    check_reviewed_against_the_served_model(root, first, reviewed)
+    assert document["changes"]["train images"] == [first["images"]["train"], counts["train"]]
+    assert document["changes"]["threshold"][0] != document["changes"]["threshold"][1]
+
+
+def check_reviewed_against_the_served_model(root, first, reviewed):
+    """AUROC, recall and false alarms of the first run's model, from what its pushed version answers."""
+    import tensorflow as tf
+    from sklearn.metrics import roc_auc_score
+
+    newest = max((root / "digits/artifacts/ImageExampleGen/examples").iterdir(), key=lambda folder: int(folder.name))
+    records = tf.data.TFRecordDataset(sorted(map(str, newest.glob("Split-test/*")))).as_numpy_iterator()
+    features = [tf.train.Example.FromString(record).features.feature for record in records]
+    features = [one for one in features if one["image_id"].bytes_list.value[0].startswith(b"reviewed:")]
+    is_anomaly = np.array([one["is_anomaly"].int64_list.value[0] for one in features])
+    images = tf.constant([one["image"].bytes_list.value[0] for one in features])
+    scored = tf.saved_model.load(first["pushed"]).signatures["serving_default"](image_bytes=images)
+    alarms = scored["is_anomaly"].numpy()
+    last = reviewed["last_model"]
+    assert last["auroc"]["value"] == pytest.approx(roc_auc_score(is_anomaly, scored["score"].numpy()), abs=1e-6)
+    assert (last["recall"]["count"], last["recall"]["of"]) == (alarms[is_anomaly == 1].sum(), 21)
+    assert last["false_alarms"]["count"] == alarms[is_anomaly == 0].sum()
+
+
 def test_a_pushed_version_that_was_removed_is_pushed_again(digits):
     root, first = digits
     shutil.rmtree(first["pushed"])
