@@ -218,12 +218,17 @@ def _rates(rates: dict[str, Any]) -> str:
 
 
 def _comparison(comparison: dict[str, Any]) -> str:
-    measure = {"auroc": "AUROC", "right_alarms": "share of right verdicts"}[comparison["measure"]]
-    numbers = f"{measure} {comparison['difference']:+.3f}, p-value {comparison['p_value']:.2g}"
+    told = {"auroc": "AUROC", "right_alarms": "share of right verdicts"}
+    numbers = ", ".join(
+        f"{name} {comparison[key]['difference']:+.3f} (p-value {comparison[key]['p_value']:.2g})"
+        for key, name in told.items()
+        if comparison[key]
+    )
     return {
-        "better": f"this model is better on the reviewed images: {numbers}",
-        "worse": f"this model is worse on the reviewed images: {numbers}",
-        "no_difference": f"no difference that so few images can show: {numbers}; review more of them",
+        "better": f"on the reviewed images, this model is better: {numbers}",
+        "worse": f"on the reviewed images, this model is worse: {numbers}",
+        "mixed": f"on the reviewed images, this model is better in one respect and worse in another: {numbers}",
+        "no_difference": f"on the reviewed images, no difference can be shown; review more of them: {numbers}",
     }[comparison["verdict"]]
 
 

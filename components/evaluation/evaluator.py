@@ -19,6 +19,7 @@ from components.evaluation.metrics import ALARMS, SYNTHETIC_AUROC
 from components.settings import GateSettings
 from images.synthetic_defects import mean_over_kinds
 from runtime.errors import UserError
+from schema import features
 from schema.artifact_types import Analysis, Artifacts
 from schema.artifacts import (
     CONSTANT,
@@ -31,12 +32,14 @@ from schema.artifacts import (
     VALIDATIONS_FILE,
 )
 from schema.component_specs import Spec, channels, texts
+from schema.reviewed import REVIEWED
 
 _MUST_BE_REFUSED = (UNTRAINED, CONSTANT)
 _SIMPLE_MODELS = {PCA_FLOOR: "PCA", NEIGHBOURS_FLOOR: "nearest neighbours"}
 _OF_CANDIDATE = frozenset({"example_count", *ALARMS.values()})
 _COMPARED = (SYNTHETIC_AUROC, "auroc")
 _COMPARED_MODELS = (keys.BASELINE_MODEL_KEY, keys.MODEL_KEY)
+_COUNTED = (*features.SPLITS, REVIEWED)
 _CALIBRATED = ("score", "threshold", "false_alarm_rate")
 Row = dict[str, Any]
 """A row of `gate.judge`."""
@@ -144,14 +147,14 @@ def _changes(input_dict: Artifacts) -> Row:
     ]
     if not all(fileio.exists(f"{folder}/{RECORD_FILE}") for folder in folders):
         return {}
-    before, now = ({**_facts(json.loads(_text(f"{folder}/{RECORD_FILE}")))} for folder in folders)
-    return {name: [before.get(name), now[name]] for name in now if before.get(name) != now[name]}
+    before, now = (_facts(json.loads(_text(f"{folder}/{RECORD_FILE}"))) for folder in folders)
+    return {name: [before[name], now[name]] for name in now if name in before and before[name] != now[name]}
 
 
 def _facts(record: Row) -> Row:
     """What a person would want to know first about a model that differs, of the model's record."""
     calibration = record["calibration"]
-    counts = {f"{name} images": count for name, count in record.get("images", {}).items()}
+    counts = {f"{name} images": record["images"].get(name, 0) for name in _COUNTED if "images" in record}
     return {**counts, **{name: calibration[name] for name in _CALIBRATED}, "preset": record["trainer"]["preset"]}
 
 

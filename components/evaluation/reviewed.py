@@ -99,24 +99,29 @@ def share_interval(count: int, total: int) -> Interval:
 
 
 def compare(is_anomaly: Flags, candidate: Judged, baseline: Judged) -> dict[str, Any]:
-    """Whether the candidate judges the same images better: `verdict` better, worse or no_difference, and why.
+    """Whether the candidate judges the same images better: `verdict` better, worse, mixed or no_difference, and why.
 
-    With both kinds of images, it compares the AUROCs, with the permutation test for paired data: under the null
-    hypothesis, the two models' ranks of an image may be exchanged (Bandos, Rockette & Gur 2005, Statistics in Medicine
-    24:2873). Otherwise, or if a score is not finite, it compares right and wrong alarms (McNemar's exact test).
-    `p_value` at most 0.05 is a difference.
+    `right_alarms` compares the shares of images that are judged rightly at each model's threshold, by McNemar's exact
+    test. `auroc` compares the AUROCs by the permutation test for paired data: under the null hypothesis, the two
+    models' ranks of an image may be exchanged (Bandos, Rockette & Gur 2005, Statistics in Medicine 24:2873); it is None
+    without both kinds of images, or if a score is not finite. Each has a `difference` and a `p_value`. A p-value
+    counts as a difference if it is at most 0.05 divided by the number of tests (Bonferroni).
     """
+    ours, theirs = (judged.is_alarm == is_anomaly for judged in (candidate, baseline))
+    gained, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    tests: dict[str, Any] = {
+        "auroc": None,
+        "right_alarms": {"difference": (gained - lost) / len(is_anomaly), "p_value": p_value},
+    }
     finite = np.isfinite(candidate.scores).all() and np.isfinite(baseline.scores).all()
     if finite and is_anomaly.any() and not is_anomaly.all():
-        measure, difference, p_value = "auroc", *_auroc_test(is_anomaly, candidate.scores, baseline.scores)
-    else:
-        ours, theirs = (judged.is_alarm == is_anomaly for judged in (candidate, baseline))
-        gained, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-        measure, difference = "right_alarms", float((gained - lost) / len(is_anomaly))
-        p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    is_different = p_value <= 1 - CONFIDENCE
-    verdict = ("better" if difference > 0 else "worse") if is_different else "no_difference"
-    return {"verdict": verdict, "measure": measure, "difference": difference, "p_value": p_value}
+        difference, p_value = _auroc_test(is_anomaly, candidate.scores, baseline.scores)
+        tests["auroc"] = {"difference": difference, "p_value": p_value}
+    made = [test for test in tests.values() if test]
+    signs = {test["difference"] > 0 for test in made if test["p_value"] <= (1 - CONFIDENCE) / len(made)}
+    verdict = "mixed" if len(signs) == 2 else "no_difference" if not signs else "better" if signs == {True} else "worse"
+    return {"verdict": verdict, **tests}
 
 
 def _auroc_test(is_anomaly: Flags, ours: Values, theirs: Values) -> tuple[float, float]:

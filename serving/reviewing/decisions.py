@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from images.formats import IMAGE_SUFFIXES
+from images.formats import IMAGE_SUFFIXES, suffix_of
 from runtime.errors import UsageError, UserError
 from schema.reviewed import MANIFEST_FILE
 
@@ -33,9 +33,6 @@ _LONGEST_STEM = 80
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _FORMULA = ("=", "+", "-", "@")
 """Spreadsheets run a cell that begins so."""
-_STARTS = {
-    b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"GIF8": ".gif", b"BM": ".bmp", b"II*\0": ".tif", b"MM\0*": ".tif",
-}  # fmt: skip
 
 
 class DecisionError(UserError):
@@ -246,8 +243,7 @@ class ReviewFolder:
 
     def _kept(self, folder: str, subject: Subject, content: bytes) -> str:
         """The relative path of a copy of the file."""
-        suffix = Path(subject.name).suffix.lower()
-        suffix = next((s for start, s in _STARTS.items() if content.startswith(start)), suffix)
+        suffix = suffix_of(content) or Path(subject.name).suffix.lower()
         stem = _UNSAFE.sub("_", Path(subject.name).stem)[:_LONGEST_STEM]
         relative = f"{folder}/{subject.digest[:16]}-{stem}{suffix if suffix in IMAGE_SUFFIXES else ''}"
         if not (self.folder / relative).exists():

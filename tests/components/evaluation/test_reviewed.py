@@ -93,8 +93,8 @@ def test_the_p_value_is_that_of_all_exchanges():
     ]
     expected = np.mean(np.abs(seen) >= abs(difference(ours, theirs)) - 1e-9)
     found = compare(is_anomaly, judged(ours), judged(theirs))
-    assert found["difference"] == pytest.approx(difference(ours, theirs))
-    assert found["p_value"] == pytest.approx(expected, abs=0.015)
+    assert found["auroc"]["difference"] == pytest.approx(difference(ours, theirs))
+    assert found["auroc"]["p_value"] == pytest.approx(expected, abs=0.015)
 
 
 def test_better_worse_and_no_difference():
@@ -105,17 +105,28 @@ def test_better_worse_and_no_difference():
     assert compare(is_anomaly, good, poor)["verdict"] == "better"
     assert compare(is_anomaly, poor, good)["verdict"] == "worse"
     same = compare(is_anomaly, good, good)
-    assert (same["verdict"], same["difference"], same["p_value"]) == ("no_difference", 0.0, 1.0)
+    assert same["verdict"] == "no_difference"
+    assert same["auroc"] == same["right_alarms"] == {"difference": 0.0, "p_value": 1.0}
     stretched = compare(is_anomaly, judged(good.scores * 1000, threshold=500), good)
     assert stretched["verdict"] == "no_difference"  # another scale of the score is no difference
 
 
-def test_with_one_kind_of_image_right_alarms_are_compared():
+def test_right_alarms_are_compared_by_mcnemars_test():
     defects = np.full(12, True)
     found = compare(defects, judged([1.0] * 10 + [0.0] * 2), judged([0.0] * 12))
-    assert (found["measure"], found["verdict"]) == ("right_alarms", "better")
-    assert found["p_value"] == pytest.approx(2 * 0.5**10)
-    assert compare(defects, judged([1.0] * 12), judged([1.0] * 12))["p_value"] == 1.0
+    assert (found["auroc"], found["verdict"]) == (None, "better")
+    assert found["right_alarms"] == pytest.approx({"difference": 10 / 12, "p_value": 2 * 0.5**10})
+    assert compare(defects, judged([1.0] * 12), judged([1.0] * 12))["right_alarms"]["p_value"] == 1.0
+
+
+def test_a_better_order_with_worse_alarms_is_mixed():
+    is_anomaly = np.repeat([True, False], [20, 20])
+    ordered_but_silent = judged(np.arange(40, 0, -1.0), threshold=100)
+    random = np.random.default_rng(6)
+    alarming = judged(np.where(is_anomaly, 0.6 + random.random(40) * 0.3, random.choice([0.4, 0.95], 40, p=[0.7, 0.3])))
+    found = compare(is_anomaly, ordered_but_silent, alarming)
+    assert (found["auroc"]["difference"] > 0, found["right_alarms"]["difference"] < 0) == (True, True)
+    assert found["verdict"] == "mixed"
 
 
 def test_under_the_null_hypothesis_a_difference_is_rarely_claimed():
