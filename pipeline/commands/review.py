@@ -87,12 +87,14 @@ def _queue(
     waiting: Path,
     limit: int,
 ) -> "list[Item]":
+    import tensorflow as tf
     from rich.console import Console
 
     from serving.model.prediction import Predictor
     from serving.reviewing import candidates
     from serving.reviewing.queue import review_queue
 
+    tf.get_logger().setLevel("ERROR")
     standing = decisions.standing()
 
     def found() -> "Iterator[Candidate]":

@@ -133,7 +133,7 @@ class ReviewFolder:
                 path=path,
                 mask=self._kept(_MASKS, subject, mask) if mask and decision == DEFECT else "",
             )
-            others = [one for one in self._of(subject.digest).values() if one.reviewer != reviewer]
+            others = [one for one in self._by_image().get(subject.digest, []) if one.reviewer != reviewer]
             self._append(history, asdict(made))
         return made, [one for one in others if one.verdict != made.verdict]
 
@@ -154,17 +154,15 @@ class ReviewFolder:
     def standing(self) -> dict[str, list[Decision]]:
         """Digest -> the last decision of each reviewer that was not withdrawn, the latest at the end, which counts."""
         with self._locked():
-            digests = {one.digest for one in self._decisions.values()}
-            return {digest: list(self._of(digest).values()) for digest in digests}
+            return self._by_image()
 
-    def _of(self, digest: str) -> dict[str, Decision]:
-        """Reviewer -> last decision about an image, in order of time."""
-        found: dict[str, Decision] = {}
+    def _by_image(self) -> dict[str, list[Decision]]:
+        found: dict[str, dict[str, Decision]] = {}
         for one in self._decisions.values():
-            if one.digest == digest:
-                found.pop(one.reviewer, None)
-                found[one.reviewer] = one
-        return found
+            of_image = found.setdefault(one.digest, {})
+            of_image.pop(one.reviewer, None)
+            of_image[one.reviewer] = one
+        return {digest: list(of_image.values()) for digest, of_image in found.items()}
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[io.FileIO]:
@@ -177,9 +175,19 @@ class ReviewFolder:
             if complete != lines:  # its writer was killed
                 history.truncate(self._read_bytes + len(complete))
             for line in complete.splitlines():
-                self._apply(json.loads(line))
+                self._apply(self._parsed(line))
             self._read_bytes += len(complete)
             yield history
+
+    def _parsed(self, line: bytes) -> dict[str, Any]:
+        try:
+            parsed: dict[str, Any] = json.loads(line)
+        except ValueError:
+            shown = line[:_LONGEST_NAME].decode("utf-8", "replace")
+            raise UsageError(
+                f"{self.folder / HISTORY_FILE}: the line {shown!r} is damaged: remove it, or restore the file"
+            ) from None
+        return parsed
 
     @contextlib.contextmanager
     def _recording(self) -> Iterator[io.FileIO]:
@@ -225,8 +233,7 @@ class ReviewFolder:
         text = io.StringIO()
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         table.writeheader()
-        digests = dict.fromkeys(one.digest for one in self._decisions.values())
-        for of_image in (list(self._of(digest).values()) for digest in digests):
+        for of_image in self._by_image().values():
             one = of_image[-1]
             if one.decision != UNSURE:
                 is_defect = one.decision == DEFECT

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,40 @@ def test_the_same_run_again_is_all_cached(digits):
     assert names_that("cached", document) == COMPONENTS
     assert document["pushed"] == first["pushed"]
     assert document["metrics"] == first["metrics"]
+
+
+def test_a_review_shows_suspects_and_test_images_and_records_decisions(digits):
+    root, _ = digits
+    folder = root / "digits"
+    arguments = ("review", folder, "--port", "0", "--limit", "30", "--images", folder.parent / "more")
+    (folder.parent / "more").mkdir()
+    Image.new("L", (8, 8), 255).save(folder.parent / "more/white.png")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    started = subprocess.Popen(
+        command(*arguments), cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    address, token = started.stdout.readline().decode().split()[-1].split("#token=")
+
+    def ask(path, document=None):
+        headers = {"Authorization": f"Bearer {token}", "Origin": address.rstrip("/")}
+        body = None if document is None else json.dumps(document).encode()
+        with urllib.request.urlopen(urllib.request.Request(address + path, body, headers), timeout=60) as response:
+            return json.loads(response.read())
+
+    items = ask("queue")["items"]
+    suspects = [json.loads(line) for line in (folder / "suspects.jsonl").read_text().splitlines()]
+    of_source = {source: [i["name"] for i in items if i["source"] == source] for source in ("suspect", "test image")}
+    assert set(of_source["suspect"]) == {suspect["image_id"] for suspect in suspects}
+    test_images = {example["image_id"].bytes_list.value[0].decode() for example in read_examples(root, "test")}
+    assert set(of_source["test image"]) < test_images
+    assert [item["name"] for item in items if item["source"] == "folder"] == [str(folder.parent / "more/white.png")]
+    assert len(items) == 30 + len(suspects)
+    ask("decisions", {"digest": items[0]["digest"], "decision": "defect", "label": "smear", "reviewer": "Anna"})
+    started.send_signal(signal.SIGINT)
+    stdout, _ = started.communicate(timeout=60)
+    assert started.returncode == DONE
+    assert f"0 normal, 1 defect, 0 unsure: {folder}/review/reviewed.csv" in stdout.decode()
+    assert ",smear,,1," in (folder / "review/reviewed.csv").read_text()
 
 
 def test_the_next_run_uses_what_reviewers_decided(digits):

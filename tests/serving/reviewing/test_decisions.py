@@ -131,6 +131,17 @@ def test_a_line_that_a_killed_process_left_incomplete_is_removed(tmp_path, conte
     assert [line["number"] for line in history(again)] == [1, 2]
 
 
+def test_a_damaged_history_is_reported_and_left_alone(tmp_path, contents):
+    folder = ReviewFolder(tmp_path / "review")
+    folder.decide(subject(contents[0]), "normal", reviewer="Anna", content=contents[0])
+    file = folder.folder / "history.jsonl"
+    file.write_bytes(b"what is this\n" + file.read_bytes())
+    before = file.read_bytes()
+    with pytest.raises(UsageError, match="the line 'what is this' is damaged: remove it"):
+        ReviewFolder(tmp_path / "review")
+    assert file.read_bytes() == before
+
+
 def test_a_decision_that_the_disk_refuses_leaves_no_trace(tmp_path, contents):
     folder = ReviewFolder(tmp_path / "review")
     folder.decide(subject(contents[0]), "normal", reviewer="Anna", content=contents[0])
