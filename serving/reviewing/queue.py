@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from images.decoding import upright_size
 from images.regions import Placement, find_regions
 from schema.signatures import (
     ANOMALY_MAP,
+    GROUP,
     IMAGE_BYTES,
     IS_ANOMALY,
     IS_PADDED,
@@ -27,15 +28,17 @@ from schema.signatures import (
 from serving.errors import ServingError, Status
 from serving.model.loaded_model import Arrays
 from serving.model.prediction import Predictor, Request
-from serving.reviewing.candidates import CONTESTED, SUSPECT, Candidate
+from serving.reviewing.candidates import CONTESTED, FOLDER, SUSPECT, WATCH, Candidate
 from serving.reviewing.decisions import Subject
 from serving.reviewing.order import distance_from_threshold, most_informative_first
 
-_OUTPUTS: Final = (SCORE, THRESHOLD, IS_ANOMALY, P_VALUE, LATENT, ANOMALY_MAP, IS_PADDED, SMALLEST_REGION)
+_OUTPUTS: Final = (SCORE, THRESHOLD, IS_ANOMALY, P_VALUE, GROUP, LATENT, ANOMALY_MAP, IS_PADDED, SMALLEST_REGION)
 _BATCH: Final = 16
 _GRID: Final = 3
 _PROTECTED: Final = (SUSPECT, CONTESTED)
 """Sources whose images are shown wherever they score."""
+_UNLABELLED: Final = (WATCH, FOLDER)
+"""Sources that do not know labels, so a normal image gets that of the group in which the model sees it, if any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,11 +166,13 @@ def _item(candidate: Candidate, outputs: Arrays, folder: Path) -> Item:
     anomaly_map = outputs.get(ANOMALY_MAP)
     is_padded, smallest = (outputs.get(name, np.float32(0.0)) for name in (IS_PADDED, SMALLEST_REGION))
     p_value = candidate.p_value if math.isfinite(candidate.p_value) else float(outputs.get(P_VALUE, math.nan))
+    group = outputs[GROUP].decode("utf-8", "replace") if GROUP in outputs else candidate.group
+    is_unlabelled = GROUP in outputs and candidate.source in _UNLABELLED
     return Item(
-        subject=candidate.subject,
+        subject=replace(candidate.subject, label=group) if is_unlabelled else candidate.subject,
         file=file,
         source=candidate.source,
-        group=candidate.group,
+        group=group,
         known_as=candidate.known_as,
         is_known_normal=candidate.is_known_normal,
         mask=candidate.mask,

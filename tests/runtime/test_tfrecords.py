@@ -24,7 +24,8 @@ def pattern(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"), [((28, 28, 1), 256), ((128, 128, 1), 256), ((1024, 1024, 3), 1), ((224, 224, 3), 27), ((9000, 9000, 3), 1)]
+    ("shape", "expected"),
+    [((28, 28, 1), 256), ((128, 128, 1), 256), ((1024, 1024, 3), 1), ((224, 224, 3), 27), ((9000, 9000, 3), 1)],
 )
 def test_batches_are_limited_by_bytes(shape, expected):
     assert as_many_as_fit(shape) == expected
