@@ -18,8 +18,8 @@ from schema.reviewed import REVIEW_FOLDER
 if TYPE_CHECKING:  # `--help` must not wait for what these import
     from pipeline.local.reviewable import ReviewableRun
     from serving.reviewing.candidates import Candidate
-    from serving.reviewing.decisions import ReviewFolder
     from serving.reviewing.queue import Item
+    from serving.reviewing.review_folder import ReviewFolder
 
 _PORT = 8510
 _LIMIT = 500
@@ -63,7 +63,7 @@ def review(
     with imported_for_good():
         from pipeline.local.reviewable import reviewable_run
         from pipeline.metadata.store import connection_of, require_run
-        from serving.reviewing.decisions import ReviewFolder
+        from serving.reviewing.review_folder import ReviewFolder
 
     require_run(store, folder)
     chosen = reviewable_run(connection_of(store, folder), folder)

@@ -19,8 +19,9 @@ from starlette.routing import Route
 from images.decoding import picture_of
 from runtime.errors import UsageError
 from schema.signatures import ANOMALY_MAP, IS_PADDED, SMALLEST_REGION
-from serving.reviewing.decisions import DEFECT, Decision, DecisionError, ReviewFolder, is_contested
+from serving.reviewing.decisions import DEFECT, Decision, is_contested
 from serving.reviewing.queue import Item
+from serving.reviewing.review_folder import DecisionError, ReviewFolder
 from serving.server.pages import HEADERS, page_text
 
 PAGE: Final = "page.html"

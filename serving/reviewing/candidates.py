@@ -11,8 +11,9 @@ from typing import Final
 from runtime.errors import UsageError
 from runtime.object_store import as_path
 from serving.image_files import image_files
-from serving.reviewing.decisions import ReviewFolder, Subject, digest_of, is_contested
+from serving.reviewing.decisions import Subject, digest_of, is_contested
 from serving.reviewing.order import distance_from_threshold
+from serving.reviewing.review_folder import ReviewFolder
 
 TEST, SUSPECT, WATCH, FOLDER, CONTESTED = "test image", "suspect", "watch", "folder", "contested"
 """Where a candidate comes from, as the page shows it."""

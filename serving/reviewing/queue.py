@@ -166,7 +166,7 @@ def _item(candidate: Candidate, outputs: Arrays, folder: Path) -> Item:
     anomaly_map = outputs.get(ANOMALY_MAP)
     is_padded, smallest = (outputs.get(name, np.float32(0.0)) for name in (IS_PADDED, SMALLEST_REGION))
     p_value = candidate.p_value if math.isfinite(candidate.p_value) else float(outputs.get(P_VALUE, math.nan))
-    group = outputs[GROUP].decode("utf-8", "replace") if GROUP in outputs else candidate.group
+    group = bytes(outputs[GROUP]).decode("utf-8", "replace") if GROUP in outputs else candidate.group
     is_unlabelled = GROUP in outputs and candidate.source in _UNLABELLED
     return Item(
         subject=replace(candidate.subject, label=group) if is_unlabelled else candidate.subject,

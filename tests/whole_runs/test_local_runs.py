@@ -236,7 +236,8 @@ def test_a_review_shows_suspects_and_test_images_and_records_decisions(digits):
 
 def test_the_next_run_uses_what_reviewers_decided(digits):
     """Their images test both models; a defect leaves the training images, and half of the normal ones calibrate."""
-    from serving.reviewing.decisions import ReviewFolder, Subject, digest_of
+    from serving.reviewing.decisions import Subject, digest_of
+    from serving.reviewing.review_folder import ReviewFolder
 
     root, first = digits
     review = ReviewFolder(root / "digits" / "review")

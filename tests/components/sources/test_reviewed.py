@@ -12,7 +12,8 @@ from components.example_gen.component import EXAMPLES_KEY, ImageExampleGenExecut
 from components.settings import DataSettings
 from components.sources.files import DataError
 from components.sources.registry import plan_source
-from serving.reviewing.decisions import ReviewFolder, Subject, digest_of
+from serving.reviewing.decisions import Subject, digest_of
+from serving.reviewing.review_folder import ReviewFolder
 
 IMAGES = np.random.default_rng(4).integers(0, 256, (70, 5, 6), dtype=np.uint8)
 NEW = range(50, 70)

@@ -11,8 +11,9 @@ from web_driver import ARROWS, browsers
 from serving.model.prediction import Predictor
 from serving.reviewing.app import review_app
 from serving.reviewing.candidates import TEST, Candidate
-from serving.reviewing.decisions import ReviewFolder, Subject, digest_of
+from serving.reviewing.decisions import Subject, digest_of
 from serving.reviewing.queue import review_queue
+from serving.reviewing.review_folder import ReviewFolder
 from serving.reviewing.run import running
 
 TOKEN = "secret"

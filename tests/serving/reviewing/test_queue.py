@@ -8,8 +8,9 @@ import pytest
 from runtime.errors import UsageError
 from serving.model.prediction import Predictor
 from serving.reviewing.candidates import SUSPECT, TEST, Candidate, contested, in_folder, watched
-from serving.reviewing.decisions import ReviewFolder, Subject, digest_of
+from serving.reviewing.decisions import Subject, digest_of
 from serving.reviewing.queue import review_queue
+from serving.reviewing.review_folder import ReviewFolder
 
 SIZE = 16
 

@@ -16,7 +16,8 @@ from repository import REPOSITORY
 from components.settings import DataSettings
 from components.sources.registry import plan_source
 from runtime.errors import UsageError
-from serving.reviewing.decisions import DecisionError, ReviewFolder, Subject, digest_of, is_contested
+from serving.reviewing.decisions import Subject, digest_of, is_contested
+from serving.reviewing.review_folder import DecisionError, ReviewFolder
 
 
 def image(tmp_path, value):
@@ -95,7 +96,9 @@ def test_undo_withdraws_the_own_last_decision_only(tmp_path, contents):
 def test_several_threads_and_processes_lose_nothing(tmp_path, contents):
     folder = ReviewFolder(tmp_path / "review")
     program = (
-        "import sys; from pathlib import Path; from serving.reviewing.decisions import ReviewFolder, Subject\n"
+        "import sys; from pathlib import Path\n"
+        "from serving.reviewing.decisions import Subject\n"
+        "from serving.reviewing.review_folder import ReviewFolder\n"
         "folder = ReviewFolder(Path(sys.argv[1]))\n"
         "for n in range(20):\n"
         "    subject = Subject(digest=f'{n:064x}', name=f'{n}.png')\n"
