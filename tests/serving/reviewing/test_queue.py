@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from served_models import MeanImage
 
 from runtime.errors import UsageError
 from serving.model.prediction import Predictor
-from serving.reviewing.candidates import SUSPECT, TEST, Candidate, contested, in_folder, watched
+from serving.reviewing.candidates import FOLDER, SUSPECT, TEST, WATCH, Candidate, contested, in_folder, watched
 from serving.reviewing.decisions import Subject, digest_of
 from serving.reviewing.queue import review_queue
 from serving.reviewing.review_folder import ReviewFolder
@@ -48,6 +50,33 @@ def test_an_item_has_what_the_model_answers(predictor, pictures, tmp_path):
     assert item.latent == pytest.approx([pixels.mean()], abs=1e-4)
     assert item.file.read_bytes() == pictures[0]
     assert item.is_anomaly == (pixels.var() > 0.05)
+
+
+class Variants(MeanImage):
+    """Sees dark and bright variants of a product."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def reconstruct(self, image_bytes):
+        scores = self.scores(self.decoded(image_bytes))
+        return {**scores, "group": tf.where(scores["latent"][:, 0] > 0.5, "bright", "dark")}
+
+
+def test_what_a_camera_shows_gets_the_label_of_the_group_that_the_model_sees(pictures, tmp_path):
+    module = Variants()
+    signatures = {"serving_default": module.serving_default, "reconstruct": module.reconstruct}
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures=signatures)
+    given = [
+        candidate(pictures[1], "dark.png", WATCH),
+        candidate(pictures[9], "bright.png", FOLDER),
+        candidate(pictures[8], "test.png", TEST),
+    ]
+    found = queue(Predictor(tmp_path / "model"), tmp_path / "q", given)
+    assert {item.subject.name: (item.group, item.subject.label) for item in found} == {
+        "dark.png": ("dark", "dark"),
+        "bright.png": ("bright", "bright"),
+        "test.png": ("bright", ""),
+    }
+    assert {item.place for item in found} == {None}  # a model without maps has no regions
 
 
 def test_the_same_bytes_are_one_image_and_unreadable_ones_none(predictor, pictures, tmp_path):
