@@ -45,7 +45,6 @@ class TrainedModel(tf.Module):
         self.weights = autoencoder.model.variables
         # Variables rather than Keras models, so that functions that are never called are neither traced nor saved.
         self._variables = [*autoencoder.encoder.variables, *autoencoder.decoder.variables]
-        self._transform_layer = transform_layer
         encode, decode = autoencoder.encoder, autoencoder.decoder
         self._feature_errors = autoencoder.feature_errors
         if autoencoder.feature_errors is not None:
@@ -66,15 +65,21 @@ class TrainedModel(tf.Module):
 
         one = tf.TensorSpec([1, *mean_image.shape], tf.float32, "pixels")
         self.autoencode_one = _function(limited(autoencode, inside), one)
-        self.decode_pixels = _function(pixels_decoder(transform_layer, constants), ENCODED)
+        self.decode_pixels = pixels_decoder(transform_layer, constants)
         self.autoencode = _function(limited(autoencode, inside), pixels)
         self.encode = _function(lambda pixels: encode(constants.normalise(within(inside, pixels))), pixels)
         self.decode = _function(lambda latent: decode(latent), latent)
 
 
 def pixels_decoder(transform_layer: keras.Model, constants: PixelConstants) -> Any:
-    """The function of encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph."""
-    return lambda encoded: constants.to_pixels(transform_layer({features.IMAGE: encoded})[features.NORMALISED])
+    """The function of encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph, traced once.
+
+    Transform's graph has no variables. Nothing needs to track the layer, which Keras would otherwise trace again, and
+    save, with every model.
+    """
+    return _function(
+        lambda encoded: constants.to_pixels(transform_layer({features.IMAGE: encoded})[features.NORMALISED]), ENCODED
+    )
 
 
 def export_trained(model: TrainedModel, folder: str, *, record: dict[str, Any]) -> None:
