@@ -42,6 +42,7 @@ def judged(folder, settings, *, control=LEARNT_NOTHING, baseline=None, synthetic
         "images": {"auroc": (40, 30), "synthetic_auroc": (50, 50)},
         "synthetic": {name: dict.fromkeys(KINDS, auroc) for name, auroc in (synthetic or {}).items()},
         "steadiness": {"split": "test", "images": 40, "changes": changes or {}},
+        "reviewed": {},
     }
     (folder / "analysis/controls.json").write_text(json.dumps(measured))
     model.uri, model.id = "where/the/model/is", 7
