@@ -16,7 +16,7 @@ from images.regions import Placement
 from images.synthetic_defects import KINDS, paint
 from runtime.tfrecords import as_many_as_fit
 from schema.features import EVAL, HEIGHT_PX, TEST, UNKNOWN, WIDTH_PX
-from schema.signatures import IMAGE_BYTES, IS_ANOMALY, SCORE, SCORE_SIGNATURE
+from schema.signatures import IMAGE_BYTES, IS_ANOMALY, SCORE
 
 AT_MOST: Final = 64
 """Normal images that are changed; every second one also with a defect."""
@@ -46,16 +46,21 @@ def images_to_change(test: str, held_out: str | None) -> tuple[str, list[bytes]]
 
 
 def measure_steadiness(
-    model: str, images: Pixels, boxes: Sequence[Box], levels: Levels = EIGHT_BIT_LEVELS, inside: Inside | None = None
+    signature: Any,
+    images: Pixels,
+    boxes: Sequence[Box],
+    levels: Levels = EIGHT_BIT_LEVELS,
+    inside: Inside | None = None,
 ) -> Steadiness:
-    """The SavedModel's verdicts on images [N, H, W, C] that are changed within their boxes, without and with a defect.
+    """A model's verdicts, by its signature for encoded images, on images [N, H, W, C] changed within their boxes.
 
-    `alarms` is the share of the images that raise an alarm, `recall` the share of those with a defect that do, and
-    `auroc` how well the score separates the two, all after the same change. A defect is painted before the change.
+    Every change is measured without and with a defect, which is painted before the change. `alarms` is the share of the
+    images that raise an alarm, `recall` the share of those with a defect that do, and `auroc` how well the score
+    separates the two, all after the same change.
     """
     if not len(images):
         return {}
-    judge = _judge_of(model, levels)
+    judge = _judge_of(signature, levels)
     defective = _one_defect_each(images[::2], inside)
     found = {}
     for number, (name, change) in enumerate({UNCHANGED: _unchanged, **STEADINESS}.items()):
@@ -111,14 +116,13 @@ def _changed(
         yield framed
 
 
-def _judge_of(model: str, levels: Levels) -> Callable[[list[Pixels]], Verdicts]:
-    """The verdicts of the model's own signature on images of one size, as files of these levels."""
-    loaded = tf.saved_model.load(model)  # `outputs_of` keeps it alive; a signature alone would lose its variables
+def _judge_of(signature: Any, levels: Levels) -> Callable[[list[Pixels]], Verdicts]:
+    """The signature's verdicts on images of one size, as files of these levels."""
 
     # A function of its own, of which TensorFlow leaves out what is not needed.
     @tf.function(autograph=False)
     def outputs_of(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        outputs = loaded.signatures[SCORE_SIGNATURE](**{IMAGE_BYTES: batch})
+        outputs = signature(**{IMAGE_BYTES: batch})
         return outputs[SCORE], outputs[IS_ANOMALY]
 
     def judge(images: list[Pixels]) -> Verdicts:

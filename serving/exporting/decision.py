@@ -13,6 +13,7 @@ from images.reading import Reading
 from runtime.errors import UsageError
 from schema.artifacts import RECORD_FILE
 from schema.calibration_record import CalibrationRecord
+from schema.signatures import GROUP
 
 ONE_IMAGE: Final = "one_image"
 """The function of the SavedModel for pixels [1, H, W, C] in [0, 1]."""
@@ -50,7 +51,8 @@ def decision_of(folder: Path) -> Any:
 
     def decide(image: tf.Tensor) -> Any:
         pixels = tf.cast(image, tf.float32) / (2.0**reading.depth - 1.0)
-        return model.one_image(resized(pixels, shape, keeps_aspect_ratio=record["image"]["fit"] == "pad"))
+        outputs = model.one_image(resized(pixels, shape, keeps_aspect_ratio=record["image"]["fit"] == "pad"))
+        return {name: values for name, values in outputs.items() if name != GROUP}  # texts, which few runtimes have
 
     function = tf.function(
         decide, input_signature=[tf.TensorSpec([1, None, None, shape[2]], kind, INPUT)], autograph=False
@@ -65,15 +67,17 @@ def recalibrate(function: Any, folder: Path, scores: npt.NDArray[np.float32]) ->
     ascending = np.sort(scores)
     rank = math.ceil((len(scores) + 1) * (1.0 - calibration.false_alarm_rate) - 1e-9)
     function.model._threshold.assign(ascending[min(rank, len(scores)) - 1])
-    function.model._held_out.assign(ascending)
+    function.model._held_out[0].assign(ascending)
 
 
 def is_recalibrated(folder: Path) -> bool:
-    """Whether the threshold comes from held-out images, which can be scored in another precision.
+    """Whether there is one threshold, of held-out images, which can be scored in another precision.
 
-    Otherwise it comes from fits without the image that each scored, which the model no longer contains.
+    Otherwise it comes from fits without the image that each scored, which the model no longer contains, or there is one
+    for each group.
     """
-    return CalibrationRecord.from_json(_record_of(folder)["calibration"]).method == "split"
+    calibration = CalibrationRecord.from_json(_record_of(folder)["calibration"])
+    return calibration.method == "split" and not calibration.groups
 
 
 def _record_of(folder: Path) -> dict[str, Any]:

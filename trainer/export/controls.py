@@ -47,28 +47,31 @@ def export_controls(
     image: ImageSettings,
     held_out_count: int,
 ) -> None:
-    """Write `controls/<control>/Format-Serving` for each control, as the Evaluator expects a Model artifact."""
+    """Write one SavedModel, `controls`, with a signature for each control that takes serialized tf.Examples."""
     mean = tf.constant(mean_image)[tf.newaxis]
-    models = {
+    simple = {
         UNTRAINED: _Control(
             lambda pixels: {RECONSTRUCTION: untrained.model(constants.normalise(pixels))}, untrained.model.variables
         ),
         PCA_FLOOR: _pca(train, latent_dim, constants),
         NEIGHBOURS_FLOOR: _nearest_neighbours(train, constants),
     }
-    controls = {name: replace(control, autoencode=tiled(control.autoencode, image)) for name, control in models.items()}
+    controls = {name: replace(control, autoencode=tiled(control.autoencode, image)) for name, control in simple.items()}
     controls[CONSTANT] = _Control(lambda pixels: {RECONSTRUCTION: tf.zeros_like(pixels) + mean})
-    for name, control in controls.items():
-        model = EvaluatedModel(
-            decode_pixels=pixels_decoder(transform_layer, constants),
+    decode_pixels = pixels_decoder(transform_layer, constants)
+    models = {
+        name: EvaluatedModel(
+            decode_pixels=decode_pixels,
             autoencode=limited(control.autoencode, image.inside),
             verdict=control.verdict,
             mean_image=mean[0],
             image=image,
             probed_share=PROBED_IMAGES / held_out_count,
-            tracked=(transform_layer, *control.tracked),
+            tracked=control.tracked,
         )
-        export_evaluated(model, f"{model_run_dir}/{CONTROLS_FOLDER}/{name}/Format-Serving")
+        for name, control in controls.items()
+    }
+    export_evaluated(models, f"{model_run_dir}/{CONTROLS_FOLDER}")
 
 
 def _pca(train: ImageSet, components: int, constants: PixelConstants) -> _Control:

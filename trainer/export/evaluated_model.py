@@ -1,6 +1,6 @@
 """A model that can be evaluated, candidate or control: the `examples` signature."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -10,7 +10,6 @@ from schema.signatures import (
     DEVIATION,
     ERROR,
     ERROR_LEVELS,
-    EXAMPLES_SIGNATURE,
     KL,
     LATENT,
     MASK_PIXELS,
@@ -109,6 +108,8 @@ def score_by_error(pixels: tf.Tensor, outputs: Tensors) -> Tensors:
     return {SCORE: error, THRESHOLD: tf.fill(tf.shape(error), float("nan"))}
 
 
-def export_evaluated(model: EvaluatedModel, folder: str) -> None:
-    """Write a SavedModel with only the `examples` signature."""
-    tf.saved_model.save(model, folder, signatures={EXAMPLES_SIGNATURE: model.examples})
+def export_evaluated(models: Mapping[str, EvaluatedModel], folder: str) -> None:
+    """Write one SavedModel in which each model's function `examples` is a signature with the model's name."""
+    together = tf.Module()
+    together.models = dict(models)
+    tf.saved_model.save(together, folder, signatures={name: model.examples for name, model in models.items()})

@@ -47,7 +47,6 @@ class TrainedModel(tf.Module):
         self.weights = autoencoder.model.variables
         # Variables rather than Keras models, so that functions that are never called are neither traced nor saved.
         self._variables = [*autoencoder.encoder.variables, *autoencoder.decoder.variables]
-        self._transform_layer = transform_layer
         encode, decode = autoencoder.encoder, autoencoder.decoder
         self._feature_errors = autoencoder.feature_errors
         if autoencoder.feature_errors is not None and image.tiles is None:
@@ -69,7 +68,7 @@ class TrainedModel(tf.Module):
         if fits_at_once(image):
             one = tf.TensorSpec([1, *mean_image.shape], tf.float32, "pixels")
             self.autoencode_one = _function(limited(tiled_at_once(autoencode, image), inside), one)
-        self.decode_pixels = _function(pixels_decoder(transform_layer, constants), ENCODED)
+        self.decode_pixels = pixels_decoder(transform_layer, constants)
         self.autoencode = _function(limited(tiled(autoencode, image), inside), pixels)
         encode_tiles = tiled(lambda pixels: {LATENT: encode(constants.normalise(pixels))}, image)
         self.encode = _function(lambda pixels: encode_tiles(within(inside, pixels))[LATENT], pixels)
@@ -78,8 +77,14 @@ class TrainedModel(tf.Module):
 
 
 def pixels_decoder(transform_layer: keras.Model, constants: PixelConstants) -> Any:
-    """The function of encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph."""
-    return lambda encoded: constants.to_pixels(transform_layer({features.IMAGE: encoded})[features.NORMALISED])
+    """The function of encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph, traced once.
+
+    Transform's graph has no variables. Nothing needs to track the layer, which Keras would otherwise trace again, and
+    save, with every model.
+    """
+    return _function(
+        lambda encoded: constants.to_pixels(transform_layer({features.IMAGE: encoded})[features.NORMALISED]), ENCODED
+    )
 
 
 def export_trained(model: TrainedModel, folder: str, *, record: dict[str, Any]) -> None:

@@ -35,6 +35,9 @@ class CalibrationSettings(Section):
     of the image's shorter side."""
     false_alarm_rate: float = Field(0.01, gt=0, lt=1)
     """Share of new normal images that may raise an alarm."""
+    groups: Literal["label"] | None = None
+    """`label`: normal images with different labels are variants of a product that get a threshold each; the model
+    recognises the variant of a new image. null: one threshold for all."""
     pixel_false_alarm_rate: float | None = Field(None, gt=0, lt=1)
     """Share of new normal images that may show any pixel as anomalous. null: as `false_alarm_rate`."""
     smallest_region_percent: float | None = Field(None, ge=0, le=100)
