@@ -154,7 +154,7 @@ def test_the_saved_model_scores_as_the_pipeline_does_alone_and_in_batches(calibr
 
 
 def test_more_images_than_fit_into_memory_are_computed_in_portions():
-    """Grey images of a million pixels fit four at a time."""
+    """Images of a million pixels fit four at a time."""
     image = ImageSettings(height_px=1000, width_px=1000, tiles={"height_px": 256, "width_px": 256})
     sizes = []
 
