@@ -14,7 +14,7 @@ from components.evaluation.bounds import BASELINE, CANDIDATE
 from runtime.tfrecords import as_many_as_fit, each_record
 from schema.features import IMAGE_ID, IS_ANOMALY
 from schema.reviewed import LAST_MODEL, REVIEWED_PREFIX, THIS_MODEL
-from schema.signatures import ERROR_LEVELS, EXAMPLES_SIGNATURE, SCORE, THRESHOLD
+from schema.signatures import ERROR_LEVELS, SCORE, THRESHOLD
 
 CONFIDENCE: Final = 0.95
 _PERMUTATIONS: Final = 10_000
@@ -35,10 +35,11 @@ class Judged:
     is_alarm: Flags
 
 
-def measure_reviewed(models: Mapping[str, str], test: str) -> dict[str, Any]:
-    """What the SavedModels make of the reviewed images of the split in the folder `test`; {} if there are none.
+def measure_reviewed(models: Mapping[str, Any], test: str) -> dict[str, Any]:
+    """What the models make of the reviewed images of the split in the folder `test`; {} if there are none.
 
-    `models`: name -> folder; the candidate, and the baseline if there is one, are measured and compared.
+    `models`: name -> signature for tf.Examples. The candidate, and the baseline if there is one, are measured and
+    compared.
     """
     records = [record for record in each_record([f"{test}/*"]) if _is_reviewed(record)]
     if not records:
@@ -161,9 +162,7 @@ def _ranked_below(values: Values, others: Values) -> Values:
     return found
 
 
-def _judged(model: str, records: list[bytes]) -> Judged:
-    loaded = tf.saved_model.load(model)
-    signature = loaded.signatures[EXAMPLES_SIGNATURE]
+def _judged(signature: Any, records: list[bytes]) -> Judged:
     at_a_time = as_many_as_fit(signature.structured_outputs[ERROR_LEVELS].shape[1:])
 
     @tf.function

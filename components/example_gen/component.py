@@ -14,6 +14,7 @@ from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
+from apache_beam.options.pipeline_options import PipelineOptions
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
@@ -21,7 +22,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from components.example_gen.duplicates import Duplicate, WrittenImage, find_duplicates, write_segments
 from components.example_gen.example_bytes import serialize
 from components.example_gen.splits import split_of, split_of_reviewed
-from components.settings import DataSettings
+from components.settings import CHANGE_NO_EXAMPLE, DataSettings
 from components.sources.exclusion import require_all_found
 from components.sources.files import DataError
 from components.sources.plan import Reject, Shard, SourceImage, SourcePlan, file_id
@@ -61,6 +62,14 @@ class ShardResult:
     """Bits of the largest value in files of 16 bits, or 0."""
 
 
+class _ReadingOptions(PipelineOptions):
+    """Beam's options with `data.workers`, which must not be part of the cache key: the examples do not depend on it."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: Any) -> None:
+        parser.add_argument("--image_workers", type=int)
+
+
 class ImageExampleGenSpec(Spec):
     PARAMETERS = texts("settings", "reading", "data_fingerprint", "source_fingerprint")
     OUTPUTS = channels(examples=standard_artifacts.Examples)
@@ -70,7 +79,8 @@ class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
     """Writes `Split-<name>/data_tfrecord-*`, the counts, and the list of rejects."""
 
     def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
-        settings = DataSettings.model_validate_json(exec_properties["settings"])
+        workers = PipelineOptions(self._beam_pipeline_args).view_as(_ReadingOptions).image_workers
+        settings = DataSettings.model_validate_json(exec_properties["settings"]).model_copy(update={"workers": workers})
         reading = Reading.model_validate_json(exec_properties["reading"])
         plan = planned_source(settings, exec_properties["data_fingerprint"], reading)
         examples = artifact_utils.get_single_instance(output_dict[EXAMPLES_KEY])
@@ -123,12 +133,14 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
     ) -> None:
         super().__init__(
             spec=ImageExampleGenSpec(
-                settings=settings.model_dump_json(exclude={"drift"}),  # ExampleValidator checks drift
+                settings=settings.model_dump_json(exclude=set(CHANGE_NO_EXAMPLE)),
                 reading=reading_of(reading).model_dump_json(),
                 data_fingerprint=data_fingerprint,
                 source_fingerprint=source_fingerprint,
             )
         )
+        if settings.workers is not None:
+            self.with_beam_pipeline_args([f"--image_workers={settings.workers}"])
 
 
 def _pixel_digests(reviewed: SourcePlan) -> frozenset[bytes]:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from components.settings import DataSettings
+from components.settings import CHANGE_NO_EXAMPLE, DataSettings
 from components.sources import downloads
 from components.sources.csv_manifest import plan_csv
 from components.sources.digits import plan_digits
@@ -74,4 +74,4 @@ def _fingerprint_now(plan: SourcePlan, files: SourceFiles) -> str:
 
 
 def _key(settings: DataSettings, fingerprint: str, reading: Reading) -> tuple[str, str, str]:
-    return settings.model_dump_json(exclude={"drift"}), fingerprint, reading_of(reading).model_dump_json()
+    return settings.model_dump_json(exclude=set(CHANGE_NO_EXAMPLE)), fingerprint, reading_of(reading).model_dump_json()

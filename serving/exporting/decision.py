@@ -37,6 +37,11 @@ def decision_of(folder: Path) -> Any:
             f"{folder}: a model with image.range {image['range']} cannot be exported; train one with image.range: full"
         )
     model = tf.saved_model.load(str(folder))
+    if not hasattr(model, ONE_IMAGE) and image.get("tiles"):
+        raise NotExportableError(
+            f"{folder}: an image of {image['width_px']}x{image['height_px']} pixels has too many tiles for one file "
+            "without loops; lower image.height_px and image.width_px, or serve the model"
+        )
     if not hasattr(model, ONE_IMAGE):
         raise NotExportableError(
             f"{folder}: the version that pushed this model could not prepare it for export; run the pipeline again"
@@ -99,7 +104,7 @@ def resized(pixels: tf.Tensor, shape: tuple[int, int, int], *, keeps_aspect_rati
 
 def _weights(size_px: tf.Tensor, whole_px: int, inner_px: tf.Tensor) -> tf.Tensor:
     """[whole_px, size_px]: the shares of a line's pixels in those of the resized one, which is centred; 0 beside it."""
-    margin, inner_px = tf.floor((whole_px - inner_px) / 2.0), tf.floor(inner_px)
+    margin, inner_px = tf.floor((whole_px - inner_px) / 2.0), tf.maximum(1.0, tf.floor(inner_px))
     scale = size_px / inner_px
     places = tf.range(whole_px, dtype=tf.float32) - margin
     centres = (places + 0.5) * scale

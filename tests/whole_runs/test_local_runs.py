@@ -497,9 +497,10 @@ def test_a_folder_of_colour_jpegs_one_folder_per_class(tmp_path, sample_images):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
     (tmp_path / "images/left/broken.jpg").write_bytes(sources[0].read_bytes()[:300])
-    overrides = [f"data.path={tmp_path / 'images'}", *SMALL, "evaluation.false_alarm_rate=0.1"]
+    tiles = "image.tiles={height_px: 64, width_px: 64}"
+    overrides = [f"data.path={tmp_path / 'images'}", *SMALL, tiles, "evaluation.false_alarm_rate=0.1"]
     code, document = run("configs/folder.yaml", tmp_path / "runs", *overrides)
-    assert code == DONE  # normal images alone are enough
+    assert code == DONE  # normal images alone are enough, also in tiles
     assert "serve it" in document["paths"]
     assert names_that("ran", document) == COMPONENTS
     examples = next((tmp_path / "runs/folder/artifacts/ImageExampleGen/examples").iterdir())

@@ -13,6 +13,9 @@ ScoreName = Literal[
 FEW_IMAGES = 200
 """Training and held-out images below which families in closed form are calibrated by cross-fitting."""
 ScoreChoice = Literal["auto", ScoreName]
+LATENT_SCORES = frozenset[ScoreName]({"latent_distance", "neighbour_distance"})
+LARGEST_LATENT = 4096
+"""Numbers in the latent of an image that LATENT_SCORES support."""
 
 
 class CalibrationSettings(Section):
