@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from images.decoding import upright_size
 from images.regions import Placement, find_regions
+from runtime.tfrecords import as_many_as_fit
 from schema.signatures import (
     ANOMALY_MAP,
     GROUP,
@@ -21,6 +22,7 @@ from schema.signatures import (
     LATENT,
     P_VALUE,
     RECONSTRUCT_SIGNATURE,
+    RECONSTRUCTION,
     SCORE,
     SMALLEST_REGION,
     THRESHOLD,
@@ -35,6 +37,8 @@ from serving.reviewing.order import distance_from_threshold, most_informative_fi
 _OUTPUTS: Final = (SCORE, THRESHOLD, IS_ANOMALY, P_VALUE, GROUP, LATENT, ANOMALY_MAP, IS_PADDED, SMALLEST_REGION)
 _BATCH: Final = 16
 _GRID: Final = 3
+_LARGEST_SHOWN_MAP: Final = 512
+"""Rows and columns of a map that are kept and sent to the page; of larger ones, the maximum of each block."""
 _PROTECTED: Final = (SUSPECT, CONTESTED)
 """Sources whose images are shown wherever they score."""
 _UNLABELLED: Final = (WATCH, FOLDER)
@@ -127,8 +131,8 @@ def _informative_p_value(item: Item, rate: float) -> float:
 def _scored(
     candidates: Iterable[Candidate], predictor: Predictor, folder: Path, known: dict[str, Item]
 ) -> Iterator[Item]:
-    remaining = iter(candidates)
-    while batch := list(itertools.islice(remaining, _BATCH)):
+    remaining, at_a_time = iter(candidates), _at_a_time(predictor)
+    while batch := list(itertools.islice(remaining, at_a_time)):
         first = {one.subject.digest: one for one in reversed(batch)}
         fresh = [one for digest, one in first.items() if digest not in known]
         for one, outputs in zip(fresh, _outputs([one.content for one in fresh], predictor), strict=True):
@@ -137,10 +141,17 @@ def _scored(
 
 
 def _latents(contents: Sequence[bytes], predictor: Predictor) -> Iterator[npt.NDArray[np.float32]]:
-    for start in range(0, len(contents), _BATCH):
-        for outputs in _outputs(contents[start : start + _BATCH], predictor, (LATENT,)):
+    at_a_time = _at_a_time(predictor)
+    for start in range(0, len(contents), at_a_time):
+        for outputs in _outputs(contents[start : start + at_a_time], predictor, (LATENT,)):
             if outputs is not None:
                 yield outputs[LATENT]
+
+
+def _at_a_time(predictor: Predictor) -> int:
+    """How many images the model gets at a time."""
+    pixels = predictor.signature(RECONSTRUCT_SIGNATURE).outputs[RECONSTRUCTION].shape or ()
+    return as_many_as_fit([side or 1 for side in pixels], at_most=_BATCH)
 
 
 def _outputs(contents: Sequence[bytes], predictor: Predictor, wanted: Sequence[str] = _OUTPUTS) -> list[Arrays | None]:
@@ -181,11 +192,22 @@ def _item(candidate: Candidate, outputs: Arrays, folder: Path) -> Item:
         is_anomaly=bool(outputs[IS_ANOMALY]),
         p_value=p_value,
         latent=np.asarray(outputs[LATENT], np.float32).ravel(),
-        anomaly_map=None if anomaly_map is None else np.asarray(anomaly_map, np.float32),
+        anomaly_map=None if anomaly_map is None else _shown(np.asarray(anomaly_map, np.float32)),
         is_padded=bool(is_padded),
         smallest_region=float(smallest),
         place=_place(candidate.content, anomaly_map, is_padded=bool(is_padded), smallest=float(smallest)),
     )
+
+
+def _shown(anomaly_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A map [H, W], reduced to at most `_LARGEST_SHOWN_MAP` rows and columns."""
+    block = -(-max(anomaly_map.shape) // _LARGEST_SHOWN_MAP)
+    if block == 1:
+        return anomaly_map
+    padded = np.pad(anomaly_map, [(0, -side % block) for side in anomaly_map.shape])
+    rows, columns = (side // block for side in padded.shape)
+    reduced: npt.NDArray[np.float32] = padded.reshape(rows, block, columns, block).max(axis=(1, 3))
+    return reduced
 
 
 def _place(content: bytes, anomaly_map: Any, *, is_padded: bool, smallest: float) -> tuple[int, int] | None:

@@ -61,6 +61,27 @@ class Variants(MeanImage):
         return {**scores, "group": tf.where(scores["latent"][:, 0] > 0.5, "bright", "dark")}
 
 
+class Large(MeanImage):
+    """Has maps of 1040 x 1040, 0 but for one pixel."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def reconstruct(self, image_bytes):
+        scores = self.scores(self.decoded(image_bytes))
+        place = tf.scatter_nd([[800, 100]], [4.0], [1040, 1040])
+        maps = self.maps(scores)
+        return {**scores, **maps, "anomaly_map": tf.zeros_like(scores["error"])[:, None, None] + place}
+
+
+def test_large_maps_are_reduced_to_the_maximum_of_each_block(pictures, tmp_path):
+    module = Large()
+    signatures = {"serving_default": module.serving_default, "reconstruct": module.reconstruct}
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures=signatures)
+    [item] = queue(Predictor(tmp_path / "model"), tmp_path / "q", [candidate(pictures[1])])
+    assert item.anomaly_map.shape == (347, 347)
+    assert np.argwhere(item.anomaly_map == 4.0).tolist() == [[800 // 3, 100 // 3]]
+    assert item.place == (2, 0)
+
+
 def test_what_a_camera_shows_gets_the_label_of_the_group_that_the_model_sees(pictures, tmp_path):
     module = Variants()
     signatures = {"serving_default": module.serving_default, "reconstruct": module.reconstruct}
