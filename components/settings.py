@@ -77,6 +77,11 @@ class DataSettings(Section):
     """Follow symbolic links to files outside the data folder; otherwise such files are rejected."""
     exclude: str | None = None
     """A text file that names images to leave out, one per line, such as suspects that a person confirmed."""
+    reviewed: str | None = "auto"
+    """A manifest of reviewed images, which replace the same images in the data; docs/review.md describes it. `auto`:
+    what `autoencoder review` wrote into the run's folder, if anything; null: none."""
+    reviewed_normals: Literal["calibrate", "train"] = "calibrate"
+    """What the half of the reviewed normal images that is not tested with does: calibrate the threshold, or train."""
     images_per_shard: int = Field(10_000, ge=1)
     """Images in one unit of Beam work, which writes one TFRecord file per split."""
     workers: int | None = Field(None, ge=1)

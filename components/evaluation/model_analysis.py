@@ -25,6 +25,7 @@ from components.evaluation.control_metrics import CONTROL_IMAGES, FLOOR_IMAGES, 
 from components.evaluation.loaded_models import loaded
 from components.evaluation.metrics import SYNTHETIC_AUROC
 from components.evaluation.parity_file import write_parity_file
+from components.evaluation.reviewed import measure_reviewed
 from components.evaluation.steadiness import boxes_of, images_to_change, measure_steadiness
 from components.evaluation.synthetic_auroc import count_known, normal_records, painted, synthetic_aurocs
 from components.evaluation.tfma_models import custom_eval_shared_model
@@ -123,6 +124,7 @@ class ModelAnalysisExecutor(stock.Executor):
             "controls": controls,
             **_detection(models, record, test, layer),
             "steadiness": _steadiness(candidate[SCORE_SIGNATURE], record, test, held_out, layer),
+            "reviewed": measure_reviewed(models, test),
         }
         with fileio.open(f"{analysis}/{CONTROLS_FILE}", "w") as file:
             file.write(json.dumps(measured))

@@ -12,6 +12,7 @@ from components.evaluation.synthetic_auroc import count_known, normal_records
 from images.harmless_changes import STEADINESS
 from images.levels import EIGHT_BIT_LEVELS, Levels
 from images.region_of_interest import Inside
+from images.regions import Placement
 from images.synthetic_defects import KINDS, paint
 from runtime.tfrecords import as_many_as_fit
 from schema.features import EVAL, HEIGHT_PX, TEST, UNKNOWN, WIDTH_PX
@@ -86,13 +87,9 @@ def _normal_records(folder: str) -> list[bytes]:
 
 def _inside_bars(record: bytes, height_px: int, width_px: int) -> Box:
     feature = tf.train.Example.FromString(record).features.feature
-    # In float32, as in tf.image.resize_with_pad.
-    own = np.array([feature[name].int64_list.value[0] for name in (HEIGHT_PX, WIDTH_PX)], np.float32)
-    frame = np.array([height_px, width_px], np.float32)
-    inside = own / (own / frame).max()
-    start = np.maximum(np.floor((frame - inside) / 2), 0).astype(int)
-    end = start + np.floor(inside).astype(int)
-    return slice(start[0], end[0]), slice(start[1], end[1])
+    size = feature[HEIGHT_PX].int64_list.value[0], feature[WIDTH_PX].int64_list.value[0]
+    place = Placement.on_map(size, (height_px, width_px), is_padded=True)
+    return slice(place.top, place.top + place.rows), slice(place.left, place.left + place.columns)
 
 
 def _one_defect_each(images: Pixels, inside: Inside | None) -> Pixels:

@@ -61,6 +61,33 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
     type=FOLDER,
     help="Folder in which to record the distribution of scores, for `autoencoder drift`.",
 )
+@click.option(
+    "--keep-images",
+    "--keep_images",
+    type=FOLDER,
+    help="Folder in which to keep a sample of the images, for `autoencoder review`; only you can read it.",
+)
+@click.option(
+    "--keep-rate",
+    "--keep_rate",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=ServerSettings.keep_rate,
+    help="Share of the images to keep.",
+)
+@click.option(
+    "--keep-at-most",
+    "--keep_at_most",
+    type=click.IntRange(1),
+    default=ServerSettings.keep_at_most,
+    help="Number of images to keep; then the oldest give way.",
+)
+@click.option(
+    "--keep-mb",
+    "--keep_mb",
+    type=click.IntRange(1),
+    default=ServerSettings.keep_max_bytes // MIB,
+    help="Megabytes of images to keep.",
+)
 @click.option("--tls-cert", "--tls_cert", type=PATH, help="PEM file with the certificate chain, for TLS.")
 @click.option("--tls-key", "--tls_key", type=PATH, help="PEM file with the certificate's key.")
 @click.option(
@@ -76,6 +103,10 @@ def serve(
     host: str,
     max_body_mb: int,
     record_scores: Path | None,
+    keep_images: Path | None,
+    keep_rate: float,
+    keep_at_most: int,
+    keep_mb: int,
     tls_cert: Path | None,
     tls_key: Path | None,
     token_file: Path | None,
@@ -91,12 +122,12 @@ def serve(
     change.
 
     With --host 0.0.0.0, tensorflow_model_server is used instead if it is on PATH: it listens on every address,
-    and supports neither TLS, tokens, --record-scores nor --max-body-mb.
+    and supports neither TLS, tokens, --record-scores, --keep-images nor --max-body-mb.
     """
     base = _base(folder, model_base_path)
     if not own and (program := shutil.which(REAL_SERVER)):
         is_protected = bool(tls_cert or tls_key or token_file)
-        obstacle = _obstacle_to_real_server(host, max_body_mb, record_scores, is_protected=is_protected)
+        obstacle = _obstacle_to_real_server(host, max_body_mb, record_scores, keep_images, is_protected=is_protected)
         if not obstacle:
             _become_real_server(program, base, flags)
         click.echo(f"{REAL_SERVER} is on PATH but {obstacle}", err=True)
@@ -112,6 +143,10 @@ def serve(
         enable_model_warmup=flags["enable_model_warmup"],
         max_body_bytes=max_body_mb * MIB,
         record_scores=record_scores,
+        keep_images=keep_images,
+        keep_rate=keep_rate,
+        keep_at_most=keep_at_most,
+        keep_max_bytes=keep_mb * MIB,
         tls_cert=tls_cert,
         tls_key=tls_key,
         token_file=token_file,
@@ -149,7 +184,9 @@ def _base(folder: Path | None, model_base_path: Path | None) -> Path:
     return base_folder(given) if given is not None else newest_base_folder(RUNS)
 
 
-def _obstacle_to_real_server(host: str, max_body_mb: int, record_scores: Path | None, *, is_protected: bool) -> str:
+def _obstacle_to_real_server(
+    host: str, max_body_mb: int, record_scores: Path | None, keep_images: Path | None, *, is_protected: bool
+) -> str:
     """Which option TensorFlow Serving does not support, and what to do; empty if it supports all of them."""
     if is_protected:
         return "supports neither tokens nor TLS for REST; to use it: omit --tls-cert, --tls-key and --token-file"
@@ -157,6 +194,8 @@ def _obstacle_to_real_server(host: str, max_body_mb: int, record_scores: Path | 
         return f"listens on every address; to use it: --host {EVERY_ADDRESS}"
     if record_scores is not None:
         return "cannot record scores; to use it: omit --record-scores"
+    if keep_images is not None:
+        return "cannot keep images; to use it: omit --keep-images"
     if max_body_mb != MAX_BODY_MB:
         return "cannot limit the size of requests; to use it: omit --max-body-mb"
     return ""

@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib.resources import files
 from typing import Any, Final
 
 import anyio
@@ -27,6 +26,7 @@ from serving.server.access import Tokens
 from serving.server.grpc import signature_def_map
 from serving.server.json_tensors import answer_to_json, request_from_json
 from serving.server.model_host import ServedVersion, VersionState
+from serving.server.pages import HEADERS, page_text
 from serving.server.service import Service
 from serving.server.settings import ServerSettings
 
@@ -45,10 +45,6 @@ _WITH_DEFAULTS: Final = next(  # renamed in protobuf 5
     name
     for name in ("always_print_fields_with_no_presence", "including_default_value_fields")
     if name in inspect.signature(json_format.MessageToDict).parameters
-)
-# The page loads nothing else, and injected content must not load.
-_PAGE_POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src blob: data:"
 )
 
 
@@ -78,14 +74,13 @@ class _RestApi:
         self._threads = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="rest")
         self._slots = threading.Semaphore(settings.worker_threads + settings.max_waiting_requests)
         self._budget = _Budget(settings.max_pending_bytes)
-        html = files("serving.server").joinpath(PAGE).read_text(encoding="utf-8")
-        self._page = html.replace("{{MODEL_NAME}}", json.dumps(settings.model_name).replace("<", "\\u003c"))
+        name = json.dumps(settings.model_name).replace("<", "\\u003c")
+        self._page = page_text("serving.server", PAGE, MODEL_NAME=name)
 
     async def page(self, request: Request) -> Response:
         if "application/json" in request.headers.get("accept", ""):
             return JSONResponse({"status": "alive"})  # KServe's clients and probes
-        headers = {"Content-Security-Policy": _PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
-        return Response(self._page, media_type="text/html", headers=headers)
+        return Response(self._page, media_type="text/html", headers=HEADERS)
 
     async def live(self, request: Request) -> Response:
         """200 while the server answers at all; a port alone accepts connections even if the process hangs."""

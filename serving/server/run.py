@@ -14,6 +14,7 @@ from runtime.signals import stop_on_signals
 from serving.server.access import Certificate, Tokens, keep_current
 from serving.server.grpc import start_grpc_server
 from serving.server.http_protocol import LimitedHeadersProtocol
+from serving.server.kept_images import KeptImages
 from serving.server.logs import log_event
 from serving.server.metrics import Metrics
 from serving.server.model_host import ModelHost
@@ -42,10 +43,13 @@ def running_server(settings: ServerSettings) -> Iterator[ServerAddress]:
     """
     tf.get_logger().setLevel("ERROR")
     host = ModelHost(settings)
-    service = Service(host, Metrics())
+    kept = _kept_images(settings)
+    service = Service(host, Metrics(), kept)
     tokens = Tokens(settings.token_file) if settings.token_file else None
     certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
     with contextlib.ExitStack() as stack:
+        if kept:
+            stack.callback(kept.close)
         host.start()
         stack.callback(host.stop)
         grpc_port = rest_port = None
@@ -59,6 +63,13 @@ def running_server(settings: ServerSettings) -> Iterator[ServerAddress]:
         log_event("serving", model=settings.model_name, host=settings.host, grpc=grpc_port, rest=rest_port, **access)
         yield address
         log_event("stopping")
+
+
+def _kept_images(settings: ServerSettings) -> KeptImages | None:
+    if settings.keep_images is None:
+        return None
+    bounds = {"max_images": settings.keep_at_most, "max_bytes": settings.keep_max_bytes}
+    return KeptImages(settings.keep_images, rate=settings.keep_rate, **bounds)
 
 
 def serve_until_signalled(settings: ServerSettings) -> None:

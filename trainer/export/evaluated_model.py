@@ -20,6 +20,7 @@ from schema.signatures import (
 )
 from trainer.data.dataset import parse_encoded
 from trainer.data.masks import masks_of
+from trainer.export.portions import in_portions
 from trainer.export.probes import probe
 from trainer.scoring.error_maps import Tensors, full_size_map
 from trainer.scoring.losses import error_per_image, ssim_per_image
@@ -64,6 +65,9 @@ class EvaluatedModel(tf.Module):
     @tf.function(input_signature=[_EXAMPLES], autograph=False)
     def examples(self, examples: tf.Tensor) -> Tensors:
         """Serialized tf.Examples [B] -> the values of each image that the Evaluator's metrics need."""
+        return in_portions(self._measured, examples, self._image)
+
+    def _measured(self, examples: tf.Tensor) -> Tensors:
         encoded = parse_encoded(examples)
         pixels = self._decode_pixels(encoded)
         outputs = self._autoencode(pixels)
