@@ -135,12 +135,14 @@ class Configuration(Section):
     @model_validator(mode="after")
     def _check_latents_of_tiles(self) -> "Configuration":
         evaluation, tiles = self.evaluation, self.image.tile_count
-        used = evaluation.score_members if evaluation.score == "ensemble" else (evaluation.score,)
+        scores = evaluation.score_members if evaluation.score == "ensemble" else (evaluation.score,)
+        users = [f"evaluation.score {score}" for score in scores if score in LATENT_SCORES]
+        users += ["evaluation.groups"] if evaluation.groups else []
         latent_dim = tiles * (self.trainer.latent_dim or 1)
-        if latent_dim > LARGEST_LATENT and self.image.tiles and (score := next(iter(LATENT_SCORES & set(used)), None)):
+        if self.image.tiles and latent_dim > LARGEST_LATENT and users:
             raise ValueError(
-                f"evaluation.score {score} supports latents of at most {LARGEST_LATENT} numbers, but that of an image "
-                f"of {tiles} tiles has {latent_dim}; use auto or another score, or lower trainer.latent_dim"
+                f"{users[0]} supports latents of at most {LARGEST_LATENT} numbers, but that of an image of {tiles} "
+                f"tiles has {latent_dim} or more; remove it, lower trainer.latent_dim, or use larger tiles"
             )
         return self
 

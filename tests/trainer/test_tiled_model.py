@@ -154,8 +154,8 @@ def test_the_saved_model_scores_as_the_pipeline_does_alone_and_in_batches(calibr
 
 
 def test_more_images_than_fit_into_memory_are_computed_in_portions():
-    """Images of 4 million pixels fit four at a time."""
-    image = ImageSettings(height_px=2000, width_px=2000, tiles={"height_px": 256, "width_px": 256})
+    """Images of a million pixels fit four at a time."""
+    image = ImageSettings(height_px=1000, width_px=1000, tiles={"height_px": 256, "width_px": 256})
     sizes = []
 
     def note_size(values):

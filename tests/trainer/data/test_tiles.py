@@ -145,4 +145,6 @@ def test_a_latent_too_large_for_its_score_is_refused():
     members = {"score": "ensemble", "score_members": ["error", "latent_distance"]}
     with pytest.raises(ValidationError, match="latent_distance supports"):
         Configuration.model_validate({**configuration, "evaluation": members})
+    with pytest.raises(ValidationError, match="evaluation.groups supports"):
+        Configuration.model_validate({**configuration, "evaluation": {"groups": "label"}})
     assert Configuration.model_validate({**configuration, "evaluation": {"score": "auto"}}).image.tile_count > 128
