@@ -10,7 +10,7 @@ from schema.artifacts import SAVED_MODEL_FILE
 
 LOADS_AT_ONCE: Final = 2
 _BYTES_PER_GRAPH_BYTE: Final = 50
-"""A session keeps several copies of its graph: those of 0.7 and 0.9 MB took 47 and 48 times as much."""
+"""A session keeps several copies of its graph: those of 0.7 and 0.9 MB took 43 to 48 times as much."""
 _BYTES_PER_OTHER_BYTE: Final = 1.2
 """TensorFlow Serving's estimate."""
 

@@ -90,6 +90,8 @@ class ServedModels:
         self._loaders.shutdown(cancel_futures=True)
         until_s = time.monotonic() + self._settings.stop_grace_s
         for host in self._hosts.values():
+            host.record_scores()  # first, since closing many models takes seconds
+        for host in self._hosts.values():
             host.close()
         for host in (*self._hosts.values(), *self._leaving):
             host.reap(max(0.001, until_s - time.monotonic()))

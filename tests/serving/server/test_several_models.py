@@ -250,7 +250,7 @@ def test_the_least_recently_used_model_makes_way_and_returns_on_demand(
     file = tmp_path / "models.config"
     names = ("cap", "lid", "box")
     file.write_text(_listed(*(_entry(name, bases["cap"].parent / name) for name in names)))
-    room = 2 * estimated_bytes(bases["cap"] / "1") + 1000
+    room = round(2.5 * estimated_bytes(bases["cap"] / "1"))
     with _serving(_settings(file, max_loaded_bytes=room)) as api:
         assert Counter(api.states(name)[1] for name in names) == {"AVAILABLE": 2, "START": 1}
         for name, y in itertools.islice(itertools.cycle([("cap", 2.0), ("lid", 11.0), ("box", 21.0)]), 6):
