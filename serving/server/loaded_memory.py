@@ -1,11 +1,13 @@
 """The memory that loaded versions take, and room for more: the least recently used make way."""
 
 import contextlib
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
+from runtime.memory import return_free_memory
 from schema.artifacts import SAVED_MODEL_FILE
 
 LOADS_AT_ONCE: Final = 2
@@ -66,6 +68,9 @@ class LoadedMemory:
             try:
                 for each in unload:
                     each()
+                if unload:
+                    gc.collect()  # sessions are in reference cycles
+                    return_free_memory()
                 yield
             finally:
                 with self._lock:

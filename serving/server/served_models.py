@@ -224,6 +224,7 @@ def _update(host: ModelHost) -> None:
         host.update()
     except Exception as error:  # an unreadable folder; the model keeps what it serves
         log_event("poll_failed", level=logging.ERROR, model=host.model.name, error=f"{type(error).__name__}: {error}")
+        host.was_updated = True  # the others must not wait for it
 
 
 def _counts(host: ModelHost) -> Counter[str]:
