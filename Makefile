@@ -4,6 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 CONFIG ?= configs/digits.yaml
 ARGS ?=
+JSON ?= bench.json
 SIZE ?= full
 # One process per core, at most four: a whole run takes 2 GB. `make test SIDE_BY_SIDE=` runs one test after another.
 SIDE_BY_SIDE ?= -n logical --maxprocesses 4 --dist loadfile
@@ -15,7 +16,7 @@ PYTHON ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run serve quick check test test-next test-cluster test-image test-kubernetes test-faults test-corpus mutation bench \
-	bench-serving bench-detection lint format docs hooks lock wheel image clean
+	bench-report bench-serving bench-detection lint format docs hooks lock wheel image clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -66,8 +67,11 @@ test-corpus: $(STAMP) ## compare a folder of images through ingestion, score, RE
 mutation: $(STAMP) ## change the arithmetic in a thousand small ways, and print what no test notices (an hour)
 	@export TF_USE_LEGACY_KERAS=1 TF_CPP_MIN_LOG_LEVEL=2; $(VENV)/bin/mutmut run --max-children 2 $(ARGS) && $(VENV)/bin/mutmut results
 
-bench: $(STAMP) ## compare every claim about speed with its reference (SIZE=small for minutes; ARGS="--json bench.json")
+bench: $(STAMP) ## compare every claim about speed with its reference (SIZE=small or tiny; ARGS="--json bench.json")
 	@$(VENV)/bin/python -m bench --size $(SIZE) $(ARGS)
+
+bench-report: $(STAMP) ## record the results in JSON (bench.json) in docs/performance.md: its table and its plot
+	@$(VENV)/bin/python -m bench.recorded $(JSON)
 
 bench-serving: $(STAMP) ## the same for serving alone
 	@$(VENV)/bin/python -m bench serving --size $(SIZE) $(ARGS)

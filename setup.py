@@ -21,7 +21,8 @@ setup(
         "pipeline.configuration": ["folder.yaml"],  # a link to configs/
         "pipeline.local": ["index.html.jinja"],
         "components.report": ["page.html.jinja"],
-        "serving.server": ["page.html"],
+        "serving.reviewing": ["page.html"],
+        "serving.server": ["page.html", "drawing.js", "look.css"],
     },
     python_requires=">=3.10,<3.14",
     # Ranges, because a library must not pin. requirements.lock has the tested versions with their hashes.

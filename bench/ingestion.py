@@ -22,8 +22,8 @@ from components.settings import DataSettings
 from pipeline.metadata.store import METADATA_FILE
 
 _AREA: Final = "ingestion"
-_IMAGES: Final = {"small": 7_000, "full": 70_000}
-_FILES: Final = {"small": 2_000, "full": 20_000}
+_IMAGES: Final = {"tiny": 700, "small": 7_000, "full": 70_000}
+_FILES: Final = {"tiny": 100, "small": 2_000, "full": 20_000}
 _MAX_MEMORY: Final = 1.15
 _BEAM_ARGS: Final = [
     "--direct_running_mode=in_memory",

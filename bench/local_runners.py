@@ -12,7 +12,7 @@ _OTHERS = {
     "multi_threading, 2 workers": ("--direct_running_mode=multi_threading", "--direct_num_workers=2"),
     "multi_processing, 2 workers": ("--direct_running_mode=multi_processing", "--direct_num_workers=2"),
 }
-_COUNTS = {"small": 4_000, "full": 70_000}
+_COUNTS = {"tiny": 700, "small": 4_000, "full": 70_000}
 
 
 def compare(size: str, repetitions: int) -> list[Comparison]:
@@ -22,10 +22,10 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder, "images")
         write_synthetic_images(images, count, seed=0)
-        run_here(one_epoch_on(images, root=f"{folder}/warm-up"))
+        run_here(one_epoch_on(images, root=f"{folder}/warm-up", count=count))
         for repetition in range(repetitions):
             for name in seconds:
-                settings = one_epoch_on(images, root=f"{folder}/{repetition}-{name}")
+                settings = one_epoch_on(images, root=f"{folder}/{repetition}-{name}", count=count)
                 beam = {"beam": {"args": _OTHERS[name]}} if name in _OTHERS else {}
                 seconds[name].append(run_here({**settings, **beam})[0])
     return [

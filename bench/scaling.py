@@ -2,15 +2,17 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from bench.comparison import Comparison
+from bench.configurations import Settings, dense_on
 from bench.images import write_synthetic_images
 from bench.timing import in_new_process, run_here
 
-_COUNTS = {"small": (10_000, 40_000), "full": (70_000, 280_000, 1_120_000)}
+_COUNTS = {"tiny": (700, 1_400), "small": (10_000, 40_000), "full": (70_000, 280_000, 1_120_000)}
 _WARM_UP = 2_100
 """Images of an uncounted first run, which pays for the imports."""
+_BATCH, _BATCH_OF_FEW, _FEW = 128, 8, 4_000
+"""A single epoch of few images needs small batches to learn anything."""
 _MAX_OF_LINEAR = 1.1
 _MAX_MEMORY = 1.1
 
@@ -32,24 +34,17 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
 
 def _measure(count: int, seed: int) -> tuple[float, float]:
     """(wall-clock seconds, peak MB) of a whole run on `count` synthetic images, after a warm-up."""
-    for images in (_WARM_UP, count):
+    for images in (min(_WARM_UP, count), count):
         with tempfile.TemporaryDirectory() as folder:
             write_synthetic_images(Path(folder, "images"), images, seed=seed)
-            measured = run_here(one_epoch_on(Path(folder, "images"), root=folder))
+            measured = run_here(one_epoch_on(Path(folder, "images"), root=folder, count=images))
     return measured
 
 
-def one_epoch_on(images: Path, *, root: str) -> dict[str, Any]:
-    """Settings of a whole run of one epoch, whose Trainer caches no images in memory."""
-    return {
-        "name": "bench",
-        "root": root,
-        "data": {"source": "idx", "path": str(images)},
-        "image": {"height_px": 28, "width_px": 28},
-        "trainer": {"preset": "dense", "epochs": 1, "cache_mb": 0},
-        # Synthetic images are hard to compress; the benchmark measures the work, not the verdict.
-        "evaluation": {"max_pca_ratio": None, "thresholds": [{"metric": "mean_error", "max": 0.12}]},
-    }
+def one_epoch_on(images: Path, *, root: str, count: int) -> Settings:
+    """Settings of a whole run of one epoch on `count` images, whose Trainer caches none in memory."""
+    batch_size = _BATCH if count >= _FEW else _BATCH_OF_FEW
+    return dense_on(images, root=root, epochs=1, batch_size=batch_size, cache_mb=0)
 
 
 def _step(

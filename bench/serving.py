@@ -1,6 +1,7 @@
 """Compares the local server under load with direct calls of the same SavedModel in one process."""
 
 import base64
+import io
 import json
 import subprocess
 import sys
@@ -13,20 +14,30 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
+from PIL import Image
+
 from bench.comparison import Comparison
-from bench.timing import COMMAND_LINE, REPOSITORY, BenchmarkError, seconds_of_command
+from bench.configurations import buttons, seconds_of_run
+from bench.timing import COMMAND_LINE, REPOSITORY, BenchmarkError, alternately, seconds_of_command
 from schema.signatures import DEFAULT_MODEL_NAME, IMAGE_BYTES, SCORE_SIGNATURE
 
 _AREA = "serving"
-_CONFIGURATION = "configs/folder.yaml"
-_SMALL_MODEL = {"preset": "deep", "hidden_units": [512, 128], "latent_dim": 16, "loss": "mse", "epochs": 30}
-"""A fast model, so that its own time does not hide the server's."""
+_EPOCHS = {"tiny": 5, "small": 30, "full": 30}
 _GRPC_PORT, _REST_PORT = 18500, 18501
 _LEAST_THROUGHPUT = {1: 0.6, 8: 0.9, 32: 0.9}
 """Clients -> requests/s as a multiple of direct calls/s."""
 _MAX_TAIL = 5.0
 """The 99th percentile of the latency as a multiple of the median."""
-_REQUESTS = {"small": 300, "full": 3000}
+_REQUESTS = {"tiny": 64, "small": 300, "full": 3000}
+_MEGAPIXELS_4 = (2448, 1632)
+_MAX_OF_LARGE = 2.0
+_MAX_START = 2.0
+_LOAD_AND_CALL = """
+import sys
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+model.signatures[sys.argv[2]](**{sys.argv[3]: tf.constant([open(sys.argv[4], "rb").read()])})
+"""
 
 
 @dataclass(frozen=True)
@@ -40,15 +51,18 @@ class _Load:
 
 
 def compare(size: str, repetitions: int) -> list[Comparison]:
-    """Throughput and tail latency of gRPC and REST with 1, 8 and 32 clients, for a small model of the sample images."""
+    """A small model of the sample images: throughput and tail latency of gRPC and REST with 1, 8 and 32 clients, REST
+    with a large image, and the start of the server.
+    """
     requests = _REQUESTS[size]
     with tempfile.TemporaryDirectory() as folder:
-        base, image = _pushed_model(Path(folder)), _first_image()
+        base, image = _pushed_model(Path(folder), epochs=_EPOCHS[size]), _first_image()
         loads = _loads(Path(folder), image)
         direct = _DirectCalls(base, image)
         with _served(base):
             rows = [[_measure(load, direct, requests) for load in loads] for _ in range(repetitions)]
-    comparisons = []
+            comparisons = [_of_large_image(Path(folder), base, max(4, requests // 50), repetitions)]
+        comparisons.append(_start(base, Path(folder), image, repetitions))
     for load, results in zip(loads, zip(*rows, strict=True), strict=True):
         served, called, tail, median = zip(*results, strict=True)
         what = f"{load.protocol}, {load.clients} {'client' if load.clients == 1 else 'clients'}"
@@ -92,16 +106,45 @@ class _DirectCalls:
         return time.perf_counter() - started
 
 
-def _pushed_model(folder: Path) -> Path:
-    """Run a short pipeline and return the push destination; a loose bound, since the model's quality is irrelevant."""
-    settings = {
-        "root": folder,
-        "trainer": json.dumps(_SMALL_MODEL),
-        "evaluation.max_pca_ratio": 2,
-        "push.destination": folder / "out",
-    }
-    overrides = [f"--set={key}={value}" for key, value in settings.items()]
-    seconds_of_command([*COMMAND_LINE, "run", _CONFIGURATION, *overrides])
+def _of_large_image(folder: Path, base: Path, requests: int, repetitions: int) -> Comparison:
+    """REST requests with a JPEG of 4 megapixels, against direct calls with the same bytes."""
+    content = _large_jpeg()
+    request = folder / "large.json"
+    request.write_text(_rest_body(content), encoding="utf-8")
+    load, direct = _Load("REST", _rest_url(), request, clients=1), _DirectCalls(base, content)
+    served, called, _, _ = zip(*(_measure(load, direct, requests) for _ in range(repetitions)), strict=True)
+    what = "REST, one client, a JPEG of 4 megapixels"
+    return Comparison(_AREA, what, "direct calls in one process", served, called, _MAX_OF_LARGE, requests)
+
+
+def _start(base: Path, folder: Path, image: bytes, repetitions: int) -> Comparison:
+    """From the command to the answer that the server is ready, against a script that loads the model and calls it."""
+    file = folder / "image"
+    file.write_bytes(image)
+    (version,) = base.iterdir()
+    script = [sys.executable, "-c", _LOAD_AND_CALL, str(version), SCORE_SIGNATURE, IMAGE_BYTES, str(file)]
+
+    def until_ready() -> float:
+        started = time.perf_counter()
+        with _served(base):
+            return time.perf_counter() - started
+
+    ours, reference = alternately(until_ready, lambda: seconds_of_command(script), repetitions)
+    return Comparison(_AREA, "start until ready", "a script that loads and calls", ours, reference, _MAX_START)
+
+
+def _large_jpeg() -> bytes:
+    from sklearn.datasets import load_sample_images
+
+    content = io.BytesIO()
+    photograph = Image.fromarray(load_sample_images().images[0]).resize(_MEGAPIXELS_4)
+    photograph.save(content, "JPEG", quality=90)
+    return content.getvalue()
+
+
+def _pushed_model(folder: Path, *, epochs: int) -> Path:
+    """Run a short pipeline and return the push destination."""
+    seconds_of_run(buttons(root=folder / "run", push_to=folder / "out", epochs=epochs))
     return folder / "out"
 
 
@@ -111,17 +154,24 @@ def _first_image() -> bytes:
 
 def _loads(folder: Path, image: bytes) -> list[_Load]:
     rest, grpc = folder / "request.json", folder / "request.pb"
-    rest.write_text(json.dumps({"instances": [{"b64": base64.b64encode(image).decode()}]}))
+    rest.write_text(_rest_body(image), encoding="utf-8")
     grpc.write_bytes(_predict_request(image).SerializeToString())
-    path = f"/v1/models/{DEFAULT_MODEL_NAME}:predict"
     return [
         _Load(protocol, url, request, clients)
         for protocol, url, request in (
             ("gRPC", f"grpc://127.0.0.1:{_GRPC_PORT}", grpc),
-            ("REST", f"http://127.0.0.1:{_REST_PORT}{path}", rest),
+            ("REST", _rest_url(), rest),
         )
         for clients in _LEAST_THROUGHPUT
     ]
+
+
+def _rest_body(image: bytes) -> str:
+    return json.dumps({"instances": [{"b64": base64.b64encode(image).decode()}]})
+
+
+def _rest_url() -> str:
+    return f"http://127.0.0.1:{_REST_PORT}/v1/models/{DEFAULT_MODEL_NAME}:predict"
 
 
 def _predict_request(image: bytes) -> Any:

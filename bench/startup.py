@@ -17,7 +17,7 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
         ours, reference = alternately(
             lambda: seconds_of_command([*COMMAND_LINE, *arguments], exit_code=exit_code),
             lambda: seconds_of_command([sys.executable, "-c", "pass"]),
-            repetitions * _PAIRS_PER_REPETITION,
+            1 if size == "tiny" else repetitions * _PAIRS_PER_REPETITION,
         )
         return Comparison("startup", what, "python -c pass", ours, reference, _MAX_RATIO)
 

@@ -34,10 +34,10 @@ def row_of(comparison: Comparison) -> tuple[str, ...]:
     return (
         comparison.area,
         comparison.what,
-        _amount(ours, comparison.unit),
+        amount(ours, comparison.unit),
         f"{comparison.items / ours:,.0f}" if comparison.items else "",
         comparison.reference,
-        _amount(median(comparison.reference_s), comparison.unit),
+        amount(median(comparison.reference_s), comparison.unit),
         f"{comparison.ratio:.2f}",
         f"<= {comparison.max_ratio:.3g}",
         "yes" if comparison.holds else "NO",
@@ -79,7 +79,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _amount(value: float, unit: str) -> str:
+def amount(value: float, unit: str) -> str:
+    """Seconds or milliseconds, or megabytes if the unit is MB, to read."""
     if unit == "MB":
         return f"{value:,.0f} MB"
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:,.1f} s"

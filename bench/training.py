@@ -21,13 +21,15 @@ from trainer.settings.trainer import TrainerSettings
 # The claims: images per second, as a multiple of the plain loop's.
 CLAIMS = {"dense": 1.8, "conv": 1.0}
 _IMAGES = {
+    ("tiny", "dense"): (1_280, 128),
+    ("tiny", "conv"): (1_280, 128),
     # An epoch's fixed cost (TensorBoard, checkpoint) is half of a dense epoch of 100 steps, but little of 469 steps.
     ("small", "dense"): (60_000, 6_000),
     ("small", "conv"): (12_800, 1_280),
     ("full", "dense"): (60_000, 6_000),
     ("full", "conv"): (60_000, 6_000),
 }
-_EPOCHS = {"small": 2, "full": 4}
+_EPOCHS = {"tiny": 1, "small": 2, "full": 4}
 _SHAPE = (28, 28, 1)
 _SAME_LOSS = 0.1
 

@@ -1,6 +1,6 @@
 """The `data:` and `evaluation:` sections of the configuration."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import Self
@@ -45,8 +45,12 @@ class DriftSettings(Section):
     """Tolerated Jensen-Shannon divergence (0 alike, 1 nothing in common); for other features schema.pbtxt's limit."""
 
 
+CHANGE_NO_EXAMPLE: Final = frozenset({"drift", "workers"})
+"""Fields of DataSettings that are not part of ImageExampleGen's cache key."""
+
+
 class DataSettings(Section):
-    """Source, splits and limits; every field but `drift` is part of ImageExampleGen's cache key."""
+    """Source, splits and limits; every field but `drift` and `workers` is part of ImageExampleGen's cache key."""
 
     source: SourceName = "digits"
     """Kind of data; docs/data.md describes each."""
@@ -73,8 +77,15 @@ class DataSettings(Section):
     """Follow symbolic links to files outside the data folder; otherwise such files are rejected."""
     exclude: str | None = None
     """A text file that names images to leave out, one per line, such as suspects that a person confirmed."""
+    reviewed: str | None = "auto"
+    """A manifest of reviewed images, which replace the same images in the data; docs/review.md describes it. `auto`:
+    what `autoencoder review` wrote into the run's folder, if anything; null: none."""
+    reviewed_normals: Literal["calibrate", "train"] = "calibrate"
+    """What the half of the reviewed normal images that is not tested with does: calibrate the threshold, or train."""
     images_per_shard: int = Field(10_000, ge=1)
     """Images in one unit of Beam work, which writes one TFRecord file per split."""
+    workers: int | None = Field(None, ge=1)
+    """Files or records that are decoded at a time; null: as many as the process may use cores."""
     drift: DriftSettings = DriftSettings()
 
     @model_validator(mode="after")

@@ -30,6 +30,8 @@ _WHITE: Final = 2**16 - 1
 _ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = 1
 _PNG_SIZE: Final = slice(16, 24)
+_CHANNELS: Final = {"L": 1, "RGB": 3}
+"""Pillow's modes of the JPEG files that TensorFlow decodes to the same pixels."""
 _TURNS: Final = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
 """EXIF's Orientation -> quarter turns counterclockwise, and whether to mirror left and right afterwards."""
 
@@ -46,8 +48,6 @@ class Shown(NamedTuple):
     """What a viewer shows: upright pixels [H, W, C] with C of 1 or 3."""
 
     pixels: Pixels
-    is_plain_jpeg: bool = False
-    """Whether the file is a sound grey or RGB JPEG that is stored upright."""
     page_count: int = 1
     """Pages of a TIFF file, of which the first is shown unless another is asked for."""
     used_bits: int = 0
@@ -78,7 +78,6 @@ def shown(content: bytes, reading: Reading = EIGHT_BITS, *, page: int | None = N
     with _opened(content, directory, tags) as image:
         _require_fixed_scale(tags)
         image.load()
-        is_jpeg = image.format == "JPEG" and image.mode in ("L", "RGB") and jpeg_segments.is_sound(content)
         orientation = _orientation(image)
         pixels = _to_grey_or_rgb(image, bits=max(tags.bits) if is_tiff else 16, is_inverted=tags.white_is_zero)
         eight = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
@@ -90,7 +89,7 @@ def shown(content: bytes, reading: Reading = EIGHT_BITS, *, page: int | None = N
             eight = (pixels >> 8).astype(np.uint8)
     upright = _upright((pixels if reading.depth == 16 else eight).reshape(*pixels.shape[:2], -1), orientation)
     used_bits = 8 + int(eight.max()).bit_length() if is_wide else 0
-    return Shown(upright, is_jpeg and orientation == _UPRIGHT, max(1, len(pages)), used_bits)
+    return Shown(upright, max(1, len(pages)), used_bits)
 
 
 def picture_of(content: bytes) -> npt.NDArray[np.uint8]:
@@ -167,12 +166,34 @@ def encoded_pixels(pixels: Pixels, ends: tuple[float, float] | None = None, *, i
     return next(encode_png(pixels[np.newaxis])) if is_compressed else encode_uncompressed(pixels)
 
 
+def plain_jpeg_channels(content: bytes) -> int:
+    """1 or 3 for a sound grey or RGB JPEG that is stored upright, 0 for any other file; decodes nothing.
+
+    Raises UnreadableImageError like `declared_size`.
+    """
+    if not content.startswith(jpeg_segments.JPEG_START):
+        return 0
+    with _opened(content) as image:
+        return _CHANNELS.get(image.mode, 0) if _is_plain(image, content) else 0
+
+
+def _is_plain(image: Image.Image, content: bytes) -> bool:
+    is_jpeg = image.format == "JPEG" and image.mode in _CHANNELS
+    return is_jpeg and jpeg_segments.is_sound(content) and _orientation(image) == _UPRIGHT
+
+
 def _own_bytes(content: bytes, reading: Reading, page: int | None) -> bytes | Shown:
     """The content, if TensorFlow decodes it to what it shows."""
     if png_chunks.is_plain_png(content, depth=reading.depth):
         return content
-    seen = shown(content, reading, page=page)
-    return content if seen.is_plain_jpeg else seen
+    if content.startswith(jpeg_segments.JPEG_START):
+        with _opened(content) as image:
+            if _is_plain(image, content):
+                # Reads all coefficients, and so finds what is damaged, but computes only every eighth pixel.
+                image.draft(image.mode, (1, 1))
+                image.load()
+                return content
+    return shown(content, reading, page=page)
 
 
 def _of_values(found: Values, reading: Reading) -> Shown:

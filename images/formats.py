@@ -15,3 +15,18 @@ MAX_SIDE_PX: Final = 65_535
 """The largest height and width that schema/schema.pbtxt allows."""
 MASKS_FOLDER: Final = "ground_truth"
 """The folder of MVTec AD's layout with masks instead of images."""
+
+_SUFFIX_OF_START: Final = {
+    b"\x89PNG": ".png",
+    b"\xff\xd8": ".jpg",
+    b"GIF8": ".gif",
+    b"BM": ".bmp",
+    b"RIFF": ".webp",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+}
+
+
+def suffix_of(content: bytes) -> str | None:
+    """The suffix for an encoded image, by its first bytes; None if they are of no format but DICOM."""
+    return next((suffix for start, suffix in _SUFFIX_OF_START.items() if content.startswith(start)), None)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from images.decoding import Pixels, UnreadableImageError, encoded_pixels, mask_levels, shown
+from images.decoding import Pixels, Shown, UnreadableImageError, encoded_pixels, mask_levels, plain_jpeg_channels, shown
 from images.png import encode_png
 from images.png_chunks import is_plain_png
 from images.reading import EIGHT_BITS, Reading
@@ -64,11 +64,10 @@ def from_file_bytes(content: bytes, reading: Reading = EIGHT_BITS, *, page: int 
 
     Raises UnreadableImageError like `decoding.shown`.
     """
-    seen = shown(content, reading, page=page)
+    of_jpeg = _pixels_of_plain_jpeg(content)
+    seen = shown(content, reading, page=page) if of_jpeg is None else Shown(of_jpeg)
     [mean], [contrast] = _means_and_contrasts(seen.pixels[np.newaxis], reading)
-    is_kept = is_plain_png(content, depth=reading.depth) or (
-        seen.is_plain_jpeg and _is_decoded_by_tensorflow(content, seen.pixels)
-    )
+    is_kept = of_jpeg is not None or is_plain_png(content, depth=reading.depth)
     encoded = content if is_kept else encoded_pixels(seen.pixels, seen.ends)
     return _stored(encoded, seen.pixels, mean, contrast)._replace(page_count=seen.page_count, used_bits=seen.used_bits)
 
@@ -93,15 +92,21 @@ def mask_from_file_bytes(content: bytes, *, height_px: int, width_px: int) -> St
     return StoredMask(mask, bool(intermediate > _MANY_INTERMEDIATE * np.count_nonzero(is_defective)))
 
 
-def _is_decoded_by_tensorflow(content: bytes, pixels: Pixels) -> bool:
-    """Whether the preprocessing graph will decode the file to these pixels; it may have damages that Pillow repairs."""
+def _pixels_of_plain_jpeg(content: bytes) -> Pixels | None:
+    """Pixels [H, W, C] to which the preprocessing graph will decode a plain JPEG; None if it is another file.
+
+    For a sound file they are Pillow's. A file may have damages that only Pillow repairs.
+    """
+    channels = plain_jpeg_channels(content)
+    if not channels:
+        return None
     import tensorflow as tf
 
     try:
-        decoded = tf.io.decode_jpeg(content, channels=pixels.shape[2], dct_method="INTEGER_ACCURATE")
+        decoded: Pixels = tf.io.decode_jpeg(content, channels=channels, dct_method="INTEGER_ACCURATE").numpy()
     except tf.errors.InvalidArgumentError:
-        return False
-    return np.array_equal(decoded, pixels)
+        return None
+    return decoded
 
 
 def _means_and_contrasts(images: Pixels, reading: Reading) -> tuple[list[float], list[float]]:

@@ -13,6 +13,7 @@ from pipeline.commands.init import init
 from pipeline.commands.push import push
 from pipeline.commands.rehearse import rehearse
 from pipeline.commands.report import report
+from pipeline.commands.review import review
 from pipeline.commands.run import run
 from pipeline.commands.runs import runs
 from pipeline.commands.schedule import schedule
@@ -33,7 +34,7 @@ def main() -> None:
 
 
 COMMANDS = (
-    init, run, runs, report, compare, calibrate, serve, score, watch, drift, push, export,
+    init, run, runs, report, compare, calibrate, serve, score, watch, review, drift, push, export,
     compile_, rehearse, submit, schedule, worker, config, doctor,
 )  # fmt: skip
 for command in COMMANDS:

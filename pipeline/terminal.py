@@ -17,6 +17,7 @@ from rich.text import Text
 
 from pipeline.states import CACHED, FAILED, RAN, SKIPPED
 from schema.changes import ALARMS_AT
+from schema.reviewed import LAST_MODEL, THIS_MODEL
 
 _MARKS = {RAN: ("✓", "green"), CACHED: ("=", "cyan"), FAILED: ("✗", "red"), SKIPPED: ("-", "dim")}
 _PLAIN_INTERVAL_S = 10.0
@@ -173,6 +174,7 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
     if document["images"]:
         counts = ", ".join(f"{name} {count:,}" for name, count in document["images"].items() if count)
         console.print(f"images       {counts}")
+    _print_reviewed(console, document["reviewed"], document["changes"])
     if document["pushed"]:
         console.print(f"model        {document['pushed']}")
     else:
@@ -180,6 +182,54 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
         console.print(f"model        nothing was pushed{because}")
     for name, path in document["paths"].items():
         console.print(f"{name:<12} {path}")
+
+
+def _print_reviewed(console: Console, reviewed: dict[str, Any], changes: dict[str, Any]) -> None:
+    """What is different from the last model, and how both judge the images that people have decided about."""
+    if changes:
+        told = ", ".join(f"{name} {_short(before)} -> {_short(now)}" for name, (before, now) in changes.items())
+        console.print(f"changed      {told}")
+    if not reviewed:
+        return
+    console.print(
+        f"reviewed     {reviewed['defects']:,} defects and {reviewed['normal']:,} normal images test the model:"
+    )
+    for name, told in ((THIS_MODEL, "this model"), (LAST_MODEL, "last model")):
+        if name in reviewed:
+            console.print(f"  {told:<10} {_rates(reviewed[name])}")
+    if reviewed["comparison"]:
+        console.print(f"             {_comparison(reviewed['comparison'])}")
+
+
+def _short(value: Any) -> str:
+    return "none" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _rates(rates: dict[str, Any]) -> str:
+    parts = []
+    if rates["auroc"]:
+        low, high = rates["auroc"]["interval"]
+        parts.append(f"AUROC {rates['auroc']['value']:.3f} ({low:.3f} to {high:.3f})")
+    for name, told in (("recall", "defects found"), ("false_alarms", "false alarms")):
+        if found := rates[name]:
+            low, high = (100 * end for end in found["interval"])
+            parts.append(f"{told} {found['count']} of {found['of']} ({low:.0f} to {high:.0f} %)")
+    return ", ".join(parts)
+
+
+def _comparison(comparison: dict[str, Any]) -> str:
+    told = {"auroc": "AUROC", "right_alarms": "share of right verdicts"}
+    numbers = ", ".join(
+        f"{name} {comparison[key]['difference']:+.3f} (p-value {comparison[key]['p_value']:.2g})"
+        for key, name in told.items()
+        if comparison[key]
+    )
+    return {
+        "better": f"on the reviewed images, this model is better: {numbers}",
+        "worse": f"on the reviewed images, this model is worse: {numbers}",
+        "mixed": f"on the reviewed images, this model is better in one respect and worse in another: {numbers}",
+        "no_difference": f"on the reviewed images, no difference can be shown; review more of them: {numbers}",
+    }[comparison["verdict"]]
 
 
 def _bound(row: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from schema.artifacts import COUNTS_FILE
 
 _BATCH_RECORDS: Final = 16
 _MAX_IMAGES: Final = 256
-_MAX_BYTES: Final = 2**26
+_MAX_BYTES: Final = 2**24
 
 
 def files_of(patterns: Sequence[str]) -> list[str]:
@@ -40,7 +40,7 @@ def each_record(patterns: Sequence[str]) -> Iterator[bytes]:
 
 
 def as_many_as_fit(shape: Sequence[int], *, at_most: int = _MAX_IMAGES) -> int:
-    """How many float32 arrays of `shape`, decoded images or batches of them, fit in 64 MiB; at least one."""
+    """How many float32 arrays of `shape`, decoded images or batches of them, fit in 16 MiB; at least one."""
     return max(1, min(at_most, _MAX_BYTES // (4 * math.prod(shape))))
 
 

@@ -6,6 +6,24 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupRecord:
+    """One of the groups of `evaluation.groups`."""
+
+    name: str
+    images: int
+    """Number of normal images that its threshold was computed from."""
+    typical: float
+    """Their median score, before it is given in units of the group."""
+    threshold: float
+    """In the same units as `typical`."""
+    false_alarm_rate: float
+    """Share of the group's normal images, in (0, 1), that may score above the threshold."""
+    pixel_threshold: float
+    """Value of the score's map that counts as 1 in the anomaly map of the group's images."""
+    pixel_false_alarm_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class CalibrationRecord:
     """The anomaly threshold of a model and the held-out normal images that it was computed from."""
 
@@ -30,6 +48,9 @@ class CalibrationRecord:
     """Share of normal images, in (0, 1), that may show a pixel above the pixel threshold."""
     smallest_region_percent: float = 0.0
     """Area, in per cent of the image, below which a region of anomalous pixels does not count."""
+    groups: tuple[GroupRecord, ...] = ()
+    """The groups, if each has its own threshold. Then scores are in units of the image's group: 0 is typical of it, and
+    `threshold` is 1, the group's own; `false_alarm_rate` is the highest of any group."""
     source_fingerprint: str = ""
     """Fingerprint of the code that calibrated the model."""
 
@@ -54,12 +75,13 @@ class CalibrationRecord:
             pixel_threshold=_optional(values.get("pixel_threshold")),
             pixel_false_alarm_rate=_optional(values.get("pixel_false_alarm_rate")),
             smallest_region_percent=float(values.get("smallest_region_percent", cls.smallest_region_percent)),
+            groups=tuple(GroupRecord(**group) for group in values.get("groups", ())),
             source_fingerprint=str(values.get("source_fingerprint", cls.source_fingerprint)),
         )
 
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object."""
-        return {**asdict(self), "scores": list(self.scores)}
+        return {**asdict(self), "scores": list(self.scores), "groups": [asdict(group) for group in self.groups]}
 
 
 def _optional(value: Any) -> float | None:

@@ -70,6 +70,8 @@ class Score:
     is_anomaly: bool
     p_value: float = math.nan
     """The probability that a normal image scores as high; NaN if the model does not return it."""
+    group: str | None = None
+    """The product variant whose threshold applies, if the model was calibrated with `evaluation.groups`."""
     anomaly_map: Array | None = field(default=None, compare=False, repr=False)
     placement: Placement | None = field(default=None, compare=False, repr=False)
     smallest_region: float = field(default=0.0, compare=False, repr=False)
@@ -170,10 +172,15 @@ def scores_from_columns(columns: Mapping[str, Any], images: Sequence[bytes]) -> 
             threshold=float(columns[signatures.THRESHOLD][i]),
             is_anomaly=bool(columns[signatures.IS_ANOMALY][i]),
             p_value=float(p_values[i]),
+            group=_text(columns[signatures.GROUP][i]) if signatures.GROUP in columns else None,
             **_map_of(columns, i, image),
         )
         for i, image in enumerate(images)
     ]
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _map_of(columns: Mapping[str, Any], index: int, image: bytes) -> dict[str, Any]:

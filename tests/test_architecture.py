@@ -46,6 +46,10 @@ ALLOWED = {
         *GROUND, "serving.client", "serving.errors", "serving.image_files", "serving.model.versions",
         "serving.overlays", "serving.score_log", "serving.scoring", "serving.server.logs", "serving.server.metrics",
     ),
+    "serving.reviewing": (
+        *GROUND, "serving.errors", "serving.image_files", "serving.model", "serving.server.http_protocol",
+        "serving.server.pages",
+    ),
     "pipeline": (),
     "pipeline.packages": (),
     "pipeline.__main__": ("pipeline.packages", "pipeline.cli"),

@@ -5,7 +5,8 @@ It is separate from the Trainer so that changing the score or the false-alarm ra
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,20 +20,21 @@ from tfx.utils import path_utils
 from images.region_of_interest import Inside
 from images.regions import Placement, find_regions
 from images.synthetic_defects import mean_over_kinds
-from runtime.tfrecords import as_many_as_fit, count_records, files_of, require_count, spread_records
+from runtime.tfrecords import as_many_as_fit, count_records, files_of, read_counts, require_count, spread_records
 from schema import features
 from schema.artifact_types import Artifacts, Calibration
 from schema.artifacts import CALIBRATION_FILE
-from schema.calibration_record import CalibrationRecord
+from schema.calibration_record import CalibrationRecord, GroupRecord
 from schema.component_specs import Spec, channels, texts
-from schema.signatures import FEATURE_ERROR
+from schema.signatures import FEATURE_ERROR, LATENT
 from trainer.data.dataset import parse_encoded
 from trainer.export.signatures import ServedModel, export_served
 from trainer.export.trained_model import read_record, write_record
-from trainer.scoring.calibration import attainable_rate, conformal_threshold, images_needed, rests_on_one_image, thinned
+from trainer.scoring.calibration import images_needed, limits_of, rests_on_one_image, thinned
 from trainer.scoring.choice import CHOSEN_ON, PREFERENCE, choose
 from trainer.scoring.cross_fitting import OF_MAPS, cross_fitted_scores, inputs_of_maps
 from trainer.scoring.error_maps import Tensors
+from trainer.scoring.groups import GroupedScore, Groups, limits_in_units, records_of
 from trainer.scoring.learners import require_finite
 from trainer.scoring.scores import FittedScore, computable, fit_score, fit_scores
 from trainer.settings.calibration import FEW_IMAGES, CalibrationSettings, ScoreName
@@ -66,42 +68,53 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         cross_fitted = bool(record.get("cross_fitted"))
         if cross_fitted and settings.score == "auto":
             settings = settings.model_copy(update={"score": OF_MAPS[0]})
+        groups = _fit_groups(trained, train) if settings.groups else None
         name, auroc_by_score, compared = _chosen(
-            trained, settings, train, held_out, ImageSettings.model_validate(record["image"]).inside
+            trained, settings, train, held_out, ImageSettings.model_validate(record["image"]).inside, groups
         )
         unseen_maps = _unseen_maps(trained)
-        score = fit_score(
+        patterns = {features.TRAIN: train, features.EVAL: held_out}
+        score: FittedScore | GroupedScore
+        score = ungrouped = fit_score(
             name, settings, lambda: _autoencoded(trained, spread_records([train], _FIT_IMAGES)), unseen_maps
         )
         if cross_fitted:
-            in_file_order, peaks = cross_fitted_scores(name, settings, unseen_maps, tuple(trained.mean_image.shape))
+            scores, peaks = cross_fitted_scores(name, settings, unseen_maps, tuple(trained.mean_image.shape))
         else:
-            in_file_order, peaks = _scores_of(trained, score, held_out, count_records([held_out]))
-        require_finite(in_file_order, name)
+            scores, peaks = _scores_of(trained, ungrouped, held_out, count_records([held_out]))
+        require_finite(scores, name)
         require_finite(peaks, name)
-        scores = np.sort(in_file_order)
-        rate = attainable_rate(len(scores), settings.false_alarm_rate)
 
-        def maps_of(rows: npt.NDArray[np.int64]) -> Iterator[tf.Tensor]:
+        limits, records = limits_of(settings, scores, peaks), tuple[GroupRecord, ...]()
+        group, units = np.zeros(len(scores), np.int64), np.ones(len(scores), np.float32)
+        if groups is not None:
+            group = _groups_of(trained, groups, [train, held_out] if cross_fitted else [held_out])
+            records = records_of(groups.names, group, scores, peaks, settings)
+            score, limits = GroupedScore(ungrouped, groups, records), limits_in_units(records)
+            scores = score.in_units(scores, group).numpy()
+            units = np.array([of_group.pixel_threshold for of_group in records], np.float32)[group]
+
+        def maps_of(rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.float32]]:
             unseen = (inputs_of_maps(unseen_maps[row : row + 1], trained.mean_image.shape) for row in rows)
-            batches = unseen if cross_fitted else _autoencoded(trained, _records_of(held_out, rows))
-            return (score.anomaly_map(*batch) for batch in batches)
+            divisors = iter(units[rows])
+            for batch in unseen if cross_fitted else _autoencoded(trained, _records_of(held_out, rows)):
+                maps = ungrouped.anomaly_map(*batch).numpy()
+                yield np.stack([one / next(divisors) for one in maps])
 
         calibration = CalibrationRecord(
             score=name,
-            threshold=conformal_threshold(scores, rate),
-            false_alarm_rate=rate,
+            **asdict(limits),
             images=len(scores),
             method="cross" if cross_fitted else "split",
-            scores=thinned(scores, _RECORDED_SCORES),
+            scores=thinned(np.sort(scores), _RECORDED_SCORES),
             auroc_by_score=auroc_by_score,
             map_of=score.map_of,
-            **_pixel_limits(settings, peaks, maps_of),
+            smallest_region_percent=_smallest_region_percent(settings, peaks / units, limits.pixel_threshold, maps_of),
+            groups=records,
             source_fingerprint=exec_properties["source_fingerprint"],
         )
-        patterns = {features.TRAIN: train, features.EVAL: held_out}
         _explain(calibration, settings.false_alarm_rate)
-        _name_image_that_decides(calibration, in_file_order, patterns)
+        _name_images_that_decide(calibration, scores, group, patterns)
 
         folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(output_dict["model"]))
         model = ServedModel(
@@ -110,12 +123,13 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             image=ImageSettings.model_validate(record["image"]),
             score=score,
             calibration=calibration,
-            held_out_scores=scores,
+            held_out_scores=[np.sort(scores[group == number]) for number in range(group.max() + 1)],
             compared_scores=compared,
         )
         [warmup_image] = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(1))).numpy()
         export_served(model, folder, warmup_image=warmup_image)
-        write_record(folder, {**record, "calibration": calibration.to_json()})
+        counts = read_counts(artifact_utils.get_single_uri(input_dict["examples"]))
+        write_record(folder, {**record, "images": counts, "calibration": calibration.to_json()})
         artifact = artifact_utils.get_single_instance(output_dict["calibration"])
         _write_calibration(artifact, calibration)
         examined = examine(trained, name, score, settings, patterns, unseen_maps=unseen_maps, cross_fitted=cross_fitted)
@@ -163,8 +177,31 @@ def _unseen_maps(trained: Any) -> Any:
     return tf.constant(trained.unseen_maps.numpy()) if hasattr(trained, "unseen_maps") else None
 
 
+def _fit_groups(trained: Any, train: str) -> Groups:
+    """The groups of `evaluation.groups`, by the latents and labels of training images."""
+    records = spread_records([train], _FIT_IMAGES)
+    latents = [outputs[LATENT].numpy() for _, outputs in _autoencoded(trained, records)]
+    label = {features.LABEL: tf.io.FixedLenFeature([], tf.string, "")}
+    labels = [tf.io.parse_example(record, label)[features.LABEL].numpy() for record in records]
+    return Groups(np.concatenate(latents), [label.decode("utf-8", "replace") for label in labels])
+
+
+def _groups_of(trained: Any, groups: Groups, patterns: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The number [n] of each image's group, for all images of the splits in file order."""
+    records = tf.data.TFRecordDataset(files_of(patterns[:1]))
+    for pattern in patterns[1:]:
+        records = records.concatenate(tf.data.TFRecordDataset(files_of([pattern])))
+    numbers = [groups(outputs[LATENT]).numpy() for _, outputs in _autoencoded(trained, records)]
+    return np.concatenate(numbers).astype(np.int64)
+
+
 def _chosen(
-    trained: Any, settings: CalibrationSettings, train: str, held_out: str, inside: Inside | None
+    trained: Any,
+    settings: CalibrationSettings,
+    train: str,
+    held_out: str,
+    inside: Inside | None,
+    groups: Groups | None,
 ) -> tuple[ScoreName, dict[str, dict[str, float]], dict[ScoreName, FittedScore]]:
     """(the score's name, the AUROC of each score by kind of defect, all scores); the last two are empty without `auto`.
 
@@ -187,7 +224,13 @@ def _chosen(
         _unseen_maps(trained),
     )
     compared = {name: FittedScore(name, settings, fitted[name]) for name in names}
-    choice = choose(compared, held_out_sample, trained.autoencode, inside)
+    choice = choose(
+        compared,
+        held_out_sample,
+        trained.autoencode,
+        inside,
+        None if groups is None else lambda outputs: groups(outputs[LATENT]),
+    )
     means = {name: mean_over_kinds(of_kind) for name, of_kind in choice.auroc.items()}
     _LOG.info(
         "evaluation.score auto: chose %s (AUROC %.3f for faint synthetic defects; best: %.3f)",
@@ -204,11 +247,18 @@ def _explain(calibration: CalibrationRecord, wanted_rate: float) -> None:
             *(FEW_IMAGES, calibration.images),
             extra={"notice": True},
         )
+    for group in calibration.groups:
+        _LOG.info(
+            "group %r: %d images to calibrate with, threshold %.4g, false-alarm rate %.3g",
+            *(group.name, group.images, group.threshold, group.false_alarm_rate),
+            extra={"notice": True},
+        )
+    fewest = min((group.images for group in calibration.groups), default=calibration.images)
     if calibration.false_alarm_rate > wanted_rate:
         _LOG.warning(
             "evaluation.false_alarm_rate %g needs %d normal images to calibrate with, but there are %d, so the rate is "
             "%.3g; add images, raise data.eval_fraction, or accept a higher rate",
-            *(wanted_rate, images_needed(wanted_rate), calibration.images, calibration.false_alarm_rate),
+            *(wanted_rate, images_needed(wanted_rate), fewest, calibration.false_alarm_rate),
             extra={"notice": True},
         )
     if calibration.map_of != calibration.score:
@@ -219,20 +269,26 @@ def _explain(calibration: CalibrationRecord, wanted_rate: float) -> None:
         )
 
 
-def _name_image_that_decides(
-    calibration: CalibrationRecord, scores: npt.NDArray[np.float32], patterns: Mapping[str, str]
+def _name_images_that_decide(
+    calibration: CalibrationRecord,
+    scores: npt.NDArray[np.float32],
+    group: npt.NDArray[np.int64],
+    patterns: Mapping[str, str],
 ) -> None:
-    """Log which image determines the threshold, if it does alone; `scores` [n] in file order."""
-    without = rests_on_one_image(scores, calibration.threshold)
-    if without is None:
-        return
-    image = calibrating_image(patterns, int(np.argmax(scores)), cross_fitted=calibration.method == "cross")
-    _LOG.warning(
-        "the threshold, %.4g, is the score of a single image, %s; without it, it would be %.4g: if the image is a "
-        "defect or out of place, name it in data.exclude; if not, add more images like it",
-        *(calibration.threshold, image, without),
-        extra={"notice": True},
-    )
+    """Log which image determines a threshold, if one does alone; `scores` and groups [n] in file order."""
+    for number in range(group.max() + 1):
+        rows = np.flatnonzero(group == number)
+        without = rests_on_one_image(scores[rows], calibration.threshold)
+        if without is None:
+            continue
+        row = int(rows[np.argmax(scores[rows])])
+        image = calibrating_image(patterns, row, cross_fitted=calibration.method == "cross")
+        _LOG.warning(
+            "the threshold, %.4g, is the score of a single image, %s; without it, it would be %.4g: if the image is a "
+            "defect or out of place, name it in data.exclude; if not, add more images like it",
+            *(calibration.threshold, image, without),
+            extra={"notice": True},
+        )
 
 
 def _scores_of(
@@ -260,31 +316,25 @@ def _records_of(pattern: str, rows: npt.NDArray[np.int64]) -> tf.data.Dataset:
     return records.filter(lambda row, _: tf.reduce_any(row == chosen)).map(lambda _, record: record)
 
 
-def _pixel_limits(
+def _smallest_region_percent(
     settings: CalibrationSettings,
     peaks: npt.NDArray[np.float32],
-    maps_of: Callable[[npt.NDArray[np.int64]], Iterable[tf.Tensor]],
-) -> dict[str, float]:
-    """The calibration record's limits for pixels and regions, from the largest value [n] of each image's map.
+    threshold: float,
+    maps_of: Callable[[npt.NDArray[np.int64]], Iterable[npt.NDArray[np.float32]]],
+) -> float:
+    """What is set, or the median of the regions that normal images show, from the largest value [n] of each map.
 
     `maps_of`: rows of images -> batches of their maps [B, H, W].
     """
-    rate = attainable_rate(len(peaks), settings.pixel_false_alarm_rate or settings.false_alarm_rate)
-    threshold = conformal_threshold(peaks, rate)
-    smallest = settings.smallest_region_percent
-    if smallest is None:
-        areas = [
-            region.area_percent
-            for maps in maps_of(np.flatnonzero(peaks > threshold))
-            for one in maps.numpy() / max(threshold, _SMALLEST)
-            for region in find_regions(one, Placement.on_map(one.shape, one.shape, is_padded=False))[0]
-        ]
-        smallest = min(float(np.median(areas)), _LARGEST_IGNORED_PERCENT) if areas else 0.0
-    return {
-        "pixel_threshold": threshold,
-        "pixel_false_alarm_rate": rate,
-        "smallest_region_percent": smallest,
-    }
+    if settings.smallest_region_percent is not None:
+        return settings.smallest_region_percent
+    areas = [
+        region.area_percent
+        for maps in maps_of(np.flatnonzero(peaks > threshold))
+        for one in maps / max(threshold, _SMALLEST)
+        for region in find_regions(one, Placement.on_map(one.shape, one.shape, is_padded=False))[0]
+    ]
+    return min(float(np.median(areas)), _LARGEST_IGNORED_PERCENT) if areas else 0.0
 
 
 def _write_calibration(artifact: types.Artifact, calibration: CalibrationRecord) -> None:

@@ -1,16 +1,13 @@
 """TFX Trainer's entry point: trains, then exports the model for calibration and the controls for the gate."""
 
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from runtime.tfrecords import as_many_as_fit
+from runtime.tfrecords import as_many_as_fit, count_records
 from schema.artifacts import PICTURE_FILE
-from trainer.data.dataset import Images, ImageSet, PixelConstants
 from trainer.export.controls import export_controls
 from trainer.export.projector import write_projector
 from trainer.export.trained_model import TrainedModel, export_trained
@@ -48,7 +45,7 @@ def run_fn(fn_args: FnArgs) -> None:
         shared = {
             "transform_layer": transform.transform_features_layer(),
             "constants": constants,
-            "mean_image": _mean_image(train, constants),
+            "mean_image": np.asarray(constants.to_pixels(train.mean_image())),
         }
         export_controls(
             fn_args.model_run_dir,
@@ -56,7 +53,7 @@ def run_fn(fn_args: FnArgs) -> None:
             train=train,
             latent_dim=autoencoder.latent_dim,
             image=image,
-            held_out_count=held_out.count,
+            held_out_count=count_records(fn_args.eval_files),
             **shared,
         )
         record = {
@@ -64,7 +61,7 @@ def run_fn(fn_args: FnArgs) -> None:
             "trainer": settings.model_dump(mode="json"),  # with the values that the Tuner chose
             "tensorflow": tf.__version__,
             "pixel_levels": list(constants.levels),
-            "latent_dim": autoencoder.latent_dim,
+            "latent_dim": image.tile_count * autoencoder.latent_dim,
             "parameters": autoencoder.model.count_params(),
             "history": history,
             "cross_fitted": trains_on_held_out(settings, train, held_out),
@@ -73,13 +70,6 @@ def run_fn(fn_args: FnArgs) -> None:
             record["backbone"] = autoencoder.feature_errors.maps.backbone.record
         export_trained(TrainedModel(autoencoder, image=image, **shared), fn_args.serving_model_dir, record=record)
         grid = originals_over_reconstructions(autoencoder, held_out.sample(PICTURES), constants)
-        write_picture(grid, image.height_px, f"{fn_args.model_run_dir}/{PICTURE_FILE}")
+        write_picture(grid, image.network_shape[0], f"{fn_args.model_run_dir}/{PICTURE_FILE}")
         write_projector(f"{fn_args.model_run_dir}/projector", autoencoder, held_out, constants, fn_args.eval_files)
     remove_checkpoint(training_folder(fn_args))
-
-
-def _mean_image(train: ImageSet, constants: PixelConstants) -> Images:
-    """[H, W, C] in [0, 1], accumulated in double precision."""
-    total: Any = sum(batch.sum(axis=0, dtype=np.float64) for batch in train.iterate())
-    mean: Images = np.asarray(constants.to_pixels((total / train.count).astype(np.float32)))
-    return mean

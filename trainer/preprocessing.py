@@ -11,6 +11,7 @@ from images.values import PNG_AT, VALUES_START
 from schema import features
 from schema.features import LEVELS, NORMALISED, OFFSET, SCALE
 from trainer.data.region import blacked_out
+from trainer.data.resizing import resized
 from trainer.settings.image import ImageSettings
 
 _PNG_START = b"\x89PNG"
@@ -90,7 +91,9 @@ def _decode_one(encoded: tf.Tensor, settings: ImageSettings, ends: tf.Tensor) ->
         pixels = image / (2.0**settings.depth - 1.0)
     # Before resizing, too, which would otherwise blend what lies outside into the region's edge.
     pixels = blacked_out(pixels, settings)
-    pixels = tf.cond(tf.reduce_all(tf.shape(image)[:2] == size), lambda: pixels, lambda: _resize(pixels, settings))
+    pixels = tf.cond(
+        tf.reduce_all(tf.shape(image)[:2] == size), lambda: pixels, lambda: resized(pixels, settings, antialias=True)
+    )
     return tf.ensure_shape(blacked_out(pixels, settings), settings.shape)
 
 
@@ -139,12 +142,6 @@ def _grey(colour: tf.Tensor) -> tf.Tensor:
     red, green, blue = tf.unstack(tf.cast(colour, tf.int32 if colour.dtype == tf.uint8 else tf.int64), axis=2)
     luma = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) // 0x10000
     return tf.cast(luma, tf.float32)[:, :, tf.newaxis]
-
-
-def _resize(pixels: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
-    if settings.fit == "pad":
-        return tf.image.resize_with_pad(pixels, settings.height_px, settings.width_px, antialias=True)
-    return tf.image.resize(pixels, settings.shape[:2], antialias=True)
 
 
 def _inside(images: tf.Tensor, settings: ImageSettings) -> tf.Tensor:

@@ -16,8 +16,9 @@ import tensorflow as tf
 from runtime.tfrecords import as_many_as_fit, count_records, each_record
 from schema import features
 from schema.artifacts import SUSPECT_MAPS_FILE, SUSPECTS_FILE, SUSPECTS_SHOWN
+from schema.signatures import FEATURE_ERROR
 from trainer.data.dataset import parse_encoded
-from trainer.scoring.cross_fitting import inputs_of_maps
+from trainer.scoring.groups import GroupedScore
 from trainer.scoring.scores import FittedScore
 from trainer.scoring.suspects import Suspect, rank_suspects, score_of_maps, scores_of_maps
 from trainer.settings.calibration import CalibrationSettings, ScoreName
@@ -45,7 +46,7 @@ class Examined:
 def examine(
     trained: Any,
     name: ScoreName,
-    score: FittedScore,
+    score: FittedScore | GroupedScore,
     settings: CalibrationSettings,
     patterns: Mapping[str, str],
     *,
@@ -69,8 +70,14 @@ def examine(
     def batches() -> Iterator[tuple[tf.Tensor, Any]]:
         return _autoencoded(trained, (record for _, record in _records_at(patterns, places)))
 
-    name, score = score_of_maps(name, score, settings, batches, unseen_maps)
-    scores = scores_of_maps(score, unseen_maps, trained.mean_image.shape)
+    deciding, ungrouped = name, score.ungrouped if isinstance(score, GroupedScore) else score
+    name, of_maps = score_of_maps(name, ungrouped, settings, batches, unseen_maps)
+    scores = scores_of_maps(of_maps, unseen_maps, trained.mean_image.shape)
+    if name != deciding:
+        score = of_maps
+    elif isinstance(score, GroupedScore):
+        groups = tf.concat([score.group_of(outputs) for _, outputs in batches()], axis=0)
+        scores = score.in_units(scores, groups).numpy()
     if not cross_fitted:
         scores = np.concatenate([scores, _scores_at(trained, score, patterns, held_out)])
         places = places + held_out
@@ -137,15 +144,14 @@ def _inputs(
     suspect: Suspect, examined: Examined, trained: Any, records: Mapping[Place, bytes], name: ScoreName
 ) -> tuple[tf.Tensor, Any]:
     """Pixels and outputs for the suspect's map: from a fit without the image, if the score needs no more than that."""
+    [(pixels, outputs)] = _autoencoded(trained, [records[examined.places[suspect.index]]])
     if examined.maps is not None and suspect.index < len(examined.maps) and examined.score == name:
-        unseen = tf.constant(examined.maps[suspect.index : suspect.index + 1])
-        return inputs_of_maps(unseen, trained.mean_image.shape)
-    [image] = _autoencoded(trained, [records[examined.places[suspect.index]]])
-    return image
+        outputs = {**outputs, FEATURE_ERROR: tf.constant(examined.maps[suspect.index : suspect.index + 1])}
+    return pixels, outputs
 
 
 def _scores_at(
-    trained: Any, score: FittedScore, patterns: Mapping[str, str], places: list[Place]
+    trained: Any, score: FittedScore | GroupedScore, patterns: Mapping[str, str], places: list[Place]
 ) -> npt.NDArray[np.float32]:
     compute: Callable[..., tf.Tensor] = tf.function(score, autograph=False)
     parts, done = [np.empty(0, np.float32)], 0

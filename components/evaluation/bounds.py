@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from google.protobuf import wrappers_pb2
+from tensorflow_model_analysis import constants
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluation import metrics, tfma_metrics
@@ -132,10 +133,11 @@ def eval_config(bounds: list[Bound]) -> Any:
                 per_slice_thresholds=per_slice,
             )
         )
+    as_saved = {"signature_name": EXAMPLES_SIGNATURE, "model_type": constants.TF_GENERIC}  # without trying Keras first
     return config_pb2.EvalConfig(
         model_specs=[
-            config_pb2.ModelSpec(name=CANDIDATE, signature_name=EXAMPLES_SIGNATURE),
-            config_pb2.ModelSpec(name=BASELINE, signature_name=EXAMPLES_SIGNATURE, is_baseline=True),
+            config_pb2.ModelSpec(name=CANDIDATE, **as_saved),
+            config_pb2.ModelSpec(name=BASELINE, **as_saved, is_baseline=True),
         ],
         slicing_specs=[config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=[features.LABEL])],
         metrics_specs=[config_pb2.MetricsSpec(metrics=configs)],

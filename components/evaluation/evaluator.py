@@ -10,6 +10,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types import standard_component_specs as keys
+from tfx.utils import path_utils
 
 from components.evaluation import gate
 from components.evaluation.bounds import BASELINE, CANDIDATE, Bound, bounds_of, detection_floors
@@ -18,6 +19,7 @@ from components.evaluation.metrics import ALARMS, SYNTHETIC_AUROC
 from components.settings import GateSettings
 from images.synthetic_defects import mean_over_kinds
 from runtime.errors import UserError
+from schema import features
 from schema.artifact_types import Analysis, Artifacts
 from schema.artifacts import (
     CONSTANT,
@@ -25,15 +27,20 @@ from schema.artifacts import (
     GATE_FILE,
     NEIGHBOURS_FLOOR,
     PCA_FLOOR,
+    RECORD_FILE,
     UNTRAINED,
     VALIDATIONS_FILE,
 )
 from schema.component_specs import Spec, channels, texts
+from schema.reviewed import REVIEWED
 
 _MUST_BE_REFUSED = (UNTRAINED, CONSTANT)
 _SIMPLE_MODELS = {PCA_FLOOR: "PCA", NEIGHBOURS_FLOOR: "nearest neighbours"}
 _OF_CANDIDATE = frozenset({"example_count", *ALARMS.values()})
 _COMPARED = (SYNTHETIC_AUROC, "auroc")
+_COMPARED_MODELS = (keys.BASELINE_MODEL_KEY, keys.MODEL_KEY)
+_COUNTED = (*features.SPLITS, REVIEWED)
+_CALIBRATED = ("score", "threshold", "false_alarm_rate")
 Row = dict[str, Any]
 """A row of `gate.judge`."""
 
@@ -88,6 +95,8 @@ class ReconstructionEvaluatorExecutor(base_executor.BaseExecutor):
             "simple_models": simple,
             "synthetic_auroc": measured["synthetic"],
             "steadiness": measured["steadiness"],
+            "reviewed": measured["reviewed"],
+            "changes": _changes(input_dict),
         }
         with fileio.open(f"{evaluation.uri}/{GATE_FILE}", "w") as file:
             file.write(json.dumps(report, indent=2))
@@ -127,6 +136,32 @@ def _read_models(analysis: str) -> tuple[dict[str, MetricsByLabel], Row]:
     found = measured["steadiness"]["changes"]
     models[CANDIDATE][None] |= {metric: found[name]["alarms"] for name, metric in ALARMS.items() if name in found}
     return models, measured
+
+
+def _changes(input_dict: Artifacts) -> Row:
+    """What is different from the baseline: name -> [before, now]; {} without a baseline, or if it was removed."""
+    if not input_dict.get(keys.BASELINE_MODEL_KEY):
+        return {}
+    folders = [
+        path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[key])) for key in _COMPARED_MODELS
+    ]
+    if not all(fileio.exists(f"{folder}/{RECORD_FILE}") for folder in folders):
+        return {}
+    before, now = (_facts(json.loads(_text(f"{folder}/{RECORD_FILE}"))) for folder in folders)
+    return {name: [before[name], now[name]] for name in now if name in before and before[name] != now[name]}
+
+
+def _facts(record: Row) -> Row:
+    """What a person would want to know first about a model that differs, of the model's record."""
+    calibration = record["calibration"]
+    counts = {f"{name} images": record["images"].get(name, 0) for name in _COUNTED if "images" in record}
+    return {**counts, **{name: calibration[name] for name in _CALIBRATED}, "preset": record["trainer"]["preset"]}
+
+
+def _text(path: str) -> str:
+    with fileio.open(path) as file:
+        text: str = file.read()
+    return text
 
 
 def _simple_models(models: dict[str, MetricsByLabel]) -> dict[str, dict[str, float]]:

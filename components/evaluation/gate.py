@@ -20,7 +20,7 @@ from schema.changes import ALARMS_AT
 
 _DIFFERENCE = "_diff"
 """What TFMA appends to a metric's name for the difference from the baseline."""
-_BETTER_DETECTION = "set evaluation.score to auto, or try the other presets with autoencoder compare"
+_BETTER_DETECTION = "set evaluation.score to auto if it is not, or try the other presets with autoencoder compare"
 """The remedy for a model that finds fewer defects than it must."""
 _STEADIER = (
     "add training images taken under such changes, use the preset features with trainer.steady_against, or raise this "

@@ -22,10 +22,13 @@ from tfx.utils import json_utils, path_utils
 
 from components.evaluation.bounds import BASELINE, CANDIDATE, eval_config
 from components.evaluation.control_metrics import CONTROL_IMAGES, FLOOR_IMAGES, metrics_of
+from components.evaluation.loaded_models import loaded
 from components.evaluation.metrics import SYNTHETIC_AUROC
 from components.evaluation.parity_file import write_parity_file
+from components.evaluation.reviewed import measure_reviewed
 from components.evaluation.steadiness import boxes_of, images_to_change, measure_steadiness
 from components.evaluation.synthetic_auroc import count_known, normal_records, painted, synthetic_aurocs
+from components.evaluation.tfma_models import custom_eval_shared_model
 from components.evaluation.training_data_check import require_same_training_data, transformed_pixels
 from images.levels import Levels
 from images.region_of_interest import region_of_interest
@@ -43,6 +46,7 @@ from schema.artifacts import (
 )
 from schema.calibration_record import CalibrationRecord
 from schema.component_specs import Spec, channels, texts
+from schema.signatures import EXAMPLES_SIGNATURE, SCORE_SIGNATURE
 
 _OF_TFX = (keys.EXAMPLES_KEY, keys.MODEL_KEY, keys.BASELINE_MODEL_KEY, keys.SCHEMA_KEY)
 """Inputs of TFX's own executor."""
@@ -53,6 +57,10 @@ _CONTROLS = {
     CONSTANT: CONTROL_IMAGES,
 }
 """Each control, and the number of test images that it is measured on."""
+
+
+_MODEL_HOOK = custom_eval_shared_model.__name__
+"""TFX's name for the property that names the function which loads models for TFMA."""
 
 
 class ModelAnalysisSpec(Spec):
@@ -76,50 +84,57 @@ class ModelAnalysisExecutor(stock.Executor):
     """
 
     def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
+        try:
+            self._measure(input_dict, output_dict["analysis"])
+        finally:
+            loaded.cache_clear()
+
+    def _measure(self, input_dict: Artifacts, analyses: list[types.Artifact]) -> None:
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[keys.MODEL_KEY]))
         model_run = artifact_utils.get_single_uri(input_dict["model_run"])
-        analysis = artifact_utils.get_single_uri(output_dict["analysis"])
+        analysis = artifact_utils.get_single_uri(analyses)
         train, held_out, test = (
             artifact_utils.get_split_uri(input_dict[keys.EXAMPLES_KEY], split) for split in features.SPLITS
         )
-        require_same_training_data(
-            model,
-            transform_graph=artifact_utils.get_single_uri(input_dict[keys.TRANSFORM_GRAPH_KEY]),
-            train=train,
-            test=test,
-        )
+        transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict[keys.TRANSFORM_GRAPH_KEY]))
+        layer = transform.transform_features_layer()
+        candidate = loaded(model).signatures
+        require_same_training_data(candidate[EXAMPLES_SIGNATURE], transform_layer=layer, train=train, test=test)
         with _frequent_garbage_collection():
             super().Do(
                 {key: value for key, value in input_dict.items() if key in _OF_TFX},
-                {keys.EVALUATION_KEY: output_dict["analysis"]},
+                {keys.EVALUATION_KEY: analyses},
                 {
                     keys.EVAL_CONFIG_KEY: json_format.MessageToJson(eval_config([]), sort_keys=True),
                     keys.EXAMPLE_SPLITS_KEY: json_utils.dumps([features.TEST]),
+                    _MODEL_HOOK: f"{custom_eval_shared_model.__module__}.{_MODEL_HOOK}",
                 },
             )
-        folders = {name: path_utils.serving_model_path(f"{model_run}/{CONTROLS_FOLDER}/{name}") for name in _CONTROLS}
+        of_controls = loaded(f"{model_run}/{CONTROLS_FOLDER}").signatures
         controls = {
-            name: list(metrics_of(folders[name], test, at_most=images).items()) for name, images in _CONTROLS.items()
+            name: list(metrics_of(of_controls[name], test, at_most=images).items())
+            for name, images in _CONTROLS.items()
         }
-        models = {CANDIDATE: model, **folders}
+        models = {CANDIDATE: candidate[EXAMPLES_SIGNATURE], **{name: of_controls[name] for name in _CONTROLS}}
         if input_dict.get(keys.BASELINE_MODEL_KEY):
-            models[BASELINE] = path_utils.serving_model_path(
-                artifact_utils.get_single_uri(input_dict[keys.BASELINE_MODEL_KEY])
-            )
-        transform_graph = artifact_utils.get_single_uri(input_dict[keys.TRANSFORM_GRAPH_KEY])
+            baseline = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[keys.BASELINE_MODEL_KEY]))
+            models[BASELINE] = loaded(baseline).signatures[EXAMPLES_SIGNATURE]
+        record = _record_of(model)
         measured = {
             "controls": controls,
-            **_detection(models, test, transform_graph),
-            "steadiness": _steadiness(model, test, held_out, transform_graph),
+            **_detection(models, record, test, layer),
+            "steadiness": _steadiness(candidate[SCORE_SIGNATURE], record, test, held_out, layer),
+            "reviewed": measure_reviewed(models, test),
         }
         with fileio.open(f"{analysis}/{CONTROLS_FILE}", "w") as file:
             file.write(json.dumps(measured))
-        write_parity_file(model, test, f"{analysis}/{PARITY_FILE}")
+        write_parity_file(candidate[EXAMPLES_SIGNATURE], test, f"{analysis}/{PARITY_FILE}")
 
 
-def _detection(models: Mapping[str, str], test: str, transform_graph: str) -> dict[str, Any]:
+def _detection(models: Mapping[str, Any], record: dict[str, Any], test: str, transform_layer: Any) -> dict[str, Any]:
     """What is known of the test images, and how well each model finds synthetic defects in the normal ones.
 
+    `models`: name -> signature for tf.Examples; `record`: the candidate's.
     `images`: metric -> (normal images, anomalous images) that it compares; `synthetic`: model -> kind -> AUROC.
     """
     known = count_known(test)
@@ -127,11 +142,10 @@ def _detection(models: Mapping[str, str], test: str, transform_graph: str) -> di
     records = normal_records(test, normal)
     synthetic: dict[str, dict[str, float]] = {}
     if len(records) > 1:
-        record = _record_of(models[CANDIDATE])
         levels = Levels.of_model(record, _files(records))
         inside = region_of_interest(record["image"])
-        examples = painted(levels.images(_pixels(transform_graph, records)), levels, inside)
-        synthetic = {name: synthetic_aurocs(folder, examples) for name, folder in models.items()}
+        examples = painted(levels.images(transformed_pixels(transform_layer, records)), levels, inside)
+        synthetic = {name: synthetic_aurocs(signature, examples) for name, signature in models.items()}
     return {
         "knows_anomalies": bool(known[0] and known[1]),
         "images": {"auroc": (normal, known[1]), SYNTHETIC_AUROC: (len(records), len(records))},
@@ -139,17 +153,19 @@ def _detection(models: Mapping[str, str], test: str, transform_graph: str) -> di
     }
 
 
-def _steadiness(model: str, test: str, held_out: str, transform_graph: str) -> dict[str, Any]:
+def _steadiness(
+    signature: Any, record: dict[str, Any], test: str, held_out: str, transform_layer: Any
+) -> dict[str, Any]:
     """The split and the number of the images that `measure_steadiness` measured, and what it found."""
-    record = _record_of(model)
     is_cross_fitted = CalibrationRecord.from_json(record["calibration"]).method == "cross"
     split, records = images_to_change(test, None if is_cross_fitted else held_out)
     if not records:
         return {"split": split, "images": 0, "changes": {}}
     image = {key: record["image"][key] for key in ("height_px", "width_px", "fit")}
     levels = Levels.of_model(record, _files(records))
-    images = levels.images(_pixels(transform_graph, records))
-    changes = measure_steadiness(model, images, boxes_of(records, **image), levels, region_of_interest(record["image"]))
+    images = levels.images(transformed_pixels(transform_layer, records))
+    inside = region_of_interest(record["image"])
+    changes = measure_steadiness(signature, images, boxes_of(records, **image), levels, inside)
     return {"split": split, "images": len(records), "changes": changes}
 
 
@@ -157,11 +173,6 @@ def _record_of(model: str) -> dict[str, Any]:
     with fileio.open(f"{model}/{RECORD_FILE}") as file:
         record: dict[str, Any] = json.loads(file.read())
     return record
-
-
-def _pixels(transform_graph: str, records: list[bytes]) -> Any:
-    """The images of serialized examples [N] as the model sees them: [N, H, W, C] in [0, 1]."""
-    return transformed_pixels(tft.TFTransformOutput(transform_graph).transform_features_layer(), records)
 
 
 def _files(records: list[bytes]) -> list[bytes]:

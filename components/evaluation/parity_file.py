@@ -7,24 +7,23 @@ import tensorflow as tf
 
 from runtime.tfrecords import files_of
 from schema import features
-from schema.signatures import ERROR, EXAMPLES_SIGNATURE
+from schema.signatures import ERROR
 
 MAX_IMAGES: Final = 100
 MAX_BYTES: Final = 64 * 1024 * 1024
 _BATCH_SIZE = 10
 
 
-def write_parity_file(model: str, examples: str, target: str) -> int:
-    """Write the first images of the split in the folder `examples`, with their errors by `model`, to `target`.
+def write_parity_file(signature: Any, examples: str, target: str) -> int:
+    """Write the first images of the split in the folder `examples`, with their errors by a model, to `target`.
 
-    Each image is a tf.Example with its bytes, its identifier and its error from the SavedModel's `examples` signature,
+    Each image is a tf.Example with its bytes, its identifier and its error from the model's `signature` for examples,
     which the Evaluator's metrics use too. Returns the number of images: 100, or fewer if they are large.
     """
-    errors_of = tf.saved_model.load(model).signatures[EXAMPLES_SIGNATURE]
     count = 0
     with tf.io.TFRecordWriter(target) as writer:
         for batch in _batches(examples):
-            errors = errors_of(examples=tf.constant(batch))[ERROR].numpy()
+            errors = signature(examples=tf.constant(batch))[ERROR].numpy()
             for serialized, error in zip(batch, errors, strict=True):
                 writer.write(_with_error(serialized, float(error)).SerializeToString())
                 count += 1

@@ -12,10 +12,11 @@ from components.evaluation.synthetic_auroc import count_known, normal_records
 from images.harmless_changes import STEADINESS
 from images.levels import EIGHT_BIT_LEVELS, Levels
 from images.region_of_interest import Inside
+from images.regions import Placement
 from images.synthetic_defects import KINDS, paint
 from runtime.tfrecords import as_many_as_fit
 from schema.features import EVAL, HEIGHT_PX, TEST, UNKNOWN, WIDTH_PX
-from schema.signatures import IMAGE_BYTES, IS_ANOMALY, SCORE, SCORE_SIGNATURE
+from schema.signatures import IMAGE_BYTES, IS_ANOMALY, SCORE
 
 AT_MOST: Final = 64
 """Normal images that are changed; every second one also with a defect."""
@@ -45,16 +46,21 @@ def images_to_change(test: str, held_out: str | None) -> tuple[str, list[bytes]]
 
 
 def measure_steadiness(
-    model: str, images: Pixels, boxes: Sequence[Box], levels: Levels = EIGHT_BIT_LEVELS, inside: Inside | None = None
+    signature: Any,
+    images: Pixels,
+    boxes: Sequence[Box],
+    levels: Levels = EIGHT_BIT_LEVELS,
+    inside: Inside | None = None,
 ) -> Steadiness:
-    """The SavedModel's verdicts on images [N, H, W, C] that are changed within their boxes, without and with a defect.
+    """A model's verdicts, by its signature for encoded images, on images [N, H, W, C] changed within their boxes.
 
-    `alarms` is the share of the images that raise an alarm, `recall` the share of those with a defect that do, and
-    `auroc` how well the score separates the two, all after the same change. A defect is painted before the change.
+    Every change is measured without and with a defect, which is painted before the change. `alarms` is the share of the
+    images that raise an alarm, `recall` the share of those with a defect that do, and `auroc` how well the score
+    separates the two, all after the same change.
     """
     if not len(images):
         return {}
-    judge = _judge_of(model, levels)
+    judge = _judge_of(signature, levels)
     defective = _one_defect_each(images[::2], inside)
     found = {}
     for number, (name, change) in enumerate({UNCHANGED: _unchanged, **STEADINESS}.items()):
@@ -81,13 +87,9 @@ def _normal_records(folder: str) -> list[bytes]:
 
 def _inside_bars(record: bytes, height_px: int, width_px: int) -> Box:
     feature = tf.train.Example.FromString(record).features.feature
-    # In float32, as in tf.image.resize_with_pad.
-    own = np.array([feature[name].int64_list.value[0] for name in (HEIGHT_PX, WIDTH_PX)], np.float32)
-    frame = np.array([height_px, width_px], np.float32)
-    inside = own / (own / frame).max()
-    start = np.maximum(np.floor((frame - inside) / 2), 0).astype(int)
-    end = start + np.floor(inside).astype(int)
-    return slice(start[0], end[0]), slice(start[1], end[1])
+    size = feature[HEIGHT_PX].int64_list.value[0], feature[WIDTH_PX].int64_list.value[0]
+    place = Placement.on_map(size, (height_px, width_px), is_padded=True)
+    return slice(place.top, place.top + place.rows), slice(place.left, place.left + place.columns)
 
 
 def _one_defect_each(images: Pixels, inside: Inside | None) -> Pixels:
@@ -114,14 +116,13 @@ def _changed(
         yield framed
 
 
-def _judge_of(model: str, levels: Levels) -> Callable[[list[Pixels]], Verdicts]:
-    """The verdicts of the model's own signature on images of one size, as files of these levels."""
-    loaded = tf.saved_model.load(model)  # `outputs_of` keeps it alive; a signature alone would lose its variables
+def _judge_of(signature: Any, levels: Levels) -> Callable[[list[Pixels]], Verdicts]:
+    """The signature's verdicts on images of one size, as files of these levels."""
 
     # A function of its own, of which TensorFlow leaves out what is not needed.
     @tf.function(autograph=False)
     def outputs_of(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        outputs = loaded.signatures[SCORE_SIGNATURE](**{IMAGE_BYTES: batch})
+        outputs = signature(**{IMAGE_BYTES: batch})
         return outputs[SCORE], outputs[IS_ANOMALY]
 
     def judge(images: list[Pixels]) -> Verdicts:

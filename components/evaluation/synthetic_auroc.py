@@ -12,7 +12,7 @@ from images.region_of_interest import Inside
 from images.synthetic_defects import KINDS, paint
 from runtime.tfrecords import as_many_as_fit, each_record
 from schema.features import IMAGE, IS_ANOMALY, UNKNOWN
-from schema.signatures import ERROR_LEVELS, EXAMPLES_SIGNATURE, SCORE
+from schema.signatures import ERROR_LEVELS, SCORE
 
 AT_MOST: Final = 128
 _NORMAL: Final = ""
@@ -45,10 +45,8 @@ def painted(images: Pixels, levels: Levels = EIGHT_BIT_LEVELS, inside: Inside | 
     return {kind: [_example(file) for file in levels.files(version)] for kind, version in versions.items()}
 
 
-def synthetic_aurocs(model: str, examples: Painted) -> dict[str, float]:
-    """Kind of defect -> AUROC of the scores by the SavedModel `model`; {} if a score is not finite."""
-    loaded = tf.saved_model.load(model)
-    signature = loaded.signatures[EXAMPLES_SIGNATURE]
+def synthetic_aurocs(signature: Any, examples: Painted) -> dict[str, float]:
+    """Kind of defect -> AUROC of the scores by a model's signature for tf.Examples; {} if one is not finite."""
     at_a_time = as_many_as_fit(signature.structured_outputs[ERROR_LEVELS].shape[1:])
     # A function of its own, of which TensorFlow leaves out what the score does not need, such as the probes.
     score_of = tf.function(lambda batch: signature(examples=batch)[SCORE])

@@ -6,12 +6,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-import tensorflow_transform as tft
 
 from runtime.errors import UserError
 from runtime.tfrecords import files_of, spread_records
 from schema.features import IMAGE, NORMALISED, OFFSET, SCALE
-from schema.signatures import DEVIATION, EXAMPLES_SIGNATURE
+from schema.signatures import DEVIATION
 
 _TRAIN_IMAGES: Final = 2000
 _TEST_IMAGES: Final = 100
@@ -26,20 +25,18 @@ class TrainingDataMismatchError(UserError):
     """The model was trained on other images than this run's, or with another preprocessing."""
 
 
-def require_same_training_data(model: str, *, transform_graph: str, train: str, test: str) -> None:
-    """Compare the SavedModel `model` with the splits in the folders `train` and `test`.
+def require_same_training_data(signature: Any, *, transform_layer: Any, train: str, test: str) -> None:
+    """Compare a model, by its signature `examples`, with the splits in the folders `train` and `test`.
 
     The model outputs each test image's squared difference from the mean of the images that it was trained on. This is
     computed again from the training split with Transform's graph. Raises TrainingDataMismatchError if the two differ.
     """
-    layer = tft.TFTransformOutput(transform_graph).transform_features_layer()
     mean_image = transformed_pixels(
-        layer, list(spread_records([f"{train}/*"], _TRAIN_IMAGES).as_numpy_iterator())
+        transform_layer, list(spread_records([f"{train}/*"], _TRAIN_IMAGES).as_numpy_iterator())
     ).mean(axis=0)
     records = list(tf.data.TFRecordDataset(files_of([f"{test}/*"])).take(_TEST_IMAGES).as_numpy_iterator())
-    expected = float(np.mean((transformed_pixels(layer, records) - mean_image) ** 2))
-    outputs = tf.saved_model.load(model).signatures[EXAMPLES_SIGNATURE](examples=tf.constant(records))
-    reported = float(np.mean(outputs[DEVIATION].numpy()))
+    expected = float(np.mean((transformed_pixels(transform_layer, records) - mean_image) ** 2))
+    reported = float(np.mean(signature(examples=tf.constant(records))[DEVIATION].numpy()))
     if not abs(reported - expected) <= _TOLERANCE * expected + _NEGLIGIBLE:
         raise TrainingDataMismatchError(
             "the model was trained on other images than those of split 'train', or its preprocessing is not "

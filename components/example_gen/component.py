@@ -14,17 +14,18 @@ from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
+from apache_beam.options.pipeline_options import PipelineOptions
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.example_gen.duplicates import Duplicate, WrittenImage, find_duplicates, write_segments
 from components.example_gen.example_bytes import serialize
-from components.example_gen.splits import split_of
-from components.settings import DataSettings
+from components.example_gen.splits import split_of, split_of_reviewed
+from components.settings import CHANGE_NO_EXAMPLE, DataSettings
 from components.sources.exclusion import require_all_found
 from components.sources.files import DataError
-from components.sources.plan import Reject, Shard, SourcePlan, file_id
+from components.sources.plan import Reject, Shard, SourceImage, SourcePlan, file_id
 from components.sources.registry import planned_source, require_unchanged
 from images.reading import EIGHT_BITS, Reading, reading_of
 from runtime.tfrecords import read_counts
@@ -32,6 +33,7 @@ from schema import features
 from schema.artifact_types import Artifacts
 from schema.artifacts import COUNTS_FILE, REJECTS_FILE
 from schema.component_specs import Spec, channels, texts
+from schema.reviewed import REPLACED, REVIEWED, REVIEWED_PREFIX
 
 EXAMPLES_KEY = "examples"
 _LOG = logging.getLogger(__name__)
@@ -60,6 +62,14 @@ class ShardResult:
     """Bits of the largest value in files of 16 bits, or 0."""
 
 
+class _ReadingOptions(PipelineOptions):
+    """Beam's options with `data.workers`, which must not be part of the cache key: the examples do not depend on it."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: Any) -> None:
+        parser.add_argument("--image_workers", type=int)
+
+
 class ImageExampleGenSpec(Spec):
     PARAMETERS = texts("settings", "reading", "data_fingerprint", "source_fingerprint")
     OUTPUTS = channels(examples=standard_artifacts.Examples)
@@ -69,21 +79,25 @@ class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
     """Writes `Split-<name>/data_tfrecord-*`, the counts, and the list of rejects."""
 
     def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
-        settings = DataSettings.model_validate_json(exec_properties["settings"])
+        workers = PipelineOptions(self._beam_pipeline_args).view_as(_ReadingOptions).image_workers
+        settings = DataSettings.model_validate_json(exec_properties["settings"]).model_copy(update={"workers": workers})
         reading = Reading.model_validate_json(exec_properties["reading"])
         plan = planned_source(settings, exec_properties["data_fingerprint"], reading)
         examples = artifact_utils.get_single_instance(output_dict[EXAMPLES_KEY])
         for folder in (*(_split_uri(examples.uri, split) for split in features.SPLITS), _digests_uri(examples.uri)):
             fileio.makedirs(folder)
+        shards = [*plan.shards, *(plan.reviewed.shards if plan.reviewed else ())]
         with self._make_beam_pipeline() as pipeline:
             written = (
                 pipeline
-                | "ListShards" >> beam.Create(list(enumerate(plan.shards)))
+                | "ListShards" >> beam.Create(list(enumerate(shards)))
                 | "SpreadShards" >> beam.Reshuffle()
                 | "WriteShards"
-                >> beam.ParDo(_WriteShard(examples.uri, plan, settings)).with_outputs(_DIGESTS, main="results")
+                >> beam.ParDo(_WriteShard(examples.uri, plan, settings, shard_count=len(shards))).with_outputs(
+                    _DIGESTS, main="results"
+                )
             )
-            removed = _remove_duplicates(written[_DIGESTS], examples.uri, len(plan.shards))
+            removed = _remove_duplicates(written[_DIGESTS], examples.uri, len(shards))
             (
                 (written["results"], removed)
                 | "JoinResults" >> beam.Flatten()
@@ -119,12 +133,20 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
     ) -> None:
         super().__init__(
             spec=ImageExampleGenSpec(
-                settings=settings.model_dump_json(exclude={"drift"}),  # ExampleValidator checks drift
+                settings=settings.model_dump_json(exclude=set(CHANGE_NO_EXAMPLE)),
                 reading=reading_of(reading).model_dump_json(),
                 data_fingerprint=data_fingerprint,
                 source_fingerprint=source_fingerprint,
             )
         )
+        if settings.workers is not None:
+            self.with_beam_pipeline_args([f"--image_workers={settings.workers}"])
+
+
+def _pixel_digests(reviewed: SourcePlan) -> frozenset[bytes]:
+    """Identify the reviewed images among the others, whatever their names, formats and places."""
+    images = (image for shard in reviewed.shards for image in shard.read() if isinstance(image, SourceImage))
+    return frozenset(image.stored.pixel_digest for image in images)
 
 
 def _split_uri(uri: str, split: str) -> str:
@@ -142,12 +164,13 @@ def _shard_path(uri: str, split: str, index: int, shard_count: int) -> str:
 class _WriteShard(beam.DoFn):
     """Writes the images of one shard, a file per split; a file gets its final name when it is complete."""
 
-    def __init__(self, examples_uri: str, plan: SourcePlan, settings: DataSettings) -> None:
+    def __init__(self, examples_uri: str, plan: SourcePlan, settings: DataSettings, *, shard_count: int) -> None:
         self._examples_uri = examples_uri
-        self._shard_count = len(plan.shards)
-        self._image_count = plan.image_count
+        self._shard_count = shard_count
+        self._image_count = plan.image_count + (plan.reviewed.image_count if plan.reviewed else 0)
         self._has_named_eval = plan.has_named_eval
         self._excluded = plan.excluded
+        self._reviewed = _pixel_digests(plan.reviewed) if plan.reviewed else frozenset()
         self._settings = settings
         self._done = 0
 
@@ -165,15 +188,11 @@ class _WriteShard(beam.DoFn):
                 _LOG.warning("rejected %s: %s", image.image_id, image.reason)
                 result.rejects.append(image)
                 continue
-            if self._settings.normal_labels:
-                image = image._replace(is_anomaly=int(image.label not in self._settings.normal_labels))
-            split = split_of(
-                file_id(image.image_id),  # pages of a file, which are alike, stay together
-                named_split=image.named_split,
-                has_named_eval=self._has_named_eval,
-                is_anomaly=image.is_anomaly,
-                settings=self._settings,
-            )
+            is_reviewed = image.image_id.startswith(REVIEWED_PREFIX)
+            if not is_reviewed and image.stored.pixel_digest in self._reviewed:
+                result.counts[REPLACED] += 1
+                continue
+            image, split = self._reviewed_split(image) if is_reviewed else self._split(image)
             if split is None:
                 result.counts[_LEFT_OUT] += 1
                 continue
@@ -181,6 +200,7 @@ class _WriteShard(beam.DoFn):
                 writers[split] = self._open(split, index)
             writers[split][1].write(serialize(image))
             result.counts[split] += 1
+            result.counts[REVIEWED] += is_reviewed
             result.counts[_PAGES_DROPPED] += image.stored.page_count - 1
             result.used_bits = max(result.used_bits, image.stored.used_bits)
             if image.is_mask_blurred:
@@ -195,6 +215,26 @@ class _WriteShard(beam.DoFn):
         folder = _digests_uri(self._examples_uri)
         segments = write_segments(folder, index, images, image_count=self._image_count)
         yield from (beam.pvalue.TaggedOutput(_DIGESTS, segment) for segment in segments)
+
+    def _split(self, image: SourceImage) -> tuple[SourceImage, str | None]:
+        if self._settings.normal_labels:
+            image = image._replace(is_anomaly=int(image.label not in self._settings.normal_labels))
+        return image, split_of(
+            file_id(image.image_id),  # pages of a file, which are alike, stay together
+            named_split=image.named_split,
+            has_named_eval=self._has_named_eval,
+            is_anomaly=image.is_anomaly,
+            settings=self._settings,
+        )
+
+    def _reviewed_split(self, image: SourceImage) -> tuple[SourceImage, str | None]:
+        """What a person decided counts, whatever `data.normal_labels` says."""
+        return image, split_of_reviewed(
+            file_id(image.image_id),
+            named_split=image.named_split,
+            is_anomaly=image.is_anomaly,
+            settings=self._settings,
+        )
 
     def _open(self, split: str, index: int) -> tuple[str, Any]:
         path = _shard_path(self._examples_uri, split, index, self._shard_count) + ".part"
@@ -246,7 +286,8 @@ def _merge_results(results: Iterable[ShardResult]) -> ShardResult:
 
 def _write_result(result: ShardResult, uri: str) -> None:
     counts = {name: result.counts[name] for name in (*features.SPLITS, _LEFT_OUT)}
-    counts |= {name: result.counts[name] for name in (_PAGES_DROPPED, _BLURRED_MASKS) if result.counts[name]}
+    optional = (_PAGES_DROPPED, _BLURRED_MASKS, REVIEWED, REPLACED)
+    counts |= {name: result.counts[name] for name in optional if result.counts[name]}
     counts |= {_USED_BITS: result.used_bits} if result.used_bits else {}
     counts |= {_EXCLUDED: len(result.excluded)} if result.excluded else {}
     with fileio.open(os.path.join(uri, REJECTS_FILE), "w") as file:  # noqa: PTH118
@@ -266,6 +307,9 @@ def _check_result(uri: str, settings: DataSettings, reading: Reading) -> None:
     counts = read_counts(uri)
     _warn_of_few_levels(counts.pop(_USED_BITS, 0), reading)
     rejected, duplicates = counts.pop("rejected"), counts.pop("duplicates")
+    reviewed, replaced = counts.pop(REVIEWED, 0), counts.pop(REPLACED, 0)
+    if reviewed:
+        _LOG.info("reviewed images: %d, in place of %d in the data", reviewed, replaced, extra={"notice": True})
     if excluded := counts.pop(_EXCLUDED, 0):
         _LOG.info("images left out by data.exclude: %d", excluded, extra={"notice": True})
     if duplicates:

@@ -5,6 +5,9 @@ import hashlib
 from components.settings import DataSettings
 from schema.features import EVAL, TEST, TRAIN
 
+REVIEWED_TEST_FRACTION = 0.5
+"""Share of the reviewed normal images that test a model: those that calibrated or trained it would flatter it."""
+
 
 def hash_fraction(image_id: str) -> float:
     """A number in [0, 1) that depends only on the identifier (64 bits of BLAKE2b, RFC 7693)."""
@@ -36,3 +39,18 @@ def split_of(
     if fraction < settings.test_fraction:
         return TEST
     return EVAL if fraction < settings.test_fraction + settings.eval_fraction else TRAIN
+
+
+def split_of_reviewed(image_id: str, *, named_split: str | None, is_anomaly: int | None, settings: DataSettings) -> str:
+    """The split of an image that a person decided about.
+
+    Defects test the model. Normal images stay in the split that the manifest names, which is where the model had them;
+    of all others, half test the model, and half calibrate or train it, as the settings say.
+    """
+    if is_anomaly == 1:
+        return TEST
+    if named_split is not None:
+        return named_split
+    if hash_fraction(image_id) < REVIEWED_TEST_FRACTION:
+        return TEST
+    return TRAIN if settings.reviewed_normals == "train" else EVAL

@@ -13,6 +13,7 @@ from tfx.utils import path_utils
 from schema import features
 from schema.artifacts import COUNTS_FILE, GATE_FILE, RECORD_FILE, REJECTS_FILE, SAVED_MODEL_FILE
 from schema.calibration_record import CalibrationRecord
+from schema.reviewed import REVIEWED
 
 _STATISTICS_FILE = "FeatureStats.pb"
 _ANOMALIES_FILE = "SchemaDiff.pb"
@@ -100,7 +101,7 @@ def model_folder(model_uri: str) -> str:
 def _costs(inputs: ReportInputs, counts: dict[str, int], *, epochs: int) -> list[Cost]:
     """One entry per component, in the inputs' order."""
     images = {
-        "examples": sum(counts.values()),
+        "examples": sum(counts.values()) - counts.get(REVIEWED, 0),
         "statistics": sum(counts[split] for split in features.SPLITS),
         "transform_graph": counts[features.TRAIN],
         "model_run": counts[features.TRAIN] * epochs,

@@ -1,23 +1,26 @@
-"""What sources that read files share: access checks, fingerprints, links, and reading in threads."""
+"""What sources that read files share: access checks, fingerprints, links, and reading on several cores."""
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from runtime.cores import usable_cores
 from runtime.errors import UsageError
 from runtime.object_store import AnyPath, ObjectStatus, RemotePath
 
 LINKED_OUTSIDE: Final = "links to a file outside the data folder; copy the file there, or set data.follow_links=true"
 _FEW: Final = 16
 """Above this number of objects, one listing replaces a request per object."""
-_THREADS: Final = 4
 _THREADS_REMOTE: Final = 16
 """An object store has a high latency but serves many requests at a time."""
-_FILES_AHEAD: Final = 64
+_AHEAD_OF_EACH: Final = 8
+_MOST_AHEAD: Final = 64
+"""Results that wait for one that takes longer: at most so many images are in memory."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -57,11 +60,26 @@ def _status(path: AnyPath) -> os.stat_result | ObjectStatus | None:
     return None
 
 
-def read_in_threads(read: Callable[[_Item], _Result], items: Sequence[_Item], folder: AnyPath) -> Iterator[_Result]:
-    """`read` of each item below `folder`, in order; bounds how many are decoded at once and how many results wait."""
-    with ThreadPoolExecutor(_THREADS if isinstance(folder, Path) else _THREADS_REMOTE) as pool:
-        for start in range(0, len(items), _FILES_AHEAD):
-            yield from pool.map(read, items[start : start + _FILES_AHEAD])
+def read_ahead(
+    read: Callable[[_Item], _Result], items: Iterable[_Item], folder: AnyPath, *, workers: int | None = None
+) -> Iterator[_Result]:
+    """`read` of each item below `folder`, in order; at most `workers` items at a time, and a few results wait.
+
+    `workers` of None are as many as the process may use cores. They are threads: decoding, hashing and compression
+    release Python's lock, and a process for each core would have to import TensorFlow.
+    """
+    threads = workers or max(usable_cores(), 1 if isinstance(folder, Path) else _THREADS_REMOTE)
+    if threads == 1:
+        yield from map(read, items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[_Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(read, item))
+            if len(waiting) > min(_AHEAD_OF_EACH * threads, _MOST_AHEAD):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def folder_of_links(folder: AnyPath, *, follow_links: bool) -> str | None:

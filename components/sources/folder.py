@@ -18,7 +18,7 @@ from components.sources.files import (
     SourceFiles,
     folder_of_links,
     is_linked_outside,
-    read_in_threads,
+    read_ahead,
     require_folder,
     require_inside,
 )
@@ -61,12 +61,13 @@ class FilesShard:
     entries: tuple[FileEntry, ...]
     follow_links: bool
     reading: Reading = EIGHT_BITS
+    workers: int | None = None
 
     def read(self) -> Iterator[SourceImage | Reject]:
         folder = as_path(self.folder)
         links_within = folder_of_links(folder, follow_links=self.follow_links)
         read_one = functools.partial(_read_one, folder=folder, links_within=links_within, reading=self.reading)
-        return itertools.chain.from_iterable(read_in_threads(read_one, self.entries, folder))
+        return itertools.chain.from_iterable(read_ahead(read_one, self.entries, folder, workers=self.workers))
 
 
 def _read_one(
@@ -131,7 +132,8 @@ def plan_entries(
     """Shards of the files; the fingerprint covers the files and, if given, the manifest `listed_in`."""
     ranges = row_ranges(len(entries), settings.images_per_shard)
     shards = tuple(
-        FilesShard(str(folder), entries[start:stop], settings.follow_links, reading) for start, stop in ranges
+        FilesShard(str(folder), entries[start:stop], settings.follow_links, reading, settings.workers)
+        for start, stop in ranges
     )
     names = [listed_in] if listed_in else []
     names += [entry.relative_path for entry in entries] + [entry.mask_path for entry in entries if entry.mask_path]

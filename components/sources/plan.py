@@ -72,6 +72,8 @@ class SourcePlan:
     """The files behind `fingerprint`; None for a source without files."""
     excluded: frozenset[str] = frozenset()
     """Identifiers of the images that `data.exclude` leaves out; they are part of the fingerprint."""
+    reviewed: "SourcePlan | None" = None
+    """The images of `data.reviewed`, which replace the same images of this plan; part of the fingerprint."""
     skipped: str = ""
     """Files that are not images by their suffix, such as `50 .heic files, 1 .txt file`."""
     warning: str = ""

@@ -2,16 +2,17 @@
 
 from typing import Final
 
-from components.settings import DataSettings
+from components.settings import CHANGE_NO_EXAMPLE, DataSettings
 from components.sources import downloads
 from components.sources.csv_manifest import plan_csv
 from components.sources.digits import plan_digits
 from components.sources.exclusion import fingerprint_without, without_excluded
-from components.sources.files import DataError
+from components.sources.files import DataError, SourceFiles
 from components.sources.folder import plan_folder
 from components.sources.idx import plan_idx
 from components.sources.numpy_arrays import plan_numpy
 from components.sources.plan import SourcePlan
+from components.sources.reviewed import fingerprint_with, with_reviewed
 from components.sources.tfrecord import plan_tfrecord
 from images.reading import EIGHT_BITS, Reading, reading_of
 from runtime.object_store import as_path
@@ -43,7 +44,7 @@ def plan_source(settings: DataSettings, reading: Reading = EIGHT_BITS) -> Source
             plan = plan_idx(as_path(settings.path or str(downloads.fetch(settings.source))), settings)
     except OSError as error:  # a parent folder without permission, a failing disk
         raise DataError(f"{error.filename or settings.path}: cannot be read: {error.strerror or error}") from None
-    plan = without_excluded(plan, settings)
+    plan = with_reviewed(without_excluded(plan, settings), settings, reading)
     _latest.clear()
     _latest[_key(settings, plan.fingerprint, reading)] = plan
     return plan
@@ -62,11 +63,15 @@ def planned_source(settings: DataSettings, fingerprint: str, reading: Reading = 
 
 def require_unchanged(plan: SourcePlan) -> None:
     """Raise DataError if files changed since they were listed: what was read may not be what the fingerprint covers."""
-    if plan.files and fingerprint_without(plan.files.fingerprint(), plan.excluded) != plan.fingerprint:
+    if plan.files and _fingerprint_now(plan, plan.files) != plan.fingerprint:
         raise DataError(
             f"{plan.files.folder}: files changed while they were being read; run again once they stay the same"
         )
 
 
+def _fingerprint_now(plan: SourcePlan, files: SourceFiles) -> str:
+    return fingerprint_with(fingerprint_without(files.fingerprint(), plan.excluded), plan.reviewed)
+
+
 def _key(settings: DataSettings, fingerprint: str, reading: Reading) -> tuple[str, str, str]:
-    return settings.model_dump_json(exclude={"drift"}), fingerprint, reading_of(reading).model_dump_json()
+    return settings.model_dump_json(exclude=set(CHANGE_NO_EXAMPLE)), fingerprint, reading_of(reading).model_dump_json()

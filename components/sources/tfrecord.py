@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 import google_crc32c
 
 from components.settings import DataSettings
-from components.sources.files import DataError, SourceFiles, folder_of_links, require_inside
+from components.sources.files import DataError, SourceFiles, folder_of_links, read_ahead, require_inside
 from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan
 from images.decoding import UnreadableImageError
 from images.reading import EIGHT_BITS, Reading
@@ -56,6 +56,7 @@ class TfrecordShard:
     label_features: tuple[str, ...]
     is_label_required: bool
     reading: Reading = EIGHT_BITS
+    workers: int | None = None
 
     def read(self) -> Iterator[SourceImage | Reject]:
         path = as_path(self.folder) / self.relative_path
@@ -63,14 +64,15 @@ class TfrecordShard:
         try:
             with _opened(path) as stream:
                 stream.seek(self.offset)
-                for row in range(self.start, self.stop):
-                    yield self._image(f"{stem}/{row:07d}", stream)
+                records = ((f"{stem}/{row:07d}", _record(stream)) for row in range(self.start, self.stop))
+                yield from read_ahead(self._image, records, as_path(self.folder), workers=self.workers)
         except (_BrokenFramingError, *DAMAGED) as error:
             raise DataError(f"{path}: changed while it was being read: {error}; run again") from None
 
-    def _image(self, image_id: str, stream: BinaryIO) -> SourceImage | Reject:
+    def _image(self, item: tuple[str, bytes | UnreadableImageError]) -> SourceImage | Reject:
+        image_id, record = item
         try:
-            example = _parse(_read_record(stream))
+            example = _parse(record)
             stored = from_file_bytes(_image_bytes(example, self.image_features), self.reading)
             mask = _mask(example, stored)
             label = _label(example, self.label_features, is_required=self.is_label_required)
@@ -104,7 +106,7 @@ def plan_tfrecord(settings: DataSettings, reading: Reading = EIGHT_BITS) -> Sour
         place = (str(folder), relative_path, splits[relative_path])
         names = (image_features, label_features, is_label_required)
         ranges = _record_ranges(folder / relative_path, settings)
-        shards += [TfrecordShard(*place, *record_range, *names, reading) for record_range in ranges]
+        shards += [TfrecordShard(*place, *record_range, *names, reading, settings.workers) for record_range in ranges]
     if not shards:
         raise DataError(f"{path}: contains no records; set data.path to TFRecord files with images")
     count = sum(shard.stop - shard.start for shard in shards)
@@ -227,10 +229,20 @@ def _checksum(data: bytes) -> bytes:
     return masked.to_bytes(_CHECKSUM_BYTES, "little")
 
 
-def _parse(record: bytes) -> Any:
+def _record(stream: BinaryIO) -> bytes | UnreadableImageError:
+    """The next record, or why it cannot be used."""
+    try:
+        return _read_record(stream)
+    except UnreadableImageError as error:
+        return error
+
+
+def _parse(record: bytes | UnreadableImageError) -> Any:
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
+    if isinstance(record, UnreadableImageError):
+        raise record
     try:
         return tf.train.Example.FromString(record).features.feature
     except DecodeError:

@@ -114,7 +114,8 @@ def _normal(facts: "FolderFacts") -> str:
     if len(facts.labels) > 1:
         return (
             f"no class has a name such as good or ok, so all {len(facts.labels)} count as normal; if some are "
-            "defects, list the normal ones in data.normal_labels"
+            "defects, list the normal ones in data.normal_labels; if they are variants of a product, "
+            "evaluation.groups: label gives each a threshold of its own"
         )
     return "all images count as normal; a few defects among them do little harm, many do"
 

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from runtime.errors import UsageError
+
 if TYPE_CHECKING:  # `--help` must not wait for this import
     from pipeline.kubeflow.client.server import Server
+    from pipeline.metadata.store import MetadataSettings
 
 RUNS = Path("runs")
 """The folder of all runs, unless a configuration sets `root`."""
@@ -25,6 +28,19 @@ set_option = click.option(
     help="Override a field of the configuration, e.g. --set trainer.epochs=20 (repeatable).",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def run_folder(run: Path, overrides: tuple[str, ...]) -> "tuple[Path, MetadataSettings]":
+    """The folder of a pipeline's runs, and its metadata store, for that folder itself or its configuration."""
+    from pipeline.configuration.loading import load_configuration
+    from pipeline.metadata.store import MetadataSettings
+
+    if run.is_dir():
+        return run, MetadataSettings()
+    if run.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"{run}: no such folder; `autoencoder runs` lists the runs")
+    configuration = load_configuration(run, overrides)
+    return Path(configuration.root).expanduser() / configuration.name, configuration.metadata
 
 
 def config_argument_or_option(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

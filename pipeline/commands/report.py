@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.commands.options import PATH, RUNS, optional_server_options, server_of, set_option
+from pipeline.commands.options import PATH, RUNS, optional_server_options, run_folder, server_of, set_option
 from pipeline.errors import Command
-from runtime.errors import UsageError
 from runtime.imports import imported_for_good
 from schema.artifacts import REPORT_FILE
 
@@ -46,15 +45,7 @@ def report(
     if host:
         _print_page(_download(server_of(host, **login), str(run)), in_browser=in_browser)
         return
-    from pipeline.configuration.loading import load_configuration
-    from pipeline.metadata.store import MetadataSettings
-
-    folder, store = run, MetadataSettings()
-    if not run.is_dir():
-        if run.suffix not in (".yaml", ".yml"):
-            raise UsageError(f"{run}: no such folder; `autoencoder runs` lists the runs")
-        configuration = load_configuration(run, overrides)
-        folder, store = Path(configuration.root).expanduser() / configuration.name, configuration.metadata
+    folder, store = run_folder(run, overrides)
     page = folder / REPORT_FILE
     if run_id or rebuild or not page.exists():
         page = _find_or_build(folder, store, run_id, rebuild=rebuild)
@@ -82,12 +73,11 @@ def _download(server: "Server", run_id: str) -> Path:
 
 def _find_or_build(folder: Path, settings: "MetadataSettings", run_id: str | None, *, rebuild: bool) -> Path:
     from pipeline.local.run import LOG_FILE
-    from pipeline.metadata.store import METADATA_FILE, connection_of
+    from pipeline.metadata.store import connection_of, require_run
     from pipeline.terminal import output_to_log
     from runtime.keras_flavour import use_keras_2
 
-    if settings.backend == "sqlite" and not (folder / METADATA_FILE).exists():
-        raise UsageError(f"{folder} holds no run; start one with: autoencoder run")
+    require_run(settings, folder)
     use_keras_2()
     with output_to_log(folder / LOG_FILE):
         with imported_for_good():

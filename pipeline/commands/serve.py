@@ -79,6 +79,33 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
     type=FOLDER,
     help="Folder in which to record the distribution of scores, for `autoencoder drift`.",
 )
+@click.option(
+    "--keep-images",
+    "--keep_images",
+    type=FOLDER,
+    help="Folder in which to keep a sample of the images, for `autoencoder review`; only you can read it.",
+)
+@click.option(
+    "--keep-rate",
+    "--keep_rate",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=ServerSettings.keep_rate,
+    help="Share of the images to keep.",
+)
+@click.option(
+    "--keep-at-most",
+    "--keep_at_most",
+    type=click.IntRange(1),
+    default=ServerSettings.keep_at_most,
+    help="Number of images to keep; then the oldest give way.",
+)
+@click.option(
+    "--keep-mb",
+    "--keep_mb",
+    type=click.IntRange(1),
+    default=ServerSettings.keep_max_bytes // MIB,
+    help="Megabytes of images to keep.",
+)
 @click.option("--tls-cert", "--tls_cert", type=PATH, help="PEM file with the certificate chain, for TLS.")
 @click.option("--tls-key", "--tls_key", type=PATH, help="PEM file with the certificate's key.")
 @click.option(
@@ -96,6 +123,10 @@ def serve(
     host: str,
     max_body_mb: int,
     record_scores: Path | None,
+    keep_images: Path | None,
+    keep_rate: float,
+    keep_at_most: int,
+    keep_mb: int,
     tls_cert: Path | None,
     tls_key: Path | None,
     token_file: Path | None,
@@ -114,7 +145,7 @@ def serve(
     change.
 
     With --host 0.0.0.0, tensorflow_model_server is used instead if it is on PATH: it listens on every address,
-    and supports neither TLS, tokens, --record-scores, --max-body-mb nor --max-loaded-mb.
+    and supports neither TLS, tokens, --record-scores, --keep-images, --max-body-mb nor --max-loaded-mb.
     """
     if model_config_file and (folder or model_base_path):
         raise UsageError("--model_config_file lists all models: give either it or a folder")
@@ -122,7 +153,7 @@ def serve(
     if not own and (program := shutil.which(REAL_SERVER)):
         is_protected = bool(tls_cert or tls_key or token_file)
         obstacle = _obstacle_to_real_server(
-            host, max_body_mb, record_scores, max_loaded_mb=max_loaded_mb, is_protected=is_protected
+            host, max_body_mb, record_scores, keep_images, max_loaded_mb=max_loaded_mb, is_protected=is_protected
         )
         if not obstacle:
             _become_real_server(program, served, flags, has_several_models=model_config_file is not None)
@@ -142,6 +173,10 @@ def serve(
         enable_model_warmup=flags["enable_model_warmup"],
         max_body_bytes=max_body_mb * MIB,
         record_scores=record_scores,
+        keep_images=keep_images,
+        keep_rate=keep_rate,
+        keep_at_most=keep_at_most,
+        keep_max_bytes=keep_mb * MIB,
         tls_cert=tls_cert,
         tls_key=tls_key,
         token_file=token_file,
@@ -180,7 +215,13 @@ def _base(folder: Path | None, model_base_path: Path | None) -> Path:
 
 
 def _obstacle_to_real_server(
-    host: str, max_body_mb: int, record_scores: Path | None, *, max_loaded_mb: int | None, is_protected: bool
+    host: str,
+    max_body_mb: int,
+    record_scores: Path | None,
+    keep_images: Path | None,
+    *,
+    max_loaded_mb: int | None,
+    is_protected: bool,
 ) -> str:
     """Which option TensorFlow Serving does not support, and what to do; empty if it supports all of them."""
     if is_protected:
@@ -189,6 +230,8 @@ def _obstacle_to_real_server(
         return f"listens on every address; to use it: --host {EVERY_ADDRESS}"
     if record_scores is not None:
         return "cannot record scores; to use it: omit --record-scores"
+    if keep_images is not None:
+        return "cannot keep images; to use it: omit --keep-images"
     if max_body_mb != MAX_BODY_MB:
         return "cannot limit the size of requests; to use it: omit --max-body-mb"
     if max_loaded_mb is not None:

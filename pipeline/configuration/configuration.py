@@ -1,5 +1,6 @@
 """The configuration: one immutable, validated value. Imports nothing heavy, so mistakes are reported immediately."""
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,7 @@ from pipeline.metadata.store import MetadataSettings
 from runtime.errors import UsageError
 from runtime.places import bucket_problem, pattern_problem
 from runtime.settings import Section
-from trainer.settings.calibration import CalibrationSettings
+from trainer.settings.calibration import LARGEST_LATENT, LATENT_SCORES, CalibrationSettings
 from trainer.settings.families import FAMILY_SETTINGS
 from trainer.settings.image import ImageSettings
 from trainer.settings.trainer import TrainerSettings
@@ -122,11 +123,26 @@ class Configuration(Section):
 
     @model_validator(mode="after")
     def _check_latent(self) -> "Configuration":
-        latent_dim, values = self.trainer.latent_dim, self.image.values_per_image
+        latent_dim, values = self.trainer.latent_dim, math.prod(self.image.network_shape)
+        section, what = ("image.tiles", "a tile") if self.image.tiles else ("image", "an image")
         if latent_dim is not None and latent_dim >= values:
             raise ValueError(
-                f"trainer.latent_dim {latent_dim} is not smaller than the {values} values of an image, so nothing "
-                "would be compressed; lower it, or raise image.height_px and image.width_px"
+                f"trainer.latent_dim {latent_dim} is not smaller than the {values} values of {what}, so nothing "
+                f"would be compressed; lower it, or raise {section}.height_px and {section}.width_px"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_latents_of_tiles(self) -> "Configuration":
+        evaluation, tiles = self.evaluation, self.image.tile_count
+        scores = evaluation.score_members if evaluation.score == "ensemble" else (evaluation.score,)
+        users = [f"evaluation.score {score}" for score in scores if score in LATENT_SCORES]
+        users += ["evaluation.groups"] if evaluation.groups else []
+        latent_dim = tiles * (self.trainer.latent_dim or 1)
+        if self.image.tiles and latent_dim > LARGEST_LATENT and users:
+            raise ValueError(
+                f"{users[0]} supports latents of at most {LARGEST_LATENT} numbers, but that of an image of {tiles} "
+                f"tiles has {latent_dim} or more; remove it, lower trainer.latent_dim, or use larger tiles"
             )
         return self
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from components.sources.registry import plan_source
+from components.sources.reviewed import AUTO
 from pipeline.configuration.configuration import Configuration, ConfigurationError
 from pipeline.errors import interrupt_on_signals, message_of
 from pipeline.local.product import record_product, require_same_product
@@ -27,6 +28,7 @@ from runtime.imports import imported_for_good
 from runtime.keras_flavour import use_keras_2
 from runtime.places import pattern_problem
 from schema.artifacts import PICTURE_FILE, REPORT_FILE, SUSPECTS_FILE, THUMBNAILS_FILE
+from schema.reviewed import MANIFEST_FILE, REVIEW_FOLDER
 from serving.model.versions import RUN_SUBFOLDER, version_folders
 
 if TYPE_CHECKING:  # a mistake in the configuration must not wait for this import
@@ -61,6 +63,7 @@ def outcome_of(configuration: Configuration, *, as_json: bool, same_product: boo
     _require_reach(configuration)
     folder = _writable_folder(configuration)
     with _locked(folder):
+        configuration = _with_reviewed(configuration, folder)
         plan = plan_source(configuration.data, configuration.image)
         if not same_product:
             require_same_product(configuration, plan.fingerprint, folder)
@@ -68,7 +71,8 @@ def outcome_of(configuration: Configuration, *, as_json: bool, same_product: boo
             console = plain_console(stderr if as_json else stdout)
             log = folder / LOG_FILE
             excluded = f", {len(plan.excluded):,} of them excluded" if plan.excluded else ""
-            console.print(f"{configuration.name}: {plan.image_count:,} images{excluded}, log in {log}")
+            reviewed = f", {plan.reviewed.image_count:,} reviewed images" if plan.reviewed else ""
+            console.print(f"{configuration.name}: {plan.image_count:,} images{excluded}{reviewed}, log in {log}")
             if plan.skipped:
                 console.print(f"skipped {plan.skipped} (not a supported image format)")
             if plan.warning:
@@ -87,6 +91,16 @@ def exit_code(document: Document) -> int:
     if document["error"]:
         return FAILED
     return DONE if document["blessed"] else REFUSED
+
+
+def _with_reviewed(configuration: Configuration, folder: Path) -> Configuration:
+    """The configuration with the manifest that `autoencoder review` keeps in the run's folder, or with none."""
+    if configuration.data.reviewed != AUTO:
+        return configuration
+    manifest = folder / REVIEW_FOLDER / MANIFEST_FILE
+    has_decisions = manifest.exists() and len(manifest.read_text(encoding="utf-8").splitlines()) > 1
+    data = configuration.data.model_copy(update={"reviewed": str(manifest) if has_decisions else None})
+    return configuration.model_copy(update={"data": data})
 
 
 def _run(

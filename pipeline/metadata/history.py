@@ -10,6 +10,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
 from tfx.utils import path_utils
 
+from schema.artifact_types import Calibration
 from schema.artifacts import (
     COUNTS_FILE,
     DRIFT_FILE,
@@ -62,6 +63,18 @@ def latest_blessed(connection: Any, pipeline: str) -> tuple[str, str, str | None
         measured = store.get_events_by_artifact_ids([ids["analysis"]])[0].execution_id
         examples = _artifacts_by_key(store, measured)["examples"]
         return path_utils.serving_model_path(model), analysis, _statistics_of(store, examples)
+
+
+def latest_calibration(connection: Any, pipeline: str) -> tuple[str, str, str] | None:
+    """Of the pipeline's latest calibrated model, blessed or not: folders of the SavedModel, Examples, Calibration."""
+    with metadata.Metadata(connection) as handle:
+        latest = newest(_artifacts_of(handle.store, pipeline, Calibration.TYPE_NAME))
+        if latest is None:
+            return None
+        calibrated = handle.store.get_events_by_artifact_ids([latest.id])[0].execution_id
+        ids = _artifacts_by_key(handle.store, calibrated)
+        model, examples = (handle.store.get_artifacts_by_id([ids[key]])[0].uri for key in ("model", "examples"))
+        return path_utils.serving_model_path(model), examples, latest.uri
 
 
 def examples_of(connection: Any, analysis: str) -> str:
@@ -122,6 +135,8 @@ def no_verdict() -> dict[str, Any]:
         "images": {},
         "model": {},
         "drift": None,
+        "reviewed": {},
+        "changes": {},
         "report": None,
     }
 
@@ -206,6 +221,8 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         "images": _image_counts(outputs),
         "model": _model_facts(outputs),
         "drift": (_read(Path(anomalies.uri, DRIFT_FILE)) or None) if anomalies else None,
+        "reviewed": gate.get("reviewed", {}),  # runs of older versions lack them
+        "changes": gate.get("changes", {}),
         "report": f"{report.uri}/{REPORT_FILE}" if report else None,
     }
 

@@ -48,6 +48,12 @@ class MetadataSettings(Section):
         return self
 
 
+def require_run(settings: MetadataSettings, folder: Path) -> None:
+    """Raise UsageError if there is no run in a pipeline's folder, instead of creating a store there."""
+    if settings.backend == "sqlite" and not (folder / METADATA_FILE).exists():
+        raise UsageError(f"{folder} holds no run; start one with: autoencoder run")
+
+
 def _to_stderr(text: str) -> None:
     print(text, file=sys.stderr)
 

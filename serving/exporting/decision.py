@@ -13,6 +13,7 @@ from images.reading import Reading
 from runtime.errors import UsageError
 from schema.artifacts import RECORD_FILE
 from schema.calibration_record import CalibrationRecord
+from schema.signatures import GROUP
 
 ONE_IMAGE: Final = "one_image"
 """The function of the SavedModel for pixels [1, H, W, C] in [0, 1]."""
@@ -36,6 +37,11 @@ def decision_of(folder: Path) -> Any:
             f"{folder}: a model with image.range {image['range']} cannot be exported; train one with image.range: full"
         )
     model = tf.saved_model.load(str(folder))
+    if not hasattr(model, ONE_IMAGE) and image.get("tiles"):
+        raise NotExportableError(
+            f"{folder}: an image of {image['width_px']}x{image['height_px']} pixels has too many tiles for one file "
+            "without loops; lower image.height_px and image.width_px, or serve the model"
+        )
     if not hasattr(model, ONE_IMAGE):
         raise NotExportableError(
             f"{folder}: the version that pushed this model could not prepare it for export; run the pipeline again"
@@ -45,7 +51,8 @@ def decision_of(folder: Path) -> Any:
 
     def decide(image: tf.Tensor) -> Any:
         pixels = tf.cast(image, tf.float32) / (2.0**reading.depth - 1.0)
-        return model.one_image(resized(pixels, shape, keeps_aspect_ratio=record["image"]["fit"] == "pad"))
+        outputs = model.one_image(resized(pixels, shape, keeps_aspect_ratio=record["image"]["fit"] == "pad"))
+        return {name: values for name, values in outputs.items() if name != GROUP}  # texts, which few runtimes have
 
     function = tf.function(
         decide, input_signature=[tf.TensorSpec([1, None, None, shape[2]], kind, INPUT)], autograph=False
@@ -60,15 +67,17 @@ def recalibrate(function: Any, folder: Path, scores: npt.NDArray[np.float32]) ->
     ascending = np.sort(scores)
     rank = math.ceil((len(scores) + 1) * (1.0 - calibration.false_alarm_rate) - 1e-9)
     function.model._threshold.assign(ascending[min(rank, len(scores)) - 1])
-    function.model._held_out.assign(ascending)
+    function.model._held_out[0].assign(ascending)
 
 
 def is_recalibrated(folder: Path) -> bool:
-    """Whether the threshold comes from held-out images, which can be scored in another precision.
+    """Whether there is one threshold, of held-out images, which can be scored in another precision.
 
-    Otherwise it comes from fits without the image that each scored, which the model no longer contains.
+    Otherwise it comes from fits without the image that each scored, which the model no longer contains, or there is one
+    for each group.
     """
-    return CalibrationRecord.from_json(_record_of(folder)["calibration"]).method == "split"
+    calibration = CalibrationRecord.from_json(_record_of(folder)["calibration"])
+    return calibration.method == "split" and not calibration.groups
 
 
 def _record_of(folder: Path) -> dict[str, Any]:
@@ -95,7 +104,7 @@ def resized(pixels: tf.Tensor, shape: tuple[int, int, int], *, keeps_aspect_rati
 
 def _weights(size_px: tf.Tensor, whole_px: int, inner_px: tf.Tensor) -> tf.Tensor:
     """[whole_px, size_px]: the shares of a line's pixels in those of the resized one, which is centred; 0 beside it."""
-    margin, inner_px = tf.floor((whole_px - inner_px) / 2.0), tf.floor(inner_px)
+    margin, inner_px = tf.floor((whole_px - inner_px) / 2.0), tf.maximum(1.0, tf.floor(inner_px))
     scale = size_px / inner_px
     places = tf.range(whole_px, dtype=tf.float32) - margin
     centres = (places + 0.5) * scale

@@ -17,6 +17,10 @@ _BYTES_PER_OTHER_BYTE: Final = 1.2
 """TensorFlow Serving's estimate."""
 
 
+class NoRoomError(Exception):
+    """Another version would have to make way."""
+
+
 class Evictable(Protocol):
     """A loaded version."""
 
@@ -52,17 +56,21 @@ class LoadedMemory:
     def has_room(self, size_bytes: int) -> bool:
         """Whether nothing would have to be unloaded."""
         with self._lock:
-            return self._max_bytes is None or self._used() + size_bytes <= self._max_bytes
+            return self._has_room(size_bytes)
 
     @contextlib.contextmanager
-    def room(self, size_bytes: int) -> Iterator[None]:
+    def room(self, size_bytes: int, *, may_unload: bool) -> Iterator[None]:
         """Keep room for a version while the block loads it.
 
-        The least recently used versions are unloaded, those that no request uses first. A version that is larger than
-        the limit is loaded alone.
+        With `may_unload`, the least recently used versions make way, those that no request uses first, and a version
+        that is larger than the limit is loaded alone. Otherwise raises NoRoomError if they would have to.
         """
+        if not may_unload and not self.has_room(size_bytes):
+            raise NoRoomError
         with self._loads:
             with self._lock:
+                if not may_unload and not self._has_room(size_bytes):  # another load has taken it
+                    raise NoRoomError
                 self._reserved += size_bytes
                 unload = [self._unload.pop(version) for version in self._to_unload()]
             try:
@@ -85,6 +93,9 @@ class LoadedMemory:
         """Count a version no longer, which may have made way already."""
         with self._lock:
             self._unload.pop(version, None)
+
+    def _has_room(self, size_bytes: int) -> bool:
+        return self._max_bytes is None or self._used() + size_bytes <= self._max_bytes
 
     def _used(self) -> int:
         return self._reserved + sum(version.size_bytes for version in self._unload)

@@ -13,7 +13,7 @@ from serving.model.prediction import Predictor
 from serving.model.versions import VersionFolder, fingerprint, holds_saved_model, version_folders
 from serving.model.warmup import replay_warmup
 from serving.score_log import ScoreLog, read_calibration
-from serving.server.loaded_memory import LoadedMemory, estimated_bytes
+from serving.server.loaded_memory import LoadedMemory, NoRoomError, estimated_bytes
 from serving.server.logs import log_event
 from serving.server.model_config import ModelSettings
 from serving.server.settings import ServerSettings
@@ -256,27 +256,30 @@ class ModelHost:
                 folder = self._waiting.get(number)
             if folder is None:  # another request has loaded it
                 return
-            if not self._try(folder):
+            if not self._try(folder, may_unload=True):
                 self.update()
 
     def _load_or_wait(self, folder: VersionFolder) -> bool:
         """Load a version, or let it wait for its first request; false if it cannot be loaded."""
         with self._lock:
             replaces_loaded = folder.number >= max(self._loaded, default=folder.number + 1)
-        if replaces_loaded or self._memory.has_room(estimated_bytes(folder.path)):
-            return self._try(folder)
-        with self._lock:
-            self._waiting[folder.number] = folder
-        return True
+        try:
+            return self._try(folder, may_unload=replaces_loaded)
+        except NoRoomError:
+            with self._lock:
+                self._waiting[folder.number] = folder
+            return True
 
-    def _try(self, folder: VersionFolder) -> bool:
+    def _try(self, folder: VersionFolder, *, may_unload: bool) -> bool:
         seen = fingerprint(folder.path)
         try:
             if not holds_saved_model(folder.path):
                 raise FileNotFoundError(f"{folder.path} holds no SavedModel")
             size_bytes = estimated_bytes(folder.path)
-            with self._memory.room(size_bytes):
+            with self._memory.room(size_bytes, may_unload=may_unload):
                 served, replayed = self._load(folder, size_bytes)
+        except NoRoomError:
+            raise
         except Exception as error:  # TensorFlow's loader raises many types; none of them may stop the server
             state = VersionState(folder.number, END, 2, sendable(f"{type(error).__name__}: {error}"))
             with self._lock:

@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib.resources import files
 from typing import Any, Final
 
 import anyio
@@ -27,6 +26,7 @@ from serving.server.access import Tokens
 from serving.server.grpc import signature_def_map
 from serving.server.json_tensors import answer_to_json, request_from_json
 from serving.server.model_host import Requested, ServedVersion, VersionState
+from serving.server.pages import HEADERS, page_text
 from serving.server.service import Service
 from serving.server.settings import ServerSettings
 
@@ -45,10 +45,6 @@ _WITH_DEFAULTS: Final = next(  # renamed in protobuf 5
     name
     for name in ("always_print_fields_with_no_presence", "including_default_value_fields")
     if name in inspect.signature(json_format.MessageToDict).parameters
-)
-# The page loads nothing else, and injected content must not load.
-_PAGE_POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src blob: data:"
 )
 
 
@@ -78,14 +74,13 @@ class _RestApi:
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="rest")
         self._slots = threading.Semaphore(settings.max_requests)
         self._budget = _Budget(settings.max_pending_bytes)
-        self._page = files("serving.server").joinpath(PAGE).read_text(encoding="utf-8")
+        self._page = page_text("serving.server", PAGE)
 
     async def page(self, request: Request) -> Response:
         if "application/json" in request.headers.get("accept", ""):
             return JSONResponse({"status": "alive"})  # KServe's clients and probes
-        headers = {"Content-Security-Policy": _PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
         first = json.dumps(self._service.models.names[0]).replace("<", "\\u003c")
-        return Response(self._page.replace("{{MODEL_NAME}}", first), media_type="text/html", headers=headers)
+        return Response(self._page.replace("{{MODEL_NAME}}", first), media_type="text/html", headers=HEADERS)
 
     async def live(self, request: Request) -> Response:
         """200 while the server answers at all; a port alone accepts connections even if the process hangs."""

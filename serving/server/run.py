@@ -14,6 +14,7 @@ from runtime.signals import stop_on_signals
 from serving.server.access import Certificate, Tokens, keep_current
 from serving.server.grpc import start_grpc_server
 from serving.server.http_protocol import LimitedHeadersProtocol
+from serving.server.kept_images import KeptImages
 from serving.server.logs import log_event
 from serving.server.rest import rest_app
 from serving.server.served_models import ServedModels
@@ -42,10 +43,13 @@ def running_server(settings: ServerSettings) -> Iterator[ServerAddress]:
     """
     tf.get_logger().setLevel("ERROR")
     models = ServedModels(settings)
-    service = Service(models)
+    kept = _kept_images(settings)
+    service = Service(models, kept)
     tokens = Tokens(settings.token_file) if settings.token_file else None
     certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
     with contextlib.ExitStack() as stack:
+        if kept:
+            stack.callback(kept.close)
         models.start()
         stack.callback(models.stop)
         grpc_port = rest_port = None
@@ -60,6 +64,13 @@ def running_server(settings: ServerSettings) -> Iterator[ServerAddress]:
         log_event("serving", **served, host=settings.host, grpc=grpc_port, rest=rest_port, **access)
         yield address
         log_event("stopping")
+
+
+def _kept_images(settings: ServerSettings) -> KeptImages | None:
+    if settings.keep_images is None:
+        return None
+    bounds = {"max_images": settings.keep_at_most, "max_bytes": settings.keep_max_bytes}
+    return KeptImages(settings.keep_images, rate=settings.keep_rate, **bounds)
 
 
 def serve_until_signalled(settings: ServerSettings) -> None:

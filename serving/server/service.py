@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from schema.signatures import IS_ANOMALY, SCORE, THRESHOLD
+from schema.signatures import IMAGE_BYTES, IS_ANOMALY, SCORE, THRESHOLD
 from serving.errors import ServingError, Status
 from serving.model.loaded_model import Arrays
 from serving.model.prediction import Request
+from serving.server.kept_images import KeptImages
 from serving.server.logs import LOGGER, log_event
 from serving.server.metrics import Metrics
 from serving.server.model_host import Requested, ServedVersion
@@ -19,9 +20,11 @@ Answer = TypeVar("Answer")
 class Service:
     """Runs requests on the version they name, counts them, and reports internal errors as INTERNAL."""
 
-    def __init__(self, models: ServedModels) -> None:
+    def __init__(self, models: ServedModels, kept: KeptImages | None = None) -> None:
+        """`kept` receives a sample of the images that were answered."""
         self.models = models
         self.metrics = Metrics(models)
+        self._kept = kept
 
     def predict(self, requested: Requested, answer: Callable[[ServedVersion], Answer], *, api: str) -> Answer:
         """The result of `answer` for the requested version; raises only ServingError."""
@@ -46,6 +49,8 @@ class Service:
     def run(self, served: ServedVersion, request: Request) -> Arrays:
         """The outputs for `request`; any scores among them are counted."""
         outputs = served.predictor.predict(request)
+        if self._kept and IMAGE_BYTES in request.inputs:
+            self._kept.offer(request.inputs[IMAGE_BYTES].ravel().tolist())
         if served.score_log is not None and outputs.keys() >= {SCORE, THRESHOLD, IS_ANOMALY}:
             # By the model's own threshold, also if the request has another one.
             served.score_log.add(outputs[SCORE])

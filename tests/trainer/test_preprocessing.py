@@ -8,8 +8,10 @@ import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
 from images.decoding import encoded_pixels
+from images.regions import Placement
 from images.stored import from_pixels
 from schema.features import LEVELS, NORMALISED, OFFSET, SCALE
+from trainer.data.resizing import resized
 from trainer.preprocessing import decode_images, preprocessing_fn
 from trainer.settings.image import ImageSettings
 
@@ -74,6 +76,23 @@ def test_padding_keeps_the_aspect_ratio():
     padded = decode(np.full((4, 8), 255), height_px=8, width_px=8, fit="pad")[:, :, 0]
     assert padded[:2].max() == 0
     assert padded[2:6].min() == 1
+
+
+@pytest.mark.parametrize("size", [(7, 40), (40, 7), (29, 90), (161, 32), (64, 64)])
+def test_padding_is_that_of_tensorflow(size):
+    values = np.random.default_rng(0).random((*size, 3), np.float32)
+    image = ImageSettings(height_px=33, width_px=46, fit="pad")
+    expected = tf.image.resize_with_pad(values, 33, 46, antialias=True)
+    assert np.array_equal(resized(values, image, antialias=True), expected)
+
+
+@pytest.mark.parametrize("size", [(2, 1000), (1000, 2)])
+def test_an_image_of_extreme_aspect_keeps_a_line(size):
+    padded = decode(np.full(size, 255), height_px=16, width_px=16, fit="pad")[:, :, 0]
+    expected = np.zeros((16, 16))
+    Placement.on_map(size, (16, 16), is_padded=True).crop(expected)[:] = 1
+    assert padded == pytest.approx(expected, abs=1e-5)
+    assert expected.sum() == 16
 
 
 def test_images_are_converted_between_grey_and_colour():

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,99 @@ def test_the_same_run_again_is_all_cached(digits):
     assert names_that("cached", document) == COMPONENTS
     assert document["pushed"] == first["pushed"]
     assert document["metrics"] == first["metrics"]
+
+
+def test_a_review_shows_suspects_and_test_images_and_records_decisions(digits):
+    root, _ = digits
+    folder = root / "digits"
+    arguments = ("review", folder, "--port", "0", "--limit", "30", "--images", folder.parent / "more")
+    (folder.parent / "more").mkdir()
+    Image.new("L", (8, 8), 255).save(folder.parent / "more/white.png")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    started = subprocess.Popen(
+        command(*arguments), cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    address, token = started.stdout.readline().decode().split()[-1].split("#token=")
+
+    def ask(path, document=None):
+        headers = {"Authorization": f"Bearer {token}", "Origin": address.rstrip("/")}
+        body = None if document is None else json.dumps(document).encode()
+        with urllib.request.urlopen(urllib.request.Request(address + path, body, headers), timeout=60) as response:
+            return json.loads(response.read())
+
+    items = ask("queue")["items"]
+    suspects = [json.loads(line) for line in (folder / "suspects.jsonl").read_text().splitlines()]
+    of_source = {source: [i["name"] for i in items if i["source"] == source] for source in ("suspect", "test image")}
+    assert set(of_source["suspect"]) == {suspect["image_id"] for suspect in suspects}
+    test_images = {example["image_id"].bytes_list.value[0].decode() for example in read_examples(root, "test")}
+    assert set(of_source["test image"]) < test_images
+    assert [item["name"] for item in items if item["source"] == "folder"] == [str(folder.parent / "more/white.png")]
+    assert len(items) == 30 + len(suspects)
+    ask("decisions", {"digest": items[0]["digest"], "decision": "defect", "label": "smear", "reviewer": "Anna"})
+    started.send_signal(signal.SIGINT)
+    stdout, _ = started.communicate(timeout=60)
+    assert started.returncode == DONE
+    assert f"0 normal, 1 defect, 0 unsure: {folder}/review/reviewed.csv" in stdout.decode()
+    assert ",smear,,1," in (folder / "review/reviewed.csv").read_text()
+
+
+def test_the_next_run_uses_what_reviewers_decided(digits):
+    """Their images test both models; a defect leaves the training images, and half of the normal ones calibrate."""
+    from serving.reviewing.decisions import Subject, digest_of
+    from serving.reviewing.review_folder import ReviewFolder
+
+    root, first = digits
+    review = ReviewFolder(root / "digits" / "review")
+
+    def decide(pixels, decision, **known):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
+        content = buffer.getvalue()
+        subject = Subject(digest=digest_of(content), name="line/1.png", **known)
+        review.decide(subject, decision, reviewer="Anna", content=content, label="odd")
+
+    def pixels_of(split):
+        images = [example["image"].bytes_list.value[0] for example in read_examples(root, split)]
+        return [np.asarray(Image.open(io.BytesIO(image))) for image in images]
+
+    train, test = pixels_of("train"), pixels_of("test")
+    for pixels in test[:20]:
+        decide(255 - pixels, "defect")
+    for pixels in test[20:40]:
+        decide(pixels, "normal", label="3")
+    decide(train[0], "defect", split="train")
+    code, document = run("configs/digits.yaml", root, "trainer.epochs=5", "evaluation.thresholds=[]")
+    assert code == REFUSED, document["error"]
+    counts, reviewed = document["images"], document["reviewed"]
+    assert (counts["reviewed"], counts["replaced"], counts["train"]) == (41, 21, first["images"]["train"] - 1)
+    tested = reviewed["normal"]
+    assert 4 <= tested <= 16
+    assert counts["eval"] == first["images"]["eval"] + 20 - tested
+    assert counts["test"] == first["images"]["test"] - 20 + tested + 21
+    assert reviewed["defects"] == 21
+    assert reviewed["comparison"]["verdict"] in ("better", "worse", "no_difference")
+    check_reviewed_against_the_served_model(root, first, reviewed)
+    assert document["changes"]["train images"] == [first["images"]["train"], counts["train"]]
+    assert document["changes"]["threshold"][0] != document["changes"]["threshold"][1]
+
+
+def check_reviewed_against_the_served_model(root, first, reviewed):
+    """AUROC, recall and false alarms of the first run's model, from what its pushed version answers."""
+    import tensorflow as tf
+    from sklearn.metrics import roc_auc_score
+
+    newest = max((root / "digits/artifacts/ImageExampleGen/examples").iterdir(), key=lambda folder: int(folder.name))
+    records = tf.data.TFRecordDataset(sorted(map(str, newest.glob("Split-test/*")))).as_numpy_iterator()
+    features = [tf.train.Example.FromString(record).features.feature for record in records]
+    features = [one for one in features if one["image_id"].bytes_list.value[0].startswith(b"reviewed:")]
+    is_anomaly = np.array([one["is_anomaly"].int64_list.value[0] for one in features])
+    images = tf.constant([one["image"].bytes_list.value[0] for one in features])
+    scored = tf.saved_model.load(first["pushed"]).signatures["serving_default"](image_bytes=images)
+    alarms = scored["is_anomaly"].numpy()
+    last = reviewed["last_model"]
+    assert last["auroc"]["value"] == pytest.approx(roc_auc_score(is_anomaly, scored["score"].numpy()), abs=1e-6)
+    assert (last["recall"]["count"], last["recall"]["of"]) == (alarms[is_anomaly == 1].sum(), 21)
+    assert last["false_alarms"]["count"] == alarms[is_anomaly == 0].sum()
 
 
 def test_a_pushed_version_that_was_removed_is_pushed_again(digits):
@@ -403,9 +497,10 @@ def test_a_folder_of_colour_jpegs_one_folder_per_class(tmp_path, sample_images):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
     (tmp_path / "images/left/broken.jpg").write_bytes(sources[0].read_bytes()[:300])
-    overrides = [f"data.path={tmp_path / 'images'}", *SMALL, "evaluation.false_alarm_rate=0.1"]
+    tiles = "image.tiles={height_px: 64, width_px: 64}"
+    overrides = [f"data.path={tmp_path / 'images'}", *SMALL, tiles, "evaluation.false_alarm_rate=0.1"]
     code, document = run("configs/folder.yaml", tmp_path / "runs", *overrides)
-    assert code == DONE  # normal images alone are enough
+    assert code == DONE  # normal images alone are enough, also in tiles
     assert "serve it" in document["paths"]
     assert names_that("ran", document) == COMPONENTS
     examples = next((tmp_path / "runs/folder/artifacts/ImageExampleGen/examples").iterdir())

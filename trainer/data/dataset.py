@@ -14,8 +14,11 @@ import tensorflow_transform as tft
 from runtime.tfrecords import as_many_as_fit, count_records, files_of, require_count
 from schema import features
 from schema.features import LEVELS, NORMALISED, OFFSET, SCALE
+from trainer.data.tiles import cut
+from trainer.settings.image import ImageSettings
 
 Images = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
 _LOGGED_BATCHES = 40
 _BATCHES_AHEAD = 16
 _LOG = logging.getLogger(__name__)
@@ -82,14 +85,34 @@ WHOLE: Final = Share()
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One split's normalised images [N, H, W, C], in memory or in a file of raw float32 that is read batch by batch."""
+    """One split's normalised images [N, H, W, C], in memory or in a file of raw float32 that is read batch by batch.
+
+    If the images are tiles, they are in random order.
+    """
 
     count: int
     shape: tuple[int, int, int]
     images: Images | None
     file: IO[bytes] | None = None
+    tiles_of: Rows | None = None
+    """For tiles: the number of the image [N] that each is cut from."""
+    mean: Images | None = None
+    """For tiles: the mean of the images that they are cut from, [H, W, C]."""
 
-    def rows(self, rows: npt.NDArray[np.int64] | slice) -> Images:
+    def mean_image(self) -> Images:
+        """The mean of the split's images, normalised: [H, W, C], accumulated in double precision."""
+        if self.mean is not None:
+            return self.mean
+        total: Any = sum(batch.sum(axis=0, dtype=np.float64) for batch in self.iterate())
+        mean: Images = (total / self.count).astype(np.float32)
+        return mean
+
+    @property
+    def sources(self) -> Rows:
+        """The number of the image in the split that each row shows: [N]."""
+        return np.arange(self.count) if self.tiles_of is None else self.tiles_of
+
+    def rows(self, rows: Rows | slice) -> Images:
         """The images of these rows, [R, H, W, C]."""
         if self.images is not None:
             return self.images[rows]
@@ -194,31 +217,80 @@ def _parts(rows: tf.Tensor, share: Share) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices(parts[share.first : share.first + share.local])
 
 
+@dataclass(frozen=True)
+class Draw:
+    """The tiles of a split's images that become its rows: at most `max_tiles`, drawn at random and in random order."""
+
+    image: ImageSettings
+    max_tiles: int
+    seed: int
+
+    def rows(self, images: int) -> Rows:
+        """The row of each tile [images, tiles], or -1 if it is not drawn."""
+        tiles = images * self.image.tile_count
+        drawn = np.random.default_rng(self.seed).permutation(tiles)[: self.max_tiles]
+        rows = np.full(tiles, -1, np.int64)
+        rows[drawn] = np.arange(len(drawn))
+        return rows.reshape(images, self.image.tile_count)
+
+
 def load_images(
-    patterns: Sequence[str], transform: tft.TFTransformOutput, *, cache_mb: float, file: IO[bytes]
+    patterns: Sequence[str],
+    transform: tft.TFTransformOutput,
+    *,
+    cache_mb: float,
+    file: IO[bytes],
+    draw: Draw | None = None,
 ) -> ImageSet:
-    """Decode a split once. Up to `cache_mb` it stays in memory; a larger one goes to `file`, which must be empty."""
+    """Decode a split once. Up to `cache_mb` it stays in memory; a larger one goes to `file`, which must be empty.
+
+    With `draw`, which needs `image.tiles`, the rows are tiles.
+    """
     count = count_records(patterns)
     batches = decoded_batches(patterns, transform)
-    shape = tuple(batches.element_spec.shape[1:])
-    size_mb = count * int(np.prod(shape)) * 4 / 2**20
+    shape = tuple(batches.element_spec.shape[1:]) if draw is None else draw.image.network_shape
+    rows = np.arange(count)[:, np.newaxis] if draw is None else draw.rows(count)
+    kept = int(np.count_nonzero(rows >= 0))
+    size_mb = kept * int(np.prod(shape)) * 4 / 2**20
     in_memory = size_mb <= cache_mb
     if not in_memory:
         _LOG.warning(
-            "%d images take %.4g MB, more than the %.4g MB left of trainer.cache_mb, so training reads them from a "
+            "%d %s take %.4g MB, more than the %.4g MB left of trainer.cache_mb, so training reads them from a "
             "temporary file in %s; raise trainer.cache_mb to keep them in memory",
-            *(count, size_mb, cache_mb, tempfile.gettempdir()),
+            *(kept, "images" if draw is None else "tiles", size_mb, cache_mb, tempfile.gettempdir()),
         )
-    images = np.empty((count, *shape), np.float32) if in_memory else None
-    row = 0
+    images = np.empty((kept, *shape), np.float32) if in_memory else None
+    total: Any = 0.0
+    done = 0
     for number, batch in enumerate(batches, 1):
-        if images is not None:
-            images[row : row + len(batch)] = batch.numpy()
-        else:
-            file.write(batch.numpy().tobytes())
-        row += len(batch)
+        of_batch = slice(done, done + len(batch))
+        for own_rows, own in _parts_of(batch.numpy(), rows[of_batch], draw):
+            if images is not None:
+                images[own_rows] = own
+            else:
+                file.seek(int(own_rows[0]) * own[0].nbytes)
+                file.write(own.tobytes())
+        if draw is not None:
+            total = total + tf.reduce_sum(tf.cast(batch, tf.float64), axis=0).numpy()
+        done += len(batch)
         if number % _LOGGED_BATCHES == 0:
-            _LOG.info("images decoded", extra={"done": row, "total": count, "unit": "images"})
-    require_count(row, count, patterns)
+            _LOG.info("images decoded", extra={"done": done, "total": count, "unit": "images"})
+    require_count(done, count, patterns)
     file.flush()
-    return ImageSet(count, shape, images, None if in_memory else file)
+    stored = None if in_memory else file
+    if draw is None:
+        return ImageSet(count, shape, images, stored)
+    tiles_of = np.empty(kept, np.int64)
+    of_images, numbers = np.nonzero(rows >= 0)
+    tiles_of[rows[of_images, numbers]] = of_images
+    return ImageSet(kept, shape, images, stored, tiles_of, (total / count).astype(np.float32))
+
+
+def _parts_of(batch: Images, rows: Rows, draw: Draw | None) -> Iterator[tuple[Rows, Images]]:
+    """Consecutive rows [R] and their images, given whole images [B, H, W, C] and the rows of their tiles [B, tiles]."""
+    if draw is None:
+        yield rows[:, 0], batch
+        return
+    for image, own in zip(batch, rows, strict=True):
+        for number in np.flatnonzero(own >= 0):
+            yield own[number : number + 1], cut(image, draw.image, int(number))[np.newaxis]

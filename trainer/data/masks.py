@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from schema import features
+from trainer.data.resizing import resized
 from trainer.settings.image import ImageSettings
 
 
@@ -31,9 +32,5 @@ def masks_of(examples: tf.Tensor, is_anomaly: tf.Tensor, image: ImageSettings) -
 
 def _fitted(mask: tf.Tensor, image: ImageSettings) -> tf.Tensor:
     mask.set_shape((None, None, 1))
-    nearest = tf.image.ResizeMethod.NEAREST_NEIGHBOR
-    if image.fit == "pad":
-        sized = tf.image.resize_with_pad(mask, image.height_px, image.width_px, method=nearest)
-    else:
-        sized = tf.image.resize(mask, image.shape[:2], method=nearest)
+    sized = resized(mask, image, method=tf.image.ResizeMethod.NEAREST_NEIGHBOR)
     return tf.cast(sized[..., 0] > 0, tf.int8)

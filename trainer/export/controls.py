@@ -1,7 +1,7 @@
 """Control models, evaluated like the candidate: two that the gate must refuse, and two simple ones to compare with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from schema.artifacts import CONSTANT, CONTROLS_FOLDER, NEIGHBOURS_FLOOR, PCA_FL
 from schema.signatures import LATENT, RECONSTRUCTION, SCORE, THRESHOLD
 from trainer.data.dataset import Images, ImageSet, PixelConstants
 from trainer.data.region import limited
+from trainer.data.tiles import tiled
 from trainer.export.evaluated_model import EvaluatedModel, export_evaluated, score_by_error
 from trainer.export.probes import PROBED_IMAGES
 from trainer.export.trained_model import pixels_decoder
@@ -29,6 +30,7 @@ _BANK = 2048
 @dataclass(frozen=True)
 class _Control:
     autoencode: Callable[[tf.Tensor], Tensors]
+    """Of images, or of tiles."""
     tracked: tuple[Any, ...] = ()
     verdict: Callable[[tf.Tensor, Tensors], Tensors] = score_by_error
 
@@ -45,27 +47,31 @@ def export_controls(
     image: ImageSettings,
     held_out_count: int,
 ) -> None:
-    """Write `controls/<control>/Format-Serving` for each control, as the Evaluator expects a Model artifact."""
+    """Write one SavedModel, `controls`, with a signature for each control that takes serialized tf.Examples."""
     mean = tf.constant(mean_image)[tf.newaxis]
-    controls = {
+    simple = {
         UNTRAINED: _Control(
             lambda pixels: {RECONSTRUCTION: untrained.model(constants.normalise(pixels))}, untrained.model.variables
         ),
-        CONSTANT: _Control(lambda pixels: {RECONSTRUCTION: tf.zeros_like(pixels) + mean}),
         PCA_FLOOR: _pca(train, latent_dim, constants),
         NEIGHBOURS_FLOOR: _nearest_neighbours(train, constants),
     }
-    for name, control in controls.items():
-        model = EvaluatedModel(
-            decode_pixels=pixels_decoder(transform_layer, constants),
+    controls = {name: replace(control, autoencode=tiled(control.autoencode, image)) for name, control in simple.items()}
+    controls[CONSTANT] = _Control(lambda pixels: {RECONSTRUCTION: tf.zeros_like(pixels) + mean})
+    decode_pixels = pixels_decoder(transform_layer, constants)
+    models = {
+        name: EvaluatedModel(
+            decode_pixels=decode_pixels,
             autoencode=limited(control.autoencode, image.inside),
             verdict=control.verdict,
             mean_image=mean[0],
             image=image,
             probed_share=PROBED_IMAGES / held_out_count,
-            tracked=(transform_layer, *control.tracked),
+            tracked=control.tracked,
         )
-        export_evaluated(model, f"{model_run_dir}/{CONTROLS_FOLDER}/{name}/Format-Serving")
+        for name, control in controls.items()
+    }
+    export_evaluated(models, f"{model_run_dir}/{CONTROLS_FOLDER}")
 
 
 def _pca(train: ImageSet, components: int, constants: PixelConstants) -> _Control:
@@ -82,7 +88,10 @@ def _pca(train: ImageSet, components: int, constants: PixelConstants) -> _Contro
 
 
 def _nearest_neighbours(train: ImageSet, constants: PixelConstants) -> _Control:
-    """PCA whose score is the mean distance, among 16 components, to the 5 nearest training images of the bank."""
+    """PCA whose score is the mean distance, among 16 components, to the 5 nearest training images of the bank.
+
+    With tiles, it is that of the tile that is farthest from its neighbours.
+    """
     pca = _pca(train, _NEIGHBOUR_COMPONENTS, constants)
     rows = np.linspace(0, train.count - 1, min(_BANK, train.count)).round().astype(int)
     portions = np.array_split(rows, -(-len(rows) // 64))
@@ -90,7 +99,11 @@ def _nearest_neighbours(train: ImageSet, constants: PixelConstants) -> _Control:
     bank = tf.Variable(tf.concat(latents, axis=0), trainable=False)
 
     def verdict(pixels: tf.Tensor, outputs: Tensors) -> Tensors:
-        distance = mean_distance_to_nearest(outputs[LATENT], bank)
+        of_tiles = tf.reshape(outputs[LATENT], [-1, bank.shape[1]])
+        distances = tf.reshape(
+            mean_distance_to_nearest(of_tiles, bank), [-1, outputs[LATENT].shape[1] // bank.shape[1]]
+        )
+        distance = tf.reduce_max(distances, axis=1)
         return {SCORE: distance, THRESHOLD: tf.fill(tf.shape(distance), float("nan"))}
 
     return _Control(pca.autoencode, (*pca.tracked, bank), verdict)

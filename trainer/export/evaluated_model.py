@@ -1,6 +1,6 @@
 """A model that can be evaluated, candidate or control: the `examples` signature."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -10,7 +10,6 @@ from schema.signatures import (
     DEVIATION,
     ERROR,
     ERROR_LEVELS,
-    EXAMPLES_SIGNATURE,
     KL,
     LATENT,
     MASK_PIXELS,
@@ -21,6 +20,7 @@ from schema.signatures import (
 )
 from trainer.data.dataset import parse_encoded
 from trainer.data.masks import masks_of
+from trainer.export.portions import in_portions
 from trainer.export.probes import probe
 from trainer.scoring.error_maps import Tensors, full_size_map
 from trainer.scoring.losses import error_per_image, ssim_per_image
@@ -65,6 +65,9 @@ class EvaluatedModel(tf.Module):
     @tf.function(input_signature=[_EXAMPLES], autograph=False)
     def examples(self, examples: tf.Tensor) -> Tensors:
         """Serialized tf.Examples [B] -> the values of each image that the Evaluator's metrics need."""
+        return in_portions(self._measured, examples, self._image)
+
+    def _measured(self, examples: tf.Tensor) -> Tensors:
         encoded = parse_encoded(examples)
         pixels = self._decode_pixels(encoded)
         outputs = self._autoencode(pixels)
@@ -105,6 +108,8 @@ def score_by_error(pixels: tf.Tensor, outputs: Tensors) -> Tensors:
     return {SCORE: error, THRESHOLD: tf.fill(tf.shape(error), float("nan"))}
 
 
-def export_evaluated(model: EvaluatedModel, folder: str) -> None:
-    """Write a SavedModel with only the `examples` signature."""
-    tf.saved_model.save(model, folder, signatures={EXAMPLES_SIGNATURE: model.examples})
+def export_evaluated(models: Mapping[str, EvaluatedModel], folder: str) -> None:
+    """Write one SavedModel in which each model's function `examples` is a signature with the model's name."""
+    together = tf.Module()
+    together.models = dict(models)
+    tf.saved_model.save(together, folder, signatures={name: model.examples for name, model in models.items()})

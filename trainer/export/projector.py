@@ -21,7 +21,7 @@ _SPRITE_PX = 2048
 def write_projector(
     folder: str, autoencoder: Autoencoder, held_out: ImageSet, constants: PixelConstants, patterns: Sequence[str]
 ) -> None:
-    """Write latents, labels and thumbnails of the first held-out images, whose records match `patterns`."""
+    """Write latents, labels and thumbnails of the first held-out images or tiles, whose records match `patterns`."""
     images = held_out.sample(_POINTS)
     latents = np.concatenate(
         [autoencoder.encoder(part) for part in np.array_split(images, math.ceil(len(images) / 64))]
@@ -29,7 +29,9 @@ def write_projector(
     sprite, thumbnail_px = sprite_of(np.asarray(constants.to_pixels(images)))
     tf.io.gfile.makedirs(folder)
     _write(f"{folder}/latents.tsv", ["\t".join(f"{number:.5g}" for number in latent) for latent in latents])
-    _write(f"{folder}/labels.tsv", [label or "no label" for label in labels_of(patterns, len(images))])
+    shown = held_out.sources[: len(images)]
+    labels = labels_of(patterns, int(shown.max()) + 1)
+    _write(f"{folder}/labels.tsv", [labels[source] or "no label" for source in shown])
     with tf.io.gfile.GFile(f"{folder}/sprite.png", "wb") as file:
         sprite.save(file, "PNG")
     config = projector.ProjectorConfig()

@@ -1,6 +1,7 @@
 """The served model: one graph with several signatures, and its warm-up requests."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from schema.signatures import (
     ERROR_MAP,
     EXAMPLES_SIGNATURE,
     FALSE_ALARM_RATE,
+    GROUP,
     IMAGE_BYTES,
     IS_ANOMALY,
     IS_PADDED,
@@ -34,9 +36,11 @@ from schema.signatures import (
 )
 from trainer.data.region import within
 from trainer.export.evaluated_model import EvaluatedModel
+from trainer.export.portions import in_portions
 from trainer.export.probes import PROBED_IMAGES
 from trainer.scoring.calibration import p_values, thresholds_at
 from trainer.scoring.error_maps import Tensors, full_size_map
+from trainer.scoring.groups import GroupedScore, by_group
 from trainer.scoring.losses import error_per_image
 from trainer.scoring.scores import FittedScore
 from trainer.settings.image import ImageSettings
@@ -46,6 +50,7 @@ ScoreFn = Callable[[tf.Tensor, Tensors], tf.Tensor]
 _IMAGE_BYTES = tf.TensorSpec([None], tf.string, IMAGE_BYTES)
 _RATE_RANGE = "false_alarm_rate must lie between 0 and 1"
 _SMALLEST = 1e-12
+_NUMBER = "number_of_group"
 _RATE = tf.TensorSpec([None], tf.float32, FALSE_ALARM_RATE)
 
 
@@ -58,24 +63,25 @@ class ServedModel(EvaluatedModel):
         *,
         latent_dim: int,
         image: ImageSettings,
-        score: FittedScore,
+        score: FittedScore | GroupedScore,
         calibration: CalibrationRecord,
-        held_out_scores: npt.NDArray[np.float32],
+        held_out_scores: Sequence[npt.NDArray[np.float32]],
         compared_scores: Mapping[Any, ScoreFn] | None = None,
     ) -> None:
-        """`trained`: a loaded TrainedModel; `held_out_scores` [n] must ascend; `compared_scores` become a signature.
+        """`trained`: a loaded TrainedModel; `compared_scores` become a signature.
 
+        `held_out_scores` [n] must ascend; there is one array for each group, or for all images if there are no groups.
         `calibration` must have a pixel threshold.
         """
         assert calibration.pixel_threshold is not None
         super().__init__(
             decode_pixels=trained.decode_pixels,
             autoencode=trained.autoencode,
-            verdict=lambda pixels, outputs: self._judge(score(pixels, outputs)),
+            verdict=lambda pixels, outputs: self._judge(score(pixels, outputs), outputs),
             anomaly_map=score.anomaly_map,
             mean_image=trained.mean_image,
             image=image,
-            probed_share=PROBED_IMAGES / len(held_out_scores),
+            probed_share=PROBED_IMAGES / calibration.images,
             tracked=(trained, score, dict(compared_scores or {})),
         )
         self.trained = trained
@@ -85,27 +91,30 @@ class ServedModel(EvaluatedModel):
         self._threshold = _constant(calibration.threshold, "threshold")
         self._pixel_threshold = _constant(max(calibration.pixel_threshold, _SMALLEST), "pixel_threshold")
         self._smallest_region = _constant(calibration.smallest_region_percent / 100.0, "smallest_region")
-        self._held_out = tf.Variable(held_out_scores, trainable=False, dtype=tf.float32, name="held_out_scores")
-        if hasattr(trained, "autoencode_one"):  # not if an older version trained it
+        self._held_out = [
+            tf.Variable(scores, trainable=False, dtype=tf.float32, name="held_out_scores") for scores in held_out_scores
+        ]
+        if hasattr(trained, "autoencode_one"):  # not if an older version trained it, or for too many tiles
             image_spec = tf.TensorSpec([1, *trained.mean_image.shape], tf.float32, "image")
             self.one_image = tf.function(self._everything_of_one, input_signature=[image_spec], autograph=False)
 
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def serving_default(self, image_bytes: tf.Tensor) -> Tensors:
-        """Encoded images [B] -> error, score, threshold, p_value [B] float32 and is_anomaly [B] int64."""
-        pixels = self.trained.decode_pixels(image_bytes)
-        return self._scores(pixels, self.trained.autoencode(pixels))
+        """Encoded images [B] -> error, score, threshold, p_value [B] float32 and is_anomaly [B] int64.
+
+        If there are groups, also group [B] string.
+        """
+        return self._of_files(lambda pixels: self._scores(pixels, self.trained.autoencode(pixels)), image_bytes)
 
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def reconstruct(self, image_bytes: tf.Tensor) -> Tensors:
         """As `locate`, with reconstruction [B, H, W, C], error_map [B, H, W] and latent [B, Z]."""
-        return self._everything(self.trained.decode_pixels(image_bytes))
+        return self._of_files(self._everything, image_bytes)
 
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def locate(self, image_bytes: tf.Tensor) -> Tensors:
         """As `serving_default`, with anomaly_map, anomaly_mask [B, H, W], is_padded and smallest_region [B]."""
-        pixels = self.trained.decode_pixels(image_bytes)
-        return self._located(pixels, self.trained.autoencode(pixels))
+        return self._of_files(lambda pixels: self._located(pixels, self.trained.autoencode(pixels)), image_bytes)
 
     @tf.function(input_signature=[_IMAGE_BYTES, _RATE], autograph=False)
     def score_at(self, image_bytes: tf.Tensor, false_alarm_rate: tf.Tensor) -> Tensors:
@@ -115,23 +124,22 @@ class ServedModel(EvaluatedModel):
         """
         is_rate = (false_alarm_rate > 0.0) & (false_alarm_rate < 1.0)
         with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(is_rate), [_RATE_RANGE, false_alarm_rate])]):
-            scores = self.serving_default(image_bytes)
-        threshold = thresholds_at(self._held_out, false_alarm_rate)
+            scores = self._of_files(self._scores_and_number, image_bytes)
+        number = scores.pop(_NUMBER)
+        threshold = self._by_group(number, lambda held_out: thresholds_at(held_out, false_alarm_rate))
         return {**scores, THRESHOLD: threshold, IS_ANOMALY: _is_anomaly(scores[SCORE], threshold)}
 
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def all_scores(self, image_bytes: tf.Tensor) -> Tensors:
         """Encoded images [B] -> every compared score [B] by its name."""
-        pixels = self.trained.decode_pixels(image_bytes)
-        outputs = self.trained.autoencode(pixels)
-        return {name: score(pixels, outputs) for name, score in self._compared_scores.items()}
+        return self._of_files(self._compared, image_bytes)
 
     def signatures(self) -> dict[str, Any]:
         """All signatures by name; those for pixels and latents take their shapes from the model."""
         image = tf.TensorSpec([None, *self._mean_image.shape], tf.float32, "image")
         latent = tf.TensorSpec([None, self._latent_dim], tf.float32, LATENT)
         bodies = {
-            "pixels": (self._everything, image),
+            "pixels": (lambda image: in_portions(self._everything, image, self._image), image),
             "encode": (lambda image: {LATENT: self.trained.encode(image)}, image),
             "decode": (lambda latent: {RECONSTRUCTION: self.trained.decode(latent)}, latent),
         }
@@ -148,6 +156,14 @@ class ServedModel(EvaluatedModel):
             **functions,
             **({ALL_SCORES_SIGNATURE: self.all_scores} if self._compared_scores else {}),
         }
+
+    def _of_files(self, compute: Callable[[tf.Tensor], Tensors], image_bytes: tf.Tensor) -> Tensors:
+        """What `compute` gives for the pixels of encoded images [B]."""
+        return in_portions(lambda encoded: compute(self.trained.decode_pixels(encoded)), image_bytes, self._image)
+
+    def _compared(self, pixels: tf.Tensor) -> Tensors:
+        outputs = self.trained.autoencode(pixels)
+        return {name: score(pixels, outputs) for name, score in self._compared_scores.items()}
 
     def _everything_of_one(self, image: tf.Tensor) -> Tensors:
         """What `autoencoder export` converts: the outputs of `reconstruct` for pixels [1, H, W, C]."""
@@ -184,16 +200,34 @@ class ServedModel(EvaluatedModel):
     def _scores(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
         return {
             ERROR: error_per_image(pixels, outputs[RECONSTRUCTION]),
-            **self._judge(self._score(pixels, outputs)),
+            **self._judge(self._score(pixels, outputs), outputs),
         }
 
-    def _judge(self, score: tf.Tensor) -> Tensors:
-        return {
+    def _judge(self, score: tf.Tensor, outputs: Tensors) -> Tensors:
+        comparable = tf.where(tf.math.is_finite(score), score, float("inf"))
+        judged = {
             SCORE: score,
             THRESHOLD: tf.fill(tf.shape(score), self._threshold),
-            P_VALUE: p_values(self._held_out, tf.where(tf.math.is_finite(score), score, float("inf"))),
+            P_VALUE: self._by_group(self._number_of_group(outputs), lambda held_out: p_values(held_out, comparable)),
             IS_ANOMALY: _is_anomaly(score, self._threshold),
         }
+        if isinstance(self._score, GroupedScore):
+            judged[GROUP] = tf.gather(tf.constant(self._score.groups.names), self._score.group_of(outputs))
+        return judged
+
+    def _scores_and_number(self, pixels: tf.Tensor) -> Tensors:
+        outputs = self.trained.autoencode(pixels)
+        return {**self._scores(pixels, outputs), _NUMBER: self._number_of_group(outputs)}
+
+    def _number_of_group(self, outputs: Tensors) -> tf.Tensor:
+        """[B] int32; 0 if there are no groups."""
+        if isinstance(self._score, GroupedScore):
+            return self._score.group_of(outputs)
+        return tf.zeros(tf.shape(outputs[RECONSTRUCTION])[:1], tf.int32)
+
+    def _by_group(self, number: tf.Tensor, of_held_out: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+        """[B]: `of_held_out`, a function of held-out scores [n], for those of each image's group."""
+        return by_group(number, [partial(of_held_out, held_out) for held_out in self._held_out])
 
 
 def _constant(value: float, name: str) -> tf.Variable:

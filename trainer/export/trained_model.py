@@ -12,6 +12,7 @@ from schema.artifacts import RECORD_FILE
 from schema.signatures import FEATURE_ERROR, KL, LATENT, RECONSTRUCTION
 from trainer.data.dataset import Images, PixelConstants
 from trainer.data.region import limited, on_map, within
+from trainer.data.tiles import fits_at_once, tiled, tiled_at_once, tiled_latents
 from trainer.families.autoencoder import Autoencoder
 from trainer.scoring.scores import Tensors
 from trainer.settings.image import ImageSettings
@@ -24,9 +25,10 @@ class TrainedModel(tf.Module):
 
     `decode_pixels`: encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph.
     `autoencode`: pixels -> reconstruction [B, H, W, C], latent [B, Z] and, for some families, KL [B] or feature_error
-    [B, h, w]. `autoencode_one`: the same for a single image, without loops. `unseen_maps` [n, h, w], with
-    feature_error: those errors for training images, from fits without them.
-    `encode`, `decode`: pixels -> latent, latent -> reconstruction.
+    [B, h, w]. `autoencode_one`: the same for a single image, without loops, unless it has too many tiles.
+    `unseen_maps` [n, h, w], with feature_error and without tiles: those errors for training images, from fits without
+    them.
+    `encode`, `decode`: pixels -> latent, latent -> reconstruction. With tiles, the latent is that of all tiles.
     `weights`: the weights of `Autoencoder.model`, in Keras's order.
     """
 
@@ -45,15 +47,14 @@ class TrainedModel(tf.Module):
         self.weights = autoencoder.model.variables
         # Variables rather than Keras models, so that functions that are never called are neither traced nor saved.
         self._variables = [*autoencoder.encoder.variables, *autoencoder.decoder.variables]
-        self._transform_layer = transform_layer
         encode, decode = autoencoder.encoder, autoencoder.decoder
         self._feature_errors = autoencoder.feature_errors
-        if autoencoder.feature_errors is not None:
+        if autoencoder.feature_errors is not None and image.tiles is None:
             self.unseen_maps = autoencoder.feature_errors.unseen_maps
             if inside is not None:
                 self.unseen_maps.assign(self.unseen_maps * on_map(inside, self.unseen_maps))
         pixels = tf.TensorSpec([None, *mean_image.shape], tf.float32, "pixels")
-        latent = tf.TensorSpec([None, autoencoder.latent_dim], tf.float32, LATENT)
+        latent = tf.TensorSpec([None, image.tile_count * autoencoder.latent_dim], tf.float32, LATENT)
 
         def autoencode(pixels: tf.Tensor) -> Tensors:
             normalised = constants.normalise(pixels)
@@ -64,17 +65,26 @@ class TrainedModel(tf.Module):
             own = {} if autoencoder.divergence is None else {KL: autoencoder.divergence(normalised)}
             return {RECONSTRUCTION: decode(latent), LATENT: latent, **own}
 
-        one = tf.TensorSpec([1, *mean_image.shape], tf.float32, "pixels")
-        self.autoencode_one = _function(limited(autoencode, inside), one)
-        self.decode_pixels = _function(pixels_decoder(transform_layer, constants), ENCODED)
-        self.autoencode = _function(limited(autoencode, inside), pixels)
-        self.encode = _function(lambda pixels: encode(constants.normalise(within(inside, pixels))), pixels)
-        self.decode = _function(lambda latent: decode(latent), latent)
+        if fits_at_once(image):
+            one = tf.TensorSpec([1, *mean_image.shape], tf.float32, "pixels")
+            self.autoencode_one = _function(limited(tiled_at_once(autoencode, image), inside), one)
+        self.decode_pixels = pixels_decoder(transform_layer, constants)
+        self.autoencode = _function(limited(tiled(autoencode, image), inside), pixels)
+        encode_tiles = tiled(lambda pixels: {LATENT: encode(constants.normalise(pixels))}, image)
+        self.encode = _function(lambda pixels: encode_tiles(within(inside, pixels))[LATENT], pixels)
+        decode_tiles = tiled_latents(lambda latents: {RECONSTRUCTION: decode(latents)}, image)
+        self.decode = _function(lambda latents: decode_tiles(latents)[RECONSTRUCTION], latent)
 
 
 def pixels_decoder(transform_layer: keras.Model, constants: PixelConstants) -> Any:
-    """The function of encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph."""
-    return lambda encoded: constants.to_pixels(transform_layer({features.IMAGE: encoded})[features.NORMALISED])
+    """The function of encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph, traced once.
+
+    Transform's graph has no variables. Nothing needs to track the layer, which Keras would otherwise trace again, and
+    save, with every model.
+    """
+    return _function(
+        lambda encoded: constants.to_pixels(transform_layer({features.IMAGE: encoded})[features.NORMALISED]), ENCODED
+    )
 
 
 def export_trained(model: TrainedModel, folder: str, *, record: dict[str, Any]) -> None:

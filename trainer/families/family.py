@@ -14,13 +14,17 @@ Images = npt.NDArray[np.float32]
 
 
 class TrainingImages(Protocol):
-    """The training images as the encoder gets them: normalised, [N, H, W, C]."""
+    """The training images, or their tiles, as the encoder gets them: normalised, [N, H, W, C]."""
 
     @property
     def count(self) -> int: ...
 
     @property
     def shape(self) -> Shape: ...
+
+    @property
+    def sources(self) -> npt.NDArray[np.int64]:
+        """The number [N] of the image that each row shows: several rows are tiles of the same."""
 
     def rows(self, rows: slice) -> Images:
         """The images of these rows, [R, H, W, C]."""

@@ -41,11 +41,14 @@ class LinearFit:
     unseen_views: Array
 
 
-def fit_linear(maps: Array, images: Array, *, latent_dim: int, components: int) -> LinearFit:
+def fit_linear(
+    maps: Array, images: Array, *, latent_dim: int, components: int, sources: Array | None = None
+) -> LinearFit:
     """Fit to standardised maps [N, h, w, c] in any precision, of which several may show the same image.
 
     `images` [N] is each map's image, 0 to n - 1, n >= 2; the first map of an image is the unchanged one. An image's
-    unseen errors come from fits without any of its maps.
+    unseen errors come from fits without any of its maps. If images are tiles, `sources` [n] is what each is cut from;
+    the fits for `unseen` are also without the other tiles of the same source.
     """
     flat, channels = maps.reshape(len(maps), -1), maps.shape[-1]
     gram, originals = _gram(flat), np.unique(images, return_index=True)[1]
@@ -55,7 +58,9 @@ def fit_linear(maps: Array, images: Array, *, latent_dim: int, components: int) 
         part = flat[:, start:end].astype(np.float32)
         mean[start:end] = part.mean(axis=0)
         axes[start:end] = (part - mean[start:end]).T @ whole.into_axes
-    folds = np.arange(len(originals)) % min(_FOLDS, len(originals))
+    of_sources = np.zeros(0) if sources is None else np.unique(sources, return_inverse=True)[1]
+    left_out_together = of_sources if of_sources.any() else np.arange(len(originals))
+    folds = left_out_together % min(_FOLDS, int(left_out_together.max()) + 1)
     unseen, unseen_views = (
         _unseen_errors(maps, images, gram, of_images, latent_dim=latent_dim, components=components)
         for of_images in (folds, groups_of_similar(gram[np.ix_(originals, originals)]))

@@ -111,7 +111,13 @@ class FeatureErrors(tf.Module):
         maps -= mean.astype(maps.dtype)
         maps /= scale.astype(maps.dtype)
         _LOG.info("fitting to the feature maps of %d images", len(chosen))
-        fitted = fit_linear(maps, of_images, latent_dim=self._latent_dim, components=_COMPONENTS)
+        fitted = fit_linear(
+            maps,
+            of_images,
+            latent_dim=self._latent_dim,
+            components=_COMPONENTS,
+            sources=images.sources[chosen.start : chosen.stop : chosen.step],
+        )
         self._mean.assign(mean)
         self._scale.assign(scale)
         self._position_axes.assign(fitted.position_axes)

@@ -36,8 +36,8 @@ FAMILIES: dict[str, Family] = {
 
 
 def build_autoencoder(image: ImageSettings, settings: ModelSettings) -> Autoencoder:
-    """The autoencoder that `settings` describe, with random weights from the global seed."""
-    autoencoder = FAMILIES[settings.preset].build(image.shape, settings)
+    """The autoencoder of images, or of tiles, that `settings` describe, with random weights from the global seed."""
+    autoencoder = FAMILIES[settings.preset].build(image.network_shape, settings)
     if autoencoder.feature_errors is not None:
         autoencoder.feature_errors.depth = image.depth
     return autoencoder

@@ -12,7 +12,7 @@ import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from runtime.tfrecords import count_records
-from trainer.data.dataset import ImageSet, PixelConstants, load_images, pixel_constants
+from trainer.data.dataset import Draw, ImageSet, PixelConstants, load_images, pixel_constants
 from trainer.fitting.checkpoint import checkpoint_folder
 from trainer.settings.following import following_images
 from trainer.settings.image import ImageSettings
@@ -59,15 +59,17 @@ def component_folder(fn_args: FnArgs) -> str:
 
 @contextmanager
 def loaded_splits(fn_args: FnArgs) -> Iterator[tuple[ImageSet, ImageSet, PixelConstants]]:
-    """The training images, the held-out images, and their normalisation.
+    """The training images, the held-out images, or their tiles, and their normalisation.
 
     Both splits together use at most `trainer.cache_mb` of memory. The rest goes to unnamed temporary files, whose space
     the system frees however this process ends.
     """
-    budget_mb: float = settings_of(fn_args).cache_mb
+    settings, image = settings_of(fn_args), ImageSettings.model_validate(fn_args.custom_config["image"])
+    draw = Draw(image, settings.max_tiles, fn_args.custom_config["seed"]) if image.tiles else None
+    budget_mb: float = settings.cache_mb
     transform = tft.TFTransformOutput(fn_args.transform_output)
     with tempfile.TemporaryFile() as train_file, tempfile.TemporaryFile() as held_out_file:
-        train = load_images(fn_args.train_files, transform, cache_mb=budget_mb, file=train_file)
+        train = load_images(fn_args.train_files, transform, cache_mb=budget_mb, file=train_file, draw=draw)
         budget_mb -= train.images.nbytes / 2**20 if train.images is not None else 0.0
-        held_out = load_images(fn_args.eval_files, transform, cache_mb=budget_mb, file=held_out_file)
+        held_out = load_images(fn_args.eval_files, transform, cache_mb=budget_mb, file=held_out_file, draw=draw)
         yield train, held_out, pixel_constants(fn_args.train_files, transform)

@@ -18,8 +18,12 @@ from trainer.settings.trainer import TrainerSettings
 
 
 def trains_on_held_out(settings: TrainerSettings, train: ImageSet, held_out: ImageSet) -> bool:
-    """Whether all images are for training, and each is later scored by a fit without it, because there are few."""
-    return has_closed_form(settings) and train.count + held_out.count < FEW_IMAGES
+    """Whether all images are for training, and each is later scored by a fit without it, because there are few.
+
+    Not with tiles, of which the fit sees only some of each image.
+    """
+    is_cut = train.tiles_of is not None
+    return has_closed_form(settings) and not is_cut and train.count + held_out.count < FEW_IMAGES
 
 
 def fit(

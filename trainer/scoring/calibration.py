@@ -1,10 +1,13 @@
 """Conformal calibration: thresholds and p-values from the scores of held-out normal images."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+
+from trainer.settings.calibration import CalibrationSettings
 
 _FAR = 0.1
 _SINGLE_PRECISION = 1e-7
@@ -30,6 +33,23 @@ def conformal_threshold(scores: npt.NDArray[np.float32], false_alarm_rate: float
     """
     rank = math.ceil((len(scores) + 1) * (1.0 - false_alarm_rate) - 1e-9)
     return float(np.sort(scores)[rank - 1])
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Thresholds of a score and of its map, and the rates at which normal images exceed them."""
+
+    threshold: float
+    false_alarm_rate: float
+    pixel_threshold: float
+    pixel_false_alarm_rate: float
+
+
+def limits_of(settings: CalibrationSettings, scores: npt.NDArray[np.float32], peaks: npt.NDArray[np.float32]) -> Limits:
+    """The limits from the scores of normal images and the largest values of their maps [n], at attainable rates."""
+    rate = attainable_rate(len(scores), settings.false_alarm_rate)
+    pixel_rate = attainable_rate(len(peaks), settings.pixel_false_alarm_rate or settings.false_alarm_rate)
+    return Limits(conformal_threshold(scores, rate), rate, conformal_threshold(peaks, pixel_rate), pixel_rate)
 
 
 def rests_on_one_image(scores: npt.NDArray[np.float32], threshold: float) -> float | None:

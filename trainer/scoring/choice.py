@@ -22,6 +22,7 @@ PREFERENCE: Final[tuple[ScoreName, ...]] = (
 """The scores that `auto` compares; of those that find the defects equally well within the noise, the first is used."""
 CHOSEN_ON: Final = 128
 """Held-out images that the scores are compared on."""
+_SMALLEST: Final = 1e-12
 _SEED: Final = 20
 """Of the defects: the same in every run, so that a change of score has a reason in the images or the model."""
 
@@ -42,8 +43,12 @@ def choose(
     normal: Batches,
     autoencode: Callable[[tf.Tensor], Tensors],
     inside: Inside | None = None,
+    group_of: Callable[[Tensors], tf.Tensor] | None = None,
 ) -> Choice:
     """Choose a score by the normal images, which are painted with one defect of every kind in turn.
+
+    If there are groups, `group_of` gives those of images [B] by the outputs for them, and a score counts as what it is
+    relative to the normal images of the group.
 
     A score counts as equal to the best one if its mean AUROC over the kinds is lower by less than one standard error of
     the difference (DeLong et al. 1988, with an image and its defects as one unit). Raises ScoreError if a score is
@@ -53,8 +58,9 @@ def choose(
         lambda pixels, outputs: {name: score(pixels, outputs) for name, score in scores.items()}, autograph=False
     )
     collected: dict[str, list[dict[str, Values]]] = {kind: [] for kind in ("", *KINDS)}
-    first = 0
+    first, groups = 0, []
     for pixels, outputs in normal():
+        groups.append(np.zeros(len(pixels), int) if group_of is None else group_of(outputs).numpy())
         collected[""].append(_as_arrays(compute(pixels, outputs)))
         for kind in KINDS:
             painted = tf.constant(paint(pixels.numpy(), kind, seed=_SEED, first=first, inside=inside))
@@ -64,7 +70,23 @@ def choose(
         kind: {name: np.concatenate([part[name] for part in parts]) for name in scores}
         for kind, parts in collected.items()
     }
+    if group_of is not None:
+        found = _relative_to_groups(found, np.concatenate(groups))
     return choice_of(found.pop(""), found)
+
+
+def _relative_to_groups(
+    found: Mapping[str, Mapping[ScoreName, Values]], group: Values
+) -> dict[str, dict[ScoreName, Values]]:
+    """The scores [n] in units of their image's group [n], whose normal images have median 0 and 95th percentile 1."""
+    relative: dict[str, dict[ScoreName, Values]] = {kind: {} for kind in found}
+    for name, normal in found[""].items():
+        typical, high = np.empty_like(normal), np.empty_like(normal)
+        for number in np.unique(group):
+            typical[group == number], high[group == number] = np.percentile(normal[group == number], (50, 95))
+        for kind, scores in found.items():
+            relative[kind][name] = (scores[name] - typical) / np.maximum(high - typical, _SMALLEST)
+    return relative
 
 
 def choice_of(normal: Mapping[ScoreName, Values], defective: Mapping[str, Mapping[ScoreName, Values]]) -> Choice:

@@ -13,10 +13,10 @@ from sklearn.covariance import LedoitWolf
 from runtime.errors import UserError
 from schema.signatures import LATENT
 from trainer.scoring.error_maps import Tensors, map_of, smoothed
+from trainer.settings.calibration import LARGEST_LATENT
 
 Floats = npt.NDArray[np.float32]
 Fitted = dict[str, Floats]
-_MAX_LATENT = 4096
 _BANK = 2048
 _SMALLEST = 1e-12
 
@@ -103,10 +103,10 @@ class Latents:
     def __init__(self, outputs: Tensors, *, bank: bool) -> None:
         """Raises ScoreError if the latents in `outputs` are too large."""
         size = outputs[LATENT].shape[1]
-        if size > _MAX_LATENT:
+        if size > LARGEST_LATENT:
             raise ScoreError(
                 f"evaluation.score latent_distance and neighbour_distance: the latent has {size} numbers, but at most "
-                f"{_MAX_LATENT} are supported; set trainer.latent_dim, or choose another score"
+                f"{LARGEST_LATENT} are supported; set trainer.latent_dim, or choose another score"
             )
         self._bank = bank
         self._latents: list[Floats] = []

@@ -13,6 +13,9 @@ ScoreName = Literal[
 FEW_IMAGES = 200
 """Training and held-out images below which families in closed form are calibrated by cross-fitting."""
 ScoreChoice = Literal["auto", ScoreName]
+LATENT_SCORES = frozenset[ScoreName]({"latent_distance", "neighbour_distance"})
+LARGEST_LATENT = 4096
+"""Numbers in the latent of an image that LATENT_SCORES support."""
 
 
 class CalibrationSettings(Section):
@@ -32,6 +35,9 @@ class CalibrationSettings(Section):
     of the image's shorter side."""
     false_alarm_rate: float = Field(0.01, gt=0, lt=1)
     """Share of new normal images that may raise an alarm."""
+    groups: Literal["label"] | None = None
+    """`label`: normal images with different labels are variants of a product that get a threshold each; the model
+    recognises the variant of a new image. null: one threshold for all."""
     pixel_false_alarm_rate: float | None = Field(None, gt=0, lt=1)
     """Share of new normal images that may show any pixel as anomalous. null: as `false_alarm_rate`."""
     smallest_region_percent: float | None = Field(None, ge=0, le=100)

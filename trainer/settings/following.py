@@ -15,16 +15,20 @@ _FEW_IMAGES = 1000
 
 
 def following_images(settings: TrainerSettings, image: ImageSettings, count: int) -> TrainerSettings:
-    """The settings with values for the fields that are null, for this many training images; docs/training.md."""
+    """The settings with values for the fields that are null, for this many training images; docs/training.md.
+
+    With tiles, the network's images are tiles.
+    """
     if FAMILY_SETTINGS[settings.preset].closed_form:
         return settings
     values = settings.model_dump()
+    count = min(count * image.tile_count, settings.max_tiles) if image.tiles else count
     batch_size = settings.batch_size or batch_size_for(count)
     values["batch_size"] = batch_size
     values["epochs"] = settings.epochs or epochs_for(max(1, count // batch_size))
     if FAMILY_SETTINGS[settings.preset].follows_images:
         values["latent_dim"] = settings.latent_dim or latent_dim_for(image, count)
-        values["filters"] = settings.filters or filters_for(image.shape, few_images=count < _FEW_IMAGES)
+        values["filters"] = settings.filters or filters_for(image.network_shape, few_images=count < _FEW_IMAGES)
     return TrainerSettings.model_validate(values)
 
 
@@ -40,10 +44,11 @@ def epochs_for(steps_per_epoch: int) -> int:
 
 def latent_dim_for(image: ImageSettings, count: int) -> int:
     """The power of two nearest below the image's side, from 32 to 128; at most a number for every four images."""
-    side_px = math.sqrt(image.height_px * image.width_px)
+    height_px, width_px, _ = image.network_shape
+    side_px = math.sqrt(height_px * width_px)
     by_size = min(max(_power_of_two(side_px), _FEWEST_PIXELS_LATENT), _LARGEST_LATENT)
     by_count = max(_power_of_two(count / _IMAGES_PER_LATENT_NUMBER), _SMALLEST_LATENT)
-    return min(by_size, by_count, image.values_per_image // 2)
+    return min(by_size, by_count, math.prod(image.network_shape) // 2)
 
 
 def filters_for(shape: tuple[int, int, int], *, few_images: bool = False) -> tuple[int, ...]:

@@ -1,14 +1,24 @@
 """The `image:` section of the configuration."""
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
+from images.formats import MAX_PIXELS, MAX_SIDE_PX
 from images.reading import Reading
 from images.region_of_interest import Inside, Region, pixels_inside
+from trainer.settings.tiles import Tiles, starts
 
 Normalisation = Literal["unit", "zscore", "minmax"]
+Shape = tuple[int, int, int]
+"""(height, width, channels)."""
+
+_LARGEST_SIDE_PX = 1024
+"""Of an image that the network sees in whole."""
+_LARGEST_WITH_REGION = 2**24
+"""Pixels; the graph contains the region, and TensorFlow limits a graph to 2 GB."""
 
 _REGIONS = (
     "must be {box: [left, top, right, bottom]} or {polygon: [[x, y], ...]} with at least three corners, in fractions "
@@ -19,10 +29,13 @@ _REGIONS = (
 class ImageSettings(Reading):
     """Depth, range, size, colour and normalisation of every image that the model sees."""
 
-    height_px: int = Field(8, ge=4, le=1024)
-    """Height in pixels that every image is resized to."""
-    width_px: int = Field(8, ge=4, le=1024)
-    """Width in pixels that every image is resized to."""
+    height_px: int = Field(8, ge=4, le=MAX_SIDE_PX)
+    """Height in pixels that every image is resized to; at most 1024 without `tiles`."""
+    width_px: int = Field(8, ge=4, le=MAX_SIDE_PX)
+    """Width in pixels that every image is resized to; at most 1024 without `tiles`."""
+    tiles: Tiles | None = None
+    """Cut every image, once it is resized, into overlapping tiles that the model sees one by one; docs/tiles.md. With
+    tiles, `height_px` times `width_px` may be up to 100 million."""
     channels: Literal[1, 3] = 1
     """1 converts images to grey, 3 to RGB."""
     fit: Literal["stretch", "pad"] = "stretch"
@@ -48,9 +61,35 @@ class ImageSettings(Reading):
         return value
 
     @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        for field in ("height_px", "width_px"):
+            side_px = getattr(self, field)
+            if self.tiles is None and side_px > _LARGEST_SIDE_PX:
+                raise ValueError(
+                    f"image.{field} {side_px} is more than {_LARGEST_SIDE_PX}; lower it, or set image.tiles, such as "
+                    "{height_px: 256, width_px: 256}"
+                )
+            if self.tiles is not None and getattr(self.tiles, field) > side_px:
+                raise ValueError(
+                    f"image.tiles.{field} {getattr(self.tiles, field)} is more than image.{field} {side_px}; lower it, "
+                    f"or raise image.{field} to the size of your images"
+                )
+        if self.height_px * self.width_px > MAX_PIXELS:
+            raise ValueError(
+                f"image.height_px {self.height_px} times image.width_px {self.width_px} is more than {MAX_PIXELS:,} "
+                "pixels; lower them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_region(self) -> Self:
         if self.roi is not None and self.fit == "pad":
             raise ValueError("image.roi cannot be combined with fit: pad; set fit: stretch")
+        if self.roi is not None and self.height_px * self.width_px > _LARGEST_WITH_REGION:
+            raise ValueError(
+                f"image.roi supports at most {_LARGEST_WITH_REGION:,} pixels, but image.height_px {self.height_px} "
+                f"times image.width_px {self.width_px} is more; lower them, or cut the files to the region"
+            )
         if self.inside is not None and not self.inside.any():
             raise ValueError(f"image.roi {self.roi.corners if self.roi else []} contains no pixel; enlarge the region")
         return self
@@ -61,11 +100,29 @@ class ImageSettings(Reading):
         return None if self.roi is None else pixels_inside(self.roi.corners, self.height_px, self.width_px)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
+    def shape(self) -> Shape:
+        """Of an image."""
         return self.height_px, self.width_px, self.channels
+
+    @property
+    def network_shape(self) -> Shape:
+        """Of what the network sees: a tile, or the whole image if there are none."""
+        return self.shape if self.tiles is None else (self.tiles.height_px, self.tiles.width_px, self.channels)
+
+    @property
+    def tile_starts(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tiles' first rows, and their first columns; each row is combined with each column."""
+        overlap = self.tiles.overlap if self.tiles else 0.0
+        height_px, width_px, _ = self.network_shape
+        return starts(self.height_px, height_px, overlap), starts(self.width_px, width_px, overlap)
+
+    @property
+    def tile_count(self) -> int:
+        """Tiles of an image; 1 without `tiles`."""
+        rows, columns = self.tile_starts
+        return len(rows) * len(columns)
 
     @property
     def values_per_image(self) -> int:
         """Height times width times channels."""
-        return self.height_px * self.width_px * self.channels
+        return math.prod(self.shape)

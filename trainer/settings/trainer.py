@@ -72,6 +72,9 @@ class TrainerSettings(ModelSettings):
     keep_best: bool | None = None
     """Keep the weights with the lowest validation loss, of an epoch or of the start, rather than the last ones. null:
     with `linear_path` or `early_stopping_patience`, unless `weight_averaging` is set."""
+    max_tiles: int = Field(10_000, ge=1)
+    """With `image.tiles`: tiles to train on, and held-out tiles to validate on. If the images have more, so many are
+    drawn at random."""
     cache_mb: int = Field(2048, ge=0)
     """Memory for decoded images in MB (2^20 bytes); larger sets of images are read from a temporary file."""
 

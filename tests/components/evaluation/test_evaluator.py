@@ -42,6 +42,7 @@ def judged(folder, settings, *, control=LEARNT_NOTHING, baseline=None, synthetic
         "images": {"auroc": (40, 30), "synthetic_auroc": (50, 50)},
         "synthetic": {name: dict.fromkeys(KINDS, auroc) for name, auroc in (synthetic or {}).items()},
         "steadiness": {"split": "test", "images": 40, "changes": changes or {}},
+        "reviewed": {},
     }
     (folder / "analysis/controls.json").write_text(json.dumps(measured))
     model.uri, model.id = "where/the/model/is", 7
@@ -135,7 +136,10 @@ def test_a_model_that_finds_fewer_synthetic_defects_than_a_simple_one_is_refused
     gate, _, _ = judged(tmp_path, GateSettings(purpose="detect"), synthetic={**SYNTHETIC, "pca": 0.9})
     [refused] = [row for row in gate["thresholds"] if not row["passed"]]
     assert refused["reason"] == "synthetic_auroc over all images is 0.8, below the bound 0.841977 (floor: PCA)"
-    assert refused["remedy"] == "set evaluation.score to auto, or try the other presets with autoencoder compare"
+    assert (
+        refused["remedy"]
+        == "set evaluation.score to auto if it is not, or try the other presets with autoencoder compare"
+    )
 
 
 def test_known_anomalies_must_be_found_as_well_as_simple_models_find_them(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
+from components.evaluation.loaded_models import loaded
 from components.evaluation.synthetic_auroc import (
     AT_MOST,
     count_known,
@@ -37,7 +38,7 @@ class Brightest(tf.Module):
 def saved(folder, factor=1.0):
     model = Brightest(factor)
     tf.saved_model.save(model, str(folder), signatures={"examples": model.examples})
-    return str(folder)
+    return loaded(str(folder)).signatures["examples"]
 
 
 def record(number, is_anomaly):

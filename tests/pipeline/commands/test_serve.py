@@ -230,10 +230,11 @@ def test_tensorflow_serving_on_path_runs_for_all_addresses(image_model: Path, tm
         (["--host", "127.0.0.1"], "listens on every address"),
         (["--host", "::1"], "listens on every address"),
         (["--host", "0.0.0.0", "--record-scores", "scores"], "omit --record-scores"),
+        (["--host", "0.0.0.0", "--keep-images", "kept"], "omit --keep-images"),
         (["--host", "0.0.0.0", "--max-body-mb", "1"], "omit --max-body-mb"),
         (["--host", "0.0.0.0", "--own"], ""),
     ],
-    ids=["default", "127.0.0.1", "::1", "record-scores", "max-body-mb", "own"],
+    ids=["default", "127.0.0.1", "::1", "record-scores", "keep-images", "max-body-mb", "own"],
 )
 def test_tensorflow_serving_does_not_run_if_it_lacks_what_is_requested(
     tmp_path: Path, arguments: list[str], message: str

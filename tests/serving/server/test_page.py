@@ -3,16 +3,15 @@
 import html
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import browse
 from scipy import ndimage
 
-import serving.server
 from images.heat import heat_colours
 from images.regions import Placement, find_regions
+from serving.server.pages import page_text
 
 SIZES = [(80, 100), (300, 200), (21, 30), (20, 28), (20, 27)]
 """Height and width of images; padded to 40 x 50, three are only placed correctly in float32."""
@@ -41,7 +40,7 @@ def cases():
 def measured(cases, tmp_path_factory):
     """What the page's functions return for the cases and VALUES; its script reads NaN as null."""
     folder = tmp_path_factory.mktemp("page")
-    page = Path(serving.server.__file__).with_name("page.html").read_text(encoding="utf-8")
+    page = page_text("serving.server", "page.html", MODEL_NAME='"autoencoder"')
     answers = [
         {
             "height": height,
@@ -55,7 +54,7 @@ def measured(cases, tmp_path_factory):
         for (height, width), is_padded, anomaly_map in cases
     ]
     script = MEASURE.replace("CASES", json.dumps(answers)).replace("VALUES", json.dumps(VALUES))
-    text = page.replace("{{MODEL_NAME}}", '"autoencoder"').replace("</html>", f"{script}</html>")
+    text = page.replace("</html>", f"{script}</html>")
     (folder / "page.html").write_text(text, encoding="utf-8")
     dom, _ = browse(folder / "page.html", folder / "profile")
     return json.loads(html.unescape(re.search(r'data-found="([^"]+)"', dom)[1]))

@@ -271,9 +271,8 @@ def test_a_broken_version_that_is_loaded_on_demand_gives_way_to_the_previous_one
     (bases["lid"] / "2").mkdir()
     (bases["lid"] / "2" / "saved_model.pb").write_bytes(b"\x00" * size_bytes)
     file = tmp_path / "models.config"
-    file.write_text(_listed(*(_entry(name, bases[name]) for name in ("cap", "lid"))))
-    room = estimated_bytes(bases["cap"] / "1")
-    with _serving(_settings(file, max_loaded_bytes=room, poll_interval_s=3600.0)) as api:
+    file.write_text(_listed(_entry("lid", bases["lid"])))
+    with _serving(_settings(file, max_loaded_bytes=1, poll_interval_s=3600.0)) as api:
         assert api.states("lid") == {2: "START"}
         assert api.y("lid") == 11.0
         assert api.states("lid") == {2: "END", 1: "AVAILABLE"}
@@ -302,6 +301,7 @@ def test_requests_for_one_model_leave_threads_for_the_others(settings: ServerSet
     [
         ({}, "either a folder of versions or a --model_config_file"),
         ({"model_base_path": Path(), "model_config_file": Path()}, "give one of them"),
+        ({"model_config_file": Path(), "keep_images": Path()}, "--keep-images would mix the images of several models"),
         ({"model_base_path": Path(), "max_loaded_bytes": 1}, "--max-loaded-mb needs --model_config_file"),
     ],
 )

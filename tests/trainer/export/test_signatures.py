@@ -48,7 +48,7 @@ def model():
         image=ImageSettings(height_px=SIDE_PX, width_px=SIDE_PX),
         score=FittedScore("error", CalibrationSettings(), {}),
         calibration=CalibrationRecord(threshold=THRESHOLD, false_alarm_rate=0.1, images=50, pixel_threshold=0.5),
-        held_out_scores=HELD_OUT,
+        held_out_scores=[HELD_OUT],
     )
 
 

@@ -1,0 +1,15 @@
+"""Gives TFMA the models that are loaded already. TFX imports this module anew, so the cache is in another one."""
+
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.api import types
+
+from components.evaluation.loaded_models import loaded
+
+
+def custom_eval_shared_model(*, eval_saved_model_path: str, **options: Any) -> Any:
+    """TFX's hook: describes the model to TFMA, which loads it with `loaded`, here and in remote Beam workers."""
+    loader = types.ModelLoader(lambda: loaded(eval_saved_model_path), [tf.saved_model.SERVING])
+    return tfma.default_eval_shared_model(eval_saved_model_path, custom_model_loader=loader, **options)

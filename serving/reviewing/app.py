@@ -1,0 +1,201 @@
+"""The local web application: the queue, images, maps, and decisions, for whoever has its token."""
+
+import hmac
+import json
+import math
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from images.decoding import picture_of
+from runtime.errors import UsageError
+from schema.signatures import ANOMALY_MAP, IS_PADDED, SMALLEST_REGION
+from serving.reviewing.decisions import DEFECT, Decision, is_contested
+from serving.reviewing.queue import Item
+from serving.reviewing.review_folder import DecisionError, ReviewFolder
+from serving.server.pages import HEADERS, page_text
+
+PAGE: Final = "page.html"
+LOOPBACK: Final = ("127.0.0.1", "localhost")
+_MAX_BODY_BYTES: Final = 16 * 1024
+_SHOWN_AS_THEY_ARE: Final = b"\xff\xd8"
+"""How JPEG begins, which every browser shows; whatever else is converted."""
+_NOT_KEPT: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+Answer = Callable[[Request], Any]
+
+
+def review_app(items: Sequence[Item], folder: ReviewFolder, *, token: str, title: str, next_step: str) -> Starlette:
+    """The ASGI application for `items`, in this order; decisions go to `folder`.
+
+    Everything but the page itself, which holds no data, needs the header `Authorization: Bearer TOKEN`. A request is
+    refused if it names another host than this machine (DNS rebinding), and a change also if it comes from a page of
+    another origin (CSRF). `next_step` tells what to do once all images are decided.
+    """
+    api = _Api(items, folder, title, next_step)
+    page = page_text("serving.reviewing", PAGE)
+
+    async def show_page(request: Request) -> Response:
+        _require_loopback(request)
+        return Response(page, media_type="text/html", headers=HEADERS)
+
+    def checked(answer: Answer) -> Callable[[Request], Any]:
+        async def respond(request: Request) -> Response:
+            _require_loopback(request)
+            _require_token(request, token)
+            if request.method == "POST":
+                _require_same_origin(request)
+                request.state.document = await _document(request)
+            found = await run_in_threadpool(answer, request)
+            return found if isinstance(found, Response) else _json(found)
+
+        return respond
+
+    return Starlette(
+        routes=[
+            Route("/", show_page, methods=["GET"]),
+            Route("/queue", checked(api.queue), methods=["GET"]),
+            Route("/decisions", checked(api.decisions), methods=["GET"]),
+            Route("/images/{digest}", checked(api.image), methods=["GET"]),
+            Route("/maps/{digest}", checked(api.map), methods=["GET"]),
+            Route("/decisions", checked(api.decide), methods=["POST"]),
+            Route("/undo", checked(api.undo), methods=["POST"]),
+        ],
+        exception_handlers={HTTPException: _refused, UsageError: _unusable, DecisionError: _unrecorded},
+    )
+
+
+class _Api:
+    def __init__(self, items: Sequence[Item], folder: ReviewFolder, title: str, next_step: str) -> None:
+        self._items = {item.subject.digest: item for item in items}
+        self._folder = folder
+        self._about = {"title": title, "next_step": next_step}
+
+    def queue(self, request: Request) -> dict[str, Any]:
+        return {**self._about, "items": [_shown(item) for item in self._items.values()], **self.decisions(request)}
+
+    def decisions(self, request: Request) -> dict[str, Any]:
+        """The decisions that stand about each image, the latest at the end, and the classes in use."""
+        standing = self._folder.standing()
+        of_data = {item.known_as for item in self._items.values()} - {""}
+        used = {one.label for of_image in standing.values() for one in of_image if one.decision == DEFECT}
+        return {
+            "decisions": {digest: [_told(one) for one in of_image] for digest, of_image in standing.items()},
+            "contested": [digest for digest, of_image in standing.items() if is_contested(of_image)],
+            "classes": sorted({DEFECT} | of_data | used),
+        }
+
+    def image(self, request: Request) -> Response:
+        content = self._item(request).file.read_bytes()
+        if content.startswith(_SHOWN_AS_THEY_ARE):
+            return Response(content, media_type="image/jpeg", headers=_NOT_KEPT)
+        pixels = picture_of(content)
+        picture = BytesIO()
+        Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[:, :, 0]).save(picture, "PNG", compress_level=1)
+        return Response(picture.getvalue(), media_type="image/png", headers=_NOT_KEPT)
+
+    def map(self, request: Request) -> dict[str, Any]:
+        item = self._item(request)
+        values = None if item.anomaly_map is None else [[_number(x) for x in row] for row in item.anomaly_map.tolist()]
+        return {ANOMALY_MAP: values, IS_PADDED: int(item.is_padded), SMALLEST_REGION: item.smallest_region}
+
+    def decide(self, request: Request) -> dict[str, Any]:
+        document = request.state.document
+        item = self._known(document.get("digest"))
+        made, others = self._folder.decide(
+            item.subject,
+            document.get("decision"),
+            reviewer=document.get("reviewer"),
+            label=document.get("label", ""),
+            content=item.file.read_bytes(),
+            mask=item.mask,
+        )
+        return {"made": _told(made), "others": [_told(one) for one in others], **self.decisions(request)}
+
+    def undo(self, request: Request) -> dict[str, Any]:
+        withdrawn = self._folder.undo(request.state.document.get("reviewer"))
+        return {"withdrawn": withdrawn and _told(withdrawn), **self.decisions(request)}
+
+    def _item(self, request: Request) -> Item:
+        return self._known(request.path_params["digest"])
+
+    def _known(self, digest: Any) -> Item:
+        """A client names an image by its digest, never by a path."""
+        found = self._items.get(digest) if isinstance(digest, str) else None
+        if found is None:
+            raise HTTPException(404, "no such image in this review")
+        return found
+
+
+def _shown(item: Item) -> dict[str, Any]:
+    numbers = {name: _number(getattr(item, name)) for name in ("score", "threshold", "p_value")}
+    about = {name: getattr(item, name) for name in ("source", "group", "known_as", "is_known_normal", "is_anomaly")}
+    subject = {"digest": item.subject.digest, "name": item.subject.name, "split": item.subject.split}
+    return {**subject, **about, **numbers, "has_map": item.anomaly_map is not None}
+
+
+def _told(decision: Decision) -> dict[str, Any]:
+    return {name: getattr(decision, name) for name in ("number", "time", "reviewer", "digest", "decision", "label")}
+
+
+def _number(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
+
+
+def _json(document: Any, status_code: int = 200) -> Response:
+    # ASCII: a file's name may not be valid Unicode.
+    return Response(json.dumps(document), status_code, media_type="application/json", headers=_NOT_KEPT)
+
+
+def _require_loopback(request: Request) -> None:
+    if urlsplit(f"//{request.headers.get('host', '')}").hostname not in LOOPBACK:
+        raise HTTPException(403, f"this review answers only requests to {' or '.join(LOOPBACK)}")
+
+
+def _require_token(request: Request, token: str) -> None:
+    given = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()):
+        raise HTTPException(401, "open the address that `autoencoder review` printed; it contains a token")
+
+
+def _require_same_origin(request: Request) -> None:
+    if request.headers.get("origin") != f"http://{request.headers.get('host', '')}":
+        raise HTTPException(403, "a change must come from the page of this review itself")
+
+
+async def _document(request: Request) -> dict[str, Any]:
+    """The JSON object in the body."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            raise HTTPException(413, "the request is too large", {"Connection": "close"})
+    try:
+        document = json.loads(body)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise HTTPException(400, "send a JSON object")
+    return document
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _json({"error": error.detail}, error.status_code)
+
+
+async def _unusable(request: Request, error: Exception) -> Response:
+    return _json({"error": str(error)}, 400)
+
+
+async def _unrecorded(request: Request, error: Exception) -> Response:
+    return _json({"error": str(error)}, 507)

@@ -1,0 +1,201 @@
+"""Scores candidates and orders them for review; their files wait in a folder, their maps in memory."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from images.decoding import upright_size
+from images.regions import Placement, find_regions
+from schema.signatures import (
+    ANOMALY_MAP,
+    GROUP,
+    IMAGE_BYTES,
+    IS_ANOMALY,
+    IS_PADDED,
+    LATENT,
+    P_VALUE,
+    RECONSTRUCT_SIGNATURE,
+    SCORE,
+    SMALLEST_REGION,
+    THRESHOLD,
+)
+from serving.errors import ServingError, Status
+from serving.model.loaded_model import Arrays
+from serving.model.prediction import Predictor, Request
+from serving.reviewing.candidates import CONTESTED, FOLDER, SUSPECT, WATCH, Candidate
+from serving.reviewing.decisions import Subject
+from serving.reviewing.order import distance_from_threshold, most_informative_first
+
+_OUTPUTS: Final = (SCORE, THRESHOLD, IS_ANOMALY, P_VALUE, GROUP, LATENT, ANOMALY_MAP, IS_PADDED, SMALLEST_REGION)
+_BATCH: Final = 16
+_GRID: Final = 3
+_PROTECTED: Final = (SUSPECT, CONTESTED)
+"""Sources whose images are shown wherever they score."""
+_UNLABELLED: Final = (WATCH, FOLDER)
+"""Sources that do not know labels, so a normal image gets that of the group in which the model sees it, if any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A scored image; its file is `file`."""
+
+    subject: Subject
+    file: Path
+    source: str
+    group: str
+    known_as: str
+    is_known_normal: bool
+    mask: bytes
+    score: float
+    threshold: float
+    is_anomaly: bool
+    p_value: float
+    latent: npt.NDArray[np.float32]
+    anomaly_map: npt.NDArray[np.float32] | None
+    """[H, W] in multiples of the pixel threshold; None for a model without maps."""
+    is_padded: bool
+    smallest_region: float
+    place: tuple[int, int] | None
+    """Row and column, on a grid of 3 x 3, of the strongest region's centre; None if there is no region."""
+
+
+Scored = Callable[[Item], None]
+
+
+def review_queue(
+    candidates: Iterable[Candidate],
+    predictor: Predictor,
+    folder: Path,
+    *,
+    rate: float,
+    limit: int,
+    known: Sequence[bytes] = (),
+    decided: frozenset[str] = frozenset(),
+    scored: Scored = lambda item: None,
+) -> list[Item]:
+    """The `limit` candidates nearest to the threshold, and all suspects, the most informative first.
+
+    What contradicts the data counts as nearest: misses, false alarms, and suspects at least as strange as the rate.
+
+    Images with the same bytes are one, with the source that comes first. An image that the model cannot read is left
+    out. `known`: images that the model's calibration has seen; `decided`: digests that come last, and count as seen.
+    `scored` is called with every item.
+    """
+    items: dict[str, Item] = {}
+    for item in _scored(candidates, predictor, folder, items):
+        scored(item)
+        items[item.subject.digest] = item
+        if len(items) > 2 * limit:
+            _keep_nearest(items, limit, rate, decided)
+    _keep_nearest(items, limit, rate, decided)
+    new = [item for digest, item in items.items() if digest not in decided]
+    old = [item for digest, item in items.items() if digest in decided]
+    size = len(next(iter(items.values())).latent) if items else 0
+    seen = [item.latent for item in old] + list(_latents(known, predictor))
+    order = most_informative_first(
+        [_informative_p_value(item, rate) for item in new],
+        np.array([item.latent for item in new]).reshape(len(new), size),
+        [item.group for item in new],
+        [item.place for item in new],
+        rate=rate,
+        seen=np.array(seen).reshape(len(seen), size),
+    )
+    return [new[index] for index in order] + old
+
+
+def _keep_nearest(items: dict[str, Item], limit: int, rate: float, decided: frozenset[str]) -> None:
+    optional = [x for d, x in items.items() if x.source not in _PROTECTED and d not in decided]
+    distances = distance_from_threshold([_informative_p_value(item, rate) for item in optional], rate)
+    for index in np.argsort(distances, kind="stable")[limit:]:
+        item = items.pop(optional[index].subject.digest)
+        item.file.unlink()
+
+
+def _informative_p_value(item: Item, rate: float) -> float:
+    """The p-value, or the rate itself, which is the most informative, if the data contradicts the verdict."""
+    is_low = item.p_value <= rate
+    contradicts = (item.is_known_normal and is_low) or (bool(item.known_as) and not is_low)
+    return rate if contradicts else item.p_value
+
+
+def _scored(
+    candidates: Iterable[Candidate], predictor: Predictor, folder: Path, known: dict[str, Item]
+) -> Iterator[Item]:
+    remaining = iter(candidates)
+    while batch := list(itertools.islice(remaining, _BATCH)):
+        first = {one.subject.digest: one for one in reversed(batch)}
+        fresh = [one for digest, one in first.items() if digest not in known]
+        for one, outputs in zip(fresh, _outputs([one.content for one in fresh], predictor), strict=True):
+            if outputs is not None:
+                yield _item(one, outputs, folder)
+
+
+def _latents(contents: Sequence[bytes], predictor: Predictor) -> Iterator[npt.NDArray[np.float32]]:
+    for start in range(0, len(contents), _BATCH):
+        for outputs in _outputs(contents[start : start + _BATCH], predictor, (LATENT,)):
+            if outputs is not None:
+                yield outputs[LATENT]
+
+
+def _outputs(contents: Sequence[bytes], predictor: Predictor, wanted: Sequence[str] = _OUTPUTS) -> list[Arrays | None]:
+    """The outputs for each image, without the batch dimension; None for an image that cannot be read."""
+    if not contents:
+        return []
+    available = [name for name in wanted if name in predictor.signature(RECONSTRUCT_SIGNATURE).outputs]
+    inputs = {IMAGE_BYTES: np.array(contents, dtype=object)}
+    try:
+        outputs = predictor.predict(Request(inputs, RECONSTRUCT_SIGNATURE, available))
+    except ServingError as error:
+        if error.status not in (Status.INVALID_ARGUMENT, Status.RESOURCE_EXHAUSTED):
+            raise
+        if len(contents) == 1:
+            return [None]
+        return [found for content in contents for found in _outputs([content], predictor, wanted)]
+    return [{name: values[row] for name, values in outputs.items()} for row in range(len(contents))]
+
+
+def _item(candidate: Candidate, outputs: Arrays, folder: Path) -> Item:
+    file = folder / candidate.subject.digest
+    file.write_bytes(candidate.content)
+    anomaly_map = outputs.get(ANOMALY_MAP)
+    is_padded, smallest = (outputs.get(name, np.float32(0.0)) for name in (IS_PADDED, SMALLEST_REGION))
+    p_value = candidate.p_value if math.isfinite(candidate.p_value) else float(outputs.get(P_VALUE, math.nan))
+    group = bytes(outputs[GROUP]).decode("utf-8", "replace") if GROUP in outputs else candidate.group
+    is_unlabelled = GROUP in outputs and candidate.source in _UNLABELLED
+    return Item(
+        subject=replace(candidate.subject, label=group) if is_unlabelled else candidate.subject,
+        file=file,
+        source=candidate.source,
+        group=group,
+        known_as=candidate.known_as,
+        is_known_normal=candidate.is_known_normal,
+        mask=candidate.mask,
+        score=float(outputs[SCORE]),
+        threshold=float(outputs[THRESHOLD]),
+        is_anomaly=bool(outputs[IS_ANOMALY]),
+        p_value=p_value,
+        latent=np.asarray(outputs[LATENT], np.float32).ravel(),
+        anomaly_map=None if anomaly_map is None else np.asarray(anomaly_map, np.float32),
+        is_padded=bool(is_padded),
+        smallest_region=float(smallest),
+        place=_place(candidate.content, anomaly_map, is_padded=bool(is_padded), smallest=float(smallest)),
+    )
+
+
+def _place(content: bytes, anomaly_map: Any, *, is_padded: bool, smallest: float) -> tuple[int, int] | None:
+    if anomaly_map is None:
+        return None
+    placement = Placement.on_map(upright_size(content), anomaly_map.shape, is_padded=is_padded)
+    regions, _ = find_regions(anomaly_map, placement, smallest_share=smallest)
+    if not regions:
+        return None
+    down = (regions[0].top + regions[0].bottom) / 2 / placement.height_px
+    across = (regions[0].left + regions[0].right) / 2 / placement.width_px
+    row, column = (min(_GRID - 1, int(_GRID * share)) for share in (down, across))
+    return row, column
