@@ -53,14 +53,14 @@ def digits(size: str, *, root: str | Path) -> Settings:
     }
 
 
-def buttons(*, root: str | Path, push_to: Path, epochs: int) -> Settings:
+def buttons(*, root: str | Path, push_to: Path) -> Settings:
     """A model of the sample images that is so fast that its own time does not hide the server's."""
     return {
         "name": "bench",
         "root": str(root),
         "data": {"source": "folder", "path": str(REPOSITORY / "sample_images")},
         "image": {"height_px": 48, "width_px": 48, "channels": 3},
-        "trainer": {"preset": "deep", "hidden_units": [512, 128], "latent_dim": 16, "loss": "mse", "epochs": epochs},
+        "trainer": {"preset": "deep", "hidden_units": [512, 128], "latent_dim": 16, "loss": "mse", "epochs": 30},
         "evaluation": OPEN_GATE,
         "push": {"destination": str(push_to)},
     }

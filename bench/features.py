@@ -20,7 +20,7 @@ _IMAGES: Final = {"tiny": 16, "small": 64, "full": 256}
 _SIDES_PX: Final = {"tiny": 64, "small": 224, "full": 224}
 _SCORED: Final = 16
 _BATCH: Final = 16
-_MAX_OF_BACKBONE, _MAX_OF_EXTRACTION, _MAX_OF_ONE = 1.3, 3.0, 1.5
+_MAX_OF_BACKBONE, _MAX_OF_EXTRACTION, _MAX_OF_ONE = 1.3, 10.0, 1.5
 
 
 def compare(size: str, repetitions: int) -> list[Comparison]:

@@ -12,7 +12,7 @@ _OTHERS = {
     "multi_threading, 2 workers": ("--direct_running_mode=multi_threading", "--direct_num_workers=2"),
     "multi_processing, 2 workers": ("--direct_running_mode=multi_processing", "--direct_num_workers=2"),
 }
-_COUNTS = {"tiny": 700, "small": 4_000, "full": 70_000}
+_COUNTS = {"tiny": 1_400, "small": 4_000, "full": 70_000}
 
 
 def compare(size: str, repetitions: int) -> list[Comparison]:

@@ -8,7 +8,7 @@ from bench.configurations import Settings, dense_on
 from bench.images import write_synthetic_images
 from bench.timing import in_new_process, run_here
 
-_COUNTS = {"tiny": (700, 1_400), "small": (10_000, 40_000), "full": (70_000, 280_000, 1_120_000)}
+_COUNTS = {"tiny": (1_400, 2_800), "small": (10_000, 40_000), "full": (70_000, 280_000, 1_120_000)}
 _WARM_UP = 2_100
 """Images of an uncounted first run, which pays for the imports."""
 _BATCH, _BATCH_OF_FEW, _FEW = 128, 8, 4_000

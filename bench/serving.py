@@ -22,7 +22,6 @@ from bench.timing import COMMAND_LINE, REPOSITORY, BenchmarkError, alternately, 
 from schema.signatures import DEFAULT_MODEL_NAME, IMAGE_BYTES, SCORE_SIGNATURE
 
 _AREA = "serving"
-_EPOCHS = {"tiny": 5, "small": 30, "full": 30}
 _GRPC_PORT, _REST_PORT = 18500, 18501
 _LEAST_THROUGHPUT = {1: 0.6, 8: 0.9, 32: 0.9}
 """Clients -> requests/s as a multiple of direct calls/s."""
@@ -56,7 +55,7 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
     """
     requests = _REQUESTS[size]
     with tempfile.TemporaryDirectory() as folder:
-        base, image = _pushed_model(Path(folder), epochs=_EPOCHS[size]), _first_image()
+        base, image = _pushed_model(Path(folder)), _first_image()
         loads = _loads(Path(folder), image)
         direct = _DirectCalls(base, image)
         with _served(base):
@@ -142,9 +141,9 @@ def _large_jpeg() -> bytes:
     return content.getvalue()
 
 
-def _pushed_model(folder: Path, *, epochs: int) -> Path:
+def _pushed_model(folder: Path) -> Path:
     """Run a short pipeline and return the push destination."""
-    seconds_of_run(buttons(root=folder / "run", push_to=folder / "out", epochs=epochs))
+    seconds_of_run(buttons(root=folder / "run", push_to=folder / "out"))
     return folder / "out"
 
 

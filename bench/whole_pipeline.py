@@ -23,7 +23,7 @@ class _Extent:
     epochs: int
 
 
-_EXTENTS = {"tiny": _Extent(2_100, 2), "small": _Extent(14_000, 5), "full": _Extent(70_000, 20)}
+_EXTENTS = {"tiny": _Extent(2_800, 20), "small": _Extent(14_000, 5), "full": _Extent(70_000, 20)}
 
 
 def compare(size: str, repetitions: int) -> list[Comparison]:
