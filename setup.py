@@ -19,6 +19,7 @@ setup(
         **{name: ["py.typed"] for name in PACKAGES},
         "schema": ["schema.pbtxt", "py.typed"],
         "pipeline.configuration": ["folder.yaml"],  # a link to configs/
+        "pipeline.local": ["index.html.jinja"],
         "components.report": ["page.html.jinja"],
         "serving.reviewing": ["page.html"],
         "serving.server": ["page.html", "drawing.js", "look.css"],

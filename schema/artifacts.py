@@ -25,6 +25,9 @@ CONTROLS_FILE: Final = "controls.json"
 # and TFRecords of test images with their errors, which the Pusher replays against the pushed copy.
 PARITY_FILE: Final = "parity.tfrecord"
 
+# In ExampleValidator's `anomalies`: how the images differ from those of the newest pushed model.
+DRIFT_FILE: Final = "drift.json"
+
 # In the Evaluator's `evaluation`: the result for each bound, and TFMA's format of the verdict.
 GATE_FILE: Final = "gate.json"
 VALIDATIONS_FILE: Final = "validations-00000-of-00001.tfrecord"
@@ -44,10 +47,11 @@ RECORD_FILE: Final = "assets.extra/autoencoder.json"
 PUSHED_STATISTICS_FOLDER: Final = "assets.extra/statistics"
 """Only in a pushed model: StatisticsGen's output for its training images."""
 
-# In the Report's `report`: the page, and the results for synthetic defects in machine-readable form.
+# In the Report's `report`: the page, the results for synthetic defects in machine-readable form, and a few pictures.
 REPORT_TYPE: Final = "schema.HtmlReport"
 REPORT_FILE: Final = "report.html"
 DEFECTS_FILE: Final = "synthetic_defects.json"
+THUMBNAILS_FILE: Final = "thumbnails.json"
 
 # Custom properties of every artifact, set by the runner of its component: time, and peak memory of the process.
 SECONDS_PROPERTY: Final = "seconds"

@@ -4,6 +4,7 @@ Also compares the training images with those that the newest pushed model was tr
 images with the training images (skew).
 """
 
+import json
 import logging
 from typing import Any
 
@@ -23,7 +24,7 @@ from components.settings import DriftSettings
 from components.sources.files import DataError
 from schema import features
 from schema.artifact_types import Artifacts
-from schema.artifacts import PUSHED_STATISTICS_FOLDER
+from schema.artifacts import DRIFT_FILE, PUSHED_STATISTICS_FOLDER
 from schema.component_specs import Spec, channels, texts
 
 _LOG = logging.getLogger(__name__)
@@ -50,7 +51,9 @@ class StrictExampleValidatorExecutor(stock.Executor):
             )
         settings = DriftSettings.model_validate_json(exec_properties["drift"])
         if settings.action != "ignore":
-            _check_drift(input_dict, settings, exec_properties["push_destination"])
+            found = _check_drift(input_dict, settings, exec_properties["push_destination"])
+            with fileio.open(f"{artifact.uri}/{DRIFT_FILE}", "w") as file:
+                file.write(json.dumps(found))
 
 
 class StrictExampleValidator(base_component.BaseComponent):
@@ -87,8 +90,11 @@ def _explain(split: str, split_uri: str) -> list[str]:
     return named
 
 
-def _check_drift(input_dict: Artifacts, settings: DriftSettings, push_destination: str) -> None:
-    """Raise DataError that explains what changed, or only log it, depending on `settings`."""
+def _check_drift(input_dict: Artifacts, settings: DriftSettings, push_destination: str) -> dict[str, Any]:
+    """Raise DataError that explains what changed, or only log it, depending on `settings`.
+
+    Returns `since`, the newest pushed version or None, and in `changes` what drifted since then, in words by feature.
+    """
     uri = artifact_utils.get_single_uri(input_dict[keys.STATISTICS_KEY])
     schema_file = io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict[keys.SCHEMA_KEY]))
     schema: schema_pb2.Schema = io_utils.SchemaReader().read(schema_file)
@@ -100,22 +106,23 @@ def _check_drift(input_dict: Artifacts, settings: DriftSettings, push_destinatio
         "differs",
     )
     pushed = newest_version(push_destination)
-    if pushed and fileio.exists(f"{pushed}/{PUSHED_STATISTICS_FOLDER}"):
+    has_reference = bool(pushed) and fileio.exists(f"{pushed}/{PUSHED_STATISTICS_FOLDER}")
+    drifted: list[Change] = []
+    if has_reference:
         before = _read_statistics(f"{pushed}/{PUSHED_STATISTICS_FOLDER}", features.TRAIN)
+        drifted = find_drift(before, train, schema, settings.limits)
         message += _explain_changes(
-            f"the training images differ from those of the newest pushed model, {pushed}:",
-            find_drift(before, train, schema, settings.limits),
-            "drifted",
+            f"the training images differ from those of the newest pushed model, {pushed}:", drifted, "drifted"
         )
-    if not message:
-        return
-    if settings.action == "warn":
+    if message and settings.action != "warn":
+        raise DataError(
+            f"{message}if this change is intended, run once with data.drift.action=warn: the model pushed by that run "
+            "becomes the reference; data.drift.limits sets other limits"
+        )
+    if message:
         _LOG.warning(message)
-        return
-    raise DataError(
-        f"{message}if this change is intended, run once with data.drift.action=warn: the model pushed by that run "
-        "becomes the reference; data.drift.limits sets other limits"
-    )
+    since = pushed if has_reference else None
+    return {"since": since, "changes": {change.feature: change.in_words for change in drifted}}
 
 
 def _explain_changes(heading: str, changes: list[Change], verb: str) -> str:

@@ -1,5 +1,6 @@
 """Chooses the test images that the report shows, and prepares their pictures and captions."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from images.regions import Placement, find_regions
 
 _IMAGES_PER_GROUP = 10
 _CLASSES = 10
+_SUMMED_UP_BY = {"Typical": "typical", "Worst": "worst", "Anomalies easiest to find": "anomaly"}
+"""Group -> title of its thumbnail."""
 
 Group = tuple[str, list[int]]
 """(heading, rows of the sample)."""
@@ -46,6 +49,19 @@ def gallery(model: Model, examples_uri: str, sample: Sample, *, threshold: float
     shown = show(model, examples_uri, positions)
     pictures = {position: _picture(image, threshold) for position, image in shown.items()}
     return [{"title": title, "pictures": [pictures[sample.positions[row]] for row in rows]} for title, rows in groups]
+
+
+def thumbnails(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One picture of each group that sums a model up: typical, worst, and the anomaly that is easiest to find.
+
+    Each has `title`, `score`, `outcome`, and the URIs `original` and `anomaly_map`.
+    """
+    first = {group["title"].partition(":")[0].partition(" among")[0]: group["pictures"][0] for group in groups}
+    return [
+        {"title": title, **{key: first[group][key] for key in ("score", "outcome", "original", "anomaly_map")}}
+        for group, title in _SUMMED_UP_BY.items()
+        if group in first
+    ]
 
 
 def _picture(image: ShownImage, threshold: float) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Writes report.html, a self-contained page about a run, and synthetic_defects.json and suspects.jsonl for programs."""
+"""Writes report.html, a self-contained page about a run, and three files for programs.
+
+These are synthetic_defects.json, suspects.jsonl, and thumbnails.json.
+"""
 
 import json
 import os
@@ -11,14 +14,14 @@ from tfx.dsl.io import fileio
 from components.report import charts, tables
 from components.report.defect_study import RELIABLE, Detection, defects_document, pictures_of, study_defects
 from components.report.facts import Facts, ReportInputs, model_folder, read_facts
-from components.report.gallery import gallery
+from components.report.gallery import gallery, thumbnails
 from components.report.score_table import score_rows
 from components.report.scored_images import Sample, load_model, score_sample
 from components.report.steadiness import change_rows
 from components.report.suspects import read_suspects, suspect_pictures
 from images.synthetic_defects import KINDS
 from schema import features
-from schema.artifacts import DEFECTS_FILE, REPORT_FILE, SUSPECTS_FILE
+from schema.artifacts import DEFECTS_FILE, REPORT_FILE, SUSPECTS_FILE, THUMBNAILS_FILE
 
 SCORED_IMAGES: Final = 5_000
 """Of a larger test split, a random sample of this size is scored."""
@@ -26,7 +29,7 @@ _TEMPLATE = "page.html.jinja"
 
 
 def write_report(inputs: ReportInputs, folder: str, *, at_most: int = SCORED_IMAGES) -> None:
-    """Write the three files to `folder`, with scores of `at_most` test images; same artifacts, same bytes."""
+    """Write the four files to `folder`, with scores of `at_most` test images; same artifacts, same bytes."""
     facts = read_facts(inputs)
     seed, threshold = facts.record["seed"], facts.calibration.threshold
     model = load_model(model_folder(inputs.model))
@@ -36,10 +39,11 @@ def write_report(inputs: ReportInputs, folder: str, *, at_most: int = SCORED_IMA
         model, inputs.examples, sample, record=facts.record, threshold=threshold, seed=seed
     )
     suspects = read_suspects(inputs.calibration)
+    groups = gallery(model, inputs.examples, sample, threshold=threshold)
     page = render(
         **_facts_of(facts),
         sample={"images": len(sample.scores), "total": total, "seed": seed},
-        groups=gallery(model, inputs.examples, sample, threshold=threshold),
+        groups=groups,
         charts=_charts(facts, sample, threshold, seed),
         flagged=charts.at_threshold(sample, threshold),
         kinds=KINDS,
@@ -55,7 +59,12 @@ def write_report(inputs: ReportInputs, folder: str, *, at_most: int = SCORED_IMA
     fileio.makedirs(folder)
     document = defects_document(images, detections, threshold=threshold, seed=seed)
     listed = "".join(json.dumps(suspect) + "\n" for suspect in suspects)
-    files = {REPORT_FILE: page, DEFECTS_FILE: json.dumps(document, indent=2), SUSPECTS_FILE: listed}
+    files = {
+        REPORT_FILE: page,
+        DEFECTS_FILE: json.dumps(document, indent=2),
+        SUSPECTS_FILE: listed,
+        THUMBNAILS_FILE: json.dumps(thumbnails(groups)),
+    }
     for name, content in files.items():
         with fileio.open(os.path.join(folder, name), "wb") as file:  # noqa: PTH118 - may be remote
             file.write(content.encode("utf-8", "replace"))

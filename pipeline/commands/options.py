@@ -18,7 +18,8 @@ RUNS = Path("runs")
 PATH = click.Path(path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
-config_argument = click.argument("config", type=PATH, default=Path("configs/digits.yaml"))
+DEFAULT_CONFIG = Path("configs/digits.yaml")
+config_argument = click.argument("config", type=PATH, default=DEFAULT_CONFIG)
 set_option = click.option(
     "--set",
     "overrides",

@@ -1,5 +1,6 @@
-"""`autoencoder serve`: serves a pushed model on this machine."""
+"""`autoencoder serve`: serves pushed models on this machine."""
 
+import math
 import os
 import shutil
 import sys
@@ -23,6 +24,23 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
 @click.argument("folder", required=False, type=PATH)
 @click.option("--model_base_path", "--model-base-path", type=PATH, help="The same as FOLDER.")
 @click.option("--model_name", "--model-name", default=ServerSettings.model_name, help="Name in requests.")
+@click.option(
+    "--model_config_file",
+    "--model-config-file",
+    type=PATH,
+    help="File that lists several models, in TensorFlow Serving's text format, instead of FOLDER.",
+)
+@click.option(
+    "--model_config_file_poll_wait_seconds",
+    type=click.FloatRange(0),
+    default=ServerSettings.model_config_poll_s,
+    help="Interval between checks for a change of that file; 0: none.",
+)
+@click.option(
+    "--max-loaded-mb",
+    type=click.IntRange(1),
+    help="Memory for the models of that file: the least recently used make way, and load again when requested.",
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=ServerSettings.grpc_port, help="Port for gRPC; 0: off.")
 @click.option(
     "--rest_api_port",
@@ -100,6 +118,8 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
 def serve(
     folder: Path | None,
     model_base_path: Path | None,
+    model_config_file: Path | None,
+    max_loaded_mb: int | None,
     host: str,
     max_body_mb: int,
     record_scores: Path | None,
@@ -113,27 +133,37 @@ def serve(
     own: bool,
     **flags: Any,
 ) -> None:
-    """Serve a pushed model with TensorFlow Serving's protocol.
+    """Serve pushed models with TensorFlow Serving's protocol.
 
     The server runs until Ctrl-C. FOLDER is a run's folder or the folder that holds its versions; by default, that
     of the run below runs/ that was pushed last. New versions are picked up while the server runs.
+
+    With --model_config_file, it serves several models, each under its own name; a change of the file takes effect
+    while the server runs.
 
     With --tls-cert, --tls-key and --token-file, it can listen beyond this machine. The files are read again when they
     change.
 
     With --host 0.0.0.0, tensorflow_model_server is used instead if it is on PATH: it listens on every address,
-    and supports neither TLS, tokens, --record-scores, --keep-images nor --max-body-mb.
+    and supports neither TLS, tokens, --record-scores, --keep-images, --max-body-mb nor --max-loaded-mb.
     """
-    base = _base(folder, model_base_path)
+    if model_config_file and (folder or model_base_path):
+        raise UsageError("--model_config_file lists all models: give either it or a folder")
+    served = model_config_file or _base(folder, model_base_path)
     if not own and (program := shutil.which(REAL_SERVER)):
         is_protected = bool(tls_cert or tls_key or token_file)
-        obstacle = _obstacle_to_real_server(host, max_body_mb, record_scores, keep_images, is_protected=is_protected)
+        obstacle = _obstacle_to_real_server(
+            host, max_body_mb, record_scores, keep_images, max_loaded_mb=max_loaded_mb, is_protected=is_protected
+        )
         if not obstacle:
-            _become_real_server(program, base, flags)
+            _become_real_server(program, served, flags, has_several_models=model_config_file is not None)
         click.echo(f"{REAL_SERVER} is on PATH but {obstacle}", err=True)
     settings = ServerSettings(
-        model_base_path=base,
+        model_base_path=None if model_config_file else served,
         model_name=flags["model_name"],
+        model_config_file=model_config_file,
+        model_config_poll_s=flags["model_config_file_poll_wait_seconds"] or None,
+        max_loaded_bytes=max_loaded_mb * MIB if max_loaded_mb else None,
         host=host,
         grpc_port=flags["port"] or None,
         rest_port=flags["rest_api_port"] or None,
@@ -185,7 +215,13 @@ def _base(folder: Path | None, model_base_path: Path | None) -> Path:
 
 
 def _obstacle_to_real_server(
-    host: str, max_body_mb: int, record_scores: Path | None, keep_images: Path | None, *, is_protected: bool
+    host: str,
+    max_body_mb: int,
+    record_scores: Path | None,
+    keep_images: Path | None,
+    *,
+    max_loaded_mb: int | None,
+    is_protected: bool,
 ) -> str:
     """Which option TensorFlow Serving does not support, and what to do; empty if it supports all of them."""
     if is_protected:
@@ -198,15 +234,25 @@ def _obstacle_to_real_server(
         return "cannot keep images; to use it: omit --keep-images"
     if max_body_mb != MAX_BODY_MB:
         return "cannot limit the size of requests; to use it: omit --max-body-mb"
+    if max_loaded_mb is not None:
+        return "cannot unload models in use; to use it: omit --max-loaded-mb"
     return ""
 
 
-def _become_real_server(program: str, base: Path, flags: dict[str, Any]) -> None:
-    """Replace this process with TensorFlow Serving, which has the same flags.
+def _become_real_server(program: str, served: Path, flags: dict[str, Any], *, has_several_models: bool) -> None:
+    """Replace this process with TensorFlow Serving, which has the same flags; its intervals are in whole seconds.
 
-    Its interval between checks for a version is in whole seconds.
+    `served` is the folder of versions, or the file that lists several models.
     """
-    poll_wait_s = max(1, round(flags["file_system_poll_wait_seconds"]))
-    given = {**flags, "model_base_path": base.resolve(), "file_system_poll_wait_seconds": poll_wait_s}
+    given = dict(flags)
+    for name in ("file_system_poll_wait_seconds", "model_config_file_poll_wait_seconds"):
+        given[name] = math.ceil(flags[name])
+    if has_several_models:
+        # Else it would refuse a file with labels, since no version is loaded when it starts.
+        given |= {"model_config_file": served.resolve(), "allow_version_labels_for_unavailable_models": True}
+        del given["model_name"]
+    else:
+        given["model_base_path"] = served.resolve()
+        del given["model_config_file_poll_wait_seconds"]
     values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
     os.execv(program, [program, *(f"--{name}={value}" for name, value in values.items())])

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -20,13 +20,14 @@ from components.sources.reviewed import AUTO
 from pipeline.configuration.configuration import Configuration, ConfigurationError
 from pipeline.errors import interrupt_on_signals, message_of
 from pipeline.local.product import record_product, require_same_product
+from pipeline.local.product_index import update_if_listed
 from pipeline.metadata.store import connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, plain_console, print_summary
 from runtime.errors import DONE, FAILED, REFUSED
 from runtime.imports import imported_for_good
 from runtime.keras_flavour import use_keras_2
 from runtime.places import pattern_problem
-from schema.artifacts import PICTURE_FILE, REPORT_FILE, SUSPECTS_FILE
+from schema.artifacts import PICTURE_FILE, REPORT_FILE, SUSPECTS_FILE, THUMBNAILS_FILE
 from schema.reviewed import MANIFEST_FILE, REVIEW_FOLDER
 from serving.model.versions import RUN_SUBFOLDER, version_folders
 
@@ -37,12 +38,28 @@ LOG_FILE = "run.log"
 TROUBLESHOOTING = "docs/troubleshooting.md"
 
 
+Document = dict[str, Any]
+
+
 def run(configuration: Configuration, *, as_json: bool, same_product: bool = False) -> int:
     """Run the pipeline and return the exit code; raises a UserError if nothing was started.
 
     `same_product`: the images show what those of earlier runs show, although their location is another one.
     """
     interrupt_on_signals()
+    document = outcome_of(configuration, as_json=as_json, same_product=same_product)
+    update_if_listed(configuration, document)
+    if as_json:
+        print(json.dumps(document, indent=2))
+    return exit_code(document)
+
+
+def outcome_of(configuration: Configuration, *, as_json: bool, same_product: bool) -> Document:
+    """Run the pipeline, print its progress and outcome, and return the document of `--json`.
+
+    `as_json` keeps standard output free for that document. Raises a UserError if nothing was started.
+    """
+    started = time.monotonic()
     _require_reach(configuration)
     folder = _writable_folder(configuration)
     with _locked(folder):
@@ -60,7 +77,20 @@ def run(configuration: Configuration, *, as_json: bool, same_product: bool = Fal
                 console.print(f"skipped {plan.skipped} (not a supported image format)")
             if plan.warning:
                 console.print(f"warning: {plan.warning}")
-            return _run(configuration, plan.fingerprint, folder, console, stdout if as_json else None)
+            document, error = _run(configuration, plan.fingerprint, folder, console)
+            document["seconds"] = round(time.monotonic() - started, 2)
+            if error:
+                _explain(document, error, console)
+            elif not as_json:
+                print_summary(console, document)
+            return document
+
+
+def exit_code(document: Document) -> int:
+    """The exit code that states the outcome of a run."""
+    if document["error"]:
+        return FAILED
+    return DONE if document["blessed"] else REFUSED
 
 
 def _with_reviewed(configuration: Configuration, folder: Path) -> Configuration:
@@ -74,8 +104,9 @@ def _with_reviewed(configuration: Configuration, folder: Path) -> Configuration:
 
 
 def _run(
-    configuration: Configuration, data_fingerprint: str, folder: Path, console: Console, json_to: TextIO | None
-) -> int:
+    configuration: Configuration, data_fingerprint: str, folder: Path, console: Console
+) -> tuple[Document, BaseException | None]:
+    """The outcome, and the error of the component that failed, if one did."""
     use_keras_2()
     waiting = console.status("loading TensorFlow Extended") if console.is_terminal else contextlib.nullcontext()
     with waiting, imported_for_good():
@@ -105,16 +136,16 @@ def _run(
         record_product(configuration, data_fingerprint, folder)
     model_run, report = verdict.pop("model_run"), verdict.pop("report")
     if report:
-        for name in (REPORT_FILE, SUSPECTS_FILE):
+        for name in (REPORT_FILE, SUSPECTS_FILE, THUMBNAILS_FILE):
             shutil.copyfile(Path(report).with_name(name), folder / name)
-    document = {
+    document: Document = {
         "run": str(folder),
         **verdict,
         "components": [{"name": o.name, "state": o.state, "seconds": round(o.seconds, 2)} for o in outcomes],
         "error": f"{failed.name}: {message_of(failed.error, folder)}" if failed and failed.error else None,
         "paths": _paths(folder, destination, model_run, report),
     }
-    return _conclude(document, failed.error if failed else None, console, json_to)
+    return document, failed.error if failed else None
 
 
 def _require_reach(configuration: Configuration) -> None:
@@ -137,21 +168,13 @@ def _print_changes(outcomes: "list[ComponentOutcome]", console: Console) -> None
         console.print(f"\nchanged since the last run: {causes}")
 
 
-def _conclude(document: dict[str, Any], error: BaseException | None, console: Console, json_to: TextIO | None) -> int:
-    """Print the outcome, as text or as JSON; returns the exit code."""
-    if json_to:
-        json_to.write(json.dumps(document, indent=2) + "\n")
-    if error:
-        logging.getLogger(__name__).error("the run failed", exc_info=error)
-        component, _, message = document["error"].partition(": ")
-        console.print(f"\n{component} failed: {message}", style="red")
-        log = Path(document["run"]) / LOG_FILE
-        console.print(f"details in {log}; the next run continues here")
-        console.print(f"known causes and remedies: {TROUBLESHOOTING}#{component.lower()}")
-        return FAILED
-    if not json_to:
-        print_summary(console, document)
-    return DONE if document["blessed"] else REFUSED
+def _explain(document: Document, error: BaseException, console: Console) -> None:
+    """Log the error that ended a run, and print where to read on."""
+    logging.getLogger(__name__).error("the run failed", exc_info=error)
+    component, _, message = document["error"].partition(": ")
+    console.print(f"\n{component} failed: {message}", style="red")
+    console.print(f"details in {Path(document['run']) / LOG_FILE}; the next run continues here")
+    console.print(f"known causes and remedies: {TROUBLESHOOTING}#{component.lower()}")
 
 
 def _paths(folder: Path, destination: str, model_run: str | None, report: str | None) -> dict[str, str]:

@@ -13,6 +13,7 @@ from tfx.utils import path_utils
 from schema.artifact_types import Calibration
 from schema.artifacts import (
     COUNTS_FILE,
+    DRIFT_FILE,
     GATE_FILE,
     NOT_PUSHED_BECAUSE,
     PUSHED_DESTINATION,
@@ -133,6 +134,7 @@ def no_verdict() -> dict[str, Any]:
         "model_run": None,
         "images": {},
         "model": {},
+        "drift": None,
         "reviewed": {},
         "changes": {},
         "report": None,
@@ -204,6 +206,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
     outputs = _outputs(store, run)
     evaluation, pushed = outputs.get("ModelEvaluation"), outputs.get("PushedModel")
     model_run, report = outputs.get("ModelRun"), outputs.get(REPORT_TYPE)
+    anomalies = outputs.get("ExampleAnomalies")
     gate = _read(Path(evaluation.uri, GATE_FILE)) if evaluation else {}
     if not gate:
         return no_verdict()
@@ -217,6 +220,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         "model_run": model_run.uri if model_run else None,
         "images": _image_counts(outputs),
         "model": _model_facts(outputs),
+        "drift": (_read(Path(anomalies.uri, DRIFT_FILE)) or None) if anomalies else None,
         "reviewed": gate.get("reviewed", {}),  # runs of older versions lack them
         "changes": gate.get("changes", {}),
         "report": f"{report.uri}/{REPORT_FILE}" if report else None,

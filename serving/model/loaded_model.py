@@ -1,6 +1,7 @@
 """Loads a SavedModel and runs its signatures in a session, as TensorFlow Serving does."""
 
 import contextlib
+import copy
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,9 +76,14 @@ class LoadedModel:
         except BaseException:
             self._session.close()
             raise
+        # Copies: a part of a message keeps the whole message in memory, and Python's copies of the graph's functions,
+        # which the session does not use, take a third of a small model's memory.
         self.signature_defs = {
-            name: definition for name, definition in meta_graph.signature_def.items() if name != NO_OP_SIGNATURE
+            name: copy.deepcopy(definition)
+            for name, definition in meta_graph.signature_def.items()
+            if name != NO_OP_SIGNATURE
         }
+        getattr(self._session.graph, "_functions", {}).clear()
         self.signatures = {name: _signature(name, definition) for name, definition in self.signature_defs.items()}
         self._lock = threading.Lock()
         self._callables: dict[tuple[str, tuple[str, ...], bool], Callable[..., list[Any]]] = {}

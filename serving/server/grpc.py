@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
+    model_management_pb2,
     model_pb2,
     model_service_pb2_grpc,
     predict_pb2,
@@ -18,7 +19,7 @@ from tensorflow_serving.apis import (
 from serving.errors import ServingError, Status, invalid_argument
 from serving.model.tensor_protos import request_from_proto, response_to_proto
 from serving.server.access import Certificate, Tokens
-from serving.server.model_host import ServedVersion
+from serving.server.model_host import Requested, ServedVersion
 from serving.server.service import Service
 from serving.server.settings import ListenError, ServerSettings
 
@@ -30,17 +31,19 @@ def start_grpc_server(
 ) -> tuple[grpc.Server, int]:
     """A started gRPC server and its port; raises ListenError if the port is taken."""
     server = grpc.server(
-        ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="grpc"),
+        ThreadPoolExecutor(settings.threads, thread_name_prefix="grpc"),
         interceptors=[*([_TokenInterceptor(tokens)] if tokens else []), _ErrorInterceptor()],
         options=[
             ("grpc.max_receive_message_length", settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # else two servers could share a port and its clients
         ],
-        maximum_concurrent_rpcs=settings.worker_threads + settings.max_waiting_requests,
+        maximum_concurrent_rpcs=settings.max_requests,
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(service), server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(service), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+        ModelService(service, may_reload=settings.has_several_models), server
+    )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host  # IPv6
     try:
         address = f"{host}:{settings.grpc_port}"
@@ -76,45 +79,58 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def Predict(self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Run a signature of a model."""
-        name, version = _model_and_version(request)
+        requested = _requested(request)
 
         def answer(served: ServedVersion) -> predict_pb2.PredictResponse:
             parsed = request_from_proto(request)
             outputs = self._service.run(served, parsed)
             signature_name = served.predictor.signature(parsed.signature_name).name
-            return response_to_proto(outputs, _model_spec(name, served.number, signature_name))
+            return response_to_proto(outputs, _model_spec(requested.name, served.number, signature_name))
 
-        return self._service.predict(name, version, answer, api="GRPC")
+        return self._service.predict(requested, answer, api="GRPC")
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """The signatures of a model."""
-        name, version = _model_and_version(request)
+        requested = _requested(request)
         if not request.metadata_field:
             raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
         for field in request.metadata_field:
             if field != "signature_def":
                 raise invalid_argument(f"Metadata field {field} is not supported")
-        with self._service.host.lease(name, version) as served:
-            response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=_model_spec(name, served.number))
+        with self._service.models.lease(requested) as served:
+            spec = _model_spec(requested.name, served.number)
+            response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=spec)
             response.metadata["signature_def"].Pack(signature_def_map(served))
             return response
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus; the generated base class answers the other method with UNIMPLEMENTED."""
+    """GetModelStatus and, for several models, HandleReloadConfigRequest."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, may_reload: bool) -> None:
         self._service = service
+        self._may_reload = may_reload
 
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """The states of a model's versions."""
         response = get_model_status_pb2.GetModelStatusResponse()
-        for state in self._service.host.states(*_model_and_version(request)):
+        for state in self._service.models.states(_requested(request)):
             entry = response.model_version_status.add(version=state.version)
             entry.state = get_model_status_pb2.ModelVersionStatus.State.Value(state.state)
             entry.status.error_code = state.error_code
             entry.status.error_message = state.error_message
         return response
+
+    def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Serve the models of a configuration, until the configuration file changes; answers when they are loaded."""
+        if not self._may_reload:
+            raise ServingError(
+                Status.UNIMPLEMENTED, "this server serves a single model; start it with --model_config_file"
+            )
+        if request.metric_names:
+            raise ServingError(Status.UNIMPLEMENTED, "metric_names is not supported; read the metrics over REST")
+        self._service.models.reload(request.config)
+        return model_management_pb2.ReloadConfigResponse()
 
 
 def signature_def_map(served: ServedVersion) -> get_model_metadata_pb2.SignatureDefMap:
@@ -168,13 +184,12 @@ class _ErrorInterceptor(grpc.ServerInterceptor):
         return wrapped
 
 
-def _model_and_version(request: Any) -> tuple[str, int | None]:
+def _requested(request: Any) -> Requested:
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
     spec = request.model_spec
-    if spec.version_label:
-        raise ServingError(Status.FAILED_PRECONDITION, f"Unrecognized servable version label: {spec.version_label}")
-    return spec.name, spec.version.value if spec.HasField("version") else None
+    version = spec.version.value if spec.HasField("version") else None
+    return Requested(spec.name, version, spec.version_label or None)
 
 
 def _model_spec(name: str, version: int, signature_name: str = "") -> model_pb2.ModelSpec:

@@ -1,9 +1,12 @@
 """The server's Prometheus metrics, under TensorFlow Serving's names."""
 
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 LATENCY_BUCKETS_US: Final = tuple(10 * 1.8**exponent for exponent in range(24))
@@ -16,19 +19,19 @@ MAX_COUNTED: Final = 1000.0
 class ScoreMetrics:
     """The metrics of whatever scores images; thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, labels: Sequence[str] = ("version",)) -> None:
         self._registry = CollectorRegistry()
         self._scores = Histogram(
             "autoencoder_score_per_threshold",
             "Scores of images as multiples of the anomaly threshold: above 1 is an alarm.",
-            ["version"],
+            labels,
             buckets=SCORE_BUCKETS,
             registry=self._registry,
         )
 
-    def count_scores(self, version: int | str, per_threshold: np.ndarray[Any, Any]) -> None:
+    def count_scores(self, per_threshold: np.ndarray[Any, Any], **labels: int | str) -> None:
         """Count the scores [n] of one answer, given as multiples of the threshold."""
-        histogram = self._scores.labels(str(version))
+        histogram = self._scores.labels(**labels)
         for value in np.where(np.isfinite(per_threshold), per_threshold, np.inf).clip(max=MAX_COUNTED).tolist():
             histogram.observe(value)
 
@@ -37,11 +40,43 @@ class ScoreMetrics:
         return generate_latest(self._registry)
 
 
+class ModelCounts(Protocol):
+    """What is known about the served models when the metrics are read."""
+
+    def version_counts(self) -> Mapping[str, Mapping[str, int]]:
+        """Model -> state -> versions in that state."""
+
+    @property
+    def loaded_bytes(self) -> int:
+        """The estimated memory of the loaded versions."""
+
+
+class _Models(Collector):
+    def __init__(self, models: ModelCounts) -> None:
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        """The gauges, with the values of this moment."""
+        versions = GaugeMetricFamily(
+            "autoencoder_model_versions",
+            "Versions by state: AVAILABLE, START (loaded by the next request), END (could not be loaded).",
+            labels=["model_name", "state"],
+        )
+        for name, counts in self._models.version_counts().items():
+            for state, count in counts.items():
+                versions.add_metric([name, state], count)
+        yield versions
+        yield GaugeMetricFamily(
+            "autoencoder_loaded_bytes", "Estimated memory of the loaded versions.", self._models.loaded_bytes
+        )
+
+
 class Metrics(ScoreMetrics):
     """The metrics of one server; thread-safe."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, models: ModelCounts) -> None:
+        super().__init__(labels=("model_name", "version"))
+        self._registry.register(_Models(models))
         # A gauge that only increases: this library's Counter would append `_total` to TensorFlow Serving's name.
         self._requests = Gauge(
             ":tensorflow:serving:request_count",

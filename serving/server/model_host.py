@@ -1,9 +1,9 @@
-"""Finds new versions of the served model, loads and warms them up, swaps them in and releases the old ones."""
+"""One served model: finds its versions, loads and warms them up, swaps them in and releases the old ones."""
 
-import gc
+import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +13,27 @@ from serving.model.prediction import Predictor
 from serving.model.versions import VersionFolder, fingerprint, holds_saved_model, version_folders
 from serving.model.warmup import replay_warmup
 from serving.score_log import ScoreLog, read_calibration
+from serving.server.loaded_memory import LoadedMemory, NoRoomError, estimated_bytes
 from serving.server.logs import log_event
+from serving.server.model_config import ModelSettings
 from serving.server.settings import ServerSettings
 
 DRAIN_TIMEOUT_S = 600.0
-RECORD_INTERVAL_S = 60.0
+AVAILABLE, START, END = "AVAILABLE", "START", "END"
+
+
+@dataclass(frozen=True)
+class Requested:
+    """What a request names: a model, and one of its versions by number or label (neither: the newest)."""
+
+    name: str
+    version: int | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
 class VersionState:
-    """The state of a version: AVAILABLE, or END with the reason why it could not be loaded."""
+    """The state of a version: AVAILABLE, START if the first request loads it, or END with the reason why it cannot."""
 
     version: int
     state: str
@@ -30,17 +41,26 @@ class VersionState:
     error_message: str = ""
 
 
+def not_served(requested: Requested, version: int | None) -> ServingError:
+    """The error for a request whose model or version is not served."""
+    which = f"Latest({requested.name})" if version is None else f"Specific({requested.name}, {version})"
+    return ServingError(Status.NOT_FOUND, f"Servable not found for request: {which}")
+
+
 class ServedVersion:
     """A loaded version and the number of requests that are using it."""
 
-    def __init__(self, folder: VersionFolder, predictor: Predictor) -> None:
+    def __init__(self, folder: VersionFolder, predictor: Predictor, size_bytes: int, model_name: str) -> None:
         """Raises ScoresError if the model's calibration record cannot be read."""
         self.number = folder.number
         self.folder = folder
         self.predictor = predictor
+        self.size_bytes = size_bytes
+        self.model_name = model_name
         calibration = read_calibration(folder.path)
         self.score_log = None if calibration is None else ScoreLog(calibration)
         self._loaded_at_s = int(time.time())
+        self._used_at_s = time.monotonic()
         self._users = 0
         self._condition = threading.Condition()
 
@@ -48,6 +68,7 @@ class ServedVersion:
         """Register a request that uses this version."""
         with self._condition:
             self._users += 1
+            self._used_at_s = time.monotonic()
 
     def release(self) -> None:
         """Unregister a request."""
@@ -55,151 +76,301 @@ class ServedVersion:
             self._users -= 1
             self._condition.notify_all()
 
+    def last_used(self) -> tuple[bool, float]:
+        """Whether a request is using it, and when one last began to."""
+        with self._condition:
+            return self._users > 0, self._used_at_s
+
     def record_scores(self, target: Path) -> None:
         """Write the score counts since loading, if there are any, to this version's own file in the folder `target`."""
         if self.score_log is not None and self.score_log.counts().images:
             self.score_log.write(target / f"{self.number}-{self._loaded_at_s}.json")
 
-    def close_when_idle(self, timeout_s: float) -> None:
-        """Free the memory once no request uses this version; keep it if one still does after `timeout_s`."""
+    def close_if_idle(self, timeout_s: float = 0.0) -> bool:
+        """Free the memory if no request uses this version, at the latest after `timeout_s`; whether that is so."""
         with self._condition:
             is_idle = self._condition.wait_for(lambda: self._users == 0, timeout_s)
         if is_idle:
             self.predictor.close()
-        log_event("version_unloaded" if is_idle else "version_still_in_use", version=self.number)
+            log_event("version_unloaded", model=self.model_name, version=self.number)
+        return is_idle
 
 
 class ModelHost:
-    """Serves the newest loadable version in `settings.model_base_path`.
+    """Serves the versions of one model that its policy asks for and that can be loaded.
 
     A version that is empty or broken, has a broken record or fails its warm-up is not retried until its files
-    change; the previous version stays in service. The loaded version stays in service even if all version folders
-    disappear.
+    change; the previous version stays in service. The loaded versions stay in service even if all version folders
+    disappear. A version for which there is no room is loaded by the first request for it.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
-        self.settings = settings
+    def __init__(self, model: ModelSettings, settings: ServerSettings, memory: LoadedMemory) -> None:
+        self.model = model
+        self.was_updated = False
+        """Whether every version has been tried once, or has no room."""
+        self._settings = settings
+        self._memory = memory
         self._lock = threading.Lock()
-        self._current: ServedVersion | None = None
+        """Guards the tables of versions; never held while a version is loaded."""
+        self._updating = threading.RLock()
+        self._loaded: dict[int, ServedVersion] = {}
+        self._waiting: dict[int, VersionFolder] = {}
+        """Versions to be served that are not loaded yet."""
         self._broken: dict[int, tuple[object, VersionState]] = {}
-        self._stop = threading.Event()
-        self._poller = threading.Thread(target=self._poll_until_stopped, name="version-poller", daemon=True)
+        self._labels: dict[str, int] = {}
+        self._unassigned: dict[str, int] = {}
+        self._retired: list[tuple[ServedVersion, float]] = []
+        """Versions that are closed once no request uses them, and when to stop waiting for that."""
+        self._requests = 0
 
-    def start(self) -> None:
-        """Look for a version immediately, and then at every poll interval."""
-        # Imported objects live as long as the process. Excluding them from garbage collection avoids pauses of a
-        # quarter of a second; models loaded later are still collected.
-        gc.collect()
-        gc.freeze()
-        self.poll_once()
-        self._poller.start()
+    def discover(self) -> None:
+        """Find the versions to be served without loading any, so that requests for them need not wait for others."""
+        with self._updating:
+            wanted = self.model.policy.candidates(version_folders(self.model.base_path))[: self.model.policy.at_most]
+            with self._lock:
+                self._waiting = {folder.number: folder for folder in wanted}
+            self._assign_labels()
 
-    def stop(self) -> None:
-        """Stop looking for versions, and release the model after its last request."""
-        self._stop.set()
-        self._poller.join()
+    def update(self) -> None:
+        """Load the versions that the policy asks for, unless they are loaded, and release all others.
+
+        Without room for more, they wait for their first request, except for a new version of a model in use.
+        """
+        with self._updating:
+            folders = version_folders(self.model.base_path)
+            self._forget_missing(folders)
+            kept: dict[int, VersionFolder] = {}
+            for folder in self.model.policy.candidates(folders):
+                if len(kept) == self.model.policy.at_most:
+                    break
+                if self._is_loaded(folder) or (not self._is_known_broken(folder) and self._load_or_wait(folder)):
+                    kept[folder.number] = folder
+            self._release_others(kept)
+            self._assign_labels()
+            self.was_updated = True
+
+    def close(self) -> None:
+        """Stop serving; `reap` frees the memory after the last requests."""
+        with self._updating:
+            with self._lock:
+                released, self._loaded, self._waiting = list(self._loaded.values()), {}, {}
+            self._retire(released)
+
+    def reap(self, timeout_s: float = 0.0) -> int:
+        """Free released versions that no request uses any more, waiting `timeout_s`; returns their number."""
         with self._lock:
-            last, self._current = self._current, None
-        if last is not None:
-            last.close_when_idle(self.settings.stop_grace_s)
-            self._record_scores(last)
+            retired, self._retired = self._retired, []
+        freed = 0
+        for version, until_s in retired:
+            if version.close_if_idle(timeout_s):
+                freed += 1
+                self._record(version)
+            elif time.monotonic() > until_s or timeout_s:
+                log_event("version_still_in_use", model=self.model.name, version=version.number)
+            else:
+                with self._lock:
+                    self._retired.append((version, until_s))
+        return freed
 
-    def poll_once(self) -> None:
-        """Load the newest loadable version and swap it in, unless it is already being served."""
-        folders = version_folders(self.settings.model_base_path)
-        self._forget_missing(folders)
-        for folder in folders:
-            if self._current is not None and folder == self._current.folder:
-                return
-            if not self._is_known_broken(folder) and self._try(folder):
-                return
+    @property
+    def is_in_use(self) -> bool:
+        """Whether released versions still have requests."""
+        with self._lock:
+            return bool(self._retired)
 
     @contextmanager
-    def lease(self, model_name: str, version: int | None) -> Iterator[ServedVersion]:
-        """The version that a request asks for (None: the newest), which stays loaded while the block runs."""
+    def lease(self, requested: Requested) -> Iterator[ServedVersion]:
+        """The version that a request asks for, which stays loaded while the block runs; loads it if need be."""
+        limit = self._settings.max_requests_per_model
         with self._lock:
-            served = self._current
-            if served is None or model_name != self.settings.model_name or version not in (None, served.number):
-                which = f"Latest({model_name})" if version is None else f"Specific({model_name}, {version})"
-                raise ServingError(Status.NOT_FOUND, f"Servable not found for request: {which}")
-            served.acquire()
+            if self._requests >= limit:
+                raise ServingError(
+                    Status.UNAVAILABLE, f"too many requests for {requested.name} are already waiting; try again later"
+                )
+            self._requests += 1
         try:
-            yield served
+            served = self._acquired(requested)
+            try:
+                yield served
+            finally:
+                served.release()
         finally:
-            served.release()
+            with self._lock:
+                self._requests -= 1
 
-    def states(self, model_name: str, version: int | None) -> list[VersionState]:
+    def states(self, requested: Requested) -> list[VersionState]:
         """The states of all known versions, newest first, or of one version; NOT_FOUND if there is none."""
         with self._lock:
             states = {number: state for number, (_, state) in self._broken.items()}
-            if self._current is not None:
-                states[self._current.number] = VersionState(self._current.number, "AVAILABLE")
-        if model_name != self.settings.model_name or not states:
-            raise ServingError(Status.NOT_FOUND, f"Could not find any versions of model {model_name}")
+            states |= {number: VersionState(number, START) for number in self._waiting}
+            states |= {number: VersionState(number, AVAILABLE) for number in self._loaded}
+            version = self._labelled(requested) if requested.label else requested.version
+        if not states:
+            raise ServingError(Status.NOT_FOUND, f"Could not find any versions of model {requested.name}")
         if version is None:
             return [states[number] for number in sorted(states, reverse=True)]
         if version not in states:
-            raise ServingError(Status.NOT_FOUND, f"Could not find version {version} of model {model_name}")
+            raise ServingError(Status.NOT_FOUND, f"Could not find version {version} of model {requested.name}")
         return [states[version]]
 
-    def _poll_until_stopped(self) -> None:
-        recorded_at_s = time.monotonic()
-        while not self._stop.wait(self.settings.poll_interval_s):
-            try:
-                self.poll_once()
-                if self._current is not None and time.monotonic() - recorded_at_s > RECORD_INTERVAL_S:
-                    recorded_at_s = time.monotonic()
-                    self._record_scores(self._current)
-            except Exception as error:  # does not affect the loaded version
-                log_event("poll_failed", error=f"{type(error).__name__}: {error}")
+    @property
+    def unassigned_labels(self) -> dict[str, int]:
+        """Labels in the settings whose versions are not served, so that they keep their previous versions."""
+        with self._lock:
+            return self._unassigned
 
-    def _record_scores(self, served: ServedVersion) -> None:
-        if self.settings.record_scores is None:
-            return
+    def record_scores(self) -> None:
+        """Write the score counts of the loaded versions, if they are to be recorded."""
+        with self._lock:
+            loaded = list(self._loaded.values())
+        for version in loaded:
+            self._record(version)
+
+    def _acquired(self, requested: Requested) -> ServedVersion:
+        while True:
+            with self._lock:
+                number = self._number(requested)
+                if number in self._loaded:
+                    self._loaded[number].acquire()
+                    return self._loaded[number]
+            self._load_waiting(number)
+
+    def _number(self, requested: Requested) -> int:
+        """The version that a request asks for, loaded or waiting; NOT_FOUND if there is none."""
+        served = {*self._loaded, *self._waiting}
+        wanted = self._labelled(requested) if requested.label else requested.version
+        if not served or (wanted is not None and wanted not in served):
+            raise not_served(requested, wanted)
+        return max(served) if wanted is None else wanted
+
+    def _labelled(self, requested: Requested) -> int:
+        label = requested.label or ""
+        if label not in self._labels:
+            raise ServingError(Status.FAILED_PRECONDITION, f"Unrecognized servable version label: {label}")
+        return self._labels[label]
+
+    def _load_waiting(self, number: int) -> None:
+        """Load a version that a request asks for; if that fails, another may take its place."""
+        with self._updating:
+            with self._lock:
+                folder = self._waiting.get(number)
+            if folder is None:  # another request has loaded it
+                return
+            if not self._try(folder, may_unload=True):
+                self.update()
+
+    def _load_or_wait(self, folder: VersionFolder) -> bool:
+        """Load a version, or let it wait for its first request; false if it cannot be loaded."""
+        with self._lock:
+            replaces_loaded = folder.number >= max(self._loaded, default=folder.number + 1)
         try:
-            served.record_scores(self.settings.record_scores)
-        except OSError as error:  # a full disk must not stop the server
-            log_event("scores_not_recorded", error=str(error))
+            return self._try(folder, may_unload=replaces_loaded)
+        except NoRoomError:
+            with self._lock:
+                self._waiting[folder.number] = folder
+            return True
 
-    def _try(self, folder: VersionFolder) -> bool:
+    def _try(self, folder: VersionFolder, *, may_unload: bool) -> bool:
         seen = fingerprint(folder.path)
         try:
             if not holds_saved_model(folder.path):
                 raise FileNotFoundError(f"{folder.path} holds no SavedModel")
-            served, replayed = self._load(folder)
+            size_bytes = estimated_bytes(folder.path)
+            with self._memory.room(size_bytes, may_unload=may_unload):
+                served, replayed = self._load(folder, size_bytes)
+        except NoRoomError:
+            raise
         except Exception as error:  # TensorFlow's loader raises many types; none of them may stop the server
-            state = VersionState(folder.number, "END", 2, sendable(f"{type(error).__name__}: {error}"))
+            state = VersionState(folder.number, END, 2, sendable(f"{type(error).__name__}: {error}"))
             with self._lock:
                 self._broken[folder.number] = (seen, state)
-            log_event("version_refused", version=folder.number, error=state.error_message)
+                self._waiting.pop(folder.number, None)
+            reason = {"error": state.error_message}
+            log_event("version_refused", level=logging.ERROR, model=self.model.name, version=folder.number, **reason)
             return False
         self._swap_in(served)
-        log_event("version_available", version=folder.number, warmup_requests=replayed)
+        log_event("version_available", model=self.model.name, version=folder.number, warmup_requests=replayed)
         return True
 
-    def _load(self, folder: VersionFolder) -> tuple[ServedVersion, int]:
+    def _load(self, folder: VersionFolder, size_bytes: int) -> tuple[ServedVersion, int]:
         predictor = Predictor(
             folder.path,
-            max_batch_size=self.settings.max_batch_size if self.settings.enable_batching else None,
-            max_image_pixels=self.settings.max_image_pixels,
-            max_request_pixels=self.settings.max_request_pixels,
+            max_batch_size=self._settings.max_batch_size if self._settings.enable_batching else None,
+            max_image_pixels=self._settings.max_image_pixels,
+            max_request_pixels=self._settings.max_request_pixels,
         )
         try:
-            served = ServedVersion(folder, predictor)
-            return served, replay_warmup(predictor, folder.path) if self.settings.enable_model_warmup else 0
+            served = ServedVersion(folder, predictor, size_bytes, self.model.name)
+            return served, replay_warmup(predictor, folder.path) if self._settings.enable_model_warmup else 0
         except BaseException:
             predictor.close()
             raise
 
     def _swap_in(self, served: ServedVersion) -> None:
         with self._lock:
-            old, self._current = self._current, served
+            replaced = self._loaded.get(served.number)
+            self._loaded[served.number] = served
+            self._waiting.pop(served.number, None)
             self._broken.pop(served.number, None)
-        if old is not None:
-            old.close_when_idle(DRAIN_TIMEOUT_S)
-            self._record_scores(old)
-            del old
-            gc.collect()
+        self._memory.add(served, self._unloading(served))
+        if replaced is not None:
+            self._retire([replaced])
+
+    def _unloading(self, served: ServedVersion) -> Callable[[], None]:
+        def unload() -> None:
+            """Let the version wait for its next request."""
+            with self._lock:
+                if self._loaded.get(served.number) is not served:
+                    return
+                del self._loaded[served.number]
+                self._waiting[served.number] = served.folder
+            log_event("version_makes_way", model=self.model.name, version=served.number)
+            self._retire([served])
+            self.reap()
+
+        return unload
+
+    def _release_others(self, kept: dict[int, VersionFolder]) -> None:
+        """Release versions that the policy does not ask for, once another one is served."""
+        if not kept:
+            return
+        with self._lock:
+            released = [self._loaded.pop(number) for number in {*self._loaded} - {*kept}]
+            self._waiting = {number: folder for number, folder in self._waiting.items() if number in kept}
+        self._retire(released)
+
+    def _retire(self, released: list[ServedVersion]) -> None:
+        until_s = time.monotonic() + DRAIN_TIMEOUT_S
+        for version in released:
+            self._memory.remove(version)
+        with self._lock:
+            self._retired += [(version, until_s) for version in released]
+
+    def _assign_labels(self) -> None:
+        """Give each label its version once that is served; until then, the label keeps its previous one."""
+        wanted = self.model.labels
+        with self._lock:
+            served = {*self._loaded, *self._waiting}
+            kept = {label: number for label, number in self._labels.items() if label in wanted}
+            self._labels = kept | {label: number for label, number in wanted.items() if number in served}
+            unassigned = {label: number for label, number in wanted.items() if self._labels.get(label) != number}
+            is_new, self._unassigned = unassigned != self._unassigned, unassigned
+        if is_new and unassigned:
+            log_event("labels_wait_for_versions", level=logging.WARNING, model=self.model.name, labels=unassigned)
+
+    def _record(self, version: ServedVersion) -> None:
+        target = self._settings.scores_folder(self.model.name)
+        if target is None:
+            return
+        try:
+            version.record_scores(target)
+        except OSError as error:  # a full disk must not stop the server
+            log_event("scores_not_recorded", model=self.model.name, error=str(error))
+
+    def _is_loaded(self, folder: VersionFolder) -> bool:
+        with self._lock:
+            loaded = self._loaded.get(folder.number)
+        return loaded is not None and loaded.folder == folder
 
     def _is_known_broken(self, folder: VersionFolder) -> bool:
         known = self._broken.get(folder.number)

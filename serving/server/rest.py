@@ -25,7 +25,7 @@ from serving.server import metrics
 from serving.server.access import Tokens
 from serving.server.grpc import signature_def_map
 from serving.server.json_tensors import answer_to_json, request_from_json
-from serving.server.model_host import ServedVersion, VersionState
+from serving.server.model_host import Requested, ServedVersion, VersionState
 from serving.server.pages import HEADERS, page_text
 from serving.server.service import Service
 from serving.server.settings import ServerSettings
@@ -71,29 +71,27 @@ class _RestApi:
         self._service = service
         self._tokens = tokens
         self._settings = settings
-        self._threads = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="rest")
-        self._slots = threading.Semaphore(settings.worker_threads + settings.max_waiting_requests)
+        self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="rest")
+        self._slots = threading.Semaphore(settings.max_requests)
         self._budget = _Budget(settings.max_pending_bytes)
-        name = json.dumps(settings.model_name).replace("<", "\\u003c")
-        self._page = page_text("serving.server", PAGE, MODEL_NAME=name)
+        self._page = page_text("serving.server", PAGE)
 
     async def page(self, request: Request) -> Response:
         if "application/json" in request.headers.get("accept", ""):
             return JSONResponse({"status": "alive"})  # KServe's clients and probes
-        return Response(self._page, media_type="text/html", headers=HEADERS)
+        first = json.dumps(self._service.models.names[0]).replace("<", "\\u003c")
+        return Response(self._page.replace("{{MODEL_NAME}}", first), media_type="text/html", headers=HEADERS)
 
     async def live(self, request: Request) -> Response:
         """200 while the server answers at all; a port alone accepts connections even if the process hangs."""
         return Response()
 
     async def ready(self, request: Request) -> Response:
-        """For probes, which cannot keep a token secret: 200 once a version can be used, else 503, and no more."""
-        try:
-            states = self._service.host.states(self._settings.model_name, None)
-        except ServingError:
-            states = []
-        is_ready = any(state.state == "AVAILABLE" for state in states)
-        return Response(status_code=200 if is_ready else 503)
+        """For probes, which cannot keep a token secret: 200 once a version can be used, else 503, and no more.
+
+        With several models, 200 once all were tried; models that cannot be used are in the metrics and states.
+        """
+        return Response(status_code=200 if self._service.models.is_ready else 503)
 
     def _check_token(self, request: Request) -> None:
         if self._tokens:
@@ -111,49 +109,49 @@ class _RestApi:
         if request.method == "POST" and (match := _METHOD.fullmatch(path)):
             return await self._run(request, match)
         if request.method == "GET" and path.lower() == _MODELS:
-            return JSONResponse({"models": [self._settings.model_name]})
+            return JSONResponse({"models": self._service.models.names})
         if request.method == "GET" and (match := _STATUS.fullmatch(path)):
-            version = _version(match)
+            requested = _requested(match)
             if match["metadata"]:
-                return JSONResponse(self._metadata(match["name"], version))
-            states = self._service.host.states(match["name"], version)
+                return JSONResponse(await anyio.to_thread.run_sync(self._metadata, requested))
+            states = self._service.models.states(requested)
             return JSONResponse({"model_version_status": [_state_json(state) for state in states]})
         raise invalid_argument(f"Malformed request: {request.method} {path}")
 
     async def _run(self, request: Request, match: re.Match[str]) -> Response:
         if match["method"].lower() != "predict":
             raise ServingError(Status.UNIMPLEMENTED, f"{match['method']} is not implemented by this server")
-        version = _version(match)
+        requested = _requested(match)
         timeout_s = self._settings.request_timeout_s
         try:
             with anyio.fail_after(timeout_s), self._budget.reservation() as reserve:
                 body = await _body(request, self._settings.max_body_bytes, reserve)
-                answer = await self._in_a_thread(match["name"], version, body)
+                answer = await self._in_a_thread(requested, body)
         except TimeoutError:
             raise ServingError(Status.DEADLINE_EXCEEDED, f"no answer within {timeout_s:g} s") from None
         return Response(answer, media_type="application/json")
 
-    async def _in_a_thread(self, name: str, version: int | None, body: bytes) -> bytes:
+    async def _in_a_thread(self, requested: Requested, body: bytes) -> bytes:
         if not self._slots.acquire(blocking=False):
             raise ServingError(Status.UNAVAILABLE, "too many requests are already waiting; try again later")
-        future = self._threads.submit(self._predict, name, version, body)
+        future = self._threads.submit(self._predict, requested, body)
         # Only when the thread has finished, even if nobody waits for the answer any more.
         future.add_done_callback(lambda _: self._slots.release())
         return await asyncio.wrap_future(future)
 
-    def _predict(self, name: str, version: int | None, body: bytes) -> bytes:
+    def _predict(self, requested: Requested, body: bytes) -> bytes:
         def answer(served: ServedVersion) -> bytes:
             parsed, form = request_from_json(body, served.predictor.signature)
             return answer_to_json(self._service.run(served, parsed), form)
 
-        return self._service.predict(name, version, answer, api="REST")
+        return self._service.predict(requested, answer, api="REST")
 
-    def _metadata(self, name: str, version: int | None) -> dict[str, Any]:
-        with self._service.host.lease(name, version) as served:
+    def _metadata(self, requested: Requested) -> dict[str, Any]:
+        with self._service.models.lease(requested) as served:
             signatures = json_format.MessageToDict(
                 signature_def_map(served), preserving_proto_field_name=True, **{_WITH_DEFAULTS: True}
             )
-            spec = {"name": name, "signature_name": "", "version": str(served.number)}
+            spec = {"name": requested.name, "signature_name": "", "version": str(served.number)}
         return {"model_spec": spec, "metadata": {"signature_def": signatures}}
 
 
@@ -229,15 +227,12 @@ def _body_too_large() -> HTTPException:
     return HTTPException(413, "Request body is too large", {"Connection": "close"})
 
 
-def _version(match: re.Match[str]) -> int | None:
-    if match["label"] is not None:
-        label = match["label"]
-        raise ServingError(Status.FAILED_PRECONDITION, f"Unrecognized servable version label: {label}")
+def _requested(match: re.Match[str]) -> Requested:
     if match["version"] is None:
-        return None
+        return Requested(match["name"], label=match["label"])
     if len(match["version"]) > 18:
         raise invalid_argument(f"Failed to convert version: {match['version']} to numeric.")
-    return int(match["version"])
+    return Requested(match["name"], int(match["version"]))
 
 
 def _state_json(state: VersionState) -> dict[str, Any]:

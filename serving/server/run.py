@@ -1,4 +1,4 @@
-"""Starts and stops the local server: the model and the two protocols that serve it."""
+"""Starts and stops the local server: the models and the two protocols that serve them."""
 
 import contextlib
 import socket
@@ -16,9 +16,8 @@ from serving.server.grpc import start_grpc_server
 from serving.server.http_protocol import LimitedHeadersProtocol
 from serving.server.kept_images import KeptImages
 from serving.server.logs import log_event
-from serving.server.metrics import Metrics
-from serving.server.model_host import ModelHost
 from serving.server.rest import rest_app
+from serving.server.served_models import ServedModels
 from serving.server.service import Service
 from serving.server.settings import ListenError, ServerSettings
 
@@ -36,22 +35,23 @@ class ServerAddress:
 def running_server(settings: ServerSettings) -> Iterator[ServerAddress]:
     """Run a server for the duration of the block: it listens on entry, and is drained and closed on exit.
 
-    Raises UsageError for unusable tokens or certificates, before it listens.
+    Raises UsageError for unusable tokens, certificates or configurations of models, before it listens.
 
-    It also starts while no version can be loaded, and answers NOT_FOUND until one can, as TensorFlow Serving does.
+    It also starts while no version can be loaded, and answers NOT_FOUND until one can, as TensorFlow Serving does. A
+    single model is loaded on entry; several are loaded while the server answers, those in demand first.
     Raises ListenError if a port is taken.
     """
     tf.get_logger().setLevel("ERROR")
-    host = ModelHost(settings)
+    models = ServedModels(settings)
     kept = _kept_images(settings)
-    service = Service(host, Metrics(), kept)
+    service = Service(models, kept)
     tokens = Tokens(settings.token_file) if settings.token_file else None
     certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
     with contextlib.ExitStack() as stack:
         if kept:
             stack.callback(kept.close)
-        host.start()
-        stack.callback(host.stop)
+        models.start()
+        stack.callback(models.stop)
         grpc_port = rest_port = None
         if settings.grpc_port is not None:
             grpc_server, grpc_port = start_grpc_server(service, settings, tokens=tokens, certificate=certificate)
@@ -59,8 +59,9 @@ def running_server(settings: ServerSettings) -> Iterator[ServerAddress]:
         if settings.rest_port is not None:
             rest_port = stack.enter_context(_running_rest_server(service, settings, tokens, certificate))
         address = ServerAddress(settings.host, grpc_port, rest_port)
+        served = {"models": len(models.names)} if settings.has_several_models else {"model": settings.model_name}
         access = {"tls": certificate is not None, "tokens": tokens is not None}
-        log_event("serving", model=settings.model_name, host=settings.host, grpc=grpc_port, rest=rest_port, **access)
+        log_event("serving", **served, host=settings.host, grpc=grpc_port, rest=rest_port, **access)
         yield address
         log_event("stopping")
 

@@ -98,7 +98,7 @@ class Watcher:
             self._tries.pop(found, None)
             if result.score is not None:
                 ratio = np.array([result.score.score]) / np.float64(result.score.threshold)
-                self._metrics.count_scores(self._model.version, ratio)
+                self._metrics.count_scores(ratio, version=self._model.version)
         for (found, _), row in zip(kept, rows, strict=True):
             self._metrics.count_image(row["verdict"], time.time() - found.mtime_ns / 1e9)
             if row["verdict"] != "normal":

@@ -49,6 +49,8 @@ def test_brackets_in_names_and_labels_are_printed_literally():
         "thresholds": [{**row, "passed": False, "reason": "ssim of [b]:smile: is 0.5", "remedy": "train"}],
         "purpose": None,
         "metrics": {},
+        "reviewed": {},
+        "changes": {},
         "pushed": None,
         "not_pushed_because": "[/red]",
         "images": {},
@@ -73,6 +75,8 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
         ],
         "purpose": "detect",
         "metrics": {"mean_error": 0.01, "alarms_at_blur": 0.125, "alarms_at_shift_1": 0.0},
+        "reviewed": {},
+        "changes": {},
         "pushed": None,
         "not_pushed_because": None,
         "images": {"train": 1419, "eval": 197, "test": 181, "rejected": 3, "duplicates": 0},
@@ -87,3 +91,40 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
     assert any(line.split()[:5] == ["ssim", "label", "7", "0.5", ">="] for line in lines)
     assert "images       train 1,419, eval 197, test 181, rejected 3" in lines
     assert any(line.split() == ["model", "nothing", "was", "pushed"] for line in lines)
+
+
+def test_the_summary_shows_what_has_changed_and_how_both_models_judge_reviewed_images():
+    rates = {
+        "auroc": {"value": 0.95, "interval": [0.9, 0.98]},
+        "recall": {"count": 8, "of": 10, "interval": [0.44, 0.97]},
+        "false_alarms": {"count": 0, "of": 4, "interval": [0.0, 0.6]},
+    }
+    comparison = {
+        "verdict": "better",
+        "auroc": {"difference": 0.25, "p_value": 0.004},
+        "right_alarms": {"difference": 0.1, "p_value": 0.0625},
+    }
+    last = {**rates, "auroc": None, "false_alarms": None}
+    document = {
+        "thresholds": [],
+        "purpose": None,
+        "metrics": {},
+        "reviewed": {"defects": 10, "normal": 4, "this_model": rates, "last_model": last, "comparison": comparison},
+        "changes": {"threshold": [0.51234, 0.5], "score": ["error", "ssim"], "reviewed images": [0, 14]},
+        "pushed": None,
+        "not_pushed_because": None,
+        "images": {},
+        "paths": {},
+    }
+    out = io.StringIO()
+    print_summary(plain_console(out), document)
+    lines = out.getvalue().splitlines()
+    assert "changed      threshold 0.5123 -> 0.5, score error -> ssim, reviewed images 0 -> 14" in lines
+    start = lines.index("reviewed     10 defects and 4 normal images test the model:")
+    assert lines[start + 1 : start + 4] == [
+        "  this model AUROC 0.950 (0.900 to 0.980), defects found 8 of 10 (44 to 97 %), "
+        "false alarms 0 of 4 (0 to 60 %)",
+        "  last model defects found 8 of 10 (44 to 97 %)",
+        "             on the reviewed images, this model is better: AUROC +0.250 (p-value 0.004), "
+        "share of right verdicts +0.100 (p-value 0.062)",
+    ]

@@ -662,3 +662,31 @@ def test_bad_input_is_reported_and_nothing_is_started(tmp_path, overrides, culpr
     assert culprit.format(empty=empty) in stderr
     assert "Traceback" not in stderr
     assert [path.name for path in (tmp_path / "runs").glob("digits/*")] in ([], [".lock"])
+
+
+def test_several_products_run_in_one_process_and_the_worst_decides(digits, tmp_path):
+    root, document = digits
+    cap = tmp_path / "cap.yaml"
+    cap.write_text(f"name: cap\ndata: {{source: folder, path: {tmp_path / 'nowhere'}}}\n")
+    try:
+        code, stdout, _ = autoencoder("run", cap, "configs/digits.yaml", "--json", "--set", f"root={root}")
+        found = json.loads(stdout)
+        page = (root / "index.html").read_text()
+        models = (root / "models.config").read_text()
+        pictures = json.loads((root / "digits" / "thumbnails.json").read_text())
+    finally:
+        shutil.rmtree(root / "cap")
+        for file in ("index.html", "index.json", ".index.json.lock", "models.config"):
+            (root / file).unlink(missing_ok=True)
+    assert code == FAILED
+    failed, repeated = found["products"]
+    assert failed["error"].startswith(f"{tmp_path / 'nowhere'}: no such folder")
+    assert repeated["blessed"]
+    assert names_that("ran", repeated) == []
+    assert repeated["metrics"] == document["metrics"]
+    assert repeated["drift"] == {"since": None, "changes": {}}
+    assert found["index"] == [str(root / "index.html")]
+    assert "1 failed" in page
+    assert all(picture["original"] in page for picture in pictures)
+    assert [picture["title"] for picture in pictures] == ["typical", "worst"]
+    assert f'base_path: "{root / "digits" / "serving"}"' in models

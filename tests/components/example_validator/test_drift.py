@@ -1,5 +1,7 @@
 """Images that differ from those of the newest pushed model stop the run, and the message describes the change."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -86,6 +88,14 @@ def test_the_first_run_has_no_drift(tmp_path):
 def test_action_warn_only_logs_drift(tmp_path, caplog):
     validate(tmp_path, pushed=statistics_of(), train=statistics_of(mean=0.31), action="warn")
     assert "mean_intensity drifted: 0.13 -> 0.31" in caplog.text
+    written = json.loads((tmp_path / "anomalies" / "drift.json").read_text())
+    assert written["since"] == str(tmp_path / "serving" / "7")
+    assert written["changes"] == {"mean_intensity": "0.13 -> 0.31 (Jensen-Shannon divergence 0.99, limit 0.11)"}
+
+
+def test_the_first_run_records_that_there_is_nothing_to_compare_with(tmp_path):
+    validate(tmp_path, train=statistics_of())
+    assert json.loads((tmp_path / "anomalies" / "drift.json").read_text()) == {"since": None, "changes": {}}
 
 
 def test_action_ignore_logs_nothing(tmp_path, caplog):

@@ -3,7 +3,7 @@
 import numpy as np
 from report_samples import sample_of
 
-from components.report.gallery import choose
+from components.report.gallery import choose, thumbnails
 from components.report.scored_images import Sample
 
 
@@ -35,3 +35,16 @@ def test_a_single_image_appears_in_every_group_of_its_kind() -> None:
     found = rows_by_heading(sample_of([0.1, 0.9], [0, 1]))
     assert found["Best among normal images"] == found["Worst among normal images"] == [0]
     assert found["Anomalies hardest to find"] == found["Anomalies easiest to find"] == [1]
+
+
+def test_thumbnails_are_the_first_pictures_of_the_groups_that_sum_a_model_up() -> None:
+    shown = {"score": "1", "outcome": "", "anomaly_map": None, "label": "a"}
+    titles = (
+        "Best among normal images: lowest scores",
+        "Typical among normal images: median scores",
+        "Worst among normal images: highest scores",
+        "Anomalies easiest to find: highest scores",
+    )
+    groups = [{"title": t, "pictures": [{**shown, "original": t}, {**shown, "original": "second"}]} for t in titles]
+    found = {picture["title"]: picture["original"] for picture in thumbnails(groups)}
+    assert found == dict(zip(("typical", "worst", "anomaly"), titles[1:], strict=True))

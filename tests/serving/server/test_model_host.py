@@ -20,8 +20,9 @@ from schema.artifacts import RECORD_FILE
 from serving.client import model_status
 from serving.errors import ServingError, Status
 from serving.model.prediction import Request
-from serving.server.model_host import ModelHost
+from serving.server.model_host import Requested
 from serving.server.run import running_server
+from serving.server.served_models import ServedModels
 from serving.server.settings import ServerSettings
 
 NAME = "autoencoder"
@@ -29,8 +30,8 @@ Write = Callable[..., Path]
 
 
 @contextmanager
-def _started(settings: ServerSettings) -> Iterator[ModelHost]:
-    host = ModelHost(settings)
+def _started(settings: ServerSettings) -> Iterator[ServedModels]:
+    host = ServedModels(settings)
     host.start()
     try:
         yield host
@@ -38,9 +39,9 @@ def _started(settings: ServerSettings) -> Iterator[ModelHost]:
         host.stop()
 
 
-def _ask(host: ModelHost, x: float = 2.0) -> tuple[int, float]:
+def _ask(host: ServedModels, x: float = 2.0) -> tuple[int, float]:
     """The version that answered, and its y."""
-    with host.lease(NAME, None) as served:
+    with host.lease(Requested(NAME)) as served:
         outputs = served.predictor.predict(Request({"x": np.array([x], np.float32)}))
         return served.number, float(outputs["y"][0])
 
@@ -111,7 +112,7 @@ def test_broken_newer_version_leaves_the_older_in_service(
         _write_record(broken, BAD_RECORDS[damage])
     with _started(settings_for(base)) as host:
         assert _ask(host) == (1, 2.0)
-        refused, available = host.states(NAME, None)
+        refused, available = host.states(Requested(NAME))
         assert (refused.version, refused.state, available.state) == (2, "END", "AVAILABLE")
         assert refused.error_message
         shutil.rmtree(broken)
@@ -139,7 +140,7 @@ def test_version_with_a_broken_record_is_loaded_once_and_closed(
         _write_record(write_half_plus(base / ".2.partial", 2.0), '{"calibration": null}').rename(base / "2")
         for _ in range(10):
             host.poll_once()
-        states = host.states(NAME, None)
+        states = host.states(Requested(NAME))
     assert [(state.version, state.state) for state in states] == [(2, "END"), (1, "AVAILABLE")]
     assert RECORD_FILE in states[0].error_message
     assert caplog.messages.count("version_refused") == 1
@@ -189,7 +190,7 @@ def test_server_without_a_version_waits_for_one(
         assert _ask(host) == (5, 6.0)
 
 
-def _is_up(host: ModelHost) -> bool:
+def _is_up(host: ServedModels) -> bool:
     try:
         return _ask(host)[0] > 0
     except ServingError:
@@ -236,7 +237,7 @@ def test_replaced_model_is_released(
 ) -> None:
     """A request on the old version finishes there; afterwards nothing refers to the old model."""
     with _started(settings_for(base)) as host:
-        with host.lease(NAME, None) as served:
+        with host.lease(Requested(NAME)) as served:
             old = weakref.ref(served.predictor)
             _push(write_half_plus, base, "2", 2.0)
             wait_until(lambda: _ask(host)[0] == 2)
@@ -252,4 +253,4 @@ def test_warmup_requests_are_replayed_before_serving(
     """Their number is logged."""
     with caplog.at_level("INFO", logger="serving"), _started(settings_for(image_model)):
         available = [r for r in caplog.records if r.getMessage() == "version_available"]
-    assert [record.fields for record in available] == [{"version": 7, "warmup_requests": 1}]
+    assert [record.fields for record in available] == [{"model": NAME, "version": 7, "warmup_requests": 1}]
