@@ -113,6 +113,7 @@ class ModelHost:
         self._lock = threading.Lock()
         """Guards the tables of versions; never held while a version is loaded."""
         self._updating = threading.RLock()
+        self._is_closed = False
         self._loaded: dict[int, ServedVersion] = {}
         self._waiting: dict[int, VersionFolder] = {}
         """Versions to be served that are not loaded yet."""
@@ -132,11 +133,13 @@ class ModelHost:
             self._assign_labels()
 
     def update(self) -> None:
-        """Load the versions that the policy asks for, unless they are loaded, and release all others.
+        """Load the versions that the policy asks for, unless they are loaded, and release all others; not once closed.
 
         Without room for more, they wait for their first request, except for a new version of a model in use.
         """
         with self._updating:
+            if self._is_closed:  # the model left while this update waited: nobody would release what it loads
+                return
             folders = version_folders(self.model.base_path)
             self._forget_missing(folders)
             kept: dict[int, VersionFolder] = {}
@@ -152,6 +155,7 @@ class ModelHost:
     def close(self) -> None:
         """Stop serving; `reap` frees the memory after the last requests."""
         with self._updating:
+            self._is_closed = True
             with self._lock:
                 released, self._loaded, self._waiting = list(self._loaded.values()), {}, {}
             self._retire(released)

@@ -168,10 +168,11 @@ class ServedModels:
                 hosts[model.name] = host
             removed = [host for name, host in self._hosts.items() if name not in hosts]
             self._hosts = hosts
-            self._leaving += removed
         for host in removed:
             host.close()
             log_event("model_removed", model=host.model.name)
+        with self._applying:  # after they are closed: until then, `_reap` would find nothing to wait for
+            self._leaving += removed
 
     def _poll_until_stopped(self) -> None:
         recorded_at_s = looked_at_s = time.monotonic()

@@ -26,8 +26,9 @@ from waiting import wait_until
 
 from runtime.errors import UsageError
 from serving.errors import ServingError
-from serving.server.loaded_memory import estimated_bytes
-from serving.server.model_host import Requested
+from serving.server.loaded_memory import LoadedMemory, estimated_bytes
+from serving.server.model_config import ModelSettings
+from serving.server.model_host import ModelHost, Requested
 from serving.server.run import ServerAddress, running_server
 from serving.server.served_models import ServedModels
 from serving.server.settings import ServerSettings
@@ -231,6 +232,16 @@ def test_the_file_and_grpc_change_what_is_served_and_a_mistake_changes_nothing(
         assert api.call("GET", "/v1/models")[1] == {"models": ["cap", "bad", "new"]}
 
 
+def test_an_update_that_waits_until_its_model_has_left_loads_nothing(settings: ServerSettings, bases: Bases) -> None:
+    memory = LoadedMemory(None)
+    host = ModelHost(ModelSettings(bases["cap"], "cap"), settings, memory)
+    host.close()
+    host.update()
+    assert memory.used_bytes == 0
+    with pytest.raises(ServingError, match="Could not find any versions"):
+        host.states(Requested("cap"))
+
+
 def test_a_single_model_cannot_be_exchanged_over_grpc(
     bases: Bases, settings_for: Callable[..., ServerSettings]
 ) -> None:
@@ -299,8 +310,8 @@ def test_requests_for_one_model_leave_threads_for_the_others(settings: ServerSet
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "either a folder of versions or a --model_config_file"),
-        ({"model_base_path": Path(), "model_config_file": Path()}, "give one of them"),
+        ({}, "either a folder of versions or --model_config_file"),
+        ({"model_base_path": Path(), "model_config_file": Path()}, "give either a folder of versions"),
         ({"model_config_file": Path(), "keep_images": Path()}, "--keep-images would mix the images of several models"),
         ({"model_base_path": Path(), "max_loaded_bytes": 1}, "--max-loaded-mb needs --model_config_file"),
     ],
