@@ -39,7 +39,7 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
 @click.option(
     "--max-loaded-mb",
     type=click.IntRange(1),
-    help="Memory for the models of that file: the least recently used make way, and load again when requested.",
+    help="Memory for the models of that file: the least recently used are unloaded, until they are requested.",
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=ServerSettings.grpc_port, help="Port for gRPC; 0: off.")
 @click.option(
@@ -97,7 +97,7 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
     "--keep_at_most",
     type=click.IntRange(1),
     default=ServerSettings.keep_at_most,
-    help="Number of images to keep; then the oldest give way.",
+    help="Number of images to keep; then each new one replaces the oldest.",
 )
 @click.option(
     "--keep-mb",

@@ -1,4 +1,4 @@
-"""The memory that loaded versions take, and room for more: the least recently used make way."""
+"""The memory that loaded versions take, and room for more: the least recently used are unloaded."""
 
 import contextlib
 import gc
@@ -18,7 +18,7 @@ _BYTES_PER_OTHER_BYTE: Final = 1.2
 
 
 class NoRoomError(Exception):
-    """Another version would have to make way."""
+    """Another version would have to be unloaded."""
 
 
 class Evictable(Protocol):
@@ -27,7 +27,7 @@ class Evictable(Protocol):
     size_bytes: int
 
     def last_used(self) -> tuple[bool, float]:
-        """Whether a request is using it, and when one last began to: the lowest makes way first."""
+        """Whether a request is using it, and when one last began to: the lowest is unloaded first."""
 
 
 def estimated_bytes(folder: Path) -> int:
@@ -62,8 +62,8 @@ class LoadedMemory:
     def room(self, size_bytes: int, *, may_unload: bool) -> Iterator[None]:
         """Keep room for a version while the block loads it.
 
-        With `may_unload`, the least recently used versions make way, those that no request uses first, and a version
-        that is larger than the limit is loaded alone. Otherwise raises NoRoomError if they would have to.
+        With `may_unload`, the least recently used versions are unloaded, those that no request uses first, and a
+        version that is larger than the limit is loaded alone. Otherwise raises NoRoomError if they would have to be.
         """
         if not may_unload and not self.has_room(size_bytes):
             raise NoRoomError

@@ -16,8 +16,8 @@ class ListenError(UserError):
 
 def check_model_name(name: str) -> None:
     """Raise UsageError if requests cannot name a model so."""
-    if not name or any(character in name for character in "/:"):
-        raise UsageError(f"model_name {name!r}: must not be empty or contain '/' or ':'")
+    if name in ("", ".", "..") or any(character in name for character in "/:"):  # also a folder of recorded scores
+        raise UsageError(f"model_name {name!r}: must not be empty, '.' or '..', or contain '/' or ':'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +30,9 @@ class ServerSettings:
 
     `record_scores` is a folder that receives one file of score counts per version, for `autoencoder drift`; with a
     `model_config_file`, in a folder per model. `keep_images` is a folder that receives a random share `keep_rate` of
-    the images of a single model, for `autoencoder review`; the oldest give way. Port 0 picks a free port; None disables
-    the protocol. Pixel limits apply to the sizes in the images' headers, before decoding, because a small file can
-    declare a huge image. `max_body_bytes` limits each request, `max_pending_bytes` all REST requests together.
+    the images of a single model, for `autoencoder review`; the oldest are replaced. Port 0 picks a free port; None
+    disables the protocol. Pixel limits apply to the sizes in the images' headers, before decoding, because a small file
+    can declare a huge image. `max_body_bytes` limits each request, `max_pending_bytes` all REST requests together.
     `tls_cert` and `tls_key` encrypt both protocols; with `token_file`, both require one of its tokens. Raises
     UsageError for a setting that the server cannot run with.
     """
@@ -70,9 +70,7 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         if (self.model_base_path is None) == (self.model_config_file is None):
-            raise UsageError(
-                "either a folder of versions or a --model_config_file says what to serve: give one of them"
-            )
+            raise UsageError("give either a folder of versions or --model_config_file")
         if self.max_loaded_bytes is not None and self.model_config_file is None:
             raise UsageError("--max-loaded-mb needs --model_config_file: a single model is always loaded")
         if self.keep_images is not None and self.model_config_file is not None:

@@ -243,7 +243,7 @@ def test_tensorflow_serving_does_not_run_if_it_lacks_what_is_requested(
     (tmp_path / "1").mkdir()
     ran = _serve_beside_real_server(tmp_path, str(tmp_path), "--model_name", "a/b", *arguments)
     assert ran.stdout == ""
-    assert "must not be empty or contain '/'" in ran.stderr
+    assert "must not be empty, '.' or '..', or contain '/'" in ran.stderr
     assert message in ran.stderr
     assert ("is on PATH but" in ran.stderr) == bool(message)
 
