@@ -73,7 +73,9 @@ def review(
         if not items:
             click.echo("There is nothing to review.")
             return
-        _serve(items, decisions, folder.name, port, in_browser=in_browser)
+        setting = f" with --set data.reviewed={decisions.manifest}" if review_folder else ""
+        step = f"The next `autoencoder run`{setting} uses the decisions; Ctrl-C ends this review."
+        _serve(items, decisions, folder.name, step, port, in_browser=in_browser)
     made = decisions.standing().values()
     counts = {kind: sum(of_image[-1].decision == kind for of_image in made) for kind in ("normal", "defect", "unsure")}
     click.echo(", ".join(f"{count:,} {kind}" for kind, count in counts.items()) + f": {decisions.manifest}")
@@ -125,13 +127,14 @@ def _queue(
         )
 
 
-def _serve(items: "list[Item]", decisions: "ReviewFolder", name: str, port: int, *, in_browser: bool) -> None:
+def _serve(
+    items: "list[Item]", decisions: "ReviewFolder", name: str, step: str, port: int, *, in_browser: bool
+) -> None:
     from runtime.signals import stop_on_signals
     from serving.reviewing.app import review_app
     from serving.reviewing.run import HOST, new_token, running
 
     token = new_token()
-    step = "The next `autoencoder run` uses the decisions; Ctrl-C ends this review."
     app = review_app(items, decisions, token=token, title=f"Review of {name}", next_step=step)
     with stop_on_signals() as stop, running(app, port) as used:
         address = f"http://{HOST}:{used}/#token={token}"

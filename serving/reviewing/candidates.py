@@ -66,7 +66,11 @@ def watched(state: Path, *, label: str, rate: float, at_most: int) -> Iterator[C
 def in_folder(folder: Path, *, label: str) -> Iterator[Candidate]:
     """The images in a folder and below, such as those that a server kept."""
     for path in image_files([str(folder)]):
-        yield _of_file(str(path), path.read_bytes(), FOLDER, label)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            continue  # a server replaces the oldest
+        yield _of_file(str(path), content, FOLDER, label)
 
 
 def _of_file(path: str, content: bytes, source: str, label: str) -> Candidate:
@@ -85,7 +89,8 @@ def _results(state: Path) -> dict[str, float]:
         )
     found: dict[str, float] = {}
     for file in files:
-        for line in file.read_text(encoding="utf-8").splitlines():
+        text = file.read_text(encoding="utf-8")
+        for line in text[: text.rfind("\n") + 1].splitlines():  # a watch may be writing the last one
             row = json.loads(line)
             if row["verdict"] != "failed":
                 found[row["path"]] = row["p_value"] if row["p_value"] is not None else math.nan

@@ -51,14 +51,20 @@ def most_informative_first(
     of_group, of_place = Counter[Hashable](), Counter[Hashable]()
     left, order = list(range(count)), []
     while left:
-        novelty = np.array([distance[i] / (distance[i] + typical) if np.isfinite(distance[i]) else 1.0 for i in left])
+        novelty = np.array([_novelty(distance[i], typical) for i in left])
         spread = np.array([1.0 / ((1 + of_group[groups[i]]) * (1 + of_place[places[i]])) for i in left])
-        chosen = left.pop(int(np.argmax(urgency[left] * np.nan_to_num(novelty) * spread)))
+        chosen = left.pop(int(np.argmax(urgency[left] * novelty * spread)))
         order.append(chosen)
         of_group[groups[chosen]] += 1
         of_place[places[chosen]] += 1
         distance = np.minimum(distance, _from(points, points[chosen]))
     return order
+
+
+def _novelty(distance: float, typical: float) -> float:
+    if distance == 0.0 or np.isinf(distance):  # both may be 0
+        return float(distance > 0.0)
+    return distance / (distance + typical)
 
 
 def _nearest(points: Latents, seen: Latents) -> Latents:

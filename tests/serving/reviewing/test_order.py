@@ -72,6 +72,11 @@ def test_the_order_is_that_of_the_definition_computed_one_by_one():
     assert found == expected
 
 
+def test_images_that_all_look_the_same_are_ordered_too():
+    assert order_of([0.9, 0.05, 0.2], seen=[[0, 0]]) == [0, 1, 2]
+    assert order_of([0.9, 0.05, 0.2])[0] == 1
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_images_are_ordered_too(count):
     assert order_of([0.5] * count) == list(range(count))

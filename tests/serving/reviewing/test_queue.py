@@ -155,7 +155,7 @@ def test_the_results_of_a_watch_are_read_from_beside_its_state_file(tmp_path, pi
     (camera / "2.png").unlink()
     for number, part in enumerate((lines[:4], lines[4:]), 1):
         file = tmp_path / f"watch[1]-{number:06d}.jsonl"
-        file.write_text("".join(json.dumps(line) + "\n" for line in part))
+        file.write_text("".join(json.dumps(line) + "\n" for line in part) + '{"path": "being writ')
     found = list(watched(tmp_path / "watch[1].sqlite", label="good", rate=0.05, at_most=4))
     assert [one.subject.name for one in found] == [str(camera / f"{number}.png") for number in (1, 4, 0)]
     assert {one.subject.label for one in found} == {"good"}
@@ -167,6 +167,11 @@ def test_a_folder_gives_its_images_and_a_review_what_is_contested(tmp_path, pict
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept/1.png").write_bytes(pictures[1])
     assert [one.content for one in in_folder(tmp_path / "kept", label="")] == [pictures[1]]
+    (tmp_path / "kept/2.png").write_bytes(pictures[2])
+    found = in_folder(tmp_path / "kept", label="")
+    assert next(found).content == pictures[1]
+    (tmp_path / "kept/2.png").unlink()  # as a server does
+    assert list(found) == []
     folder = ReviewFolder(tmp_path / "review")
     one, two = (Subject(digest=digest_of(content), name="x.png", label="good") for content in pictures[:2])
     folder.decide(one, "normal", reviewer="Anna", content=pictures[0])
