@@ -132,13 +132,13 @@ def _update(root: Path, products: Sequence[Product]) -> None:
 
 
 def _read(root: Path) -> dict[str, Product]:
-    """The listed products whose folders exist, by name."""
+    """The listed products whose folders exist, by name; none if there is no list, or one of another version."""
+    names = [field.name for field in fields(Product)]
     try:
         rows = json.loads((root / PRODUCTS_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        products = [Product(**{name: row[name] for name in names}) for row in rows]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
-    names = [field.name for field in fields(Product)]
-    products = [Product(**{name: row[name] for name in names}) for row in rows]
     return {product.name: product for product in products if Path(product.folder).is_dir()}
 
 

@@ -85,6 +85,15 @@ def test_the_run_of_a_product_outside_the_index_writes_none(
     assert not (tmp_path / "index.html").exists()
 
 
+@pytest.mark.parametrize("text", ['[{"name": "cap"}]', '{"cap": 1}', "{"])
+def test_a_list_of_another_version_does_not_fail_a_run(
+    tmp_path: Path, configurations: dict[str, Configuration], text: str
+) -> None:
+    (tmp_path / "index.json").write_text(text)
+    update_if_listed(configurations["cap"], _outcome())
+    assert (tmp_path / "index.json").read_text() == text
+
+
 def test_a_version_in_an_object_store_is_dated_by_its_microseconds(tmp_path: Path) -> None:
     values = {"name": "cap", "root": str(tmp_path), "push": {"destination": "s3://models/cap"}}
     product = product_of(Configuration.model_validate(values), _outcome(pushed="s3://models/cap/1790899200000001"))
