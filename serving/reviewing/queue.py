@@ -191,7 +191,7 @@ def _item(candidate: Candidate, outputs: Arrays, folder: Path) -> Item:
         threshold=float(outputs[THRESHOLD]),
         is_anomaly=bool(outputs[IS_ANOMALY]),
         p_value=p_value,
-        latent=np.asarray(outputs[LATENT], np.float32).ravel(),
+        latent=np.array(np.ravel(outputs[LATENT]), np.float32),  # a view would keep the batch in memory
         anomaly_map=None if anomaly_map is None else _shown(np.asarray(anomaly_map, np.float32)),
         is_padded=bool(is_padded),
         smallest_region=float(smallest),
@@ -200,10 +200,10 @@ def _item(candidate: Candidate, outputs: Arrays, folder: Path) -> Item:
 
 
 def _shown(anomaly_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """A map [H, W], reduced to at most `_LARGEST_SHOWN_MAP` rows and columns."""
+    """A copy of a map [H, W], reduced to at most `_LARGEST_SHOWN_MAP` rows and columns."""
     block = -(-max(anomaly_map.shape) // _LARGEST_SHOWN_MAP)
     if block == 1:
-        return anomaly_map
+        return anomaly_map.copy()
     padded = np.pad(anomaly_map, [(0, -side % block) for side in anomaly_map.shape])
     rows, columns = (side // block for side in padded.shape)
     reduced: npt.NDArray[np.float32] = padded.reshape(rows, block, columns, block).max(axis=(1, 3))

@@ -50,6 +50,7 @@ def test_an_item_has_what_the_model_answers(predictor, pictures, tmp_path):
     assert item.latent == pytest.approx([pixels.mean()], abs=1e-4)
     assert item.file.read_bytes() == pictures[0]
     assert item.is_anomaly == (pixels.var() > 0.05)
+    assert item.anomaly_map.base is item.latent.base is None  # a view would keep the whole batch in memory
 
 
 class Variants(MeanImage):
