@@ -195,7 +195,7 @@ class ReviewFolder:
     def _write_manifest(self) -> None:
         """Replace the manifest: a line for each image whose latest decision is normal or defect, in that order."""
         text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        table = csv.DictWriter(text, COLUMNS)  # ends lines with CR LF, as RFC 4180, and so quotes both in names
         table.writeheader()
         for of_image in self._by_image().values():
             one = of_image[-1]

@@ -171,7 +171,9 @@ def test_only_the_owner_can_read_decisions_and_images(tmp_path, contents):
     assert len(files) == 4
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "a/../../b.png", "..", "/x/<script>.png", "\udcff.png"])
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "a/../../b.png", "..", "/x/<script>.png", "\udcff.png", "a\r,b.png"]
+)
 def test_a_hostile_name_stays_in_the_folder(tmp_path, contents, name):
     folder = ReviewFolder(tmp_path / "review")
     made, _ = folder.decide(subject(contents[0], name), "normal", reviewer="Anna", content=contents[0])
