@@ -16,6 +16,17 @@ RECORD = {
     "pixel_threshold": 0.5,
     "pixel_false_alarm_rate": 0.02,
     "smallest_region_percent": 0.1,
+    "groups": [
+        {
+            "name": "hard",
+            "images": 2,
+            "typical": 0.5,
+            "threshold": 0.75,
+            "false_alarm_rate": 0.25,
+            "pixel_threshold": 1.5,
+            "pixel_false_alarm_rate": 0.125,
+        }
+    ],
     "source_fingerprint": "abc",
 }
 
@@ -49,6 +60,8 @@ def test_record_written_before_scores_were_kept_is_read():
         {"scores": 1},
         {"auroc_by_score": 1},
         {"auroc_by_score": {"error": 1}},
+        {"groups": [{"name": "hard"}]},
+        {"groups": ["hard"]},
     ],
 )
 def test_malformed_record_is_rejected(change):

@@ -111,7 +111,8 @@ def _run_executor(
     if examples is not None:
         analysis = Analysis()
         analysis.uri = str(tmp_path)
-        assert write_parity_file(f"{model_uri}/Format-Serving", str(examples), f"{tmp_path}/{PARITY_FILE}") == IMAGES
+        loaded = tf.saved_model.load(f"{model_uri}/Format-Serving")  # a signature alone would lose its variables
+        assert write_parity_file(loaded.signatures["examples"], str(examples), f"{tmp_path}/{PARITY_FILE}") == IMAGES
         inputs["analysis"] = [analysis]
     statistics = standard_artifacts.ExampleStatistics()
     statistics.uri = str(tmp_path / "statistics")
