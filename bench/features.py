@@ -78,4 +78,4 @@ def _crops(count: int, side_px: int) -> Images:
         photograph = photographs[row % len(photographs)]
         top, left = random.integers(0, np.array(photograph.shape[:2]) - side_px)
         crops.append(photograph[top : top + side_px, left : left + side_px])
-    return np.stack(crops).astype(np.float32) / 255
+    return np.stack(crops).astype(np.float32) / np.float32(255)
