@@ -81,7 +81,8 @@ class CalibrationRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object."""
-        return {**asdict(self), "scores": list(self.scores), "groups": [asdict(group) for group in self.groups]}
+        values = asdict(self)
+        return {**values, "scores": list(self.scores), "groups": list(values["groups"])}
 
 
 def _optional(value: Any) -> float | None:

@@ -47,7 +47,7 @@ ALLOWED = {
         "serving.overlays", "serving.score_log", "serving.scoring", "serving.server.logs", "serving.server.metrics",
     ),
     "serving.reviewing": (
-        *GROUND, "serving.errors", "serving.image_files", "serving.model", "serving.server.http_protocol",
+        *GROUND, "serving.errors", "serving.image_files", "serving.model", "serving.server.http_server",
         "serving.server.pages",
     ),
     "pipeline": (),

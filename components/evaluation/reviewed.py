@@ -9,6 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from scipy.optimize import brentq  # type: ignore[import-untyped]
 from scipy.stats import binomtest, norm, rankdata  # type: ignore[import-untyped]
+from sklearn.metrics import roc_auc_score
 
 from components.evaluation.bounds import BASELINE, CANDIDATE
 from runtime.tfrecords import as_many_as_fit, each_record
@@ -70,9 +71,7 @@ def rates(is_anomaly: Flags, judged: Judged) -> dict[str, Any]:
 
 def auroc(is_anomaly: Flags, scores: Values) -> float:
     """The probability that an anomaly scores higher than a normal image, ties counting half (Mann-Whitney)."""
-    ranks = rankdata(scores)
-    positives, negatives = int(is_anomaly.sum()), int((~is_anomaly).sum())
-    return float((ranks[is_anomaly].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    return float(roc_auc_score(is_anomaly, scores))
 
 
 def auroc_interval(value: float, positives: int, negatives: int) -> Interval:

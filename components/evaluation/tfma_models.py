@@ -1,4 +1,7 @@
-"""Gives TFMA the models that are loaded already. TFX imports this module anew, so the cache is in another one."""
+"""Hands TFMA the models that are already loaded.
+
+TFX imports this module a second time, so the cache lives in a module of its own.
+"""
 
 from typing import Any
 

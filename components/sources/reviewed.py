@@ -19,7 +19,7 @@ AUTO: Final = "auto"
 
 @dataclass(frozen=True)
 class ReviewedShard:
-    """Reviewed images, whose identifiers say so."""
+    """A shard of reviewed images: their identifiers begin with REVIEWED_PREFIX."""
 
     shard: Shard
 

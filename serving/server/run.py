@@ -5,15 +5,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import tensorflow as tf
-import uvicorn
 
 from runtime.signals import stop_on_signals
 from serving.server.access import Certificate, Tokens, keep_current
 from serving.server.grpc import start_grpc_server
-from serving.server.http_protocol import LimitedHeadersProtocol
+from serving.server.http_server import config_of, running_http
 from serving.server.kept_images import KeptImages
 from serving.server.logs import log_event
 from serving.server.rest import rest_app
@@ -84,17 +82,11 @@ def _running_rest_server(
     service: Service, settings: ServerSettings, tokens: Tokens | None, certificate: Certificate | None
 ) -> Iterator[int]:
     listener = _listening_socket(settings.host, settings.rest_port or 0)
-    config = uvicorn.Config(
+    config = config_of(
         rest_app(service, settings, tokens),
-        http=partial(LimitedHeadersProtocol, header_timeout_s=settings.header_timeout_s),  # type: ignore[arg-type]
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="critical",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=settings.max_connections,
-        timeout_graceful_shutdown=max(1, round(settings.stop_grace_s)),
+        header_timeout_s=settings.header_timeout_s,
+        max_connections=settings.max_connections,
+        stop_grace_s=max(1, round(settings.stop_grace_s)),
         ssl_certfile=certificate.certificate if certificate else None,
         ssl_keyfile=certificate.key if certificate else None,
     )
@@ -103,16 +95,11 @@ def _running_rest_server(
     if certificate and config.ssl:
         arguments = (config.ssl, certificate, stopping.wait)
         threading.Thread(target=keep_current, args=arguments, name="certificate", daemon=True).start()
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],), name="rest", daemon=True)
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        stopping.set()
-        server.should_exit = True
-        thread.join()
-        listener.close()
+    with running_http(config, listener, thread_name="rest") as port:
+        try:
+            yield port
+        finally:
+            stopping.set()
 
 
 def _listening_socket(host: str, port: int) -> socket.socket:

@@ -58,9 +58,10 @@ def choose(
         lambda pixels, outputs: {name: score(pixels, outputs) for name, score in scores.items()}, autograph=False
     )
     collected: dict[str, list[dict[str, Values]]] = {kind: [] for kind in ("", *KINDS)}
-    first, groups = 0, []
+    first, groups = 0, list[Values]()
     for pixels, outputs in normal():
-        groups.append(np.zeros(len(pixels), int) if group_of is None else group_of(outputs).numpy())
+        if group_of is not None:
+            groups.append(group_of(outputs).numpy())
         collected[""].append(_as_arrays(compute(pixels, outputs)))
         for kind in KINDS:
             painted = tf.constant(paint(pixels.numpy(), kind, seed=_SEED, first=first, inside=inside))
