@@ -5,7 +5,6 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -98,23 +97,43 @@ class Certificate:
         """Raises UsageError if the files cannot be used."""
         self.certificate, self.key = certificate, key
         self._watched = Watched(certificate, key)
-        self._pair = self._read()
+        self._pair, self._context = self._read()
 
     def pair(self) -> tuple[bytes, bytes]:
         """(key, certificate chain), the newest that could be used."""
+        self._refresh()
+        return self._pair
+
+    def answer_with_newest(self, context: ssl.SSLContext) -> None:
+        """Let each new connection of a listening context use the newest certificate that could be used.
+
+        A context that loads another certificate has none for a moment, in which connections would fail. So each
+        certificate has a context of its own, to which the connection changes when the client has said hello.
+        """
+
+        def change(connection: ssl.SSLObject, server_name: str | None, context: ssl.SSLContext) -> None:
+            self._refresh()
+            connection.context = self._context
+
+        context.sni_callback = change  # also called for clients that name no server
+
+    def _refresh(self) -> None:
         if self._watched.changed():
             try:
-                self._pair = self._read()
+                self._pair, self._context = self._read()
             except UsageError as error:
                 log_event("certificate_not_reloaded", level=logging.ERROR, reason=str(error))
             else:
                 log_event("certificate_reloaded", certificate=str(self.certificate))
-        return self._pair
 
-    def _read(self) -> tuple[bytes, bytes]:
+    def _read(self) -> tuple[tuple[bytes, bytes], ssl.SSLContext]:
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key, password=_no_password)
-            return self.key.read_bytes(), self.certificate.read_bytes()
+            while True:
+                pair = self.key.read_bytes(), self.certificate.read_bytes()
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(self.certificate, self.key, password=_no_password)
+                if pair == (self.key.read_bytes(), self.certificate.read_bytes()):  # else they were replaced meanwhile
+                    return pair, context
         except (OSError, ValueError) as error:  # SSLError is an OSError
             raise UsageError(
                 f"--tls-cert {self.certificate}, --tls-key {self.key}: cannot be used: {error}; both must be PEM "
@@ -124,12 +143,3 @@ class Certificate:
 
 def _no_password() -> str:
     raise ValueError("the key has a password")
-
-
-def keep_current(context: ssl.SSLContext, certificate: Certificate, stop: Callable[[float], bool]) -> None:
-    """Load each new certificate into the context, which uses it for new connections, until `stop(seconds)` is true."""
-    used = certificate.pair()
-    while not stop(CHECK_INTERVAL_S):
-        if (pair := certificate.pair()) != used:
-            context.load_cert_chain(certificate.certificate, certificate.key, password=_no_password)
-            used = pair

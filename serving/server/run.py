@@ -2,14 +2,13 @@
 
 import contextlib
 import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import tensorflow as tf
 
 from runtime.signals import stop_on_signals
-from serving.server.access import Certificate, Tokens, keep_current
+from serving.server.access import Certificate, Tokens
 from serving.server.grpc import start_grpc_server
 from serving.server.http_server import config_of, running_http
 from serving.server.kept_images import KeptImages
@@ -91,15 +90,10 @@ def _running_rest_server(
         ssl_keyfile=certificate.key if certificate else None,
     )
     config.load()
-    stopping = threading.Event()
     if certificate and config.ssl:
-        arguments = (config.ssl, certificate, stopping.wait)
-        threading.Thread(target=keep_current, args=arguments, name="certificate", daemon=True).start()
+        certificate.answer_with_newest(config.ssl)
     with running_http(config, listener, thread_name="rest") as port:
-        try:
-            yield port
-        finally:
-            stopping.set()
+        yield port
 
 
 def _listening_socket(host: str, port: int) -> socket.socket:

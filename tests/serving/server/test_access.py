@@ -5,6 +5,7 @@ import logging
 import re
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,31 @@ def test_a_rotated_certificate_is_used_by_both_protocols(protected: tuple[Server
     _certify(folder, serial=2)
     for port in ports:
         wait_until(lambda port=port: _serial(port) == "serial=02", 5)  # type: ignore[misc]
+
+
+def test_no_connection_fails_while_certificates_are_rotated(protected: tuple[ServerAddress, Path]) -> None:
+    address, folder = protected
+    rotated, failed = threading.Event(), []
+
+    def connect(port: int | None) -> None:
+        while not rotated.is_set():
+            try:
+                ssl.get_server_certificate(("127.0.0.1", port or 0))
+            except OSError as error:
+                failed.append(error)
+
+    ports = (address.rest_port, address.grpc_port)
+    clients = [threading.Thread(target=connect, args=[port]) for port in ports]
+    for client in clients:
+        client.start()
+    for serial in range(2, 22):
+        _certify(folder, serial)
+    for port in ports:
+        wait_until(lambda port=port: _serial(port) == "serial=15", 5)
+    rotated.set()
+    for client in clients:
+        client.join()
+    assert not failed
 
 
 def test_tokens_are_never_logged(
