@@ -46,7 +46,8 @@ ROW_COLUMNS: Final = ("path", "verdict", "score", "threshold", "p_value", "error
 def row_of(result: FileScore) -> dict[str, Any]:
     """A file's result by ROW_COLUMNS: verdict normal, anomaly or failed; None for missing or non-finite numbers.
 
-    `group` is the variant whose threshold applies, or None if the model has none. `regions` is a list of dictionaries with the fields of `Region`, or None if the model has no anomaly map.
+    `group` is the variant whose threshold applies, or None if the model has none. `regions` is a list of dictionaries
+    with the fields of `Region`, or None if the model has no anomaly map.
     """
     if result.score is None:
         values: list[Any] = ["failed", *[None] * 6]
