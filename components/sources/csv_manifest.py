@@ -19,6 +19,8 @@ from runtime.object_store import AnyPath, as_path
 
 _PATH, _LABEL, _SPLIT, _IS_ANOMALY, _MASK, _GROUP = "path", "label", "split", "is_anomaly", "mask", "group"
 _COLUMNS: Final = (_PATH, _LABEL, _SPLIT, _IS_ANOMALY, _MASK, _GROUP)
+_ROI: Final = "roi"
+"""A column that is refused rather than ignored, because its user expects that masks count."""
 _NORMALITY: Final = {"": None, "0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "no": 0, "yes": 1}
 _NAMES_OF_PATH: Final = ("filename", "file_name", "file", "filepath", "file_path", "image", "image_path")
 """Names that other programs give to the column `path`."""
@@ -92,6 +94,11 @@ def _check_header(manifest: AnyPath, header: list[str]) -> None:
     repeated = next((name for name in _COLUMNS if header.count(name) > 1), None)
     if repeated:
         raise DataError(f"{manifest}: the first line names the column {repeated!r} twice; remove one")
+    if _ROI in header:
+        raise DataError(
+            f"{manifest}: the column {_ROI!r} is not supported, because a model has one region of interest for all "
+            "images: set image.roi in the configuration, or rename the column to have it ignored"
+        )
     for name in set(header) - set(_COLUMNS):
         meant = difflib.get_close_matches(name, set(_COLUMNS) - set(header), n=1, cutoff=0.8)
         if meant:

@@ -22,9 +22,9 @@ from components.sources.files import (
     require_folder,
     require_inside,
 )
-from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan, page_id, row_ranges
+from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan, row_ranges
 from images.decoding import UnreadableImageError, page_count
-from images.formats import IMAGE_SUFFIXES, MASKS_FOLDER
+from images.formats import IMAGE_SUFFIXES, MASKS_FOLDER, page_id
 from images.reading import EIGHT_BITS, Reading
 from images.stored import StoredImage, StoredMask, from_file_bytes, mask_from_file_bytes
 from runtime.object_store import AnyPath, RemotePath, as_path
