@@ -48,16 +48,17 @@ class FileScore:
         return str(self.path) if self.page is None else page_id(str(self.path), self.page)
 
 
-ROW_COLUMNS: Final = ("path", "verdict", "score", "threshold", "p_value", "error", "regions", "problem")
+ROW_COLUMNS: Final = ("path", "verdict", "score", "threshold", "p_value", "error", "group", "regions", "problem")
 
 
 def row_of(result: FileScore) -> dict[str, Any]:
     """A file's result by ROW_COLUMNS: verdict normal, anomaly or failed; None for missing or non-finite numbers.
 
-    `regions` is a list of dictionaries with the fields of `Region`, or None if the model has no anomaly map.
+    `group` is the variant whose threshold applies, or None if the model has none. `regions` is a list of dictionaries
+    with the fields of `Region`, or None if the model has no anomaly map.
     """
     if result.score is None:
-        values: list[Any] = ["failed", None, None, None, None, None]
+        values: list[Any] = ["failed", *[None] * 6]
     else:
         score = result.score
         numbers = (score.score, score.threshold, score.p_value, score.error)
@@ -66,6 +67,7 @@ def row_of(result: FileScore) -> dict[str, Any]:
         values = [
             verdict,
             *(value if math.isfinite(value) else None for value in numbers),
+            score.group,
             None if regions is None else [_rounded(region) for region in regions],
         ]
     return dict(zip(ROW_COLUMNS, (result.name, *values, result.problem), strict=True))

@@ -51,6 +51,7 @@ class FileEntry:
     named_split: str | None
     is_anomaly: int | None
     mask_path: str | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _read_page(
         stored = stored._replace(page_count=1)
     is_blurred = mask is not None and mask.has_many_intermediate_values
     known = (entry.label, entry.named_split, entry.is_anomaly)
-    return SourceImage(image_id, *known, stored, mask and mask.encoded, is_blurred)
+    return SourceImage(image_id, *known, stored, mask and mask.encoded, is_blurred, entry.group)
 
 
 def _mask(folder: AnyPath, relative_path: str, stored: StoredImage, links_within: str | None) -> StoredMask:

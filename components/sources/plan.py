@@ -28,6 +28,8 @@ class SourceImage(NamedTuple):
     """A PNG as described in `schema.features.MASK`; None if the position of the defect is unknown."""
     is_mask_blurred: bool = False
     """Whether many of the mask's pixels are neither black nor white."""
+    group: str = ""
+    """Variant of the product; empty if unknown."""
 
 
 @dataclass(frozen=True)

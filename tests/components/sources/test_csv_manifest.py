@@ -30,15 +30,16 @@ def rows_of(manifest, text, **given):
 
 def test_every_column_is_read(manifest):
     text = (
-        "is_anomaly,path,label,split,note,mask\n"
-        "0,a.png,cat,train,x,\n"
-        ",deep/b.png,,VAL,,\n"
-        '1,"ü, 1.png",dog,,"two\nlines",deep/b.png\n'
+        "is_anomaly,path,label,split,note,mask,group\n"
+        "0,a.png,cat,train,x,, left \n"
+        ",deep/b.png,,VAL,,,\n"
+        '1,"ü, 1.png",dog,,"two\nlines",deep/b.png,right\n'
     )
-    assert [(i.image_id, i.label, i.named_split, i.is_anomaly, bool(i.mask)) for i in rows_of(manifest, text)] == [
-        ("a.png", "cat", "train", 0, False),
-        ("deep/b.png", "", "eval", None, False),
-        ("%C3%BC%2C%201.png", "dog", None, 1, True),
+    rows = rows_of(manifest, text)
+    assert [(i.image_id, i.label, i.named_split, i.is_anomaly, bool(i.mask), i.group) for i in rows] == [
+        ("a.png", "cat", "train", 0, False, "left"),
+        ("deep/b.png", "", "eval", None, False, ""),
+        ("%C3%BC%2C%201.png", "dog", None, 1, True, "right"),
     ]
     assert plan_source(settings_of(manifest)).has_named_eval
 

@@ -48,6 +48,7 @@ def test_score_writes_json_lines(images: Path, image_model: Path) -> None:
         "threshold": pytest.approx(0.05),
         "p_value": None,  # this model does not return it
         "error": 0.25,
+        "group": None,  # nor has it variants
         "regions": [
             {
                 "left": 0,
@@ -80,7 +81,7 @@ def test_score_uses_a_server_and_writes_overlays(images: Path, image_server: Ser
     result = CliRunner().invoke(score, arguments)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0] == "path,verdict,score,threshold,p_value,error,regions,problem"
+    assert lines[0] == "path,verdict,score,threshold,p_value,error,group,regions,problem"
     assert lines[2].startswith(f"{images / 'b.png'},anomaly,0.25,0.05")
     assert sorted(path.name for path in overlays.iterdir()) == ["000000-a.png", "000001-b.png"]
 
