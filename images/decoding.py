@@ -92,12 +92,12 @@ def shown(content: bytes, reading: Reading = EIGHT_BITS, *, page: int | None = N
     return Shown(upright, max(1, len(pages)), used_bits)
 
 
-def picture_of(content: bytes) -> npt.NDArray[np.uint8]:
+def picture_of(content: bytes, *, page: int | None = None) -> npt.NDArray[np.uint8]:
     """A file's pixels [H, W, C] in 8 bits, for people to look at: of more bits, the values that it uses.
 
     Its darkest and brightest 0.1 % become black and white. Raises UnreadableImageError like `shown`.
     """
-    pixels = shown(content, AS_STORED).pixels
+    pixels = shown(content, AS_STORED, page=page).pixels
     if pixels.dtype == np.uint8:
         return pixels
     low, high = np.percentile(pixels, (0.1, 99.9))

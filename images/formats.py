@@ -30,3 +30,17 @@ _SUFFIX_OF_START: Final = {
 def suffix_of(content: bytes) -> str | None:
     """The suffix for an encoded image, by its first bytes; None if they are of no format but DICOM."""
     return next((suffix for start, suffix in _SUFFIX_OF_START.items() if content.startswith(start)), None)
+
+
+_PAGE: Final = "#"
+"""Between the identifier of a file, which has no such character, and the number of a page."""
+
+
+def page_id(image_id: str, page: int) -> str:
+    """The identifier of a page, such as `stack.tif#1` for `page` 0."""
+    return f"{image_id}{_PAGE}{page + 1}"
+
+
+def file_id(image_id: str) -> str:
+    """The identifier of the file that holds an image: the image's own unless it is a page of several."""
+    return image_id.partition(_PAGE)[0]

@@ -1,11 +1,17 @@
-"""`image.roi`: the part of an image that counts, in fractions of its width and height."""
+"""`image.roi`: the part of an image that counts, in fractions of its width and height, or as a mask."""
 
-from typing import Annotated, Any
+import base64
+import binascii
+import functools
+import io
+from typing import Annotated, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from runtime.errors import UserError
+from runtime.object_store import as_path
 from runtime.settings import Section
 
 Points = list[tuple[float, float]]
@@ -13,15 +19,31 @@ Points = list[tuple[float, float]]
 Inside = npt.NDArray[np.bool_]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+_PNG_URI: Final = "data:image/png;base64,"
+_MOST_CHARACTERS: Final = 64 * 1024
+"""Of a mask as text: it is part of commands and of records, whose length is limited."""
 
 
 class Region(Section):
-    """The part of every image that counts, either as a box or as a polygon."""
+    """The part of every image that counts: a box, a polygon or a mask."""
 
     box: tuple[Fraction, Fraction, Fraction, Fraction] | None = None
     """Left, top, right and bottom edge, in fractions of the image's width and height."""
     polygon: list[tuple[Fraction, Fraction]] | None = None
     """Corners `[x, y]` in order, in fractions of the image's width and height."""
+    mask: str | None = None
+    """An image file, white where images count, black elsewhere, of any size: it is stretched over each image. The
+    configuration that a run works with, and the record of a model, have the mask itself, as the URI of a PNG."""
+
+    @field_validator("mask")
+    @classmethod
+    def _read_mask(cls, value: str | None) -> str | None:
+        return value if value is None or value.startswith(_PNG_URI) else _uri_of_file(value)
+
+    @property
+    def mask_pixels(self) -> Inside | None:
+        """The pixels of the mask that are white: [h, w]; None if the region is a box or a polygon."""
+        return None if self.mask is None else _mask_of_uri(self.mask)
 
     @property
     def corners(self) -> Points:
@@ -45,10 +67,21 @@ def inside_of(corners: Points, down: Any, across: Any) -> Any:
     return inside
 
 
-def pixels_inside(corners: Points, height_px: int, width_px: int) -> Inside:
-    """The pixels of an image whose centres lie inside the polygon: [H, W]."""
+def cell_of(pixels: Any, side_px: Any, cells: int) -> Any:
+    """Which of `cells` along a side of an image the centres of its pixels lie in; integers, arrays or tensors."""
+    return (2 * pixels + 1) * cells // (2 * side_px)
+
+
+def pixels_inside(region: Region, height_px: int, width_px: int) -> Inside:
+    """The pixels of an image whose centres lie inside the region: [H, W]."""
+    mask = region.mask_pixels
+    if mask is not None:
+        rows, columns = (cell_of(np.arange(side), side, own)
+                         for side, own in zip((height_px, width_px), mask.shape, strict=True))  # fmt: skip
+        of_mask: Inside = mask[rows][:, columns]
+        return of_mask
     down, across = ((np.arange(side, dtype=np.float32) + np.float32(0.5)) / side for side in (height_px, width_px))
-    inside: Inside = inside_of(corners, down.astype(np.float32)[:, None], across.astype(np.float32)[None, :])
+    inside: Inside = inside_of(region.corners, down.astype(np.float32)[:, None], across.astype(np.float32)[None, :])
     return inside
 
 
@@ -61,4 +94,40 @@ def box_around(inside: Inside) -> tuple[slice, slice]:
 def region_of_interest(image: dict[str, Any]) -> Inside | None:
     """The model's pixels that count, by the `image` section of its record: [H, W]; None if all do."""
     roi = image.get("roi")
-    return roi and pixels_inside(Region.model_validate(roi).corners, image["height_px"], image["width_px"])
+    return roi and pixels_inside(Region.model_validate(roi), image["height_px"], image["width_px"])
+
+
+def _uri_of_file(path: str) -> str:
+    """A mask file, white where it is brighter than half, as the URI of a PNG of black and white."""
+    from PIL import Image  # only masks need what these import
+
+    from images.decoding import mask_levels
+
+    try:
+        is_white = mask_levels(as_path(path).read_bytes()) > 0.5
+    except (OSError, UserError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"image.roi.mask {path} cannot be read: {reason}") from None
+    if not is_white.any():
+        raise ValueError(f"image.roi.mask {path} has no white pixel; paint white what counts")
+    file = io.BytesIO()
+    Image.fromarray(is_white).save(file, format="PNG", optimize=True)
+    uri = _PNG_URI + base64.b64encode(file.getvalue()).decode()
+    if len(uri) > _MOST_CHARACTERS:
+        raise ValueError(
+            f"image.roi.mask {path} takes {len(uri):,} characters in the configuration; at most {_MOST_CHARACTERS:,} "
+            "are possible: smooth its edges, or scale it down"
+        )
+    return uri
+
+
+@functools.lru_cache(maxsize=4)
+def _mask_of_uri(uri: str) -> Inside:
+    from images.decoding import mask_levels
+
+    try:
+        content = base64.b64decode(uri.removeprefix(_PNG_URI), validate=True)
+        inside: Inside = mask_levels(content) > 0.5
+    except (binascii.Error, UserError) as error:
+        raise ValueError(f"image.roi.mask is a damaged URI: {error}; give the path of an image file") from None
+    return inside

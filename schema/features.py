@@ -8,6 +8,8 @@ IMAGE_ID: Final = "image_id"
 """Stable, unique and URI-like, such as a relative path or `digits/00042`."""
 LABEL: Final = "label"
 """Class or folder name, empty if none."""
+GROUP: Final = "group"
+"""Variant of the product, for `evaluation.groups: group`; absent when unknown."""
 IS_ANOMALY: Final = "is_anomaly"
 """0 normal, 1 anomalous, absent when unknown."""
 UNKNOWN: Final = -1

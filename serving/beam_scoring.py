@@ -12,6 +12,7 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from serving.image_files import image_files
+from serving.model.image_inputs import reading_of_model
 from serving.scoring import BATCH_SIZE, FileScore, Scorer, local_scorer, row_of, score_files, with_maps_if_possible
 
 _NAMESPACE, _SCORED, _FAILED = "score", "scored", "failed"
@@ -28,7 +29,7 @@ class SavedModelScorer(ModelHandler[str, FileScore, Scorer]):
         return with_maps_if_possible(partial(local_scorer, self._model))
 
     def run_inference(self, batch: Sequence[str], model: Scorer, inference_args: Any = None) -> Iterable[FileScore]:
-        return list(score_files(map(Path, batch), model))
+        return list(score_files(map(Path, batch), model, reading=reading_of_model(self._model)))
 
     def batch_elements_kwargs(self) -> dict[str, int]:
         return {"max_batch_size": BATCH_SIZE}

@@ -19,8 +19,10 @@ _MARGIN_PX: Final = 16
 _CATEGORY: Final = {"id": 1, "name": "anomaly", "supercategory": ""}
 
 
-def write_overlay(image_file: AnyPath, score: Score, target: Path | BinaryIO, *, height_px: int = 256) -> None:
-    """Write the image with a box around each region, and its anomaly map over it, side by side, as a PNG file.
+def write_overlay(
+    image_file: AnyPath, score: Score, target: Path | BinaryIO, *, page: int | None = None, height_px: int = 256
+) -> None:
+    """Write the image, or a page of it, with a box around each region, and its anomaly map over it, as a PNG file.
 
     The colours are the same for all images: dark up to the pixel threshold, then red, yellow and white.
     """
@@ -30,7 +32,7 @@ def write_overlay(image_file: AnyPath, score: Score, target: Path | BinaryIO, *,
     placement = score.placement
     scale = height_px / placement.height_px
     size = (max(1, round(placement.width_px * scale)), height_px)
-    original = _picture(picture_of(image_file.read_bytes())).resize(size)
+    original = _picture(picture_of(image_file.read_bytes(), page=page)).resize(size)
     heat = Image.fromarray(heat_colours(placement.crop(score.anomaly_map))).resize(size, Image.Resampling.BILINEAR)
     boxed = original.copy()
     draw = ImageDraw.Draw(boxed)
@@ -64,14 +66,14 @@ class CocoFile:
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
-    def add(self, image_file: AnyPath, score: Score) -> None:
+    def add(self, name: str, score: Score) -> None:
         """Add an image, anomalous or not, and its regions."""
         regions, labels = score.located()
         placement = score.placement
         assert placement is not None
         image_id = len(self._images) + 1
         self._images.append(
-            {"id": image_id, "file_name": str(image_file), "width": placement.width_px, "height": placement.height_px}
+            {"id": image_id, "file_name": name, "width": placement.width_px, "height": placement.height_px}
         )
         for number, region in enumerate(regions, 1):
             box = [region.left, region.top, region.right - region.left, region.bottom - region.top]

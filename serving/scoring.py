@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from images.decoding import UnreadableImageError
-from images.formats import MAX_PIXELS
+from images.decoding import UnreadableImageError, as_viewed, page_count
+from images.formats import MAX_PIXELS, page_id
+from images.reading import EIGHT_BITS, Reading
 from images.regions import Region
 from runtime.errors import UserError
 from runtime.imports import imported_for_good
@@ -38,18 +39,26 @@ class FileScore:
     problem: str = ""
     is_unread: bool = False
     """Whether the file could not even be read, so that nothing is known about its image."""
+    page: int | None = None
+    """The number of the page, counted from 0, if pages are images and the file has several."""
+
+    @property
+    def name(self) -> str:
+        """The path, with the number of the page as in `stack.tif#3`."""
+        return str(self.path) if self.page is None else page_id(str(self.path), self.page)
 
 
-ROW_COLUMNS: Final = ("path", "verdict", "score", "threshold", "p_value", "error", "regions", "problem")
+ROW_COLUMNS: Final = ("path", "verdict", "score", "threshold", "p_value", "error", "group", "regions", "problem")
 
 
 def row_of(result: FileScore) -> dict[str, Any]:
     """A file's result by ROW_COLUMNS: verdict normal, anomaly or failed; None for missing or non-finite numbers.
 
-    `regions` is a list of dictionaries with the fields of `Region`, or None if the model has no anomaly map.
+    `group` is the variant whose threshold applies, or None if the model has none. `regions` is a list of dictionaries
+    with the fields of `Region`, or None if the model has no anomaly map.
     """
     if result.score is None:
-        values: list[Any] = ["failed", None, None, None, None, None]
+        values: list[Any] = ["failed", *[None] * 6]
     else:
         score = result.score
         numbers = (score.score, score.threshold, score.p_value, score.error)
@@ -58,9 +67,10 @@ def row_of(result: FileScore) -> dict[str, Any]:
         values = [
             verdict,
             *(value if math.isfinite(value) else None for value in numbers),
+            score.group,
             None if regions is None else [_rounded(region) for region in regions],
         ]
-    return dict(zip(ROW_COLUMNS, (str(result.path), *values, result.problem), strict=True))
+    return dict(zip(ROW_COLUMNS, (result.name, *values, result.problem), strict=True))
 
 
 def csv_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -160,32 +170,50 @@ def score_files(
     paths: Iterable[AnyPath],
     scorer: Scorer,
     *,
+    reading: Reading = EIGHT_BITS,
     batch_size: int = BATCH_SIZE,
     max_batch_bytes: int = MAX_BATCH_BYTES,
 ) -> Iterator[FileScore]:
-    """A result for every path, in order, with at most one batch of files in memory.
+    """A result for every path, in order, with at most one batch of images in memory.
 
-    A file that cannot be read or scored yields its problem. Raises ServingError if the server or the model fails.
+    If the `reading` takes all pages of a file, each has a result. A file that cannot be read or scored yields its
+    problem. Raises ServingError if the server or the model fails.
     """
-    batch: list[tuple[AnyPath, bytes]] = []
+    batch: list[tuple[FileScore, bytes]] = []
     size_bytes = 0
-    for path in paths:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
+    for image, data in _images_of(paths, reading):
+        is_full = data is not None and (len(batch) == batch_size or size_bytes + len(data) > max_batch_bytes)
+        if batch and (data is None or is_full):
             yield from _score_batch(batch, scorer)
             batch, size_bytes = [], 0
-            yield FileScore(path, None, f"cannot be read: {error.strerror or error}", is_unread=True)
+        if data is None:
+            yield image
             continue
-        if batch and (len(batch) == batch_size or size_bytes + len(data) > max_batch_bytes):
-            yield from _score_batch(batch, scorer)
-            batch, size_bytes = [], 0
-        batch.append((path, data))
+        batch.append((image, data))
         size_bytes += len(data)
     yield from _score_batch(batch, scorer)
 
 
-def _score_batch(batch: Sequence[tuple[AnyPath, bytes]], scorer: Scorer) -> Iterator[FileScore]:
+def _images_of(paths: Iterable[AnyPath], reading: Reading) -> Iterator[tuple[FileScore, bytes | None]]:
+    """Each image, not scored yet, with its encoded bytes, or with its problem and None."""
+    for path in paths:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            yield FileScore(path, None, f"cannot be read: {error.strerror or error}", is_unread=True), None
+            continue
+        pages = page_count(data) if reading.page == "all" else 1
+        if pages == 1:
+            yield FileScore(path, None), data
+            continue
+        for page in range(pages):
+            try:
+                yield FileScore(path, None, page=page), as_viewed(data, reading, page=page)
+            except UnreadableImageError as error:
+                yield FileScore(path, None, str(error), page=page), None
+
+
+def _score_batch(batch: Sequence[tuple[FileScore, bytes]], scorer: Scorer) -> Iterator[FileScore]:
     """The results of a batch; if it is refused, of each half, down to the images at fault."""
     if not batch:
         return
@@ -195,11 +223,11 @@ def _score_batch(batch: Sequence[tuple[AnyPath, bytes]], scorer: Scorer) -> Iter
         if error.status not in (Status.INVALID_ARGUMENT, Status.RESOURCE_EXHAUSTED):
             raise
         if len(batch) == 1:
-            yield FileScore(batch[0][0], None, error.message.removeprefix(f"{IMAGE_BYTES}[0]: "))
+            yield replace(batch[0][0], problem=error.message.removeprefix(f"{IMAGE_BYTES}[0]: "))
             return
         middle = len(batch) // 2
         yield from _score_batch(batch[:middle], scorer)
         yield from _score_batch(batch[middle:], scorer)
         return
-    for (path, _), score in zip(batch, scores, strict=True):
-        yield FileScore(path, score)
+    for (image, _), score in zip(batch, scores, strict=True):
+        yield replace(image, score=score)

@@ -37,7 +37,7 @@ from trainer.scoring.error_maps import Tensors
 from trainer.scoring.groups import GroupedScore, Groups, limits_in_units, records_of
 from trainer.scoring.learners import require_finite
 from trainer.scoring.scores import FittedScore, computable, fit_score, fit_scores
-from trainer.settings.calibration import FEW_IMAGES, CalibrationSettings, ScoreName
+from trainer.settings.calibration import FEW_IMAGES, CalibrationSettings, GroupColumn, ScoreName
 from trainer.settings.image import ImageSettings
 from trainer.suspect_files import calibrating_image, examine, write_suspects
 
@@ -68,7 +68,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         cross_fitted = bool(record.get("cross_fitted"))
         if cross_fitted and settings.score == "auto":
             settings = settings.model_copy(update={"score": OF_MAPS[0]})
-        groups = _fit_groups(trained, train) if settings.groups else None
+        groups = _fit_groups(trained, train, settings.groups) if settings.groups else None
         name, auroc_by_score, compared = _chosen(
             trained, settings, train, held_out, ImageSettings.model_validate(record["image"]).inside, groups
         )
@@ -177,13 +177,13 @@ def _unseen_maps(trained: Any) -> Any:
     return tf.constant(trained.unseen_maps.numpy()) if hasattr(trained, "unseen_maps") else None
 
 
-def _fit_groups(trained: Any, train: str) -> Groups:
-    """The groups of `evaluation.groups`, by the latents and labels of training images."""
+def _fit_groups(trained: Any, train: str, by: GroupColumn) -> Groups:
+    """The groups of `evaluation.groups`, by the latents of training images and what this feature of them says."""
     records = spread_records([train], _FIT_IMAGES)
     latents = [outputs[LATENT].numpy() for _, outputs in _autoencoded(trained, records)]
-    label = {features.LABEL: tf.io.FixedLenFeature([], tf.string, "")}
-    labels = [tf.io.parse_example(record, label)[features.LABEL].numpy() for record in records]
-    return Groups(np.concatenate(latents), [label.decode("utf-8", "replace") for label in labels])
+    text = {by: tf.io.FixedLenFeature([], tf.string, "")}
+    found = [tf.io.parse_example(record, text)[by].numpy() for record in records]
+    return Groups(np.concatenate(latents), [name.decode("utf-8", "replace") for name in found], by=by)
 
 
 def _groups_of(trained: Any, groups: Groups, patterns: Sequence[str]) -> npt.NDArray[np.int64]:

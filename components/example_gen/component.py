@@ -25,8 +25,9 @@ from components.example_gen.splits import split_of, split_of_reviewed
 from components.settings import CHANGE_NO_EXAMPLE, DataSettings
 from components.sources.exclusion import require_all_found
 from components.sources.files import DataError
-from components.sources.plan import Reject, Shard, SourceImage, SourcePlan, file_id
+from components.sources.plan import Reject, Shard, SourceImage, SourcePlan
 from components.sources.registry import planned_source, require_unchanged
+from images.formats import file_id
 from images.reading import EIGHT_BITS, Reading, reading_of
 from runtime.tfrecords import read_counts
 from schema import features

@@ -26,11 +26,12 @@ def serialize(image: SourceImage) -> bytes:
     entries = [
         _int(features.CHANNELS, stored.channels),
         _float(features.CONTRAST, stored.contrast),
+        _text(features.GROUP, image.group) if image.group else b"",
         _int(features.HEIGHT_PX, stored.height_px),
         _bytes(features.IMAGE, stored.encoded),
         _bytes(features.IMAGE_ID, image.image_id.encode()),
         b"" if image.is_anomaly is None else _int(features.IS_ANOMALY, image.is_anomaly),
-        _label(image.label),
+        _text(features.LABEL, image.label),
         b"" if image.mask is None else _bytes(features.MASK, image.mask),
         _float(features.MEAN_INTENSITY, stored.mean_intensity),
         _int(features.WIDTH_PX, stored.width_px),
@@ -50,9 +51,9 @@ def _bytes_head(name: str, length: int) -> bytes:
 
 
 @functools.lru_cache(maxsize=1000)
-def _label(value: str) -> bytes:
+def _text(name: str, value: str) -> bytes:
     """Replaces bytes that are not UTF-8, as in some folder names, by U+FFFD, because TFMA reads labels as UTF-8."""
-    return _bytes(features.LABEL, _SURROGATE.sub("\ufffd", value).encode())
+    return _bytes(name, _SURROGATE.sub("\ufffd", value).encode())
 
 
 @functools.lru_cache(maxsize=1000)

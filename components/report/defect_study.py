@@ -12,10 +12,13 @@ from components.report.data_uris import pixels_uri
 from components.report.scored_images import Model, Sample, Values, read_images, score_all
 from components.report.synthetic_defects import DEFECTS, Defect, Pixels
 from images.levels import EIGHT_BIT_LEVELS, Levels
+from images.region_of_interest import Inside, box_around, region_of_interest
 
 RELIABLE: Final = 0.9
 """Share of the images in which a defect must be found to count as found reliably."""
 _IMAGES = 32
+_ATTEMPTS = 50
+"""So often a defect is drawn until it touches the region of interest."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,23 @@ def detect(
     threshold: float,
     *,
     seed: int,
+    inside: Inside | None = None,
 ) -> Detection:
     """Inject a defect at every size into all `images`, which have one shape, and count scores above `threshold`.
 
     `score` takes images [N] and returns their scores [N]. Each image gets the same random numbers at every size,
-    so its defect grows roughly in place; the same seed gives the same defects.
+    so its defect grows roughly in place; the same seed gives the same defects. With a region of interest `inside`
+    [H, W] defects lie in it, and sizes are shares of the box around it.
     """
-    height_px, width_px = images[0].shape[:2]
+    box = (slice(None), slice(None)) if inside is None else box_around(inside)
+    height_px, width_px = images[0][box].shape[:2]
     sizes = tuple(size for size in defect.sizes if size >= defect.smallest_size(height_px, width_px))
+    randoms = [[seed, number] for number in range(len(images))]
     damaged = [
-        [defect.inject(image, size, np.random.default_rng([seed, number])) for number, image in enumerate(images)]
+        [
+            _damaged(defect, image, size, np.random.default_rng(random), inside)
+            for image, random in zip(images, randoms, strict=True)
+        ]
         for size in sizes
     ]
     scores = score([image for at_size in damaged for image in at_size])
@@ -77,6 +87,18 @@ def detect(
         examples=tuple(at_size[0] for at_size in damaged),
         example_scores=tuple(float(value) for value in scores[:, 0]),
     )
+
+
+def _damaged(defect: Defect, image: Pixels, size: float, random: np.random.Generator, inside: Inside | None) -> Pixels:
+    if inside is None:
+        return defect.inject(image, size, random)
+    box, damaged = box_around(inside), image.copy()
+    is_inside = inside[box].reshape(*inside[box].shape, *(1,) * (image.ndim - 2))
+    for _ in range(_ATTEMPTS):
+        damaged[box] = np.where(is_inside, defect.inject(image[box], size, random), image[box])
+        if not np.array_equal(damaged, image):
+            break
+    return damaged
 
 
 def study_defects(
@@ -103,7 +125,8 @@ def study_defects(
         return 0, []
     typical = by_score[len(by_score) // 2]
     images = [scaled[row] for row in (typical, *(row for row in by_score if row != typical))]
-    return len(images), [detect(defect, images, score, threshold, seed=seed) for defect in DEFECTS]
+    inside = region_of_interest(record["image"])
+    return len(images), [detect(defect, images, score, threshold, seed=seed, inside=inside) for defect in DEFECTS]
 
 
 def defects_document(images: int, detections: Sequence[Detection], *, threshold: float, seed: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`csv`: a manifest that lists image files with optional label, split, normality and mask."""
+"""`csv`: a manifest that lists image files with optional label, split, normality, mask and group."""
 
 import csv
 import difflib
@@ -17,8 +17,10 @@ from components.sources.plan import SPLIT_OF_NAME, SourcePlan
 from images.reading import EIGHT_BITS, Reading
 from runtime.object_store import AnyPath, as_path
 
-_PATH, _LABEL, _SPLIT, _IS_ANOMALY, _MASK = "path", "label", "split", "is_anomaly", "mask"
-_COLUMNS: Final = (_PATH, _LABEL, _SPLIT, _IS_ANOMALY, _MASK)
+_PATH, _LABEL, _SPLIT, _IS_ANOMALY, _MASK, _GROUP = "path", "label", "split", "is_anomaly", "mask", "group"
+_COLUMNS: Final = (_PATH, _LABEL, _SPLIT, _IS_ANOMALY, _MASK, _GROUP)
+_ROI: Final = "roi"
+"""A column that is refused rather than ignored, because its user expects that masks count."""
 _NORMALITY: Final = {"": None, "0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "no": 0, "yes": 1}
 _NAMES_OF_PATH: Final = ("filename", "file_name", "file", "filepath", "file_path", "image", "image_path")
 """Names that other programs give to the column `path`."""
@@ -30,8 +32,9 @@ def plan_csv(settings: DataSettings, reading: Reading = EIGHT_BITS) -> SourcePla
     """The files listed in the manifest data.path, in its order; their paths are relative to the manifest.
 
     The header must name a column `path` and may name `label`, `split` (train, eval or val, test, or empty),
-    `is_anomaly` (0 or false, 1 or true, or empty) and `mask` (a path, or empty); other columns are ignored. UTF-8,
-    RFC 4180, or with semicolons or tabs instead of commas; a backslash in a path separates folders.
+    `is_anomaly` (0 or false, 1 or true, or empty), `mask` (a path, or empty) and `group` (the variant of the product);
+    other columns are ignored. UTF-8, RFC 4180, or with semicolons or tabs instead of commas; a backslash in a path
+    separates folders.
 
     Raises DataError, with the line, for a malformed manifest, a path that leads outside its folder, and a path that is
     listed twice.
@@ -91,6 +94,11 @@ def _check_header(manifest: AnyPath, header: list[str]) -> None:
     repeated = next((name for name in _COLUMNS if header.count(name) > 1), None)
     if repeated:
         raise DataError(f"{manifest}: the first line names the column {repeated!r} twice; remove one")
+    if _ROI in header:
+        raise DataError(
+            f"{manifest}: the column {_ROI!r} is not supported, because a model has one region of interest for all "
+            "images: set image.roi in the configuration, or rename the column to have it ignored"
+        )
     for name in set(header) - set(_COLUMNS):
         meant = difflib.get_close_matches(name, set(_COLUMNS) - set(header), n=1, cutoff=0.8)
         if meant:
@@ -111,6 +119,7 @@ def _entry(where: str, row: dict[str, str]) -> FileEntry:
         named_split=SPLIT_OF_NAME[split.lower()] if split else None,
         is_anomaly=_NORMALITY[normality],
         mask_path=_relative_path(where, mask) if mask.strip() else None,
+        group=row.get(_GROUP, "").strip(),
     )
 
 

@@ -10,7 +10,8 @@ from typing import Final
 from components.settings import DataSettings
 from components.sources.files import DataError
 from components.sources.folder import FilesShard
-from components.sources.plan import SourcePlan, file_id
+from components.sources.plan import SourcePlan
+from images.formats import file_id
 from runtime.object_store import as_path
 
 _NAMED: Final = 10

@@ -22,9 +22,9 @@ from components.sources.files import (
     require_folder,
     require_inside,
 )
-from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan, page_id, row_ranges
+from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan, row_ranges
 from images.decoding import UnreadableImageError, page_count
-from images.formats import IMAGE_SUFFIXES, MASKS_FOLDER
+from images.formats import IMAGE_SUFFIXES, MASKS_FOLDER, page_id
 from images.reading import EIGHT_BITS, Reading
 from images.stored import StoredImage, StoredMask, from_file_bytes, mask_from_file_bytes
 from runtime.object_store import AnyPath, RemotePath, as_path
@@ -51,6 +51,7 @@ class FileEntry:
     named_split: str | None
     is_anomaly: int | None
     mask_path: str | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _read_page(
         stored = stored._replace(page_count=1)
     is_blurred = mask is not None and mask.has_many_intermediate_values
     known = (entry.label, entry.named_split, entry.is_anomaly)
-    return SourceImage(image_id, *known, stored, mask and mask.encoded, is_blurred)
+    return SourceImage(image_id, *known, stored, mask and mask.encoded, is_blurred, entry.group)
 
 
 def _mask(folder: AnyPath, relative_path: str, stored: StoredImage, links_within: str | None) -> StoredMask:

@@ -16,20 +16,6 @@ SPLIT_OF_NAME: Final = {
 """The names that data sets give their splits, in lower case -> our split."""
 
 
-_PAGE: Final = "#"
-"""Between the identifier of a file, which has no such character, and the number of a page."""
-
-
-def page_id(image_id: str, page: int) -> str:
-    """The identifier of a page, such as `stack.tif#1` for `page` 0."""
-    return f"{image_id}{_PAGE}{page + 1}"
-
-
-def file_id(image_id: str) -> str:
-    """The identifier of the file that holds an image: the image's own unless it is a page of several."""
-    return image_id.partition(_PAGE)[0]
-
-
 class SourceImage(NamedTuple):
     """One readable image with what its source knows about it."""
 
@@ -42,6 +28,8 @@ class SourceImage(NamedTuple):
     """A PNG as described in `schema.features.MASK`; None if the position of the defect is unknown."""
     is_mask_blurred: bool = False
     """Whether many of the mask's pixels are neither black nor white."""
+    group: str = ""
+    """Variant of the product; empty if unknown."""
 
 
 @dataclass(frozen=True)

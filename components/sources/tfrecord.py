@@ -77,6 +77,7 @@ class TfrecordShard:
             mask = _mask(example, stored)
             label = _label(example, self.label_features, is_required=self.is_label_required)
             is_anomaly = _is_anomaly(example)
+            group = _text(example, features.GROUP)
         except UnreadableImageError as error:
             return Reject(image_id, str(error))
         return SourceImage(
@@ -87,6 +88,7 @@ class TfrecordShard:
             stored,
             mask and mask.encoded,
             mask is not None and mask.has_many_intermediate_values,
+            group,
         )
 
 
@@ -277,18 +279,23 @@ def _only_value(feature: Any, name: str) -> bytes | int | float | None:
 
 
 def _label(feature: Any, names: tuple[str, ...], *, is_required: bool) -> str:
-    """The label as text: a string, or a whole number of any type; empty if there is none and none is required."""
-    name = next((name for name in names if name in feature), None)
-    value = None if name is None else _only_value(feature, name)
+    """The label as text; it may be empty, unless it is required."""
+    name = next((name for name in names if name in feature), names[0])
+    if is_required and _only_value(feature, name) is None:
+        held = ", ".join(sorted(feature)[:10])
+        raise UnreadableImageError(f"the record has no label in {names[0]}; found {held}; set data.label_feature")
+    return _text(feature, name)
+
+
+def _text(feature: Any, name: str) -> str:
+    """A feature that holds a string or a whole number of any type, as text; empty if it is absent."""
+    value = _only_value(feature, name)
     if value is None:
-        if is_required:
-            held = ", ".join(sorted(feature)[:10])
-            raise UnreadableImageError(f"the record has no label in {names[0]}; found {held}; set data.label_feature")
         return ""
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     if isinstance(value, float) and not value.is_integer():
-        raise UnreadableImageError(f"the label {name} is {value:g}; labels are strings or whole numbers")
+        raise UnreadableImageError(f"the feature {name} is {value:g}; labels and groups are strings or whole numbers")
     return str(int(value))
 
 

@@ -20,6 +20,7 @@ from runtime.imports import imported_for_good
 from schema.signatures import DEFAULT_MODEL_NAME
 
 if TYPE_CHECKING:  # `--help` must not wait for what these import
+    from images.reading import Reading
     from serving.client import Login
     from serving.scoring import FileScore, Scorer
 
@@ -97,14 +98,14 @@ def score(
     needs_maps = any((overlays, masks, coco))
     lists_regions = form != "table" and not needs_maps
     scorer = with_maps_if_possible(scorer_of) if lists_regions else scorer_of(with_maps=needs_maps)
-    results = _with_progress(score_files(paths, scorer), len(paths))
+    results = _with_progress(score_files(paths, scorer, reading=_reading_of(model, server)), len(paths))
     try:
-        failed = _write_results(_with_pictures(results, overlays, masks, coco), form)
+        total, failed = _write_results(_with_pictures(results, overlays, masks, coco), form)
     except ServingError as error:
         raise (UsageError(_NO_MAPS) if lacks_maps(error) else error) from None
     if failed:
-        click.echo(f"{failed} of {len(paths)} files could not be scored", err=True)
-    if failed == len(paths):
+        click.echo(f"{failed} of {total} images could not be scored", err=True)
+    if failed == total:
         sys.exit(FAILED)
 
 
@@ -148,6 +149,17 @@ def _scorer_of(model: Path | None, server: str | None, model_name: str, login: "
     return partial(local_scorer, saved_model_folder(model or newest_base_folder(RUNS)))
 
 
+def _reading_of(model: Path | None, server: str | None) -> "Reading":
+    """How the model reads files; servers and exported models do not tell, and get the first page of each."""
+    from images.reading import EIGHT_BITS
+    from serving.model.image_inputs import reading_of_model
+    from serving.model.versions import newest_base_folder, saved_model_folder
+
+    if server is not None or (model is not None and model.is_file()):
+        return EIGHT_BITS
+    return reading_of_model(saved_model_folder(model or newest_base_folder(RUNS)))
+
+
 def _with_progress(results: Iterable["FileScore"], total: int) -> Iterable["FileScore"]:
     """The same results, with a progress bar on standard error if that is a terminal."""
     from rich.console import Console
@@ -168,13 +180,14 @@ def _with_pictures(
             folder.mkdir(parents=True, exist_ok=True)
     instances = CocoFile()
     for number, result in enumerate(results):
-        name = f"{number:06d}-{_shortened(Path(result.path.name).stem)}.png"
+        page = "" if result.page is None else f"-{result.page + 1}"
+        name = f"{number:06d}-{_shortened(Path(result.path.name).stem)}{page}.png"
         if result.score is not None and overlays is not None:
-            write_overlay(result.path, result.score, overlays / name)
+            write_overlay(result.path, result.score, overlays / name, page=result.page)
         if result.score is not None and masks is not None:
             write_mask(result.score, masks / name)
         if result.score is not None and coco is not None:
-            instances.add(result.path, result.score)
+            instances.add(result.name, result.score)
         yield result
     if coco is not None:
         instances.write(coco)
@@ -187,8 +200,8 @@ def _shortened(stem: str) -> str:
     return stem
 
 
-def _write_results(results: Iterable["FileScore"], form: str) -> int:
-    """Write every result as it arrives; returns the number of files that could not be scored."""
+def _write_results(results: Iterable["FileScore"], form: str) -> tuple[int, int]:
+    """Write every result as it arrives; returns the number of images, and of those that could not be scored."""
     from serving.scoring import ROW_COLUMNS, csv_row, row_of
 
     table = csv.DictWriter(sys.stdout, ROW_COLUMNS, lineterminator="\n")
@@ -196,15 +209,16 @@ def _write_results(results: Iterable["FileScore"], form: str) -> int:
         table.writeheader()
     elif form == "table":
         click.echo(f"{'verdict':8} {'score':>10} {'threshold':>10}  path")
-    failed = 0
+    total = failed = 0
     for result in results:
+        total += 1
         failed += result.score is None
         row = row_of(result)
         if form == "csv":
             table.writerow(csv_row(row))
         else:
             click.echo(json.dumps(row) if form == "jsonl" else _line(row))
-    return failed
+    return total, failed
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ _SECRET = re.compile(r"[\w+.-]+://[^/@\s]*:[^/@\s]*@|--\w*(secret|password|passw
 
 
 _SOURCES_OF_FILES = ("folder", "csv")
+_SOURCES_OF_GROUPS = ("csv", "tfrecord")
 
 
 class ConfigurationError(UsageError):
@@ -129,6 +130,15 @@ class Configuration(Section):
             raise ValueError(
                 f"trainer.latent_dim {latent_dim} is not smaller than the {values} values of {what}, so nothing "
                 f"would be compressed; lower it, or raise {section}.height_px and {section}.width_px"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> "Configuration":
+        if self.evaluation.groups == "group" and self.data.source not in _SOURCES_OF_GROUPS:
+            raise ValueError(
+                f"evaluation.groups 'group' applies to the sources {' and '.join(_SOURCES_OF_GROUPS)}, not to "
+                f"'{self.data.source}'; use 'label', or list the images with their groups in a manifest"
             )
         return self
 

@@ -35,6 +35,8 @@ class Results:
         self._max_bytes = max_bytes
         prefix.parent.mkdir(parents=True, exist_ok=True)
         self.position = self._cut(position)
+        if self.position.csv_bytes and not self._has_columns():
+            self.position = self._next()
 
     @contextlib.contextmanager
     def appended(self, rows: Sequence[dict[str, Any]]) -> Iterator[Position]:
@@ -60,6 +62,11 @@ class Results:
     def files(self) -> list[Path]:
         """The current files."""
         return [self._path(self.position.number, suffix) for suffix in _SUFFIXES]
+
+    def _has_columns(self) -> bool:
+        """Whether the current table has today's columns; that of an older version may have others."""
+        with self._path(self.position.number, ".csv").open(encoding="utf-8", newline="") as table:
+            return next(csv.reader(table), []) == list(COLUMNS)
 
     def _next(self) -> Position:
         return Position(self.position.number + 1)

@@ -1,8 +1,9 @@
-"""Executes the Dockerfile's steps for TFX 1.16 without a container engine, and runs the whole pipeline in the result.
+"""Executes the Dockerfile's steps without a container engine, and runs the whole pipeline in the result.
 
-This machine's /usr (Debian 12) with Python 3.10 in /usr/local replaces `python:3.10-bookworm`; the files of Debian's
-required packages and the same Python replace `python:3.10-slim-bookworm`. Layers are overlay mounts. The contents of
-the official images are not tested, and uv takes packages from its cache if it has them.
+On Debian 13 with Python 3.13, these are the steps for TFX 1.21; on Debian 12 with Python 3.10, those for TFX 1.16. This
+machine's /usr with its Python in /usr/local replaces `python:3.13-trixie`; the files of Debian's required packages and
+the same Python replace `python:3.13-slim-trixie`. Layers are overlay mounts. The contents of the official images are
+not tested, and uv takes packages from its cache if it has them.
 """
 
 import os
@@ -19,6 +20,9 @@ from dockerfile import TFX_116
 from dockerfile import stages as stages_of
 from repository import REPOSITORY
 
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+BUILDS = {("12", "3.10"): TFX_116, ("13", "3.13"): {}}
+"""Arguments of the build by Debian's release and the Python; the Dockerfile's own defaults are TFX 1.21's."""
 PASSED_ON = re.compile(r"^(PIP_|UV_|SSL_|REQUESTS_)|_proxy$", re.IGNORECASE)
 BESIDES_REQUIRED = ("ca-certificates", "netbase", "tzdata")
 ETC = ["alternatives", "ssl", "ca-certificates", "ld.so.conf", "ld.so.conf.d", "nsswitch.conf", "passwd", "group"]
@@ -81,13 +85,13 @@ def _python(layer: Path) -> None:
     prefix = Path(sys.base_prefix)
     packages = shutil.ignore_patterns("__pycache__", "test", "site-packages")
     shutil.copytree(prefix / "lib", layer / "usr/local/lib", symlinks=True, ignore=packages)
-    for package in (prefix / "lib/python3.10/site-packages").glob("pip*"):
-        shutil.copytree(package, layer / "usr/local/lib/python3.10/site-packages" / package.name)
-    binary = layer / "usr/local/bin/python3.10"
+    for package in (prefix / f"lib/python{PYTHON}/site-packages").glob("pip*"):
+        shutil.copytree(package, layer / f"usr/local/lib/python{PYTHON}/site-packages" / package.name)
+    binary = layer / f"usr/local/bin/python{PYTHON}"
     binary.parent.mkdir(parents=True)
-    shutil.copy(prefix / "bin/python3.10", binary)
+    shutil.copy(prefix / f"bin/python{PYTHON}", binary)
     for name in ("python", "python3"):
-        binary.with_name(name).symlink_to("python3.10")
+        binary.with_name(name).symlink_to(binary.name)
     binary.with_name("pip").write_text("#!/usr/local/bin/python\nfrom pip._internal.cli.main import main\nmain()\n")
     binary.with_name("pip").chmod(0o755)
 
@@ -109,8 +113,8 @@ def _slim(layer: Path) -> None:
         (layer / name).symlink_to(f"usr/{name}")
     script = f"""
         required=$(dpkg-query -W -f '${{Package}} ${{Priority}}\\n' | awk '$2 == "required" {{print $1}}')
-        linked=$(find {sys.base_prefix}/lib/python3.10/lib-dynload -name '*.so' ! -name '_tkinter*' -exec ldd {{}} + |
-            awk '$2 == "=>" && $3 ~ "^/" {{print $3}}' | sort -u | xargs -n1 readlink -f |
+        linked=$(find {sys.base_prefix}/lib/python{PYTHON}/lib-dynload -name '*.so' ! -name '_tkinter*' \
+            -exec ldd {{}} + | awk '$2 == "=>" && $3 ~ "^/" {{print $3}}' | sort -u | xargs -n1 readlink -f |
             xargs dpkg-query --search 2>/dev/null | cut -d: -f1 | sort -u)
         apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
             --no-enhances $required $linked {" ".join(BESIDES_REQUIRED)} |
@@ -140,8 +144,9 @@ def _copy(stage: Stage, arguments: str, built: dict[str, Stage]) -> None:
             shutil.copy(REPOSITORY / source, target)
 
 
-def _build(target: str, folder: Path) -> Stage:
+def _build(target: str, folder: Path, arguments_of_build: dict[str, str]) -> Stage:
     """Build the stage `target` and the stages that it depends on."""
+    stages = stages_of(**arguments_of_build)
     python, full, slim = folder / "python", folder / "full", folder / "slim"
     _python(python)
     _full(full)
@@ -150,10 +155,10 @@ def _build(target: str, folder: Path) -> Stage:
     cache = subprocess.run(["uv", "cache", "dir"], env=_with_uv(), capture_output=True, text=True, check=True)
     cache_folder = cache.stdout.strip()
     usr = {"/usr": "/usr", "/usr/local": f"{python}/usr/local", cache_folder: cache_folder}
-    bases = {"python:3.10-bookworm": ([full], usr), "python:3.10-slim-bookworm": ([python, slim], {})}
+    bases = {"full": ([full], usr), "slim": ([python, slim], {})}
     built: dict[str, Stage] = {}
-    needed = _needed(target)
-    for name, steps in stages_of(**TFX_116).items():
+    needed = _needed(target, stages)
+    for name, steps in stages.items():
         if name not in needed:
             continue
         base = steps[0][1].split(" AS ")[0]
@@ -164,7 +169,9 @@ def _build(target: str, folder: Path) -> Stage:
             layers = [below.upper, *below.layers]
             stage = Stage(layers, upper, below.binds, dict(below.variables), below.workdir, below.user)
         else:
-            stage = Stage(bases[base][0], upper, bases[base][1])
+            assert base.startswith(f"python:{PYTHON}-")
+            layers, binds = bases["slim" if "-slim-" in base else "full"]
+            stage = Stage(layers, upper, binds)
             stage.run("ldconfig")
         built[name] = stage
         for instruction, arguments in steps[1:]:
@@ -191,20 +198,30 @@ def _with_uv() -> dict[str, str]:
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
-def _needed(target: str) -> set[str]:
-    steps = stages_of(**TFX_116)[target]
+def _needed(target: str, stages: dict[str, list[tuple[str, str]]]) -> set[str]:
+    steps = stages[target]
     below = [steps[0][1].split(" AS ")[0], *(found[1] for _, a in steps if (found := re.match(r"--from=(\S+)", a)))]
-    return {target}.union(*(_needed(stage) for stage in below if stage in stages_of(**TFX_116)))
+    return {target}.union(*(_needed(stage, stages) for stage in below if stage in stages))
+
+
+def _debian() -> str:
+    """The number of the Debian release that this machine runs; empty on other systems."""
+    found = re.search(r"Debian GNU/Linux (\d+)", Path("/etc/os-release").read_text(encoding="utf-8"))
+    return found[1] if found else ""
 
 
 @pytest.mark.image
 def test_the_pipeline_runs_as_an_unprivileged_user_in_the_built_image(tmp_path: Path) -> None:
-    if os.geteuid() != 0 or "Debian GNU/Linux 12" not in Path("/etc/os-release").read_text(encoding="utf-8"):
-        pytest.skip("needs Debian 12, the image's base, and root for overlay mounts and chroot")
+    arguments = BUILDS.get((_debian(), PYTHON))
+    if os.geteuid() != 0 or arguments is None or sys.base_prefix == "/usr":
+        pytest.skip(
+            "needs root for overlay mounts and chroot, and the image's base: Debian 13 with Python 3.13, or 12 with "
+            "3.10; not Debian's own Python, which looks for packages elsewhere than the image's"
+        )
     from pipeline.kubeflow.pods import data_version, entrypoint, trainer  # after the skip: these load TensorFlow
     from trainer import worker
 
-    image = _build("cpu", tmp_path)
+    image = _build("cpu", tmp_path, arguments)
     assert "schedule" in image.run("autoencoder --help").stdout
     assert image.run("id -u").stdout.strip() == "65532"
     assert image.run("command -v uv gcc || echo neither").stdout.strip() == "neither"

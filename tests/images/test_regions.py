@@ -2,7 +2,6 @@
 
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,8 +129,8 @@ def test_masks_and_coco_instances_show_the_regions_at_the_image_s_size(seed, tmp
     assert mask.shape == (123, 77)
     assert set(np.unique(mask)) == {0, 255}
     coco = CocoFile()
-    coco.add(Path("a.png"), score)
-    coco.add(Path("b.png"), Score(0, 0, 1, False, anomaly_map=np.zeros((40, 50)), placement=placement))
+    coco.add("a.png", score)
+    coco.add("b.png", Score(0, 0, 1, False, anomaly_map=np.zeros((40, 50)), placement=placement))
     coco.write(tmp_path / "coco.json")
     document = json.loads((tmp_path / "coco.json").read_text())
     assert [(one["file_name"], one["width"], one["height"]) for one in document["images"]] == [

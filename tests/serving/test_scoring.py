@@ -1,5 +1,6 @@
 """Files are scored in order and in bounded memory; a file that cannot be scored is named and affects no other."""
 
+import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,14 @@ from PIL import Image
 from urls import grpc_url, rest_url
 
 from images.heat import heat_colours
+from images.reading import Reading
 from runtime.errors import UsageError
 from serving.client import Score
 from serving.errors import ServingError, Status
 from serving.image_files import image_files
 from serving.model.versions import NoModelError, base_folder, newest_base_folder, saved_model_folder
 from serving.overlays import write_overlay
-from serving.scoring import lacks_maps, local_scorer, score_files, server_scorer, with_maps_if_possible
+from serving.scoring import lacks_maps, local_scorer, row_of, score_files, server_scorer, with_maps_if_possible
 from serving.server.run import ServerAddress
 
 
@@ -88,6 +90,24 @@ def test_batches_do_not_exceed_their_limits(tmp_path: Path) -> None:
     paths = [tmp_path / str(n) for n in range(len(sizes))]
     assert len(list(score_files(paths, scorer, batch_size=3, max_batch_bytes=40))) == len(sizes)
     assert seen == [[10, 10, 10], [10, 10], [60], [10]]
+
+
+def test_every_page_is_scored_as_if_it_were_a_file(
+    normal_png: bytes, anomalous_png: bytes, image_model: Path, tmp_path: Path
+) -> None:
+    """In order, with its number; also across batches, and between files of one page."""
+    pages = [Image.open(io.BytesIO(png)).convert("RGB") for png in (normal_png, anomalous_png, normal_png)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    (tmp_path / "z.png").write_bytes(anomalous_png)
+    paths, scorer = [tmp_path / "stack.tif", tmp_path / "z.png"], local_scorer(image_model / "7")
+    results = list(score_files(paths, scorer, reading=Reading(page="all"), batch_size=2))
+    assert [row_of(result)["path"] for result in results] == [
+        *(f"{tmp_path}/stack.tif#{number}" for number in (1, 2, 3)), f"{tmp_path}/z.png",
+    ]  # fmt: skip
+    expected = [score.score for score in scorer([normal_png, anomalous_png, normal_png, anomalous_png])]
+    assert [result.score.score for result in results if result.score] == expected
+    [first, _] = score_files(paths, scorer)
+    assert (first.name, first.score and first.score.score) == (f"{tmp_path}/stack.tif", expected[0])
 
 
 def test_server_failure_stops_the_scoring(tmp_path: Path) -> None:

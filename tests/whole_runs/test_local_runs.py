@@ -1,54 +1,21 @@
-"""Whole pipelines on small real data, through the command line, as a user starts them."""
+"""Whole runs of configs/digits.yaml, which share their first run."""
 
-import fcntl
 import io
 import json
 import os
 import shutil
 import signal
 import subprocess
-import time
 import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import REPOSITORY, autoencoder, command
+from local_runs import BAD_USAGE, COMPONENTS, DONE, FAILED, REFUSED, names_that, read_examples, run, states
 from PIL import Image
 
-COMPONENTS = [
-    "CuratedSchemaGen",
-    "ImageExampleGen",
-    "StatisticsGen",
-    "ExampleValidator",
-    "Transform",
-    "Trainer",
-    "Calibrator",
-    "latest_blessed_model",
-    "ModelAnalysis",
-    "Evaluator",
-    "Pusher",
-    "Report",
-]
-DONE, FAILED, BAD_USAGE, REFUSED = 0, 1, 2, 3
-
 pytestmark = pytest.mark.slow
-
-
-def run(config, root, *overrides, cwd=REPOSITORY):
-    """(exit code, the --json document) of one run."""
-    settings = [argument for override in (f"root={root}", *overrides) for argument in ("--set", override)]
-    code, stdout, stderr = autoencoder("run", config, "--json", *settings, cwd=cwd)
-    assert stdout, stderr
-    return code, json.loads(stdout)
-
-
-def states(document):
-    return {component["name"]: component["state"] for component in document["components"]}
-
-
-def names_that(state, document):
-    return [name for name, is_in in states(document).items() if is_in == state]
 
 
 @pytest.fixture(scope="module")
@@ -72,21 +39,6 @@ def digits(first_run, backup):
     folder = first_run[0] / "digits"
     shutil.rmtree(folder)
     shutil.copytree(backup, folder, symlinks=True)
-
-
-def read_examples(root, split, name="digits"):
-    """The features of each example of a split of a run."""
-    import tensorflow as tf
-
-    return [tf.train.Example.FromString(record).features.feature for record in records_of(root, split, name)]
-
-
-def records_of(root, split, name="digits"):
-    """The serialized examples of a split of a run, in file order."""
-    import tensorflow as tf
-
-    files = sorted(map(str, (root / name / "artifacts/ImageExampleGen/examples").glob(f"*/Split-{split}/*")))
-    return [record.numpy() for record in tf.data.TFRecordDataset(files)]
 
 
 def test_a_first_run_runs_everything_and_pushes_a_model(first_run):
@@ -448,224 +400,6 @@ def test_an_edited_model_re_runs_the_trainer_and_what_follows(digits, tmp_path):
     _, document = run("configs/digits.yaml", root, "evaluation.max_regression=null", cwd=tmp_path)
     assert names_that("cached", document) == COMPONENTS[:5]
     assert states(document)["Trainer"] == states(document)["Evaluator"] == "ran"
-
-
-SMALL = ("image.height_px=96", "image.width_px=96")
-
-
-def test_the_files_are_listed_when_the_run_has_the_folder_to_itself(tmp_path, sample_images):
-    """Images added while the run waits for another one are part of it."""
-    images = Path(shutil.copytree(sample_images / "train/good", tmp_path / "images"))
-    added = [path.rename(tmp_path / path.name) for path in sorted(images.iterdir())[:100]]
-    folder = tmp_path / "runs/folder"
-    folder.mkdir(parents=True)
-    settings = [f"root={tmp_path / 'runs'}", f"data.path={images}", "evaluation.false_alarm_rate=0.00001"]
-    arguments = ["run", "configs/folder.yaml", "--json", *(part for value in settings for part in ("--set", value))]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    with (folder / ".lock").open("a+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        waiting = subprocess.Popen(
-            command(*arguments), cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        assert waiting.stderr.readline().startswith(b"waiting for another run in")
-        for path in added:
-            path.rename(images / path.name)
-    _, stderr = waiting.communicate(timeout=300)
-    assert f"folder: {len(list(images.iterdir()))} images, log in".encode() in stderr
-
-
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_killed_in_the_trainer_continues_after_the_last_finished_component(tmp_path, sent):
-    settings = ["--set", f"root={tmp_path}", "--set", "trainer.epochs=100000"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    started = subprocess.Popen(command("run", "configs/digits.yaml", *settings), cwd=REPOSITORY, env=environment)
-    model_runs = tmp_path / "digits/artifacts/Trainer/model_run"
-    deadline = time.monotonic() + 300
-    while not list(model_runs.glob("*/train/*")) and time.monotonic() < deadline:
-        assert started.poll() is None
-        time.sleep(0.5)
-    started.send_signal(sent)
-    started.wait(60)
-    [unfinished] = model_runs.iterdir()
-
-    _, document = run("configs/digits.yaml", tmp_path, "trainer.epochs=5", "evaluation.thresholds=[]")
-    assert names_that("cached", document) == COMPONENTS[:5]
-    assert names_that("ran", document) == COMPONENTS[5:]
-    assert not unfinished.exists()
-
-
-def test_a_folder_of_colour_jpegs_one_folder_per_class(tmp_path, sample_images):
-    sources = sorted((sample_images / "train/good").iterdir())
-    for number, source in enumerate(sources):
-        target = tmp_path / "images" / ("left" if number % 2 else "right") / source.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, target)
-    (tmp_path / "images/left/broken.jpg").write_bytes(sources[0].read_bytes()[:300])
-    tiles = "image.tiles={height_px: 64, width_px: 64}"
-    overrides = [f"data.path={tmp_path / 'images'}", *SMALL, tiles, "evaluation.false_alarm_rate=0.1"]
-    code, document = run("configs/folder.yaml", tmp_path / "runs", *overrides)
-    assert code == DONE  # normal images alone are enough, also in tiles
-    assert "serve it" in document["paths"]
-    assert names_that("ran", document) == COMPONENTS
-    examples = next((tmp_path / "runs/folder/artifacts/ImageExampleGen/examples").iterdir())
-    rejects = [json.loads(line) for line in (examples / "rejects.jsonl").read_text().splitlines()]
-    assert [reject["image_id"] for reject in rejects] == ["left/broken.jpg"]
-    counts = json.loads((examples / "counts.json").read_text())
-    assert sum(counts.values()) == len(sources) + 1
-    gate = json.loads(next((tmp_path / "runs").glob("folder/artifacts/Evaluator/evaluation/*/gate.json")).read_text())
-    assert set(gate["metrics_by_label"]) == {"left", "right"}
-
-
-def test_mvtec_layout_keeps_its_splits_and_judges_by_normal_images(tmp_path):
-    code, document = run("configs/folder.yaml", tmp_path, *SMALL)
-    assert code == DONE
-    assert document["metrics"]["auroc"] > 0.95
-    assert document["metrics"]["example_count"] == 40  # test/good, not the 30 defects
-    examples = next((tmp_path / "folder/artifacts/ImageExampleGen/examples").iterdir())
-    counts = json.loads((examples / "counts.json").read_text())
-    assert (counts["test"], counts["train"] + counts["eval"], counts["rejected"]) == (70, 300, 0)
-    check_detection_against_scikit_learn(tmp_path)
-    check_that_evaluator_and_served_model_agree_on_maps(tmp_path)
-
-
-def check_detection_against_scikit_learn(root):
-    """AUROC, overall and of each defect, and that of pixels, from what the finished model answers to the images."""
-    import tensorflow as tf
-    from sklearn.metrics import roc_auc_score
-
-    [gate] = (root / "folder/artifacts/Evaluator/evaluation").glob("*/gate.json")
-    judged = json.loads(gate.read_text())
-    model = tf.saved_model.load(str(next((root / "folder/artifacts/Calibrator/model").glob("*/Format-Serving"))))
-    test = read_examples(root, "test", "folder")
-    images = tf.constant([example["image"].bytes_list.value[0] for example in test])
-    scored = {name: values.numpy() for name, values in model.signatures["reconstruct"](image_bytes=images).items()}
-    labels = np.array([example["label"].bytes_list.value[0].decode() for example in test])
-    for label, found in [(None, judged["metrics"]), *judged["metrics_by_label"].items()]:
-        chosen = (labels == "good") | (labels == label) | (label is None)
-        if label != "good":
-            expected = roc_auc_score(labels[chosen] != "good", scored["score"][chosen])
-            assert found["auroc"] == pytest.approx(expected, abs=2e-3), label
-    masks = np.zeros(scored["anomaly_map"].shape)
-    for row, example in enumerate(test):
-        if labels[row] != "good":
-            mask = Image.open(io.BytesIO(example["mask"].bytes_list.value[0]))
-            masks[row] = (
-                np.asarray(tf.image.resize(np.asarray(mask)[..., None], masks.shape[1:], "nearest"))[..., 0] > 0
-            )
-    expected = roc_auc_score(masks.ravel(), scored["anomaly_map"].ravel())
-    assert judged["metrics"]["pixel_auroc"] == pytest.approx(expected, abs=2e-3)
-    assert 0 < judged["metrics"]["region_overlap"] <= 1
-
-
-def check_that_evaluator_and_served_model_agree_on_maps(root):
-    """The Evaluator keeps the upper 16 bits of a map, in the score's units: boxes are compared after the same cut."""
-    import tensorflow as tf
-
-    from serving.scoring import local_scorer
-
-    [folder] = (root / "folder/artifacts/Calibrator/model").glob("*/Format-Serving")
-    calibration = json.loads((folder / "assets.extra/autoencoder.json").read_text())["calibration"]
-    encoded = [example["image"].bytes_list.value[0] for example in read_examples(root, "test", "folder")]
-    evaluated = tf.saved_model.load(str(folder)).signatures["examples"](
-        examples=tf.constant(records_of(root, "test", "folder"))
-    )
-    plain, served = local_scorer(folder)(encoded), local_scorer(folder, with_maps=True)(encoded)
-    for name in ("score", "error", "threshold", "p_value"):
-        expected = [getattr(one, name) for one in plain]
-        assert [getattr(one, name) for one in served] == pytest.approx(expected, rel=1e-5), name
-    assert [one.score for one in served] == pytest.approx(evaluated["score"].numpy().tolist(), rel=1e-5)
-
-    levels = evaluated["error_levels"].numpy().astype(np.int32)
-    bits = np.where(levels < 2**15, ~levels, levels - 2**15) << 16
-    maps = np.stack([one.anomaly_map for one in served]) * np.float32(calibration["pixel_threshold"])
-    kept = maps.view(np.int32) & ~0xFFFF
-    assert maps == pytest.approx(bits.view(np.float32), rel=2**-7, abs=1e-5)
-    assert np.mean(kept != bits) < 1e-3  # where a difference of 1e-7 crosses a step of the 16 bits
-    compared = [
-        (boxes_in(ours, image, one.smallest_region), boxes_in(theirs, image, one.smallest_region))
-        for one, image, ours, theirs in zip(
-            served,
-            encoded,
-            kept.view(np.float32) / np.float32(calibration["pixel_threshold"]),
-            bits.view(np.float32) / np.float32(calibration["pixel_threshold"]),
-            strict=True,
-        )
-    ]
-    assert np.mean([ours == theirs for ours, theirs in compared]) > 0.95
-    assert sum(bool(theirs) for _, theirs in compared) > 10
-
-
-def boxes_in(anomaly_map, image, smallest_share):
-    from images.decoding import upright_size
-    from images.regions import Placement, find_regions
-
-    placement = Placement.on_map(upright_size(image), anomaly_map.shape, is_padded=False)
-    regions, _ = find_regions(anomaly_map, placement, smallest_share=smallest_share)
-    return [(region.left, region.top, region.right, region.bottom, region.area_px) for region in regions]
-
-
-def test_original_mnist_files(tmp_path, mnist):
-    overrides = [f"data.path={mnist}", "data.max_images=2000", "trainer.epochs=1", "evaluation.thresholds=[]"]
-    code, document = run("configs/mnist-dense.yaml", tmp_path, *overrides)
-    assert code == REFUSED
-    assert document["metrics"]["example_count"] == 2000
-
-
-def test_a_rate_that_the_images_cannot_guarantee_is_lowered_to_what_they_can(tmp_path):
-    code, document = run("configs/folder.yaml", tmp_path, *SMALL, "evaluation.false_alarm_rate=0.001")
-    assert code == DONE
-    assert document["error"] is None
-    [record] = (tmp_path / "folder/artifacts/Calibrator/calibration").glob("*/calibration.json")
-    calibration = json.loads(record.read_text())
-    assert (calibration["images"], calibration["method"]) == (63, "split")
-    assert calibration["false_alarm_rate"] == pytest.approx(1 / 64)
-
-
-def test_three_dozen_images_train_and_calibrate(tmp_path, sample_images):
-    good = sorted((sample_images / "train/good").iterdir())[:36]
-    for source in good:
-        (tmp_path / "images/train/good").mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, tmp_path / "images/train/good" / source.name)
-    shutil.copytree(sample_images / "test", tmp_path / "images/test")
-    code, document = run("configs/folder.yaml", tmp_path / "runs", *SMALL, f"data.path={tmp_path / 'images'}")
-    assert code == DONE
-    assert document["metrics"]["auroc"] > 0.8
-    [record] = (tmp_path / "runs/folder/artifacts/Calibrator/calibration").glob("*/calibration.json")
-    calibration = json.loads(record.read_text())
-    assert (calibration["images"], calibration["method"], calibration["false_alarm_rate"]) == (36, "cross", 0.05)
-
-
-def test_too_many_unreadable_images_stop_the_run_before_training(tmp_path, sample_images):
-    shutil.copytree(sample_images / "train/good", tmp_path / "images")
-    for number in range(40):
-        (tmp_path / "images" / f"bad{number}.png").write_text("no picture")
-    code, document = run("configs/folder.yaml", tmp_path / "runs", f"data.path={tmp_path / 'images'}")
-    assert code == FAILED
-    assert states(document)["Trainer"] == "skipped"
-    assert "40 of 340 images cannot be read" in document["error"]
-    assert "bad0.png: not an image in a supported format" in document["error"]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "culprit"),
-    [
-        (["data.source=folder", "data.path={empty}"], "{empty}: contains no images; found nothing"),
-        (["data.source=folder", "data.path={empty}/missing"], "{empty}/missing: no such folder"),
-        (["data.source=idx", "data.path={empty}"], "{empty}: contains no IDX images"),
-        (["image.height_px=0"], "image.height_px: 0"),
-        (["trainer.preset=dance"], "trainer.preset: 'dance'"),
-        (["root=/proc/nowhere"], "/proc/nowhere/digits is not writable"),
-    ],
-)
-def test_bad_input_is_reported_and_nothing_is_started(tmp_path, overrides, culprit):
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    settings = [a for o in (f"root={tmp_path / 'runs'}", *overrides) for a in ("--set", o.format(empty=empty))]
-    code, _, stderr = autoencoder("run", "configs/digits.yaml", *settings)
-    assert code == BAD_USAGE
-    assert culprit.format(empty=empty) in stderr
-    assert "Traceback" not in stderr
-    assert [path.name for path in (tmp_path / "runs").glob("digits/*")] in ([], [".lock"])
 
 
 def test_several_products_run_in_one_process_and_the_worst_decides(digits, tmp_path):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from images.region_of_interest import Inside, inside_of
+from images.region_of_interest import Inside, Region, cell_of, inside_of
 from schema.signatures import FEATURE_ERROR, INSIDE, RECONSTRUCTION
 from trainer.settings.image import ImageSettings
 
@@ -16,10 +16,20 @@ def blacked_out(pixels: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
     """An image of any size [h, w, C], black outside the region."""
     if settings.roi is None:
         return pixels
-    sides = (tf.cast(tf.shape(pixels)[axis], tf.float32) for axis in (0, 1))
-    down, across = ((tf.range(side, dtype=tf.float32) + 0.5) / side for side in sides)
-    inside = inside_of(settings.roi.corners, down[:, tf.newaxis], across[tf.newaxis, :])
+    inside = _pixels_inside(settings.roi, tf.shape(pixels)[0], tf.shape(pixels)[1])
     return tf.where(inside[:, :, tf.newaxis], pixels, tf.zeros_like(pixels))
+
+
+def _pixels_inside(region: Region, height_px: tf.Tensor, width_px: tf.Tensor) -> tf.Tensor:
+    """`images.region_of_interest.pixels_inside` in the graph: [h, w] bool."""
+    mask = region.mask_pixels
+    if mask is not None:
+        sides = (tf.cast(side, tf.int64) for side in (height_px, width_px))
+        rows, columns = (cell_of(tf.range(side), side, cells) for side, cells in zip(sides, mask.shape, strict=True))
+        return tf.gather(tf.gather(tf.constant(mask), rows), columns, axis=1)
+    down, across = ((tf.range(tf.cast(side, tf.float32)) + 0.5) / tf.cast(side, tf.float32)
+                    for side in (height_px, width_px))  # fmt: skip
+    return inside_of(region.corners, down[:, tf.newaxis], across[tf.newaxis, :])
 
 
 def within(inside: Inside | None, pixels: tf.Tensor) -> tf.Tensor:

@@ -21,39 +21,45 @@ from trainer.scoring.calibration import Limits, limits_of
 from trainer.scoring.error_maps import Tensors
 from trainer.scoring.learners import ScoreError
 from trainer.scoring.scores import FittedScore
-from trainer.settings.calibration import CalibrationSettings
+from trainer.settings.calibration import CalibrationSettings, GroupColumn
 
 _FEWEST = 2
 """Held-out images of a group, without which it has no threshold."""
 _SMALLEST = 1e-12
+_HOW_TO_NAME: dict[GroupColumn, str] = {
+    "label": "put each variant in a folder of its own (or in the manifest's column `label`) and list them in "
+    "data.normal_labels",
+    "group": "name each image's variant in the manifest's column `group`",
+}
 
 Floats = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
 
 
 class Groups(tf.Module):
-    """Latents [B, Z] -> the number [B] int32 of each image's group, whose labels are `names`."""
+    """Latents [B, Z] -> the number [B] int32 of each image's group, one of `names`."""
 
-    def __init__(self, latents: Floats, labels: Sequence[str]) -> None:
-        """Fit to training images: latents [n, Z] and their labels [n].
+    def __init__(self, latents: Floats, groups: Sequence[str], *, by: GroupColumn) -> None:
+        """Fit to training images: latents [n, Z] and their groups [n], which the column `by` names.
 
-        Raises ScoreError unless there are two labels, each with two images.
+        Images whose `group` is empty are left out. Raises ScoreError unless there are two groups, each with two images.
         """
         super().__init__()
-        self.names, counts = (values.tolist() for values in np.unique(np.array(labels), return_counts=True))
+        of_image = np.array(groups, dtype=object)
+        known = of_image != "" if by == "group" else np.full(len(of_image), True)
+        self.names, counts = (values.tolist() for values in np.unique(of_image[known], return_counts=True))
         if len(self.names) < 2:
             raise ScoreError(
-                f"evaluation.groups: label, but all training images have the label {self.names[0]!r}: put each variant "
-                "in a folder of its own (or in the manifest's column `label`) and list them in data.normal_labels, or "
-                "remove evaluation.groups"
+                f"evaluation.groups: {by}, but {_of_all(by, self.names)}: {_HOW_TO_NAME[by]}, or remove "
+                "evaluation.groups"
             )
         if min(counts) < _FEWEST:
             raise ScoreError(
-                f"evaluation.groups: label, but there is one training image of {self.names[int(np.argmin(counts))]!r}; "
-                "add images, or leave it out of data.normal_labels"
+                f"evaluation.groups: {by}, but there is one training image of {self.names[int(np.argmin(counts))]!r}; "
+                "add images, or leave it out"
             )
         discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-        discriminant.fit(latents.astype(np.float64), labels)
+        discriminant.fit(latents[known].astype(np.float64), of_image[known].astype(str))
         kernel, bias = discriminant.coef_, discriminant.intercept_
         if len(self.names) == 2:  # scikit-learn keeps the difference between the two
             kernel, bias = np.stack([-kernel[0], kernel[0]]), np.array([-bias[0], bias[0]])
@@ -62,6 +68,10 @@ class Groups(tf.Module):
 
     def __call__(self, latents: tf.Tensor) -> tf.Tensor:
         return tf.argmax(tf.matmul(latents, self._kernel) + self._bias, axis=1, output_type=tf.int32)
+
+
+def _of_all(by: GroupColumn, names: Sequence[str]) -> str:
+    return f"all training images have the {by} {names[0]!r}" if names else "no training image has a group"
 
 
 class GroupedScore(tf.Module):

@@ -12,6 +12,7 @@ ScoreName = Literal[
 ]  # fmt: skip
 FEW_IMAGES = 200
 """Training and held-out images below which families in closed form are calibrated by cross-fitting."""
+GroupColumn = Literal["label", "group"]
 ScoreChoice = Literal["auto", ScoreName]
 LATENT_SCORES = frozenset[ScoreName]({"latent_distance", "neighbour_distance"})
 LARGEST_LATENT = 4096
@@ -35,9 +36,10 @@ class CalibrationSettings(Section):
     of the image's shorter side."""
     false_alarm_rate: float = Field(0.01, gt=0, lt=1)
     """Share of new normal images that may raise an alarm."""
-    groups: Literal["label"] | None = None
-    """`label`: normal images with different labels are variants of a product that get a threshold each; the model
-    recognises the variant of a new image. null: one threshold for all."""
+    groups: GroupColumn | None = None
+    """Variants of a product, each with its own threshold: normal images with different values of this column of the
+    manifest (or, for `label`, in different folders). The model recognises the variant of a new image. null: one
+    threshold for all."""
     pixel_false_alarm_rate: float | None = Field(None, gt=0, lt=1)
     """Share of new normal images that may show any pixel as anomalous. null: as `false_alarm_rate`."""
     smallest_region_percent: float | None = Field(None, ge=0, le=100)

@@ -22,7 +22,7 @@ _LARGEST_WITH_REGION = 2**24
 
 _REGIONS = (
     "must be {box: [left, top, right, bottom]} or {polygon: [[x, y], ...]} with at least three corners, in fractions "
-    "of the image from 0 to 1; mask files and masks per image are not supported, so draw a polygon around the region"
+    "of the image from 0 to 1, or {mask: FILE}, an image file that is white where images count"
 )
 
 
@@ -47,8 +47,8 @@ class ImageSettings(Reading):
 
     roi: Region | None = None
     """The region of interest: `{box: [left, top, right, bottom]}` or `{polygon: [[x, y], ...]}`, in fractions of the
-    image's width and height. What lies outside is black to the model, and counts for neither score nor map. Needs
-    `fit: stretch`."""
+    image's width and height, or `{mask: FILE}`. What lies outside is black to the model, and counts for neither score
+    nor map. Needs `fit: stretch`."""
 
     @field_validator("roi", mode="before")
     @classmethod
@@ -56,7 +56,8 @@ class ImageSettings(Reading):
         if value is None or isinstance(value, Region):
             return value
         given = {name: own for name, own in value.items() if own is not None} if isinstance(value, dict) else {}
-        if len(given) != 1 or not set(given) <= {"box", "polygon"} or len(next(iter(given.values()))) < 3:
+        is_one = len(given) == 1 and set(given) <= {"box", "polygon", "mask"}
+        if not is_one or ("mask" not in given and len(next(iter(given.values()))) < 3):
             raise ValueError(f"image.roi {value!r} {_REGIONS}")
         return value
 
@@ -91,13 +92,14 @@ class ImageSettings(Reading):
                 f"times image.width_px {self.width_px} is more; lower them, or cut the files to the region"
             )
         if self.inside is not None and not self.inside.any():
-            raise ValueError(f"image.roi {self.roi.corners if self.roi else []} contains no pixel; enlarge the region")
+            what = "mask" if self.roi is None or self.roi.mask else self.roi.corners
+            raise ValueError(f"image.roi {what} contains no pixel; enlarge the region")
         return self
 
     @property
     def inside(self) -> Inside | None:
         """The model's pixels that lie in the region of interest: [H, W]; None if all count."""
-        return None if self.roi is None else pixels_inside(self.roi.corners, self.height_px, self.width_px)
+        return None if self.roi is None else pixels_inside(self.roi, self.height_px, self.width_px)
 
     @property
     def shape(self) -> Shape:

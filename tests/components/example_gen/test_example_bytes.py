@@ -30,6 +30,7 @@ IMAGES = st.builds(
     is_anomaly=st.sampled_from([None, 0, 1]),
     stored=STORED,
     mask=st.none() | st.binary(max_size=300),
+    group=st.text(st.characters(codec="utf-8"), max_size=50),
 )
 
 
@@ -39,6 +40,7 @@ def built_by_protobuf(image):
         features.IMAGE_ID: image.image_id.encode(),
         features.LABEL: "".join("\ufffd" if unicodedata.category(c) == "Cs" else c for c in image.label).encode(),
         features.MASK: image.mask,
+        features.GROUP: image.group.encode() or None,
         features.HEIGHT_PX: image.stored.height_px,
         features.WIDTH_PX: image.stored.width_px,
         features.CHANNELS: image.stored.channels,

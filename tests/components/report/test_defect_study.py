@@ -29,3 +29,21 @@ def test_sizes_below_one_pixel_are_not_tried():
 def test_a_size_counts_as_found_only_if_all_larger_ones_are(found, smallest):
     detection = Detection("k", "the area", (1, 2, 3, 4), tuple(found), (), ())
     assert detection.smallest_found(0.9) == smallest
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.kind)
+def test_defects_lie_in_the_region_of_interest(defect):
+    inside = np.zeros((40, 60), bool)
+    inside[5:20, 10:30] = True
+    inside[5:10, 10:15] = False
+    images = list(np.random.default_rng(1).integers(60, 200, (3, 40, 60, 3), np.uint8))
+    given = []
+
+    def score(damaged):
+        given.extend(damaged)
+        return np.zeros(len(damaged))
+
+    detect(defect, images, score, 0.5, seed=1, inside=inside)
+    changes = [(damaged != images[number % 3]).any(axis=2) for number, damaged in enumerate(given)]
+    assert all(change.any() for change in changes)
+    assert not any(change[~inside].any() for change in changes)

@@ -30,15 +30,16 @@ def rows_of(manifest, text, **given):
 
 def test_every_column_is_read(manifest):
     text = (
-        "is_anomaly,path,label,split,note,mask\n"
-        "0,a.png,cat,train,x,\n"
-        ",deep/b.png,,VAL,,\n"
-        '1,"ü, 1.png",dog,,"two\nlines",deep/b.png\n'
+        "is_anomaly,path,label,split,note,mask,group\n"
+        "0,a.png,cat,train,x,, left \n"
+        ",deep/b.png,,VAL,,,\n"
+        '1,"ü, 1.png",dog,,"two\nlines",deep/b.png,right\n'
     )
-    assert [(i.image_id, i.label, i.named_split, i.is_anomaly, bool(i.mask)) for i in rows_of(manifest, text)] == [
-        ("a.png", "cat", "train", 0, False),
-        ("deep/b.png", "", "eval", None, False),
-        ("%C3%BC%2C%201.png", "dog", None, 1, True),
+    rows = rows_of(manifest, text)
+    assert [(i.image_id, i.label, i.named_split, i.is_anomaly, bool(i.mask), i.group) for i in rows] == [
+        ("a.png", "cat", "train", 0, False, "left"),
+        ("deep/b.png", "", "eval", None, False, ""),
+        ("%C3%BC%2C%201.png", "dog", None, 1, True, "right"),
     ]
     assert plan_source(settings_of(manifest)).has_named_eval
 
@@ -89,6 +90,7 @@ def test_missing_files_and_other_than_regular_files_are_rejected(manifest):
         ("", "list.csv: the first line must name the column 'path'; found nothing"),
         ("picture,label\n", "must name the column 'path'; found picture, label"),
         ("path,path\n", "names the column 'path' twice; remove one"),
+        ("path,roi\na.png,a-roi.png\n", "the column 'roi' is not supported.*set image.roi"),
         ("path,lable\na.png,cat\n", "unknown column 'lable'; did you mean 'label'"),
         ("path\n", "lists no images; add a line for each image"),
         ("path\na.png\n./deep/../a.png\n", "lines 2 and 3 both list a.png; remove one"),

@@ -55,6 +55,12 @@ def test_image_and_label_may_have_other_names(tmp_path):
     assert [image.label for image in own] == ["cat"]
 
 
+def test_a_group_is_read_if_there_is_one(tmp_path):
+    write(tmp_path / "a.tfrecord", [example(image=PNG[0], group=b"left"), example(image=PNG[1], group=7)])
+    write(tmp_path / "b.tfrecord", [example(image=PNG[0])])
+    assert [image.group for image in images_of(tmp_path)] == ["left", "7", ""]
+
+
 def test_a_folder_of_our_own_examples_keeps_splits_and_normality(tmp_path):
     for split, is_anomaly in (("train", 0), ("eval", 0), ("test", 1)):
         name = "data_tfrecord-00000-of-00001.gz"
@@ -175,7 +181,7 @@ def test_labels_are_text_or_whole_numbers_of_any_type(tmp_path, label, text):
 @pytest.mark.parametrize(
     ("label", "reason"),
     [
-        (0.5, "the label label is 0.5; labels are strings or whole numbers"),
+        (0.5, "the feature label is 0.5; labels and groups are strings or whole numbers"),
         ([0.0, 1.0], "the feature label (2 floats) should have one value"),
         ([1, 2, 3], "the feature label (3 integers) should have one value"),
     ],

@@ -1,7 +1,9 @@
 """`autoencoder score` and `serve`: output, exit codes, signals, and fast `--help`."""
 
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from ports import free_port
 from urls import rest_url
 
 from pipeline.commands.score import score
 from pipeline.commands.serve import serve
+from schema.artifacts import RECORD_FILE
 from serving.client import model_status, score_images, wait_until_ready
 from serving.errors import ServingError
 from serving.server.run import ServerAddress
@@ -44,6 +48,7 @@ def test_score_writes_json_lines(images: Path, image_model: Path) -> None:
         "threshold": pytest.approx(0.05),
         "p_value": None,  # this model does not return it
         "error": 0.25,
+        "group": None,  # nor has it variants
         "regions": [
             {
                 "left": 0,
@@ -58,7 +63,7 @@ def test_score_writes_json_lines(images: Path, image_model: Path) -> None:
         ],
         "problem": "",
     }
-    assert result.stderr == "1 of 3 files could not be scored\n"
+    assert result.stderr == "1 of 3 images could not be scored\n"
 
 
 def test_score_uses_a_server_and_writes_overlays(images: Path, image_server: ServerAddress, tmp_path: Path) -> None:
@@ -76,9 +81,38 @@ def test_score_uses_a_server_and_writes_overlays(images: Path, image_server: Ser
     result = CliRunner().invoke(score, arguments)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0] == "path,verdict,score,threshold,p_value,error,regions,problem"
+    assert lines[0] == "path,verdict,score,threshold,p_value,error,group,regions,problem"
     assert lines[2].startswith(f"{images / 'b.png'},anomaly,0.25,0.05")
     assert sorted(path.name for path in overlays.iterdir()) == ["000000-a.png", "000001-b.png"]
+
+
+def test_score_takes_every_page_if_the_model_does(
+    normal_png: bytes, anomalous_png: bytes, image_model: Path, tmp_path: Path
+) -> None:
+    """Each has a line, an overlay, a mask and a COCO image of its own."""
+    model = tmp_path / "model" / "7"
+    shutil.copytree(image_model / "7", model)
+    record = model / RECORD_FILE
+    record.parent.mkdir(exist_ok=True)
+    record.write_text(json.dumps({"image": {"page": "all"}}))
+    first, second = (Image.open(io.BytesIO(png)).convert("RGB") for png in (normal_png, anomalous_png))
+    first.save(tmp_path / "stack.tif", save_all=True, append_images=[second])
+    outputs = ["--overlays", f"{tmp_path}/o", "--masks", f"{tmp_path}/m", "--coco", f"{tmp_path}/coco.json"]
+    result = CliRunner().invoke(
+        score, [f"{tmp_path}/stack.tif", "--model", str(model.parent), "--format", "jsonl", *outputs]
+    )
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    names = [f"{tmp_path}/stack.tif#1", f"{tmp_path}/stack.tif#2"]
+    assert [(row["path"], row["verdict"]) for row in rows] == list(zip(names, ["normal", "anomaly"], strict=True))
+    for folder in ("o", "m"):
+        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == [
+            "000000-stack-1.png",
+            "000001-stack-2.png",
+        ]
+    assert [image["file_name"] for image in json.loads((tmp_path / "coco.json").read_text())["images"]] == names
+    overlays = [Image.open(tmp_path / "o" / f"00000{n}-stack-{n + 1}.png").getpixel((100, 100)) for n in (0, 1)]
+    assert overlays[0] != overlays[1]
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
@@ -133,7 +167,7 @@ def test_beam_returns_the_same_scores(images: Path, image_model: Path, tmp_path:
     [
         (["a.png", "--runner", "DirectRunner"], 2, "--runner needs --output"),
         (["a.png", "--output", "scores"], 2, "only with --runner"),
-        (["c.png"], 1, "1 of 1 files could not be scored"),
+        (["c.png"], 1, "1 of 1 images could not be scored"),
         (["nowhere"], 2, "nowhere: no such file"),
         (["a.png", "--server", "http://127.0.0.1:9", "--model", "."], 2, "exclude each other"),
         (["a.png", "--server", "localhost"], 2, "http://host:port"),

@@ -118,3 +118,16 @@ def test_a_name_that_is_no_text_is_written_escaped(tmp_path: Path) -> None:
     jsonl, table = results.files()
     assert json.loads(jsonl.read_text())["path"] == "a\udcff.png"
     assert "a\\udcff.png" in table.read_text()
+
+
+def test_a_table_with_other_columns_is_followed_by_a_new_one(tmp_path: Path) -> None:
+    results = Results(tmp_path / "r", Position(), max_bytes=10**6)
+    append(results, 1)
+    table = tmp_path / "r-000001.csv"
+    of_an_older_version = table.read_text().replace("time,", "when,")
+    table.write_text(of_an_older_version)
+    again = Results(tmp_path / "r", results.position, max_bytes=10**6)
+    append(again, 2)
+    assert table.read_text() == of_an_older_version
+    assert again.position.number == 2
+    assert (tmp_path / "r-000002.csv").read_text().startswith("time,")
