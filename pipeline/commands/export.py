@@ -69,7 +69,8 @@ def export(run: Path, target: str, output: Path, precision: str, as_json: bool) 
     click.echo(
         f"{done.path} ({done.size_bytes / _MEGABYTE:.1f} MB)\n"
         f"{found.images} images replayed: scores differ by at most {found.worst_difference:.1e} of their value, "
-        f"{found.same_verdicts} verdicts are the same, {found.milliseconds:.1f} ms an image"
+        f"{found.same_verdicts} verdicts are the same, {found.milliseconds:.1f} ms an image "
+        f"(SavedModel: {found.served_milliseconds:.1f} ms)"
     )
     if found.auroc:
         click.echo("AUROC {:.4f} in the SavedModel, {:.4f} exported".format(*found.auroc))

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from runtime.errors import UserError
 from schema import features
-from schema.signatures import IMAGE_BYTES, IS_ANOMALY, SCORE, SCORE_SIGNATURE
+from schema.signatures import IMAGE_BYTES, IS_ANOMALY, RECONSTRUCT_SIGNATURE, SCORE, SCORE_SIGNATURE
 from serving.exporting import replay
 from serving.model.prediction import Predictor, Request
 
@@ -24,6 +25,8 @@ TOLERANCE: Final = 1e-4
 """Largest difference of a score in float32, as a share of the SavedModel's."""
 _NEGLIGIBLE: Final = 1e-7
 TIMEOUT_S: Final = 1800
+_TIMED: Final = 100
+"""Images with which the SavedModel's whole decision, as an exported file makes it, is timed."""
 
 
 class ExportRefusedError(UserError):
@@ -50,6 +53,8 @@ class Comparison:
     """Images of which both say the same."""
     milliseconds: float
     """Median per image in the target runtime, decoding included."""
+    served_milliseconds: float
+    """The same in the SavedModel."""
     auroc: tuple[float, float] | None = None
     """Of the SavedModel and of the exported file; None unless there are labelled images of both kinds."""
 
@@ -90,13 +95,17 @@ def replayed(file: Path, images: Sequence[Image]) -> list[dict[str, float]]:
 
 
 def served(folder: Path, images: Sequence[Image]) -> list[dict[str, float]]:
-    """Score and verdict of the SavedModel in `folder` for each image."""
+    """Score and verdict of the SavedModel in `folder` for each image, and for the first ones the milliseconds taken."""
     predictor = Predictor(folder)
     results: list[dict[str, float]] = []
-    for image in images:
+    for number, image in enumerate(images):
         inputs = {IMAGE_BYTES: np.array([image.content], dtype=object)}
         outputs = predictor.predict(Request(inputs, SCORE_SIGNATURE, (SCORE, IS_ANOMALY)))
         results.append({name: float(values[0]) for name, values in outputs.items()})
+        if number < _TIMED:
+            started_s = time.perf_counter()
+            predictor.predict(Request(inputs, RECONSTRUCT_SIGNATURE))
+            results[-1][replay.MILLISECONDS] = 1000.0 * (time.perf_counter() - started_s)
     predictor.close()
     return results
 
@@ -107,7 +116,10 @@ def compare(
     """`ours` of the SavedModel and `theirs` of the exported file, for the same images."""
     differences = [_difference(one, other) for one, other in zip(ours, theirs, strict=True)]
     same = sum(one[IS_ANOMALY] == other[IS_ANOMALY] for one, other in zip(ours, theirs, strict=True))
-    milliseconds = float(np.median([other[replay.MILLISECONDS] for other in theirs]))
+    milliseconds, served_milliseconds = (
+        float(np.median([row[replay.MILLISECONDS] for row in rows if replay.MILLISECONDS in row]))
+        for rows in (theirs, ours)
+    )
     labels = [image.is_anomaly for image in images]
     known = [index for index, label in enumerate(labels) if label != features.UNKNOWN]
     auroc = None
@@ -115,7 +127,7 @@ def compare(
         truth = [labels[index] for index in known]
         first, second = (float(roc_auc_score(truth, [side[i][SCORE] for i in known])) for side in (ours, theirs))
         auroc = first, second
-    return Comparison(len(ours), max(differences), same, milliseconds, auroc)
+    return Comparison(len(ours), max(differences), same, milliseconds, served_milliseconds, auroc)
 
 
 def require_equal(

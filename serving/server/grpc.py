@@ -1,8 +1,9 @@
 """TensorFlow Serving's gRPC services, based on its generated servicer classes."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -23,6 +24,8 @@ from serving.server.model_host import Requested, ServedVersion
 from serving.server.service import Service
 from serving.server.settings import ListenError, ServerSettings
 
+_FOR_EVER_S: Final = 1e6
+"""gRPC reports a longer time than this for requests without a deadline."""
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -87,7 +90,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             signature_name = served.predictor.signature(parsed.signature_name).name
             return response_to_proto(outputs, _model_spec(requested.name, served.number, signature_name))
 
-        return self._service.predict(requested, answer, api="GRPC")
+        return self._service.predict(requested, answer, api="GRPC", until_s=_deadline(context))
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """The signatures of a model."""
@@ -97,7 +100,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         for field in request.metadata_field:
             if field != "signature_def":
                 raise invalid_argument(f"Metadata field {field} is not supported")
-        with self._service.models.lease(requested) as served:
+        with self._service.models.lease(requested, _deadline(context)) as served:
             spec = _model_spec(requested.name, served.number)
             response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=spec)
             response.metadata["signature_def"].Pack(signature_def_map(served))
@@ -129,7 +132,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
             )
         if request.metric_names:
             raise ServingError(Status.UNIMPLEMENTED, "metric_names is not supported; read the metrics over REST")
-        self._service.models.reload(request.config)
+        self._service.models.reload(request.config, _deadline(context))
         return model_management_pb2.ReloadConfigResponse()
 
 
@@ -190,6 +193,12 @@ def _requested(request: Any) -> Requested:
     spec = request.model_spec
     version = spec.version.value if spec.HasField("version") else None
     return Requested(spec.name, version, spec.version_label or None)
+
+
+def _deadline(context: grpc.ServicerContext) -> float | None:
+    """When the client stops waiting, on the monotonic clock; None if it has not said so."""
+    left_s = context.time_remaining()
+    return None if left_s is None or left_s > _FOR_EVER_S else time.monotonic() + left_s
 
 
 def _model_spec(name: str, version: int, signature_name: str = "") -> model_pb2.ModelSpec:

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -37,13 +38,28 @@ def estimated_bytes(folder: Path) -> int:
     return round(graph * _BYTES_PER_GRAPH_BYTE + sum(sizes.values()) * _BYTES_PER_OTHER_BYTE)
 
 
+@dataclass(eq=False)
+class _Turn:
+    """A load that waits until fewer than LOADS_AT_ONCE others run."""
+
+    rank: int
+    urgent_since: Callable[[], float | None]
+    granted: threading.Event = field(default_factory=threading.Event)
+
+    def order(self) -> tuple[bool, float]:
+        """The lowest is next: what is urgent before all others, the longest first."""
+        since_s = self.urgent_since()
+        return since_s is None, self.rank if since_s is None else since_s
+
+
 class LoadedMemory:
-    """The sizes of all loaded versions, kept below a limit (None: none); thread-safe."""
+    """The sizes of all loaded versions, kept below a limit (None: none), and the queue of loads; thread-safe."""
 
     def __init__(self, max_bytes: int | None) -> None:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._loads = threading.Semaphore(LOADS_AT_ONCE)
+        self._queue: list[_Turn] = []
+        self._loading = 0
         self._unload: dict[Evictable, Callable[[], None]] = {}
         self._reserved = 0
 
@@ -53,48 +69,77 @@ class LoadedMemory:
         with self._lock:
             return self._used()
 
-    def has_room(self, size_bytes: int) -> bool:
-        """Whether nothing would have to be unloaded."""
-        with self._lock:
-            return self._has_room(size_bytes)
-
     @contextlib.contextmanager
-    def room(self, size_bytes: int, *, may_unload: bool) -> Iterator[None]:
-        """Keep room for a version while the block loads it.
+    def room(
+        self, size_bytes: int, *, rank: int, urgent_since: Callable[[], float | None]
+    ) -> Iterator[Callable[[Evictable, Callable[[], None]], None]]:
+        """Wait for a turn, and keep room for a version while the block loads it.
 
-        With `may_unload`, the least recently used versions are unloaded, those that no request uses first, and a
-        version that is larger than the limit is loaded alone. Otherwise raises NoRoomError if they would have to be.
+        Two versions are loaded at a time: first those that are urgent, the longest first (`urgent_since`, on the
+        monotonic clock; None: it is not urgent), then by `rank`. For an urgent one, the least recently used versions
+        are unloaded, those that no request uses first, and a version that is larger than the limit is loaded alone.
+        Otherwise raises NoRoomError if they would have to be.
+
+        The block calls the function that it gets with the loaded version, which is counted from then on, and a
+        function that unloads it, which is called at most once, to make room.
         """
-        if not may_unload and not self.has_room(size_bytes):
+        if urgent_since() is None and not self._has_room(size_bytes):
             raise NoRoomError
-        with self._loads:
-            with self._lock:
-                if not may_unload and not self._has_room(size_bytes):  # another load has taken it
-                    raise NoRoomError
-                self._reserved += size_bytes
-                unload = [self._unload.pop(version) for version in self._to_unload()]
-            try:
-                for each in unload:
-                    each()
-                if unload:
-                    gc.collect()  # sessions are in reference cycles
-                    return_free_memory()
-                yield
-            finally:
-                with self._lock:
-                    self._reserved -= size_bytes
+        turn = self._queued(_Turn(rank, urgent_since))
+        turn.granted.wait()
+        reserved = 0
 
-    def add(self, version: Evictable, unload: Callable[[], None]) -> None:
-        """Count a loaded version; `unload` is called at most once, to make room."""
-        with self._lock:
-            self._unload[version] = unload
+        def keep(version: Evictable, unload: Callable[[], None]) -> None:
+            nonlocal reserved
+            with self._lock:
+                self._reserved -= reserved
+                reserved = 0
+                self._unload[version] = unload
+
+        try:
+            is_urgent = urgent_since() is not None
+            with self._lock:
+                if not is_urgent and not self._fits(size_bytes):  # another load has taken it, or nobody waits any more
+                    raise NoRoomError
+                reserved = size_bytes
+                self._reserved += reserved
+                unload = [self._unload.pop(version) for version in self._to_unload()]
+            for each in unload:
+                each()
+            if unload:
+                gc.collect()  # sessions are in reference cycles
+                return_free_memory()
+            yield keep
+        finally:
+            with self._lock:
+                self._reserved -= reserved
+                self._loading -= 1
+                self._grant()
 
     def remove(self, version: Evictable) -> None:
         """Count a version no longer, which may have made way already."""
         with self._lock:
             self._unload.pop(version, None)
 
+    def _queued(self, turn: _Turn) -> _Turn:
+        with self._lock:
+            self._queue.append(turn)
+            self._grant()
+        return turn
+
+    def _grant(self) -> None:
+        while self._queue and self._loading < LOADS_AT_ONCE:
+            turn = min(self._queue, key=_Turn.order)
+            self._queue.remove(turn)
+            self._loading += 1
+            turn.granted.set()
+
     def _has_room(self, size_bytes: int) -> bool:
+        """Whether nothing would have to be unloaded."""
+        with self._lock:
+            return self._fits(size_bytes)
+
+    def _fits(self, size_bytes: int) -> bool:
         return self._max_bytes is None or self._used() + size_bytes <= self._max_bytes
 
     def _used(self) -> int:

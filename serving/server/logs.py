@@ -17,6 +17,27 @@ def log_event(event: str, *, level: int = logging.INFO, **fields: object) -> Non
     LOGGER.log(level, event, extra={"fields": fields})
 
 
+class RepeatedFailure:
+    """Logs the failure of something that is tried again and again: once, when its reason changes, and its end."""
+
+    def __init__(self, event: str, **fields: str) -> None:
+        self._event, self._fields = event, fields
+        self._reason: str | None = None
+
+    def has_occurred(self, error: Exception) -> None:
+        """The last attempt has failed."""
+        reason = f"{type(error).__name__}: {error}"
+        if reason != self._reason:
+            LOGGER.error(self._event, extra={"fields": {**self._fields, "error": reason}})
+        self._reason = reason
+
+    def has_ended(self) -> None:
+        """The last attempt has succeeded."""
+        if self._reason is not None:
+            LOGGER.info(f"{self._event}_no_more", extra={"fields": self._fields})
+        self._reason = None
+
+
 def log_to(stream: TextIO = sys.stderr) -> None:
     """Write the server's log to `stream`, as text if it is a terminal and as JSON lines otherwise."""
     handler = logging.StreamHandler(stream)

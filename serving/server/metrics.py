@@ -5,8 +5,10 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from serving.server.load_counts import LoadCounts
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 LATENCY_BUCKETS_US: Final = tuple(10 * 1.8**exponent for exponent in range(24))
@@ -50,6 +52,9 @@ class ModelCounts(Protocol):
     def loaded_bytes(self) -> int:
         """The estimated memory of the loaded versions."""
 
+    def load_counts(self) -> Mapping[str, LoadCounts]:
+        """What the loads of each model have cost so far."""
+
 
 class _Models(Collector):
     def __init__(self, models: ModelCounts) -> None:
@@ -69,6 +74,23 @@ class _Models(Collector):
         yield GaugeMetricFamily(
             "autoencoder_loaded_bytes", "Estimated memory of the loaded versions.", self._models.loaded_bytes
         )
+        yield from self._loads()
+
+    def _loads(self) -> Iterator[Metric]:
+        meanings = {
+            "loads": "Versions that were loaded.",
+            "evictions": "Versions that were unloaded to make room for other models.",
+            "load_waits": "Requests that waited for their model to be loaded.",
+            "load_wait_seconds": "Seconds that these requests waited.",
+        }
+        counters = [
+            CounterMetricFamily(f"autoencoder_{name}", text, labels=["model_name"]) for name, text in meanings.items()
+        ]
+        for name, counts in self._models.load_counts().items():
+            values = (counts.loads, counts.evictions, counts.waits, counts.waited_s)
+            for counter, value in zip(counters, values, strict=True):
+                counter.add_metric([name], value)
+        yield from counters
 
 
 class Metrics(ScoreMetrics):

@@ -14,7 +14,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from runtime.errors import UsageError
 from schema.signatures import DEFAULT_MODEL_NAME
-from serving.model.versions import RUN_SUBFOLDER, VersionFolder, version_folders
+from serving.model.versions import VersionFolder
 from serving.server.logs import log_event
 from serving.server.settings import check_model_name
 
@@ -112,9 +112,6 @@ def _base_path(text: str, where: str) -> Path:
     path = Path(text)
     if not path.is_absolute():  # TensorFlow Serving refuses it as well
         raise ModelConfigError(f"{where}: base_path {text!r}: must be absolute, as in {str(path.absolute())!r}")
-    in_run = path / RUN_SUBFOLDER
-    if not version_folders(path) and version_folders(in_run):
-        raise ModelConfigError(f"{where}: base_path {text!r} is a run's folder: its versions are in {str(in_run)!r}")
     return path
 
 

@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -123,28 +124,29 @@ class _RestApi:
             raise ServingError(Status.UNIMPLEMENTED, f"{match['method']} is not implemented by this server")
         requested = _requested(match)
         timeout_s = self._settings.request_timeout_s
+        until_s = time.monotonic() + timeout_s
         try:
             with anyio.fail_after(timeout_s), self._budget.reservation() as reserve:
                 body = await _body(request, self._settings.max_body_bytes, reserve)
-                answer = await self._in_a_thread(requested, body)
+                answer = await self._in_a_thread(requested, body, until_s)
         except TimeoutError:
             raise ServingError(Status.DEADLINE_EXCEEDED, f"no answer within {timeout_s:g} s") from None
         return Response(answer, media_type="application/json")
 
-    async def _in_a_thread(self, requested: Requested, body: bytes) -> bytes:
+    async def _in_a_thread(self, requested: Requested, body: bytes, until_s: float) -> bytes:
         if not self._slots.acquire(blocking=False):
             raise ServingError(Status.UNAVAILABLE, "too many requests are already waiting; try again later")
-        future = self._threads.submit(self._predict, requested, body)
+        future = self._threads.submit(self._predict, requested, body, until_s)
         # Only when the thread has finished, even if nobody waits for the answer any more.
         future.add_done_callback(lambda _: self._slots.release())
         return await asyncio.wrap_future(future)
 
-    def _predict(self, requested: Requested, body: bytes) -> bytes:
+    def _predict(self, requested: Requested, body: bytes, until_s: float) -> bytes:
         def answer(served: ServedVersion) -> bytes:
             parsed, form = request_from_json(body, served.predictor.signature)
             return answer_to_json(self._service.run(served, parsed), form)
 
-        return self._service.predict(requested, answer, api="REST")
+        return self._service.predict(requested, answer, api="REST", until_s=until_s)
 
     def _metadata(self, requested: Requested) -> dict[str, Any]:
         with self._service.models.lease(requested) as served:

@@ -6,7 +6,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -14,8 +13,9 @@ from runtime.errors import UsageError
 from runtime.memory import return_free_memory
 from serving.errors import ServingError, Status
 from serving.server.access import Watched
+from serving.server.load_counts import LoadCounts
 from serving.server.loaded_memory import LoadedMemory
-from serving.server.logs import log_event
+from serving.server.logs import RepeatedFailure, log_event
 from serving.server.model_config import ModelSettings, models_of, read_model_config
 from serving.server.model_host import (
     AVAILABLE,
@@ -30,15 +30,13 @@ from serving.server.model_host import (
 from serving.server.settings import ServerSettings
 
 RECORD_INTERVAL_S: Final = 60.0
-_UPDATES_AT_ONCE: Final = 4
-"""More than the loads at a time, so that looking into folders rarely waits for loading."""
 
 
 class ServedModels:
     """The models by name, each with its own versions, queue and state; one that fails leaves the others alone.
 
-    A thread looks for new versions at every poll interval, and others load them, so that a model whose folder hangs or
-    that takes long to load delays no other.
+    Each has a thread that looks for new versions and loads them, so that a model whose folder hangs or that takes long
+    to load delays no other.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -50,10 +48,9 @@ class ServedModels:
         self._leaving: list[ModelHost] = []
         """Models that are no longer served, but still have requests."""
         self._applying = threading.Lock()
-        self._updates: dict[str, Future[None]] = {}
-        self._loaders = ThreadPoolExecutor(_UPDATES_AT_ONCE, thread_name_prefix="loader")
+        self._is_started = False
         self._stop = threading.Event()
-        self._poller = threading.Thread(target=self._poll_until_stopped, name="version-poller", daemon=True)
+        self._poller = threading.Thread(target=self._poll_until_stopped, name="poller", daemon=True)
         self._apply(self._configured())
 
     @property
@@ -79,6 +76,10 @@ class ServedModels:
         # quarter of a second; models loaded later are still collected.
         gc.collect()
         gc.freeze()
+        with self._applying:
+            self._is_started = True
+            for host in self._hosts.values():
+                host.start()
         if not self._settings.has_several_models:
             self.poll_once()
         self._poller.start()
@@ -87,28 +88,37 @@ class ServedModels:
         """Stop looking for versions, and release all models after their last requests."""
         self._stop.set()
         self._poller.join()
-        self._loaders.shutdown(cancel_futures=True)
         until_s = time.monotonic() + self._settings.stop_grace_s
-        for host in self._hosts.values():
+        hosts = [*self._hosts.values(), *self._leaving]
+        for host in hosts:
             host.record_scores()  # first, since closing many models takes seconds
-        for host in self._hosts.values():
+        for host in hosts:
             host.close()
-        for host in (*self._hosts.values(), *self._leaving):
+        for host in hosts:
+            host.join(max(0.0, until_s - time.monotonic()))
             host.reap(max(0.001, until_s - time.monotonic()))
         self._hosts = {}
 
-    def poll_once(self) -> None:
-        """Bring every model up to date with its folder, and free what is no longer used."""
-        for host in self._hosts.values():
-            host.update()
-        self._reap()
+    def poll_once(self, until_s: float | None = None) -> list[str]:
+        """Bring every model up to date with its folder, and free what is no longer used.
 
-    def lease(self, requested: Requested) -> AbstractContextManager[ServedVersion]:
-        """The version that a request asks for, which stays loaded while the block runs."""
+        Returns the names of models for which that takes longer than until `until_s` on the monotonic clock.
+        """
+        updates = {name: host.update_soon() for name, host in self._hosts.items()}
+        late = [
+            name
+            for name, done in updates.items()
+            if not done.wait(None if until_s is None else max(0.0, until_s - time.monotonic()))
+        ]
+        self._reap()
+        return late
+
+    def lease(self, requested: Requested, until_s: float | None = None) -> AbstractContextManager[ServedVersion]:
+        """The version that a request asks for, which stays loaded while the block runs; see ModelHost."""
         host = self._hosts.get(requested.name)
         if host is None:
             raise not_served(requested, requested.version)
-        return host.lease(requested)
+        return host.lease(requested, until_s)
 
     def states(self, requested: Requested) -> list[VersionState]:
         """The states of all known versions, newest first, or of one version; NOT_FOUND if there is none."""
@@ -121,6 +131,10 @@ class ServedModels:
         """Model -> state -> versions in that state."""
         return {name: _counts(host) for name, host in self._hosts.items()}
 
+    def load_counts(self) -> Mapping[str, LoadCounts]:
+        """What the loads of each model have cost so far."""
+        return {name: host.counts for name, host in self._hosts.items()}
+
     @property
     def is_ready(self) -> bool:
         """Whether every model was tried, and at least one can be used: a broken model must not take the others away."""
@@ -128,23 +142,22 @@ class ServedModels:
         counts = [_counts(host) for host in hosts]
         return all(host.was_updated for host in hosts) and any(count[AVAILABLE] or count[START] for count in counts)
 
-    def reload(self, config: Any) -> None:
+    def reload(self, config: Any, until_s: float | None = None) -> None:
         """Serve the models of a ModelServerConfig instead, and return once their versions are loaded.
 
         Raises ServingError: INVALID_ARGUMENT if the configuration cannot be used and nothing has changed,
-        FAILED_PRECONDITION if it is in use, but a model or a label has no version.
+        FAILED_PRECONDITION if it is in use, but a model or a label has no version, DEADLINE_EXCEEDED if it is in use,
+        but models were not loaded until `until_s` on the monotonic clock.
         """
         try:
             models = models_of(config, origin="ReloadConfigRequest")
         except UsageError as error:
             raise ServingError(Status.INVALID_ARGUMENT, str(error)) from None
         self._apply(models)
-        problems: list[str] = []
-        for host in [*self._hosts.values()]:
-            host.update()
-            problems += _problems(host)
-        self._reap()
-        if problems:
+        if late := self.poll_once(until_s):
+            message = f"the configuration is in use, but these models are still being loaded: {', '.join(late)}"
+            raise ServingError(Status.DEADLINE_EXCEEDED, message)
+        if problems := [problem for host in [*self._hosts.values()] for problem in _problems(host)]:
             raise ServingError(Status.FAILED_PRECONDITION, f"the configuration is in use, but {'; '.join(problems)}")
 
     def _configured(self) -> tuple[ModelSettings, ...]:
@@ -158,13 +171,13 @@ class ServedModels:
         """Serve these models; those that stay keep their loaded versions."""
         with self._applying:
             hosts = {}
-            for model in models:
+            for rank, model in enumerate(models):
                 host = self._hosts.get(model.name)
                 if host is None:
                     host = ModelHost(model, self._settings, self._memory)
-                    if self._settings.has_several_models:
-                        host.discover()
-                host.model = model
+                    if self._is_started:
+                        host.start()
+                host.model, host.rank = model, rank
                 hosts[model.name] = host
             removed = [host for name, host in self._hosts.items() if name not in hosts]
             self._hosts = hosts
@@ -175,30 +188,22 @@ class ServedModels:
             self._leaving += removed
 
     def _poll_until_stopped(self) -> None:
+        failure = RepeatedFailure("poll_failed")
         recorded_at_s = looked_at_s = time.monotonic()
-        self._submit_updates()
         while not self._stop.wait(self._settings.poll_interval_s):
             try:
                 every_s = self._settings.model_config_poll_s
                 if every_s is not None and time.monotonic() - looked_at_s >= every_s:
                     looked_at_s = time.monotonic()
                     self._reload_if_changed()
-                self._submit_updates()
                 self._reap()
                 if time.monotonic() - recorded_at_s > RECORD_INTERVAL_S:
                     recorded_at_s = time.monotonic()
                     for host in self._hosts.values():
                         host.record_scores()
+                failure.has_ended()
             except Exception as error:  # does not affect the loaded versions
-                log_event("poll_failed", level=logging.ERROR, error=f"{type(error).__name__}: {error}")
-
-    def _submit_updates(self) -> None:
-        """Have each model updated, unless its last update is still running."""
-        for name, host in self._hosts.items():
-            running = self._updates.get(name)
-            if running is None or running.done():
-                self._updates[name] = self._loaders.submit(_update, host)
-        self._updates = {name: update for name, update in self._updates.items() if name in self._hosts}
+                failure.has_occurred(error)
 
     def _reload_if_changed(self) -> None:
         if self._watched is None or not self._watched.changed():
@@ -209,6 +214,8 @@ class ServedModels:
             log_event("model_config_not_reloaded", level=logging.ERROR, reason=str(error))
             return
         self._apply(models)
+        for host in self._hosts.values():
+            host.update_soon()
         log_event("model_config_reloaded", models=len(models))
 
     def _reap(self) -> None:
@@ -218,14 +225,6 @@ class ServedModels:
         if freed:
             gc.collect()
             return_free_memory()
-
-
-def _update(host: ModelHost) -> None:
-    try:
-        host.update()
-    except Exception as error:  # an unreadable folder; the model keeps what it serves
-        log_event("poll_failed", level=logging.ERROR, model=host.model.name, error=f"{type(error).__name__}: {error}")
-        host.was_updated = True  # the others must not wait for it
 
 
 def _counts(host: ModelHost) -> Counter[str]:

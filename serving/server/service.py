@@ -26,12 +26,22 @@ class Service:
         self.metrics = Metrics(models)
         self._kept = kept
 
-    def predict(self, requested: Requested, answer: Callable[[ServedVersion], Answer], *, api: str) -> Answer:
-        """The result of `answer` for the requested version; raises only ServingError."""
+    def predict(
+        self,
+        requested: Requested,
+        answer: Callable[[ServedVersion], Answer],
+        *,
+        api: str,
+        until_s: float | None = None,
+    ) -> Answer:
+        """The result of `answer` for the requested version; raises only ServingError.
+
+        `until_s`: the request's deadline on the monotonic clock, which limits the wait for a model that is not loaded.
+        """
         started = time.perf_counter()
         status = "OK"
         try:
-            with self.metrics.in_progress.track_inprogress(), self.models.lease(requested) as served:
+            with self.metrics.in_progress.track_inprogress(), self.models.lease(requested, until_s) as served:
                 return answer(served)
         except ServingError as error:
             status = error.status.name

@@ -5,7 +5,7 @@ import pytest
 from serving.exporting.proof import ExportRefusedError, Image, compare, require_equal
 
 IMAGES = [Image("a.png", b""), Image("b.png", b"")]
-SERVED = [{"score": 2.0, "is_anomaly": 0}, {"score": 5.0, "is_anomaly": 1}]
+SERVED = [{"score": 2.0, "is_anomaly": 0, "milliseconds": 4.0}, {"score": 5.0, "is_anomaly": 1}]
 
 
 def replayed(*pairs: tuple[float, int]) -> list[dict[str, float]]:
@@ -19,7 +19,7 @@ def test_differences_of_rounding_pass() -> None:
     theirs = replayed((2.0001, 0), (5.0, 1))
     require_equal(IMAGES, SERVED, theirs)
     found = compare(IMAGES, SERVED, theirs)
-    assert (found.images, found.same_verdicts, found.milliseconds) == (2, 2, 0.5)
+    assert (found.images, found.same_verdicts, found.milliseconds, found.served_milliseconds) == (2, 2, 0.5, 4.0)
     assert found.worst_difference == pytest.approx(5e-5)
 
 
@@ -38,7 +38,7 @@ def test_another_score_or_verdict_is_refused_and_named(pairs: list[tuple[float, 
 
 def test_auroc_is_measured_on_labelled_images_of_both_kinds() -> None:
     images = [Image("a", b"", 0), Image("b", b"", 1), Image("c", b"", 0), Image("d", b"")]
-    ours = [{"score": score, "is_anomaly": 0} for score in (1.0, 3.0, 2.0, 9.0)]
+    ours = [{"score": score, "is_anomaly": 0, "milliseconds": 1.0} for score in (1.0, 3.0, 2.0, 9.0)]
     theirs = replayed((1.0, 0), (2.0, 0), (3.0, 0), (0.0, 0))
     assert compare(images, ours, theirs).auroc == (1.0, 0.5)
     assert compare(images[::2], ours[::2], theirs[::2]).auroc is None

@@ -86,13 +86,6 @@ def test_what_cannot_be_used_is_refused_with_the_file_and_the_reason(config: Pat
     assert message in str(refusal.value)
 
 
-def test_a_runs_folder_is_refused_with_the_folder_of_its_versions(config: Path, tmp_path: Path) -> None:
-    (tmp_path / "cap" / "serving" / "1").mkdir(parents=True)
-    config.write_text(f"model_config_list {{ config {{ name: 'cap' base_path: '{tmp_path / 'cap'}' }} }}")
-    with pytest.raises(ModelConfigError, match=r"its versions are in '.*/cap/serving'"):
-        read_model_config(config)
-
-
 def test_a_missing_file_is_refused(config: Path) -> None:
     with pytest.raises(ModelConfigError, match=r"models\.config: cannot be read: No such file"):
         read_model_config(config)

@@ -5,8 +5,10 @@ import itertools
 import json
 import shutil
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from waiting import wait_until
 
 from runtime.errors import UsageError
 from serving.errors import ServingError
-from serving.server.loaded_memory import LoadedMemory, estimated_bytes
+from serving.server.loaded_memory import LoadedMemory, NoRoomError, estimated_bytes
 from serving.server.model_config import ModelSettings
 from serving.server.model_host import ModelHost, Requested
 from serving.server.run import ServerAddress, running_server
@@ -109,11 +111,11 @@ class Api:
         _, document = self.call("GET", f"/v1/models/{name}")
         return {int(row["version"]): row["state"] for row in document.get("model_version_status", [])}
 
-    def predict(self, **spec: Any) -> predict_pb2.PredictResponse:
+    def predict(self, *, timeout_s: float = TIMEOUT_S, **spec: Any) -> predict_pb2.PredictResponse:
         """The answer for x = 2 over gRPC."""
         request = predict_pb2.PredictRequest(model_spec=spec)
         request.inputs["x"].CopyFrom(tf.make_tensor_proto([2.0], dtype=tf.float32))
-        return prediction_service_pb2_grpc.PredictionServiceStub(self.channel).Predict(request, TIMEOUT_S)
+        return prediction_service_pb2_grpc.PredictionServiceStub(self.channel).Predict(request, timeout_s)
 
     def reload(self, text: str) -> None:
         request = model_management_pb2.ReloadConfigRequest()
@@ -240,6 +242,146 @@ def test_an_update_that_waits_until_its_model_has_left_loads_nothing(settings: S
     assert memory.used_bytes == 0
     with pytest.raises(ServingError, match="Could not find any versions"):
         host.states(Requested("cap"))
+
+
+@contextmanager
+def _hanging(monkeypatch: pytest.MonkeyPatch, base: Path) -> Iterator[None]:
+    """Listing `base` hangs during the block, as on a network share that is gone."""
+    released, listing = threading.Event(), Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder == base:
+            released.wait()
+        return listing(folder)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", iterdir)
+        try:
+            yield
+        finally:
+            released.set()
+
+
+def test_a_folder_that_hangs_delays_neither_other_models_nor_changes_nor_the_end(
+    settings: ServerSettings, bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own requests fail at their deadline; the model can be removed, and the server stops."""
+    assert settings.model_config_file is not None
+    with _hanging(monkeypatch, bases["cap"]):
+        with running_server(_settings(settings.model_config_file, stop_grace_s=0.5)) as address:
+            api = Api(address)
+            wait_until(lambda: api.states("lid") == {1: "AVAILABLE"})
+            with pytest.raises(grpc.RpcError) as late:
+                api.predict(name="cap", timeout_s=0.3)
+            assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            settings.model_config_file.write_text(_listed(_entry("lid", bases["lid"]), _entry("new", bases["lid"])))
+            wait_until(lambda: api.states("new") == {1: "AVAILABLE"})
+            assert api.call("GET", "/v1/models")[1] == {"models": ["lid", "new"]}
+            began_s = time.monotonic()
+            api.channel.close()
+        assert time.monotonic() - began_s < 10
+
+
+def test_a_failing_folder_is_logged_once_and_again_when_it_is_readable(
+    settings: ServerSettings, bases: Bases, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    listing, tries = Path.iterdir, Counter[Path]()
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        tries[folder] += 1
+        if folder == bases["cap"] and tries[folder] < 6:
+            raise PermissionError(f"{folder}: not now")
+        return listing(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with caplog.at_level("INFO", logger="serving"), _serving(settings) as api:
+        wait_until(lambda: api.states("cap") == {1: "AVAILABLE"})
+    assert (caplog.messages.count("poll_failed"), caplog.messages.count("poll_failed_no_more")) == (1, 1)
+
+
+class _Sized:
+    size_bytes = 10
+
+    def last_used(self) -> tuple[bool, float]:
+        return False, 0.0
+
+
+def test_loads_that_requests_wait_for_come_first_the_oldest_ahead() -> None:
+    """Two run at a time; then those that are requested, by time, and the others by rank."""
+    memory, began = LoadedMemory(None), list[str]()
+    wanted = {
+        "a": (0, None),
+        "b": (1, None),
+        "late": (5, 9.0),
+        "early": (6, 8.0),
+        "second": (3, None),
+        "first": (2, None),
+    }
+    finish = {name: threading.Event() for name in wanted}
+
+    def load(name: str, rank: int, since_s: float | None) -> None:
+        with memory.room(10, rank=rank, urgent_since=lambda: since_s):
+            began.append(name)
+            finish[name].wait()
+
+    threads = [threading.Thread(target=load, args=(name, *order)) for name, order in wanted.items()]
+    for count, thread in enumerate(threads, 1):
+        thread.start()
+        wait_until(lambda count=count: len(began) + len(memory._queue) == count)
+    for count in range(2, len(wanted) + 1):
+        wait_until(lambda count=count: len(began) == count)
+        finish[began[count - 2]].set()
+    finish[began[-1]].set()
+    for thread in threads:
+        thread.join()
+    assert {*began[:2]} == {"a", "b"}
+    assert began[2:] == ["early", "late", "first", "second"]
+
+
+def test_a_loaded_version_is_counted_without_a_gap_and_only_urgent_ones_replace_it() -> None:
+    memory, unloaded = LoadedMemory(15), list[str]()
+    with memory.room(10, rank=0, urgent_since=lambda: None) as keep:
+        assert memory.used_bytes == 10
+        keep(_Sized(), lambda: unloaded.append("first"))
+        assert memory.used_bytes == 10
+    assert memory.used_bytes == 10
+    with pytest.raises(NoRoomError), memory.room(10, rank=1, urgent_since=lambda: None):
+        pass
+    with memory.room(10, rank=1, urgent_since=lambda: 0.0):
+        assert (unloaded, memory.used_bytes) == (["first"], 10)
+    assert memory.used_bytes == 0
+
+
+def test_requests_for_one_cold_model_share_a_load_and_the_metrics_count_it(bases: Bases, tmp_path: Path) -> None:
+    """Room for one of two models: eight requests at once for the other one need a single load."""
+    file = tmp_path / "models.config"
+    file.write_text(_listed(*(_entry(name, bases[name]) for name in ("cap", "lid"))))
+    room = round(1.5 * estimated_bytes(bases["cap"] / "1"))
+    with _serving(_settings(file, max_loaded_bytes=room, poll_interval_s=3600.0)) as api:
+        [cold] = [name for name in ("cap", "lid") if api.states(name) == {1: "START"}]
+        [warm] = {"cap", "lid"} - {cold}
+        with ThreadPoolExecutor(8) as clients:
+            answers = {*clients.map(lambda _: api.y(cold), range(8))}
+        page = api.call("GET", "/monitoring/prometheus/metrics")[1]
+    assert len(answers) == 1
+    assert f'autoencoder_loads_total{{model_name="{cold}"}} 1.0' in page
+    assert f'autoencoder_evictions_total{{model_name="{warm}"}} 1.0' in page
+    assert f'autoencoder_load_waits_total{{model_name="{warm}"}} 0.0' in page
+    [waits] = [
+        line for line in page.splitlines() if line.startswith(f'autoencoder_load_waits_total{{model_name="{cold}"')
+    ]
+    assert 1 <= float(waits.split()[1]) <= 8
+
+
+def test_a_runs_folder_is_no_folder_of_versions_and_the_message_names_that(
+    settings: ServerSettings, bases: Bases
+) -> None:
+    """The log has the message, as `poll_failed`; reading the configuration lists no folders, since one may hang."""
+    run = bases["cap"].parent
+    bases["cap"].rename(run / "serving")
+    host = ModelHost(ModelSettings(run, "cap"), settings, LoadedMemory(None))
+    with pytest.raises(UsageError, match=r"base_path '.*/models' is a run's folder: its versions are in its serving/"):
+        host.update()
 
 
 def test_a_single_model_cannot_be_exchanged_over_grpc(
