@@ -42,7 +42,7 @@ check: $(STAMP) ## format check, lint, types and all quick tests (three minutes 
 	@$(MAKE) --no-print-directory lint
 	@$(VENV)/bin/python -m pytest -m "not slow" $(SIDE_BY_SIDE) $(ARGS)
 
-test: $(STAMP) ## format check, lint, types and every test that needs no special machine (ten minutes)
+test: $(STAMP) ## format check, lint, types and every test that needs no special machine (a quarter of an hour)
 	@$(MAKE) --no-print-directory lint
 	@$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
