@@ -417,6 +417,8 @@ def _to_grey_or_rgb(image: Image.Image, *, bits: int, is_inverted: bool) -> Pixe
 
 def _to_sixteen_bits(wide: npt.NDArray[Any], transparent: Any, *, bits: int, is_inverted: bool) -> Pixels:
     """Levels of `bits` bits, repeated to fill 16; the value `transparent` becomes white."""
+    if not 8 < bits <= 16:  # Pillow found wide values where the tags, as far as they can be read, have none
+        raise UnreadableImageError("cannot be decoded: its header is damaged")
     values = wide.astype(np.uint16)
     if isinstance(transparent, int):
         values = np.where(values == transparent, np.uint16(2**bits - 1), values)

@@ -138,6 +138,14 @@ WIDE_FILES = (
 READINGS = (Reading(depth=16), Reading(depth=16, range=(-100.0, 50_000.0)))
 
 
+@pytest.mark.parametrize("position", [9, 36])
+def test_a_tiff_whose_depth_cannot_be_read_is_refused(position):
+    content = bytearray(tiff(GREY.astype("u2") * 200))
+    content[position] = 9  # in the number of tags, and in the tag of the depth
+    with pytest.raises(UnreadableImageError, match="its header is damaged"):
+        shown(bytes(content), Reading(depth=16))
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(WIDE_FILES), st.sampled_from(READINGS), st.data())
 def test_a_damaged_file_of_more_bits_is_read_alike_or_refused(file, reading, data):

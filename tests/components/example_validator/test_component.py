@@ -24,7 +24,7 @@ SCHEMA_TEXT = REPOSITORY.joinpath("schema/schema.pbtxt").read_text()
 def example(**stored):
     fitting = {"encoded": b"", "height_px": 8, "width_px": 8, "channels": 1, "mean_intensity": 0.5, "contrast": 0.2}
     fitting["pixel_digest"] = b""
-    image = SourceImage("a", "cat", None, 0, StoredImage(**{**fitting, **stored}), mask=b"")
+    image = SourceImage("a", "cat", None, 0, StoredImage(**{**fitting, **stored}), mask=b"", group="left")
     return tf.train.Example.FromString(serialize(image))
 
 
