@@ -93,6 +93,7 @@ def test_a_reference_repeats_itself_with_the_same_seed(task):
 
 def test_time_per_image_is_processor_time_of_one_core():
     measure = """
+import time
 from bench.detection.measurement import milliseconds_per_image
 
 def work(file):
