@@ -202,7 +202,8 @@ def _read_header(path: AnyPath, member: str | None) -> StoredArray:
     if not shape or min(shape) < 1 or not dtype.itemsize:
         raise DataError(f"{name}: empty: its shape is {shape}; save an array with images")
     _check_size(name, path, member, expected_bytes=head.tell() + dtype.itemsize * math.prod(shape))
-    return StoredArray(str(path), member, shape, dtype.str, head.tell())
+    lengths = tuple(int(length) for length in shape)  # NumPy's reader lets True pass as a length
+    return StoredArray(str(path), member, lengths, dtype.str, head.tell())
 
 
 def _check_size(name: str, path: AnyPath, member: str | None, *, expected_bytes: int) -> None:

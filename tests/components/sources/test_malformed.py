@@ -160,6 +160,15 @@ def test_an_array_of_any_shape_and_type_is_named(descr, shape, fortran_order, ve
     check(path, given_settings)
 
 
+def test_a_length_that_is_true_counts_as_one(tmp_path):
+    path, given_settings = npy_file(tmp_path)
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (60, True, True)}"
+    path.write_bytes(b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + PIXELS.tobytes())
+    images = [image for shard in plan_source(given_settings).shards for image in shard.read()]
+    assert {(image.stored.height_px, image.stored.width_px) for image in images} == {(1, 1)}
+    assert len(images) == 60
+
+
 def test_a_gzip_bomb_is_unzipped_only_up_to_the_size_in_its_header(tmp_path):
     """It contains 32 MiB, but the process may write only 1 MiB."""
     path, given_settings = gzipped_idx_file(tmp_path)
