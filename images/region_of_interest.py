@@ -76,8 +76,9 @@ def pixels_inside(region: Region, height_px: int, width_px: int) -> Inside:
     """The pixels of an image whose centres lie inside the region: [H, W]."""
     mask = region.mask_pixels
     if mask is not None:
-        rows, columns = (cell_of(np.arange(side), side, own)
-                         for side, own in zip((height_px, width_px), mask.shape, strict=True))  # fmt: skip
+        rows, columns = (
+            cell_of(np.arange(side), side, own) for side, own in zip((height_px, width_px), mask.shape, strict=True)
+        )
         of_mask: Inside = mask[rows][:, columns]
         return of_mask
     down, across = ((np.arange(side, dtype=np.float32) + np.float32(0.5)) / side for side in (height_px, width_px))

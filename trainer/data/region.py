@@ -27,8 +27,8 @@ def _pixels_inside(region: Region, height_px: tf.Tensor, width_px: tf.Tensor) ->
         sides = (tf.cast(side, tf.int64) for side in (height_px, width_px))
         rows, columns = (cell_of(tf.range(side), side, cells) for side, cells in zip(sides, mask.shape, strict=True))
         return tf.gather(tf.gather(tf.constant(mask), rows), columns, axis=1)
-    down, across = ((tf.range(tf.cast(side, tf.float32)) + 0.5) / tf.cast(side, tf.float32)
-                    for side in (height_px, width_px))  # fmt: skip
+    sides_px = (tf.cast(side, tf.float32) for side in (height_px, width_px))
+    down, across = ((tf.range(side, dtype=tf.float32) + 0.5) / side for side in sides_px)
     return inside_of(region.corners, down[:, tf.newaxis], across[tf.newaxis, :])
 
 

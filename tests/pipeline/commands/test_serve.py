@@ -48,7 +48,7 @@ def test_score_writes_json_lines(images: Path, image_model: Path) -> None:
         "threshold": pytest.approx(0.05),
         "p_value": None,  # this model does not return it
         "error": 0.25,
-        "group": None,  # nor has it variants
+        "group": None,  # and no variants
         "regions": [
             {
                 "left": 0,

@@ -1,4 +1,4 @@
-"""Product variants are told apart by their latents."""
+"""The latent tells the variants of a product apart."""
 
 import numpy as np
 import pytest
