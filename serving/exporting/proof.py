@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import tensorflow as tf
@@ -114,7 +114,7 @@ def compare(
     images: Sequence[Image], ours: Sequence[dict[str, float]], theirs: Sequence[dict[str, float]]
 ) -> Comparison:
     """`ours` of the SavedModel and `theirs` of the exported file, for the same images."""
-    differences = [_difference(one, other) for one, other in zip(ours, theirs, strict=True)]
+    differences = _differences(ours, theirs)
     same = sum(one[IS_ANOMALY] == other[IS_ANOMALY] for one, other in zip(ours, theirs, strict=True))
     milliseconds, served_milliseconds = (
         float(np.median([row[replay.MILLISECONDS] for row in rows if replay.MILLISECONDS in row]))
@@ -135,8 +135,8 @@ def require_equal(
 ) -> None:
     """Raises ExportRefusedError that names the first image with another score or verdict."""
     verdict = ("normal", "anomaly")
-    for image, one, other in zip(images, ours, theirs, strict=True):
-        if not _difference(one, other) <= TOLERANCE or one[IS_ANOMALY] != other[IS_ANOMALY]:
+    for image, one, other, difference in zip(images, ours, theirs, _differences(ours, theirs), strict=True):
+        if not difference <= TOLERANCE or one[IS_ANOMALY] != other[IS_ANOMALY]:
             raise ExportRefusedError(
                 f"{image.image_id}: the exported model's score is {other[SCORE]:.7g} "
                 f"({verdict[int(other[IS_ANOMALY])]}), but the SavedModel's is {one[SCORE]:.7g} "
@@ -144,8 +144,20 @@ def require_equal(
             )
 
 
-def _difference(one: dict[str, float], other: dict[str, Any]) -> float:
-    """Of two scores, as a share of the first."""
-    if not np.isfinite([one[SCORE], other[SCORE]]).all():
-        return 0.0 if repr(one[SCORE]) == repr(other[SCORE]) else float("inf")
-    return abs(one[SCORE] - other[SCORE]) / max(abs(one[SCORE]), _NEGLIGIBLE)
+def _differences(ours: Sequence[dict[str, float]], theirs: Sequence[dict[str, float]]) -> list[float]:
+    """Of the two scores of each image, as a share of ours.
+
+    Scores that may be negative, such as those of `ensemble`, cross 0. One that is nearer to 0 than their median is
+    compared with that.
+    """
+    scores = np.array([one[SCORE] for one in ours])
+    magnitudes = np.abs(scores[np.isfinite(scores)])
+    usual = float(np.median(magnitudes)) if (scores < 0.0).any() and len(magnitudes) else _NEGLIGIBLE
+    return [_difference(one[SCORE], other[SCORE], usual) for one, other in zip(ours, theirs, strict=True)]
+
+
+def _difference(one: float, other: float, smallest: float) -> float:
+    """Of two scores, as a share of the first, or of `smallest`."""
+    if not np.isfinite([one, other]).all():
+        return 0.0 if repr(one) == repr(other) else float("inf")
+    return abs(one - other) / max(abs(one), smallest)
