@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from runtime.errors import UserError
 from schema import features
-from schema.signatures import IMAGE_BYTES, IS_ANOMALY, RECONSTRUCT_SIGNATURE, SCORE, SCORE_SIGNATURE
+from schema.signatures import IMAGE_BYTES, IS_ANOMALY, RECONSTRUCT_SIGNATURE, SCORE, SCORE_SIGNATURE, THRESHOLD
 from serving.exporting import replay
 from serving.model.prediction import Predictor, Request
 
@@ -95,12 +95,12 @@ def replayed(file: Path, images: Sequence[Image]) -> list[dict[str, float]]:
 
 
 def served(folder: Path, images: Sequence[Image]) -> list[dict[str, float]]:
-    """Score and verdict of the SavedModel in `folder` for each image, and for the first ones the milliseconds taken."""
+    """Score, threshold and verdict of the SavedModel in `folder` for each image; for the first ones also the time."""
     predictor = Predictor(folder)
     results: list[dict[str, float]] = []
     for number, image in enumerate(images):
         inputs = {IMAGE_BYTES: np.array([image.content], dtype=object)}
-        outputs = predictor.predict(Request(inputs, SCORE_SIGNATURE, (SCORE, IS_ANOMALY)))
+        outputs = predictor.predict(Request(inputs, SCORE_SIGNATURE, (SCORE, THRESHOLD, IS_ANOMALY)))
         results.append({name: float(values[0]) for name, values in outputs.items()})
         if number < _TIMED:
             started_s = time.perf_counter()
@@ -147,12 +147,13 @@ def require_equal(
 def _differences(ours: Sequence[dict[str, float]], theirs: Sequence[dict[str, float]]) -> list[float]:
     """Of the two scores of each image, as a share of ours.
 
-    Scores that may be negative, such as those of `ensemble`, cross 0. One that is nearer to 0 than their median is
-    compared with that.
+    Scores that may be negative, such as those of `ensemble`, cross 0. A difference is a share of the threshold, or of
+    the median score, where that is larger.
     """
     scores = np.array([one[SCORE] for one in ours])
-    magnitudes = np.abs(scores[np.isfinite(scores)])
-    usual = float(np.median(magnitudes)) if (scores < 0.0).any() and len(magnitudes) else _NEGLIGIBLE
+    usual = _NEGLIGIBLE
+    if (scores < 0.0).any():
+        usual = max(abs(ours[0][THRESHOLD]), float(np.median(np.abs(scores[np.isfinite(scores)]))))
     return [_difference(one[SCORE], other[SCORE], usual) for one, other in zip(ours, theirs, strict=True)]
 
 
