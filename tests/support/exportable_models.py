@@ -52,9 +52,19 @@ def write_examples(path: Path, contents: list[bytes]) -> str:
     return str(path)
 
 
-def write_model(folder: Path, *, score: Any = "error", grouped: bool = False, **trainer: Any) -> Path:
-    """A model that has not been trained beyond its family's start, calibrated on 40 images."""
-    image = ImageSettings(height_px=SIDE_PX, width_px=SIDE_PX)
+def write_model(
+    folder: Path, *, score: Any = "error", grouped: bool = False, image: dict[str, Any] | None = None, **trainer: Any
+) -> Path:
+    """A model that has not been trained beyond its family's start, calibrated on 40 images.
+
+    `image` and `trainer`: more fields of these sections.
+    """
+    return _written(
+        folder, ImageSettings(height_px=SIDE_PX, width_px=SIDE_PX, **(image or {})), score, grouped, trainer
+    )
+
+
+def _written(folder: Path, image: ImageSettings, score: Any, grouped: bool, trainer: dict[str, Any]) -> Path:
     settings = CalibrationSettings(score=score, false_alarm_rate=RATE)
     train, held_out = (
         decode_images(tf.constant(images(count, seed)), image).numpy() for count, seed in ((60, 1), (40, 2))
@@ -69,7 +79,7 @@ def write_model(folder: Path, *, score: Any = "error", grouped: bool = False, **
     trained = TrainedModel(
         autoencoder,
         transform_layer=lambda encoded: {NORMALISED: decode_images(encoded[features.IMAGE], image)},
-        constants=PixelConstants(np.zeros(1, np.float32), np.ones(1, np.float32)),
+        constants=PixelConstants(np.zeros(image.channels, np.float32), np.ones(image.channels, np.float32)),
         mean_image=train.mean(axis=0),
         image=image,
     )
