@@ -454,7 +454,6 @@ def test_requests_for_one_model_leave_threads_for_the_others(settings: ServerSet
     [
         ({}, "either a folder of versions or --model_config_file"),
         ({"model_base_path": Path(), "model_config_file": Path()}, "give either a folder of versions"),
-        ({"model_config_file": Path(), "keep_images": Path()}, "--keep-images would mix the images of several models"),
         ({"model_base_path": Path(), "max_loaded_bytes": 1}, "--max-loaded-mb needs --model_config_file"),
     ],
 )
