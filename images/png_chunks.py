@@ -76,10 +76,10 @@ def is_plain_png(content: bytes, *, depth: int = 8) -> bool:
 
 
 def plain_scanlines(content: bytes, *, depth: int = 8) -> Scanlines | None:
-    """The rows of a file of which every decoder reads the same upright grey or RGB pixels: it is intact, without extras.
+    """The rows of a file that every decoder reads as the same upright grey or RGB pixels: it is intact, without extras.
 
-    The pixels have 8 bits or, for a `depth` of 16, 8 or 16. Verifies checksums and decompresses the pixels, so the result
-    is None for every file that cannot be read.
+    The pixels have 8 bits or, for a `depth` of 16, 8 or 16. Verifies checksums and decompresses the pixels, so the
+    result is None for every file that cannot be read.
     """
     if not content.startswith(PNG_START):
         return None
