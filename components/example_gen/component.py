@@ -182,7 +182,7 @@ class _WriteShard(beam.DoFn):
         images: list[WrittenImage] = []
         writers: dict[str, tuple[str, Any]] = {}
         for image in shard.read():
-            if {image.image_id, file_id(image.image_id)} & self._excluded:
+            if self._excluded and {image.image_id, file_id(image.image_id)} & self._excluded:
                 result.excluded.append(Reject(image.image_id, _EXCLUDED_BY))
                 continue
             if isinstance(image, Reject):
@@ -201,9 +201,12 @@ class _WriteShard(beam.DoFn):
                 writers[split] = self._open(split, index)
             writers[split][1].write(serialize(image))
             result.counts[split] += 1
-            result.counts[REVIEWED] += is_reviewed
-            result.counts[_PAGES_DROPPED] += image.stored.page_count - 1
-            result.used_bits = max(result.used_bits, image.stored.used_bits)
+            if is_reviewed:
+                result.counts[REVIEWED] += 1
+            if image.stored.page_count > 1:
+                result.counts[_PAGES_DROPPED] += image.stored.page_count - 1
+            if image.stored.used_bits > result.used_bits:
+                result.used_bits = image.stored.used_bits
             if image.is_mask_blurred:
                 result.counts[_BLURRED_MASKS] += 1
                 _LOG.warning("%s: many pixels of its mask are neither black nor white", image.image_id)
