@@ -18,7 +18,7 @@ python=$(tests/next/prepare.sh "$folder") || {
   exit "$status"
 }
 bin=$(dirname "$python")
-export PATH=$bin:$PATH
+export PATH=$bin:$PATH ONNXRUNTIME_HEADERS=$folder/debian/usr/include/onnxruntime
 "$bin/mypy"
 "$python" -m pytest -m "not slow" "$@"
 "$python" -m pytest tests/whole_runs/test_local_runs.py -k first_run
