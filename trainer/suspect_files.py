@@ -14,6 +14,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from runtime.tfrecords import as_many_as_fit, count_records, each_record, features_of, text_of
+from runtime.traced_once import traced_once
 from schema import features
 from schema.artifacts import SUSPECT_MAPS_FILE, SUSPECTS_FILE, SUSPECTS_SHOWN
 from schema.signatures import FEATURE_ERROR
@@ -149,7 +150,7 @@ def _inputs(
 def _scores_at(
     trained: Any, score: FittedScore | GroupedScore, patterns: Mapping[str, str], places: list[Place]
 ) -> npt.NDArray[np.float32]:
-    compute: Callable[..., tf.Tensor] = tf.function(score, autograph=False)
+    compute = traced_once(score)
     parts, done = [np.empty(0, np.float32)], 0
     for pixels, outputs in _autoencoded(trained, (record for _, record in _records_at(patterns, places))):
         parts.append(compute(pixels, outputs).numpy())
