@@ -23,6 +23,7 @@ from pipeline.local.product import record_product, require_same_product
 from pipeline.local.product_index import update_if_listed
 from pipeline.metadata.store import connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, plain_console, print_summary
+from runtime.beam_signatures import remember_signatures
 from runtime.errors import DONE, FAILED, REFUSED
 from runtime.imports import imported_for_good
 from runtime.keras_flavour import use_keras_2
@@ -116,6 +117,7 @@ def _run(
         from pipeline.metadata.ownership import claim
         from runtime import tfx_filesystem
 
+    remember_signatures()
     tfx_filesystem.register(os.environ)  # for `push.destination: s3://...`
     connection = connection_of(configuration.metadata, folder, tell=console.print)
     if configuration.metadata.backend != "sqlite":
