@@ -12,8 +12,9 @@ class Plain(beam.DoFn):
 
 class Stateful(beam.DoFn):
     TOTAL = userstate.CombiningValueStateSpec("total", sum)
+    STATE = beam.DoFn.StateParam(TOTAL)
 
-    def process(self, element, total=beam.DoFn.StateParam(TOTAL), *rest):
+    def process(self, element, total=STATE):
         total.add(element[1])
         yield total.read()
 
