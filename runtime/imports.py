@@ -17,13 +17,15 @@ def imported_for_good() -> Iterator[None]:
     Collection when the process ends is avoided as well, which saves two seconds. What libraries write to standard error
     while they are imported is shown only if the import fails.
     """
+    collects = gc.isenabled()
     gc.disable()
     try:
         with _held_back():
             yield
     finally:
         gc.freeze()
-        gc.enable()
+        if collects:  # otherwise this block is within another one
+            gc.enable()
         atexit.register(gc.freeze)
 
 

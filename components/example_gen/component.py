@@ -29,7 +29,7 @@ from components.sources.plan import Reject, Shard, SourceImage, SourcePlan
 from components.sources.registry import planned_source, require_unchanged
 from images.formats import file_id
 from images.reading import EIGHT_BITS, Reading, reading_of
-from runtime.tfrecords import read_counts
+from runtime.tfrecords import features_of, read_counts, text_of
 from schema import features
 from schema.artifact_types import Artifacts
 from schema.artifacts import COUNTS_FILE, REJECTS_FILE
@@ -269,8 +269,7 @@ def _rewrite_test_file(element: tuple[int, Iterable[Duplicate]], *, uri: str, sh
     path = _shard_path(uri, features.TEST, index, shard_count)
     with tf.io.TFRecordWriter(path + ".part") as writer:
         for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
-            feature = tf.train.Example.FromString(record).features.feature
-            if feature[features.IMAGE_ID].bytes_list.value[0].decode() not in original_ids:
+            if text_of(features_of(record), features.IMAGE_ID) not in original_ids:
                 writer.write(record)
     fileio.rename(path + ".part", path, overwrite=True)
     removed = [Reject(image_id, _DUPLICATE_OF + original_id) for image_id, original_id in original_ids.items()]

@@ -18,7 +18,7 @@ python=$(tests/next/prepare.sh "$folder") || {
   exit "$status"
 }
 bin=$(dirname "$python")
-export PATH=$bin:$PATH
+export PATH=$bin:$PATH ONNXRUNTIME_HEADERS=$folder/debian/usr/include/onnxruntime
 "$bin/mypy"
 # What checks texts, scripts and files of the repository, or only the benchmark's references, is the same on every stack.
 same_on_every_stack=(tests/bench/detection tests/image tests/test_{affected_tests,architecture,choose_python,documentation}.py
