@@ -1,6 +1,7 @@
 """One of the processes that train together on several machines: `python -m trainer.worker JOB`, with TF_CONFIG set."""
 
 import json
+import logging
 import sys
 
 from runtime.imports import imported_for_good
@@ -15,7 +16,9 @@ with imported_for_good():
 
 
 def main(job: str) -> None:
-    """Train with the arguments in the file `job`; the chief leaves a finished checkpoint."""
+    """Train with the arguments in the file `job`; the chief leaves a finished checkpoint. Logs every epoch."""
+    logging.basicConfig()
+    logging.getLogger("trainer").setLevel(logging.INFO)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()  # must come before any other use of TensorFlow
     keep_autograph_out()
     with tf.io.gfile.GFile(job) as file:

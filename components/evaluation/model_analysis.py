@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import tensorflow as tf
 import tensorflow_transform as tft
 from google.protobuf import json_format
 from tfx import types
@@ -32,6 +31,7 @@ from components.evaluation.tfma_models import custom_eval_shared_model
 from components.evaluation.training_data_check import require_same_training_data, transformed_pixels
 from images.levels import Levels
 from images.region_of_interest import region_of_interest
+from runtime.tfrecords import bytes_of, features_of
 from schema import features
 from schema.artifact_types import Analysis, Artifacts
 from schema.artifacts import (
@@ -177,7 +177,7 @@ def _record_of(model: str) -> dict[str, Any]:
 
 def _files(records: list[bytes]) -> list[bytes]:
     """The encoded images of serialized examples [N]."""
-    return [tf.train.Example.FromString(r).features.feature[features.IMAGE].bytes_list.value[0] for r in records]
+    return [bytes_of(features_of(record), features.IMAGE) for record in records]
 
 
 @contextlib.contextmanager

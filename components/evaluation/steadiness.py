@@ -14,7 +14,7 @@ from images.levels import EIGHT_BIT_LEVELS, Levels
 from images.region_of_interest import Inside
 from images.regions import Placement
 from images.synthetic_defects import KINDS, paint
-from runtime.tfrecords import as_many_as_fit
+from runtime.tfrecords import as_many_as_fit, features_of
 from schema.features import EVAL, HEIGHT_PX, TEST, UNKNOWN, WIDTH_PX
 from schema.signatures import IMAGE_BYTES, IS_ANOMALY, SCORE
 
@@ -86,7 +86,7 @@ def _normal_records(folder: str) -> list[bytes]:
 
 
 def _inside_bars(record: bytes, height_px: int, width_px: int) -> Box:
-    feature = tf.train.Example.FromString(record).features.feature
+    feature = features_of(record)
     size = feature[HEIGHT_PX].int64_list.value[0], feature[WIDTH_PX].int64_list.value[0]
     place = Placement.on_map(size, (height_px, width_px), is_padded=True)
     return slice(place.top, place.top + place.rows), slice(place.left, place.left + place.columns)

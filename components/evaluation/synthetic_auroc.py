@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from images.levels import EIGHT_BIT_LEVELS, Levels
 from images.region_of_interest import Inside
 from images.synthetic_defects import KINDS, paint
-from runtime.tfrecords import as_many_as_fit, each_record
+from runtime.tfrecords import as_many_as_fit, each_record, features_of
 from schema.features import IMAGE, IS_ANOMALY, UNKNOWN
 from schema.signatures import ERROR_LEVELS, SCORE
 
@@ -66,7 +66,7 @@ def synthetic_aurocs(signature: Any, examples: Painted) -> dict[str, float]:
 
 
 def _is_anomaly(record: bytes) -> int:
-    feature = tf.train.Example.FromString(record).features.feature
+    feature = features_of(record)
     return int(feature[IS_ANOMALY].int64_list.value[0]) if IS_ANOMALY in feature else UNKNOWN
 
 
