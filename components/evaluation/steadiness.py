@@ -15,6 +15,7 @@ from images.region_of_interest import Inside
 from images.regions import Placement
 from images.synthetic_defects import KINDS, paint
 from runtime.tfrecords import as_many_as_fit, features_of
+from runtime.traced_once import traced_once
 from schema.features import EVAL, HEIGHT_PX, TEST, UNKNOWN, WIDTH_PX
 from schema.signatures import IMAGE_BYTES, IS_ANOMALY, SCORE
 
@@ -120,7 +121,7 @@ def _judge_of(signature: Any, levels: Levels) -> Callable[[list[Pixels]], Verdic
     """The signature's verdicts on images of one size, as files of these levels."""
 
     # A function of its own, of which TensorFlow leaves out what is not needed.
-    @tf.function(autograph=False)
+    @traced_once
     def outputs_of(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         outputs = signature(**{IMAGE_BYTES: batch})
         return outputs[SCORE], outputs[IS_ANOMALY]
