@@ -26,8 +26,6 @@ TOLERANCE: Final = 1e-4
 """Largest difference of a score in float32, as a share of the SavedModel's."""
 _NEGLIGIBLE: Final = 1e-7
 TIMEOUT_S: Final = 1800
-_TIMED: Final = 100
-"""Images with which the SavedModel's whole decision, as an exported file makes it, is timed."""
 
 
 class ExportRefusedError(UserError):
@@ -53,7 +51,7 @@ class Comparison:
     same_verdicts: int
     """Images of which both say the same."""
     milliseconds: float
-    """Median per image in the target runtime, decoding included."""
+    """Median per image in the target runtime, decoding included, of the first images."""
     served_milliseconds: float
     """The same in the SavedModel."""
     auroc: tuple[float, float] | None = None
@@ -104,7 +102,7 @@ def served(folder: Path, images: Sequence[Image]) -> list[dict[str, float]]:
         inputs = {IMAGE_BYTES: np.array([image.content], dtype=object)}
         outputs = predictor.predict(Request(inputs, SCORE_SIGNATURE, (SCORE, THRESHOLD, IS_ANOMALY)))
         results.append({name: float(values[0]) for name, values in outputs.items()})
-        if number < _TIMED:
+        if number < replay.TIMED:
             started_s = time.perf_counter()
             predictor.predict(Request(inputs, RECONSTRUCT_SIGNATURE))
             results[-1][replay.MILLISECONDS] = 1000.0 * (time.perf_counter() - started_s)
