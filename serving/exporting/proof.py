@@ -16,6 +16,7 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from runtime.errors import UserError
+from runtime.tfrecords import bytes_of, features_of, text_of
 from schema import features
 from schema.signatures import IMAGE_BYTES, IS_ANOMALY, RECONSTRUCT_SIGNATURE, SCORE, SCORE_SIGNATURE, THRESHOLD
 from serving.exporting import replay
@@ -66,10 +67,11 @@ def images_of(pattern: str, at_most: int | None = None) -> list[Image]:
 
 
 def _image_of(record: bytes) -> Image:
-    known = tf.train.Example.FromString(record).features.feature
-    image_id, content = (known[name].bytes_list.value[0] for name in (features.IMAGE_ID, features.IMAGE))
+    known = features_of(record)
     labels = known[features.IS_ANOMALY].int64_list.value if features.IS_ANOMALY in known else []
-    return Image(image_id.decode(errors="replace"), content, labels[0] if labels else features.UNKNOWN)
+    return Image(
+        text_of(known, features.IMAGE_ID), bytes_of(known, features.IMAGE), labels[0] if labels else features.UNKNOWN
+    )
 
 
 def replayed(file: Path, images: Sequence[Image]) -> list[dict[str, float]]:
