@@ -19,7 +19,7 @@ from trainer.export.signatures import ServedModel, export_served
 from trainer.export.trained_model import TrainedModel, write_record
 from trainer.families.autoencoder import Autoencoder
 from trainer.families.registry import has_closed_form, started_autoencoder
-from trainer.fitting.tracing import keep_autograph_out_of_keras
+from trainer.fitting.tracing import keep_autograph_out
 from trainer.fitting.training_loop import train_autoencoder
 from trainer.preprocessing import decode_images
 from trainer.scoring.calibration import limits_of
@@ -74,7 +74,7 @@ def write_samples(path: Path, split: str) -> str:
 
 def train_on_samples(family: str, side_px: int, folder: Path) -> Path:
     """Train a family's defaults on the sample images, `side_px` wide and high, and write the model."""
-    keep_autograph_out_of_keras()
+    keep_autograph_out()
     image = ImageSettings(height_px=side_px, width_px=side_px, channels=3)
     given = TrainerSettings.model_validate(
         {"preset": family, **({} if FAMILY_SETTINGS[family].closed_form else _TRAINING)}
