@@ -21,7 +21,6 @@ from tfx.utils import json_utils, path_utils
 
 from components.evaluation.bounds import BASELINE, CANDIDATE, eval_config
 from components.evaluation.control_metrics import CONTROL_IMAGES, FLOOR_IMAGES, metrics_of
-from components.evaluation.loaded_models import loaded
 from components.evaluation.metrics import SYNTHETIC_AUROC
 from components.evaluation.parity_file import write_parity_file
 from components.evaluation.reviewed import measure_reviewed
@@ -31,6 +30,7 @@ from components.evaluation.tfma_models import custom_eval_shared_model
 from components.evaluation.training_data_check import PixelsOf, pixels_by_transform, require_same_training_data
 from images.levels import Levels
 from images.region_of_interest import region_of_interest
+from runtime.loaded_models import forget_models, loaded
 from runtime.tfrecords import bytes_of, features_of
 from schema import features
 from schema.artifact_types import Analysis, Artifacts
@@ -84,13 +84,14 @@ class ModelAnalysisExecutor(stock.Executor):
     """
 
     def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
-        try:
-            self._measure(input_dict, output_dict["analysis"])
-        finally:
-            loaded.cache_clear()
-
-    def _measure(self, input_dict: Artifacts, analyses: list[types.Artifact]) -> None:
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[keys.MODEL_KEY]))
+        forget_models()  # an earlier run in this process may have left its own
+        try:
+            self._measure(model, input_dict, output_dict["analysis"])
+        finally:
+            forget_models(but=model)  # the Report shows what it does
+
+    def _measure(self, model: str, input_dict: Artifacts, analyses: list[types.Artifact]) -> None:
         model_run = artifact_utils.get_single_uri(input_dict["model_run"])
         analysis = artifact_utils.get_single_uri(analyses)
         train, held_out, test = (
