@@ -12,7 +12,7 @@ with imported_for_good():
 
     from trainer.fitting.arguments import loaded_splits
     from trainer.fitting.fit import fit
-    from trainer.fitting.tracing import keep_autograph_out_of_keras
+    from trainer.fitting.tracing import keep_autograph_out
 
 
 def main(job: str) -> None:
@@ -20,7 +20,7 @@ def main(job: str) -> None:
     logging.basicConfig()
     logging.getLogger("trainer").setLevel(logging.INFO)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()  # must come before any other use of TensorFlow
-    keep_autograph_out_of_keras()
+    keep_autograph_out()
     with tf.io.gfile.GFile(job) as file:
         fn_args = FnArgs(**json.loads(file.read()))
     with loaded_splits(fn_args) as (train, held_out, constants):

@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import tensorflow as tf
 import tensorflow_transform as tft
 from google.protobuf import json_format
 from tfx import types
@@ -29,9 +28,10 @@ from components.evaluation.reviewed import measure_reviewed
 from components.evaluation.steadiness import boxes_of, images_to_change, measure_steadiness
 from components.evaluation.synthetic_auroc import count_known, normal_records, painted, synthetic_aurocs
 from components.evaluation.tfma_models import custom_eval_shared_model
-from components.evaluation.training_data_check import require_same_training_data, transformed_pixels
+from components.evaluation.training_data_check import PixelsOf, pixels_by_transform, require_same_training_data
 from images.levels import Levels
 from images.region_of_interest import region_of_interest
+from runtime.tfrecords import bytes_of, features_of
 from schema import features
 from schema.artifact_types import Analysis, Artifacts
 from schema.artifacts import (
@@ -97,9 +97,9 @@ class ModelAnalysisExecutor(stock.Executor):
             artifact_utils.get_split_uri(input_dict[keys.EXAMPLES_KEY], split) for split in features.SPLITS
         )
         transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict[keys.TRANSFORM_GRAPH_KEY]))
-        layer = transform.transform_features_layer()
+        pixels_of = pixels_by_transform(transform.transform_features_layer())
         candidate = loaded(model).signatures
-        require_same_training_data(candidate[EXAMPLES_SIGNATURE], transform_layer=layer, train=train, test=test)
+        require_same_training_data(candidate[EXAMPLES_SIGNATURE], pixels_of=pixels_of, train=train, test=test)
         with _frequent_garbage_collection():
             super().Do(
                 {key: value for key, value in input_dict.items() if key in _OF_TFX},
@@ -122,8 +122,8 @@ class ModelAnalysisExecutor(stock.Executor):
         record = _record_of(model)
         measured = {
             "controls": controls,
-            **_detection(models, record, test, layer),
-            "steadiness": _steadiness(candidate[SCORE_SIGNATURE], record, test, held_out, layer),
+            **_detection(models, record, test, pixels_of),
+            "steadiness": _steadiness(candidate[SCORE_SIGNATURE], record, test, held_out, pixels_of),
             "reviewed": measure_reviewed(models, test),
         }
         with fileio.open(f"{analysis}/{CONTROLS_FILE}", "w") as file:
@@ -131,7 +131,7 @@ class ModelAnalysisExecutor(stock.Executor):
         write_parity_file(candidate[EXAMPLES_SIGNATURE], test, f"{analysis}/{PARITY_FILE}")
 
 
-def _detection(models: Mapping[str, Any], record: dict[str, Any], test: str, transform_layer: Any) -> dict[str, Any]:
+def _detection(models: Mapping[str, Any], record: dict[str, Any], test: str, pixels_of: PixelsOf) -> dict[str, Any]:
     """What is known of the test images, and how well each model finds synthetic defects in the normal ones.
 
     `models`: name -> signature for tf.Examples; `record`: the candidate's.
@@ -144,7 +144,7 @@ def _detection(models: Mapping[str, Any], record: dict[str, Any], test: str, tra
     if len(records) > 1:
         levels = Levels.of_model(record, _files(records))
         inside = region_of_interest(record["image"])
-        examples = painted(levels.images(transformed_pixels(transform_layer, records)), levels, inside)
+        examples = painted(levels.images(pixels_of(records)), levels, inside)
         synthetic = {name: synthetic_aurocs(signature, examples) for name, signature in models.items()}
     return {
         "knows_anomalies": bool(known[0] and known[1]),
@@ -154,7 +154,7 @@ def _detection(models: Mapping[str, Any], record: dict[str, Any], test: str, tra
 
 
 def _steadiness(
-    signature: Any, record: dict[str, Any], test: str, held_out: str, transform_layer: Any
+    signature: Any, record: dict[str, Any], test: str, held_out: str, pixels_of: PixelsOf
 ) -> dict[str, Any]:
     """The split and the number of the images that `measure_steadiness` measured, and what it found."""
     is_cross_fitted = CalibrationRecord.from_json(record["calibration"]).method == "cross"
@@ -163,7 +163,7 @@ def _steadiness(
         return {"split": split, "images": 0, "changes": {}}
     image = {key: record["image"][key] for key in ("height_px", "width_px", "fit")}
     levels = Levels.of_model(record, _files(records))
-    images = levels.images(transformed_pixels(transform_layer, records))
+    images = levels.images(pixels_of(records))
     inside = region_of_interest(record["image"])
     changes = measure_steadiness(signature, images, boxes_of(records, **image), levels, inside)
     return {"split": split, "images": len(records), "changes": changes}
@@ -177,7 +177,7 @@ def _record_of(model: str) -> dict[str, Any]:
 
 def _files(records: list[bytes]) -> list[bytes]:
     """The encoded images of serialized examples [N]."""
-    return [tf.train.Example.FromString(r).features.feature[features.IMAGE].bytes_list.value[0] for r in records]
+    return [bytes_of(features_of(record), features.IMAGE) for record in records]
 
 
 @contextlib.contextmanager

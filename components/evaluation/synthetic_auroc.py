@@ -10,7 +10,8 @@ from sklearn.metrics import roc_auc_score
 from images.levels import EIGHT_BIT_LEVELS, Levels
 from images.region_of_interest import Inside
 from images.synthetic_defects import KINDS, paint
-from runtime.tfrecords import as_many_as_fit, each_record
+from runtime.tfrecords import as_many_as_fit, each_record, features_of
+from runtime.traced_once import traced_once
 from schema.features import IMAGE, IS_ANOMALY, UNKNOWN
 from schema.signatures import ERROR_LEVELS, SCORE
 
@@ -49,7 +50,7 @@ def synthetic_aurocs(signature: Any, examples: Painted) -> dict[str, float]:
     """Kind of defect -> AUROC of the scores by a model's signature for tf.Examples; {} if one is not finite."""
     at_a_time = as_many_as_fit(signature.structured_outputs[ERROR_LEVELS].shape[1:])
     # A function of its own, of which TensorFlow leaves out what the score does not need, such as the probes.
-    score_of = tf.function(lambda batch: signature(examples=batch)[SCORE])
+    score_of = traced_once(lambda batch: signature(examples=batch)[SCORE])
 
     def scores(serialized: list[bytes]) -> Any:
         starts = range(0, len(serialized), at_a_time)
@@ -66,7 +67,7 @@ def synthetic_aurocs(signature: Any, examples: Painted) -> dict[str, float]:
 
 
 def _is_anomaly(record: bytes) -> int:
-    feature = tf.train.Example.FromString(record).features.feature
+    feature = features_of(record)
     return int(feature[IS_ANOMALY].int64_list.value[0]) if IS_ANOMALY in feature else UNKNOWN
 
 

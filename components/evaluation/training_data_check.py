@@ -1,6 +1,6 @@
 """Checks that a model was trained on the images of the `train` split, preprocessed by Transform."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from runtime.errors import UserError
 from runtime.tfrecords import files_of, spread_records
+from runtime.traced_once import traced_once
 from schema.features import IMAGE, NORMALISED, OFFSET, SCALE
 from schema.signatures import DEVIATION
 
@@ -19,23 +20,23 @@ _TOLERANCE: Final = 0.1
 _NEGLIGIBLE: Final = 1e-5
 
 Images = npt.NDArray[np.float64]
+PixelsOf = Callable[[Sequence[bytes]], Images]
+"""Serialized examples [N] -> pixels [N, H, W, C] in [0, 1]."""
 
 
 class TrainingDataMismatchError(UserError):
     """The model was trained on other images than this run's, or with another preprocessing."""
 
 
-def require_same_training_data(signature: Any, *, transform_layer: Any, train: str, test: str) -> None:
+def require_same_training_data(signature: Any, *, pixels_of: PixelsOf, train: str, test: str) -> None:
     """Compare a model, by its signature `examples`, with the splits in the folders `train` and `test`.
 
     The model outputs each test image's squared difference from the mean of the images that it was trained on. This is
-    computed again from the training split with Transform's graph. Raises TrainingDataMismatchError if the two differ.
+    computed again from the training split by `pixels_of`. Raises TrainingDataMismatchError if the two differ.
     """
-    mean_image = transformed_pixels(
-        transform_layer, list(spread_records([f"{train}/*"], _TRAIN_IMAGES).as_numpy_iterator())
-    ).mean(axis=0)
+    mean_image = pixels_of(list(spread_records([f"{train}/*"], _TRAIN_IMAGES).as_numpy_iterator())).mean(axis=0)
     records = list(tf.data.TFRecordDataset(files_of([f"{test}/*"])).take(_TEST_IMAGES).as_numpy_iterator())
-    expected = float(np.mean((transformed_pixels(transform_layer, records) - mean_image) ** 2))
+    expected = float(np.mean((pixels_of(records) - mean_image) ** 2))
     reported = float(np.mean(signature(examples=tf.constant(records))[DEVIATION].numpy()))
     if not abs(reported - expected) <= _TOLERANCE * expected + _NEGLIGIBLE:
         raise TrainingDataMismatchError(
@@ -46,13 +47,18 @@ def require_same_training_data(signature: Any, *, transform_layer: Any, train: s
         )
 
 
-def transformed_pixels(layer: Any, records: Sequence[bytes]) -> Images:
-    """Serialized examples [N] -> pixels [N, H, W, C] in [0, 1]."""
-    batches = []
-    for start in range(0, len(records), _TEST_IMAGES):
-        parsed = tf.io.parse_example(
-            records[start : start + _TEST_IMAGES], {IMAGE: tf.io.FixedLenFeature([], tf.string)}
-        )
+def pixels_by_transform(layer: Any) -> PixelsOf:
+    """What preprocesses images by Transform's graph, given its Keras layer."""
+
+    @traced_once
+    def of_batch(serialized: tf.Tensor) -> tf.Tensor:
+        parsed = tf.io.parse_example(serialized, {IMAGE: tf.io.FixedLenFeature([], tf.string)})
         found = layer({IMAGE: parsed[IMAGE]})
-        batches.append((found[NORMALISED] * found[SCALE][0] + found[OFFSET][0]).numpy().astype(np.float64))
-    return np.concatenate(batches)
+        return found[NORMALISED] * found[SCALE][0] + found[OFFSET][0]
+
+    def of_all(records: Sequence[bytes]) -> Images:
+        starts = range(0, len(records), _TEST_IMAGES)
+        batches = [of_batch(tf.constant(records[start : start + _TEST_IMAGES])) for start in starts]
+        return np.concatenate([batch.numpy().astype(np.float64) for batch in batches])
+
+    return of_all

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from runtime.tfrecords import as_many_as_fit, each_record
+from runtime.tfrecords import as_many_as_fit, bytes_of, each_record, features_of, text_of
 from schema import features
 from schema.signatures import (
     ALL_SCORES_SIGNATURE,
@@ -162,15 +162,15 @@ def read_images(examples_uri: str, positions: Iterable[int], split: str = featur
 
 
 def _parse(position: int, record: bytes) -> ExampleImage:
-    feature = tf.train.Example.FromString(record).features.feature
+    feature = features_of(record)
     known = feature[features.IS_ANOMALY].int64_list.value if features.IS_ANOMALY in feature else ()
     mask = feature[features.MASK].bytes_list.value if features.MASK in feature else ()
     return ExampleImage(
         position=position,
-        image_id=feature[features.IMAGE_ID].bytes_list.value[0].decode("utf-8", "replace"),
-        label=feature[features.LABEL].bytes_list.value[0].decode("utf-8", "replace"),
+        image_id=text_of(feature, features.IMAGE_ID),
+        label=text_of(feature, features.LABEL),
         is_anomaly=int(known[0]) if known else features.UNKNOWN,
-        encoded=feature[features.IMAGE].bytes_list.value[0],
+        encoded=bytes_of(feature, features.IMAGE),
         mask=mask[0] if mask else None,
     )
 

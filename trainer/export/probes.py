@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from runtime.traced_once import traced_once
 from schema.signatures import NOISE_ERRORS, PIXEL_VARIANCE, SHUFFLED_ERROR
 from trainer.scoring.losses import error_per_image
 
@@ -24,8 +25,7 @@ def probe(
     seeds = tf.strings.to_hash_bucket_fast(encoded, _BUCKETS)
     chosen = tf.where(tf.cast(seeds, tf.float32) < share * _BUCKETS)[:, 0]
     own, seeds = tf.gather(pixels, chosen), tf.gather(seeds, chosen)
-    noise = tf.map_fn(lambda seed: tf.random.stateless_normal(pixels.shape[1:], [seed, 0]), seeds, tf.float32)
-    shuffled = tf.map_fn(_shuffle_pixels, (own, seeds), fn_output_signature=tf.TensorSpec(pixels.shape[1:]))
+    noise, shuffled = _noise_and_shuffled(own, seeds)
     mean_colour = tf.reduce_mean(own, axis=[1, 2], keepdims=True)
     errors = {
         SHUFFLED_ERROR: error_per_image(shuffled, _of_any_number(reconstruct, shuffled)),
@@ -36,6 +36,14 @@ def probe(
         errors[name] = error_per_image(own, _of_any_number(reconstruct, noisy))
     unknown = tf.fill(tf.shape(encoded), float("nan"))
     return {name: tf.tensor_scatter_nd_update(unknown, chosen[:, None], values) for name, values in errors.items()}
+
+
+@traced_once
+def _noise_and_shuffled(images: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Standard normal noise for each of the images [n, H, W, C], and the images with their pixels shuffled."""
+    shape = images.shape[1:]
+    noise = tf.map_fn(lambda seed: tf.random.stateless_normal(shape, [seed, 0]), seeds, tf.float32)
+    return noise, tf.map_fn(_shuffle_pixels, (images, seeds), fn_output_signature=tf.TensorSpec(shape))
 
 
 def _of_any_number(reconstruct: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor) -> tf.Tensor:
