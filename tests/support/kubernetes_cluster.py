@@ -131,7 +131,7 @@ def _write_settings(folder: Path) -> None:
         "containerRuntimeEndpoint": f"unix://{folder}/containerd.sock",
         "failSwapOn": False,
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
-        "imageGCHighThresholdPercent": 100,  # never: on a full disk it would remove images, which cannot be pulled again
+        "imageGCHighThresholdPercent": 100,  # never: an image that is removed to free the disk cannot be pulled again
         "resolvConf": "/dev/null",
         "clusterDNS": [NODE_IP],
         "clusterDomain": DOMAIN,
