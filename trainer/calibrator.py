@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from images.region_of_interest import Inside
+from images.region_of_interest import Inside, region_of_interest
 from images.regions import Placement, find_regions
 from images.synthetic_defects import mean_over_kinds
 from runtime.tfrecords import as_many_as_fit, count_records, files_of, read_counts, require_count, spread_records
@@ -70,7 +71,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             settings = settings.model_copy(update={"score": OF_MAPS[0]})
         groups = _fit_groups(trained, train, settings.groups) if settings.groups else None
         name, auroc_by_score, compared = _chosen(
-            trained, settings, train, held_out, ImageSettings.model_validate(record["image"]).inside, groups
+            trained, settings, train, held_out, partial(region_of_interest, record["image"]), groups
         )
         unseen_maps = _unseen_maps(trained)
         patterns = {features.TRAIN: train, features.EVAL: held_out}
@@ -200,7 +201,7 @@ def _chosen(
     settings: CalibrationSettings,
     train: str,
     held_out: str,
-    inside: Inside | None,
+    inside_of: Callable[[npt.NDArray[np.float32]], Inside | None],
     groups: Groups | None,
 ) -> tuple[ScoreName, dict[str, dict[str, float]], dict[ScoreName, FittedScore]]:
     """(the score's name, the AUROC of each score by kind of defect, all scores); the last two are empty without `auto`.
@@ -228,7 +229,7 @@ def _chosen(
         compared,
         held_out_sample,
         trained.autoencode,
-        inside,
+        inside_of,
         None if groups is None else lambda outputs: groups(outputs[LATENT]),
     )
     means = {name: mean_over_kinds(of_kind) for name, of_kind in choice.auroc.items()}

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from google.protobuf import json_format
@@ -30,8 +31,9 @@ from components.evaluation.steadiness import boxes_of, images_to_change, measure
 from components.evaluation.synthetic_auroc import count_known, normal_records, painted, synthetic_aurocs
 from components.evaluation.tfma_models import custom_eval_shared_model
 from components.evaluation.training_data_check import require_same_training_data, transformed_pixels
+from images.decoding import Pixels
 from images.levels import Levels
-from images.region_of_interest import region_of_interest
+from images.region_of_interest import Inside, region_of_interest
 from schema import features
 from schema.artifact_types import Analysis, Artifacts
 from schema.artifacts import (
@@ -143,9 +145,8 @@ def _detection(models: Mapping[str, Any], record: dict[str, Any], test: str, tra
     synthetic: dict[str, dict[str, float]] = {}
     if len(records) > 1:
         levels = Levels.of_model(record, _files(records))
-        inside = region_of_interest(record["image"])
-        examples = painted(levels.images(transformed_pixels(transform_layer, records)), levels, inside)
-        synthetic = {name: synthetic_aurocs(signature, examples) for name, signature in models.items()}
+        images, inside = _images_and_regions(transform_layer, records, record, levels)
+        synthetic = synthetic_aurocs(models, painted(images, levels, inside))
     return {
         "knows_anomalies": bool(known[0] and known[1]),
         "images": {"auroc": (normal, known[1]), SYNTHETIC_AUROC: (len(records), len(records))},
@@ -163,10 +164,21 @@ def _steadiness(
         return {"split": split, "images": 0, "changes": {}}
     image = {key: record["image"][key] for key in ("height_px", "width_px", "fit")}
     levels = Levels.of_model(record, _files(records))
-    images = levels.images(transformed_pixels(transform_layer, records))
-    inside = region_of_interest(record["image"])
+    images, inside = _images_and_regions(transform_layer, records, record, levels)
     changes = measure_steadiness(signature, images, boxes_of(records, **image), levels, inside)
     return {"split": split, "images": len(records), "changes": changes}
+
+
+def _images_and_regions(
+    transform_layer: Any, records: list[bytes], record: dict[str, Any], levels: Levels
+) -> tuple[Pixels, Inside | None]:
+    """Images [N, H, W, C] as the model sees them, in whole levels, and which of their pixels [N, H, W] count."""
+    images, regions = [], []
+    for pixels in transformed_pixels(transform_layer, records):
+        images.append(levels.images(pixels))
+        regions.append(region_of_interest(record["image"], pixels))
+    own = [region for region in regions if region is not None]
+    return np.concatenate(images), np.concatenate(own) if own else None
 
 
 def _record_of(model: str) -> dict[str, Any]:

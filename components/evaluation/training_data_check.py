@@ -1,6 +1,7 @@
 """Checks that a model was trained on the images of the `train` split, preprocessed by Transform."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from runtime.errors import UserError
-from runtime.tfrecords import files_of, spread_records
+from runtime.tfrecords import as_many_as_fit, files_of, spread_records
 from schema.features import IMAGE, NORMALISED, OFFSET, SCALE
 from schema.signatures import DEVIATION
 
@@ -18,7 +19,7 @@ _TOLERANCE: Final = 0.1
 """Relative. The mean image comes from a sample, and a GPU multiplies with a precision of 19 bits."""
 _NEGLIGIBLE: Final = 1e-5
 
-Images = npt.NDArray[np.float64]
+Images = npt.NDArray[np.float32]
 
 
 class TrainingDataMismatchError(UserError):
@@ -31,11 +32,16 @@ def require_same_training_data(signature: Any, *, transform_layer: Any, train: s
     The model outputs each test image's squared difference from the mean of the images that it was trained on. This is
     computed again from the training split with Transform's graph. Raises TrainingDataMismatchError if the two differ.
     """
-    mean_image = transformed_pixels(
-        transform_layer, list(spread_records([f"{train}/*"], _TRAIN_IMAGES).as_numpy_iterator())
-    ).mean(axis=0)
+    learnt = spread_records([f"{train}/*"], _TRAIN_IMAGES).as_numpy_iterator()
+    total, count = 0.0, 0
+    for pixels in transformed_pixels(transform_layer, learnt):
+        total, count = total + pixels.sum(axis=0, dtype=np.float64), count + len(pixels)
     records = list(tf.data.TFRecordDataset(files_of([f"{test}/*"])).take(_TEST_IMAGES).as_numpy_iterator())
-    expected = float(np.mean((transformed_pixels(transform_layer, records) - mean_image) ** 2))
+    deviations = [
+        np.square(pixels - total / count).mean(axis=(1, 2, 3))
+        for pixels in transformed_pixels(transform_layer, records)
+    ]
+    expected = float(np.concatenate(deviations).mean())
     reported = float(np.mean(signature(examples=tf.constant(records))[DEVIATION].numpy()))
     if not abs(reported - expected) <= _TOLERANCE * expected + _NEGLIGIBLE:
         raise TrainingDataMismatchError(
@@ -46,13 +52,11 @@ def require_same_training_data(signature: Any, *, transform_layer: Any, train: s
         )
 
 
-def transformed_pixels(layer: Any, records: Sequence[bytes]) -> Images:
-    """Serialized examples [N] -> pixels [N, H, W, C] in [0, 1]."""
-    batches = []
-    for start in range(0, len(records), _TEST_IMAGES):
-        parsed = tf.io.parse_example(
-            records[start : start + _TEST_IMAGES], {IMAGE: tf.io.FixedLenFeature([], tf.string)}
-        )
+def transformed_pixels(layer: Any, records: Iterable[bytes]) -> Iterator[Images]:
+    """Serialized examples -> batches of their pixels [B, H, W, C] in [0, 1], as many at a time as fit."""
+    remaining, at_a_time = iter(records), 1  # until the size of an image is known
+    while some := list(itertools.islice(remaining, at_a_time)):
+        parsed = tf.io.parse_example(some, {IMAGE: tf.io.FixedLenFeature([], tf.string)})
         found = layer({IMAGE: parsed[IMAGE]})
-        batches.append((found[NORMALISED] * found[SCALE][0] + found[OFFSET][0]).numpy().astype(np.float64))
-    return np.concatenate(batches)
+        yield (found[NORMALISED] * found[SCALE][0] + found[OFFSET][0]).numpy()
+        at_a_time = as_many_as_fit(found[NORMALISED].shape[1:])

@@ -62,7 +62,7 @@ def export_controls(
     models = {
         name: EvaluatedModel(
             decode_pixels=decode_pixels,
-            autoencode=limited(control.autoencode, image.inside),
+            autoencode=limited(control.autoencode, image),
             verdict=control.verdict,
             mean_image=mean[0],
             image=image,

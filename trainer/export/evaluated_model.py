@@ -20,6 +20,7 @@ from schema.signatures import (
 )
 from trainer.data.dataset import parse_encoded
 from trainer.data.masks import masks_of
+from trainer.data.region import inside_of_images
 from trainer.export.portions import in_portions
 from trainer.export.probes import probe
 from trainer.scoring.error_maps import Tensors, full_size_map
@@ -87,10 +88,13 @@ class EvaluatedModel(tf.Module):
             THRESHOLD: verdict[THRESHOLD],
             features.IS_ANOMALY: is_anomaly,
             ERROR_LEVELS: _levels(self._anomaly_map(pixels, outputs)),
-            MASK_PIXELS: masks_of(examples, is_anomaly, self._image),
+            MASK_PIXELS: masks_of(examples, is_anomaly, pixels, self._image),
             **optional,
-            **probe(encoded, pixels, lambda own: self._autoencode(own)[RECONSTRUCTION], self._probed_share),
+            **probe(encoded, pixels, self._reconstructed, self._probed_share, inside_of_images(pixels, self._image)),
         }
+
+    def _reconstructed(self, pixels: tf.Tensor) -> tf.Tensor:
+        return self._autoencode(pixels)[RECONSTRUCTION]
 
 
 def _levels(values: tf.Tensor) -> tf.Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from schema.signatures import NOISE_ERRORS, PIXEL_VARIANCE, SHUFFLED_ERROR
+from trainer.data.region import lit
 from trainer.scoring.losses import error_per_image
 
 PROBED_IMAGES = 1000
@@ -13,19 +14,25 @@ _BUCKETS = 2**31 - 1
 
 
 def probe(
-    encoded: tf.Tensor, pixels: tf.Tensor, reconstruct: Callable[[tf.Tensor], tf.Tensor], share: float
+    encoded: tf.Tensor,
+    pixels: tf.Tensor,
+    reconstruct: Callable[[tf.Tensor], tf.Tensor],
+    share: float,
+    inside: tf.Tensor | None = None,
 ) -> dict[str, tf.Tensor]:
     """Errors [B] for a `share` of the images, NaN for the others; `encoded` determines which ones, and their noise.
 
     For a noisy image (Gaussian, standard deviation 5 to 40 % of the range) it is the error to the clean image; for an
     image with shuffled pixels it is the error to the shuffled image. The variance of the image's pixels is included
-    for comparison: it is the error of a model that always returns the image's mean colour.
+    for comparison: it is the error of a model that always returns the image's mean colour. Only pixels `inside`
+    [B or 1, H, W] become noisy.
     """
     seeds = tf.strings.to_hash_bucket_fast(encoded, _BUCKETS)
     chosen = tf.where(tf.cast(seeds, tf.float32) < share * _BUCKETS)[:, 0]
     own, seeds = tf.gather(pixels, chosen), tf.gather(seeds, chosen)
     noise = tf.map_fn(lambda seed: tf.random.stateless_normal(pixels.shape[1:], [seed, 0]), seeds, tf.float32)
     shuffled = tf.map_fn(_shuffle_pixels, (own, seeds), fn_output_signature=tf.TensorSpec(pixels.shape[1:]))
+    is_inside = None if inside is None else tf.gather(tf.broadcast_to(inside, tf.shape(pixels)[:3]), chosen)[..., None]
     mean_colour = tf.reduce_mean(own, axis=[1, 2], keepdims=True)
     errors = {
         SHUFFLED_ERROR: error_per_image(shuffled, _of_any_number(reconstruct, shuffled)),
@@ -33,6 +40,7 @@ def probe(
     }
     for name, deviation in NOISE_ERRORS.items():
         noisy = tf.clip_by_value(own + deviation * noise, 0.0, 1.0)
+        noisy = noisy if is_inside is None else lit(noisy, is_inside)
         errors[name] = error_per_image(own, _of_any_number(reconstruct, noisy))
     unknown = tf.fill(tf.shape(encoded), float("nan"))
     return {name: tf.tensor_scatter_nd_update(unknown, chosen[:, None], values) for name, values in errors.items()}

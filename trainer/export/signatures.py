@@ -167,11 +167,11 @@ class ServedModel(EvaluatedModel):
 
     def _everything_of_one(self, image: tf.Tensor) -> Tensors:
         """What `autoencoder export` converts: the outputs of `reconstruct` for pixels [1, H, W, C]."""
-        pixels = within(self._image.inside, image)
+        pixels = within(image, self._image)
         return self._all_of(pixels, self.trained.autoencode_one(pixels))
 
     def _everything(self, pixels: tf.Tensor) -> Tensors:
-        pixels = within(self._image.inside, pixels)
+        pixels = within(pixels, self._image)
         return self._all_of(pixels, self.trained.autoencode(pixels))
 
     def _all_of(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:

@@ -11,7 +11,7 @@ from schema import features
 from schema.artifacts import RECORD_FILE
 from schema.signatures import FEATURE_ERROR, KL, LATENT, RECONSTRUCTION
 from trainer.data.dataset import Images, PixelConstants
-from trainer.data.region import limited, on_map, within
+from trainer.data.region import limited, within
 from trainer.data.tiles import fits_at_once, tiled, tiled_at_once, tiled_latents
 from trainer.families.autoencoder import Autoencoder
 from trainer.scoring.scores import Tensors
@@ -42,7 +42,6 @@ class TrainedModel(tf.Module):
         image: ImageSettings,
     ) -> None:
         super().__init__()
-        inside = image.inside
         self.mean_image = tf.Variable(mean_image, trainable=False)
         self.weights = autoencoder.model.variables
         # Variables rather than Keras models, so that functions that are never called are neither traced nor saved.
@@ -51,8 +50,6 @@ class TrainedModel(tf.Module):
         self._feature_errors = autoencoder.feature_errors
         if autoencoder.feature_errors is not None and image.tiles is None:
             self.unseen_maps = autoencoder.feature_errors.unseen_maps
-            if inside is not None:
-                self.unseen_maps.assign(self.unseen_maps * on_map(inside, self.unseen_maps))
         pixels = tf.TensorSpec([None, *mean_image.shape], tf.float32, "pixels")
         latent = tf.TensorSpec([None, image.tile_count * autoencoder.latent_dim], tf.float32, LATENT)
 
@@ -67,11 +64,11 @@ class TrainedModel(tf.Module):
 
         if fits_at_once(image):
             one = tf.TensorSpec([1, *mean_image.shape], tf.float32, "pixels")
-            self.autoencode_one = _function(limited(tiled_at_once(autoencode, image), inside), one)
+            self.autoencode_one = _function(limited(tiled_at_once(autoencode, image), image), one)
         self.decode_pixels = pixels_decoder(transform_layer, constants)
-        self.autoencode = _function(limited(tiled(autoencode, image), inside), pixels)
+        self.autoencode = _function(limited(tiled(autoencode, image), image), pixels)
         encode_tiles = tiled(lambda pixels: {LATENT: encode(constants.normalise(pixels))}, image)
-        self.encode = _function(lambda pixels: encode_tiles(within(inside, pixels))[LATENT], pixels)
+        self.encode = _function(lambda pixels: encode_tiles(within(pixels, image))[LATENT], pixels)
         decode_tiles = tiled_latents(lambda latents: {RECONSTRUCTION: decode(latents)}, image)
         self.decode = _function(lambda latents: decode_tiles(latents)[RECONSTRUCTION], latent)
 
