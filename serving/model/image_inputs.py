@@ -36,9 +36,9 @@ def checked_images(
 ) -> npt.NDArray[np.object_]:
     """Encoded images of any shape, as ingestion stores them for a model that reads image files so.
 
-    Raises INVALID_ARGUMENT that names the first item that is not an image, declares too many pixels, or has several pages
-    of which the model takes each as an image. All headers are read before anything is decoded; `max_request_pixels`
-    limits all images of the request together.
+    Raises INVALID_ARGUMENT that names the first item that is not an image, declares too many pixels, or has several
+    pages, each of which is an image to the model. All headers are read before anything is decoded;
+    `max_request_pixels` limits all images of the request together.
     """
     contents = images.ravel().tolist()
     total_px = 0
