@@ -8,11 +8,12 @@ import numpy.typing as npt
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
+from components.evaluation.bare_examples import bare_example
 from images.levels import EIGHT_BIT_LEVELS, Levels
 from images.region_of_interest import Inside
 from images.synthetic_defects import KINDS, paint
 from runtime.tfrecords import as_many_as_fit, each_record
-from schema.features import IMAGE, IS_ANOMALY, UNKNOWN
+from schema.features import IS_ANOMALY, UNKNOWN
 from schema.signatures import ERROR_LEVELS, SCORE
 
 AT_MOST: Final = 128
@@ -44,7 +45,7 @@ def painted(images: Pixels, levels: Levels = EIGHT_BIT_LEVELS, inside: Inside | 
     """Images [N, H, W, C], and the same with one defect of every kind, in the region `inside` [N, H, W]; in turn."""
     for kind in (_NORMAL, *KINDS):
         version = paint(images, kind, seed=_SEED, inside=inside) if kind else images
-        yield kind, [_example(file) for file in levels.files(version, inside)]
+        yield kind, [bare_example(file) for file in levels.files(version, inside)]
 
 
 def synthetic_aurocs(signatures: Mapping[str, Any], examples: Painted) -> dict[str, dict[str, float]]:
@@ -82,9 +83,3 @@ def _aurocs(by_kind: dict[str, Any]) -> dict[str, float]:
 def _is_anomaly(record: bytes) -> int:
     feature = tf.train.Example.FromString(record).features.feature
     return int(feature[IS_ANOMALY].int64_list.value[0]) if IS_ANOMALY in feature else UNKNOWN
-
-
-def _example(encoded: bytes) -> bytes:
-    image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))
-    serialized: bytes = tf.train.Example(features=tf.train.Features(feature={IMAGE: image})).SerializeToString()
-    return serialized

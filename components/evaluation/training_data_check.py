@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from components.evaluation.bare_examples import bared
 from runtime.errors import UserError
 from runtime.tfrecords import as_many_as_fit, files_of, spread_records
 from schema.features import IMAGE, NORMALISED, OFFSET, SCALE
@@ -36,7 +37,8 @@ def require_same_training_data(signature: Any, *, transform_layer: Any, train: s
     total, count = 0.0, 0
     for pixels in transformed_pixels(transform_layer, learnt):
         total, count = total + pixels.sum(axis=0, dtype=np.float64), count + len(pixels)
-    records = list(tf.data.TFRecordDataset(files_of([f"{test}/*"])).take(_TEST_IMAGES).as_numpy_iterator())
+    of_test = tf.data.TFRecordDataset(files_of([f"{test}/*"])).take(_TEST_IMAGES)
+    records = [bared(record) for record in of_test.as_numpy_iterator()]
     deviations = [
         np.square(pixels - total / count).mean(axis=(1, 2, 3))
         for pixels in transformed_pixels(transform_layer, records)

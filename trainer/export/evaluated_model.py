@@ -65,7 +65,10 @@ class EvaluatedModel(tf.Module):
 
     @tf.function(input_signature=[_EXAMPLES], autograph=False)
     def examples(self, examples: tf.Tensor) -> Tensors:
-        """Serialized tf.Examples [B] -> the values of each image that the Evaluator's metrics need."""
+        """Serialized tf.Examples [B] -> the values of each image that the Evaluator's metrics need.
+
+        Examples without an identifier are not probed with noise.
+        """
         return in_portions(self._measured, examples, self._image)
 
     def _measured(self, examples: tf.Tensor) -> Tensors:
@@ -75,7 +78,10 @@ class EvaluatedModel(tf.Module):
         reconstruction = outputs[RECONSTRUCTION]
         verdict = self._verdict(pixels, outputs)
         known = tf.io.FixedLenFeature([], tf.int64, default_value=features.UNKNOWN)
-        is_anomaly = tf.io.parse_example(examples, {features.IS_ANOMALY: known})[features.IS_ANOMALY]
+        image_id = tf.io.FixedLenFeature([], tf.string, default_value="")
+        parsed = tf.io.parse_example(examples, {features.IS_ANOMALY: known, features.IMAGE_ID: image_id})
+        is_anomaly = parsed[features.IS_ANOMALY]
+        share = tf.where(parsed[features.IMAGE_ID] == "", 0.0, self._probed_share)
         latent = outputs.get(LATENT)
         optional = {} if latent is None or latent.shape[1] > _LARGEST_LATENT else {LATENT: latent}
         if KL in outputs:
@@ -90,7 +96,7 @@ class EvaluatedModel(tf.Module):
             ERROR_LEVELS: _levels(self._anomaly_map(pixels, outputs)),
             MASK_PIXELS: masks_of(examples, is_anomaly, pixels, self._image),
             **optional,
-            **probe(encoded, pixels, self._reconstructed, self._probed_share, inside_of_images(pixels, self._image)),
+            **probe(encoded, pixels, self._reconstructed, share, inside_of_images(pixels, self._image)),
         }
 
     def _reconstructed(self, pixels: tf.Tensor) -> tf.Tensor:

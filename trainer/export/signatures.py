@@ -37,7 +37,7 @@ from schema.signatures import (
 from trainer.data.region import within
 from trainer.export.evaluated_model import EvaluatedModel
 from trainer.export.portions import in_portions
-from trainer.export.probes import PROBED_IMAGES
+from trainer.export.probes import share_to_probe
 from trainer.scoring.calibration import p_values, thresholds_at
 from trainer.scoring.error_maps import Tensors, full_size_map
 from trainer.scoring.groups import GroupedScore, by_group
@@ -81,7 +81,7 @@ class ServedModel(EvaluatedModel):
             anomaly_map=score.anomaly_map,
             mean_image=trained.mean_image,
             image=image,
-            probed_share=PROBED_IMAGES / calibration.images,
+            probed_share=share_to_probe(calibration.images, image),
             tracked=(trained, score, dict(compared_scores or {})),
         )
         self.trained = trained
