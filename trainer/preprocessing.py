@@ -43,11 +43,16 @@ def decode_images(encoded: tf.Tensor, settings: ImageSettings, levels: tf.Tensor
     `levels` [2] become 0 and 1; they are required if the settings' range is one of percentiles.
     """
     ends = _fixed_levels(settings) if levels is None else levels
-    pixels = tf.map_fn(
-        lambda one: _decode_one(one, settings, ends),
-        encoded,
-        fn_output_signature=tf.TensorSpec(settings.shape, tf.float32),
-    )
+    decode = functools.partial(_decode_one, settings=settings, ends=ends)
+    spec = tf.TensorSpec(settings.shape, tf.float32)
+    if settings.tiles is None:
+        pixels = tf.map_fn(decode, encoded, fn_output_signature=spec)
+    else:  # without the copy that joins several images
+        pixels = tf.cond(
+            tf.size(encoded) == 1,
+            lambda: decode(encoded[0])[tf.newaxis],
+            lambda: tf.map_fn(decode, encoded, fn_output_signature=spec),
+        )
     return tf.ensure_shape(pixels, (None, *settings.shape))
 
 

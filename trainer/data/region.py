@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from images.region_of_interest import FAINTEST, Region, cell_of, inside_of
 from runtime.tfrecords import as_many_as_fit
-from schema.signatures import FEATURE_ERROR, INSIDE, RECONSTRUCTION
+from schema.signatures import FEATURE_ERROR, INSIDE, PIXEL_ERROR, RECONSTRUCTION
 from trainer.data.dataset import ImageSet, PixelConstants
 from trainer.settings.image import ImageSettings
 
@@ -70,14 +70,17 @@ def limited(autoencode: Callable[[tf.Tensor], Tensors], image: ImageSettings) ->
         assert inside is not None
         black = tf.where(inside[..., tf.newaxis], pixels, tf.zeros_like(pixels))
         outputs = autoencode(black)
-        outputs[RECONSTRUCTION] = tf.where(inside[..., tf.newaxis], outputs[RECONSTRUCTION], black)
-        if FEATURE_ERROR in outputs:
-            outputs[FEATURE_ERROR] *= on_map(inside, outputs[FEATURE_ERROR])
+        if RECONSTRUCTION in outputs:
+            outputs[RECONSTRUCTION] = tf.where(inside[..., tf.newaxis], outputs[RECONSTRUCTION], black)
+        maps = [name for name in (FEATURE_ERROR, PIXEL_ERROR) if name in outputs]
+        for name in maps:
+            outputs[name] *= on_map(inside, outputs[name])
         if image.alpha == "roi":
             unknown = tf.where(tf.reduce_any(inside, axis=[1, 2]), 0.0, float("nan"))[:, tf.newaxis, tf.newaxis]
-            outputs[RECONSTRUCTION] += unknown[..., tf.newaxis]
-            if FEATURE_ERROR in outputs:
-                outputs[FEATURE_ERROR] += unknown
+            for name in maps:
+                outputs[name] += unknown
+            if RECONSTRUCTION in outputs:
+                outputs[RECONSTRUCTION] += unknown[..., tf.newaxis]
         return {**outputs, INSIDE: tf.broadcast_to(tf.cast(inside, tf.float32), tf.shape(pixels)[:3])}
 
     return of_region
@@ -97,5 +100,7 @@ def limit_unseen_maps(maps: tf.Variable, learnt: ImageSet, constants: PixelConst
 
 def on_map(inside: tf.Tensor, maps: tf.Tensor) -> tf.Tensor:
     """1 for the cells of maps [B, h, w] that contain a pixel inside the region, otherwise 0: [B or 1, h, w]."""
+    if inside.shape[1:] == maps.shape[1:]:
+        return tf.cast(inside, tf.float32)
     share = tf.image.resize(tf.cast(inside, tf.float32)[..., tf.newaxis], maps.shape[1:], method="area")
     return tf.cast(share[..., 0] > 0.0, tf.float32)

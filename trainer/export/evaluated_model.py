@@ -23,7 +23,7 @@ from trainer.data.masks import masks_of
 from trainer.data.region import inside_of_images
 from trainer.export.portions import in_portions
 from trainer.export.probes import probe
-from trainer.scoring.error_maps import Tensors, full_size_map
+from trainer.scoring.error_maps import Tensors, error_of, full_size_map
 from trainer.scoring.losses import error_per_image, ssim_per_image
 from trainer.settings.image import ImageSettings
 
@@ -87,9 +87,9 @@ class EvaluatedModel(tf.Module):
         if KL in outputs:
             optional[KL] = outputs[KL]
         return {
-            ERROR: error_per_image(pixels, reconstruction),
+            ERROR: error_of(pixels, outputs),
             SSIM: ssim_per_image(pixels, reconstruction),
-            DEVIATION: error_per_image(pixels, self._mean_image[tf.newaxis]),
+            DEVIATION: error_per_image(pixels, tf.cast(self._mean_image, tf.float32)[tf.newaxis]),
             SCORE: verdict[SCORE],
             THRESHOLD: verdict[THRESHOLD],
             features.IS_ANOMALY: is_anomaly,

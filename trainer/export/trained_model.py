@@ -26,6 +26,7 @@ class TrainedModel(tf.Module):
     `decode_pixels`: encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph.
     `autoencode`: pixels -> reconstruction [B, H, W, C], latent [B, Z] and, for some families, KL [B] or feature_error
     [B, h, w]. `autoencode_one`: the same for a single image, without loops, unless it has too many tiles.
+    `errors`, with tiles: as `autoencode`, with pixel_error [B, H, W] in place of the reconstruction.
     `unseen_maps` [n, h, w], with feature_error and without tiles: those errors for training images, from fits without
     them.
     `encode`, `decode`: pixels -> latent, latent -> reconstruction. With tiles, the latent is that of all tiles.
@@ -42,7 +43,8 @@ class TrainedModel(tf.Module):
         image: ImageSettings,
     ) -> None:
         super().__init__()
-        self.mean_image = tf.Variable(mean_image, trainable=False)
+        # Of a large image, halves are as good, and take half of the memory as long as the model is served.
+        self.mean_image = tf.Variable(mean_image, trainable=False, dtype=tf.float16 if image.tiles else tf.float32)
         self.weights = autoencoder.model.variables
         # Variables rather than Keras models, so that functions that are never called are neither traced nor saved.
         self._variables = [*autoencoder.encoder.variables, *autoencoder.decoder.variables]
@@ -67,6 +69,8 @@ class TrainedModel(tf.Module):
             self.autoencode_one = _function(limited(tiled_at_once(autoencode, image), image), one)
         self.decode_pixels = pixels_decoder(transform_layer, constants)
         self.autoencode = _function(limited(tiled(autoencode, image), image), pixels)
+        if image.tiles is not None:
+            self.errors = _function(limited(tiled(autoencode, image, shows=False), image), pixels)
         encode_tiles = tiled(lambda pixels: {LATENT: encode(constants.normalise(pixels))}, image)
         self.encode = _function(lambda pixels: encode_tiles(within(pixels, image))[LATENT], pixels)
         decode_tiles = tiled_latents(lambda latents: {RECONSTRUCTION: decode(latents)}, image)
