@@ -29,6 +29,7 @@ from schema.calibration_record import CalibrationRecord, GroupRecord
 from schema.component_specs import Spec, channels, texts
 from schema.signatures import FEATURE_ERROR, LATENT
 from trainer.data.dataset import parse_encoded
+from trainer.export.map_summaries import MOST, write_map_summaries
 from trainer.export.signatures import ServedModel, export_served
 from trainer.export.trained_model import read_record, write_record
 from trainer.scoring.calibration import images_needed, limits_of, rests_on_one_image, thinned
@@ -127,12 +128,13 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             held_out_scores=[np.sort(scores[group == number]) for number in range(group.max() + 1)],
             compared_scores=compared,
         )
-        [warmup_image] = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(1))).numpy()
-        export_served(model, folder, warmup_image=warmup_image)
+        some = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(MOST)))
+        export_served(model, folder, warmup_image=some[0].numpy())
         counts = read_counts(artifact_utils.get_single_uri(input_dict["examples"]))
         write_record(folder, {**record, "images": counts, "calibration": calibration.to_json()})
         artifact = artifact_utils.get_single_instance(output_dict["calibration"])
         _write_calibration(artifact, calibration)
+        write_map_summaries(f"{artifact.uri}/tensorboard", model, some)
         examined = examine(trained, name, score, settings, patterns, unseen_maps=unseen_maps, cross_fitted=cross_fitted)
         write_suspects(artifact.uri, examined, trained, patterns, name=name, anomaly_map=model.anomaly_map)
 
