@@ -101,7 +101,10 @@ class ModelAnalysisExecutor(stock.Executor):
         transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict[keys.TRANSFORM_GRAPH_KEY]))
         layer = transform.transform_features_layer()
         candidate = loaded(model).signatures
-        require_same_training_data(candidate[EXAMPLES_SIGNATURE], transform_layer=layer, train=train, test=test)
+        record = _record_of(model)
+        require_same_training_data(
+            candidate[EXAMPLES_SIGNATURE], record["image"], transform_layer=layer, train=train, test=test
+        )
         with _frequent_garbage_collection():
             super().Do(
                 {key: value for key, value in input_dict.items() if key in _OF_TFX},
@@ -121,7 +124,6 @@ class ModelAnalysisExecutor(stock.Executor):
         if input_dict.get(keys.BASELINE_MODEL_KEY):
             baseline = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[keys.BASELINE_MODEL_KEY]))
             models[BASELINE] = loaded(baseline).signatures[EXAMPLES_SIGNATURE]
-        record = _record_of(model)
         measured = {
             "controls": controls,
             **_detection(models, record, test, layer),

@@ -1,7 +1,7 @@
 """Checks that a model was trained on the images of the `train` split, preprocessed by Transform."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from components.evaluation.bare_examples import bared
+from images.region_of_interest import region_of_interest
 from runtime.errors import UserError
 from runtime.tfrecords import as_many_as_fit, files_of, spread_records
 from schema.features import IMAGE, NORMALISED, OFFSET, SCALE
@@ -27,8 +28,12 @@ class TrainingDataMismatchError(UserError):
     """The model was trained on other images than this run's, or with another preprocessing."""
 
 
-def require_same_training_data(signature: Any, *, transform_layer: Any, train: str, test: str) -> None:
+def require_same_training_data(
+    signature: Any, image: Mapping[str, Any], *, transform_layer: Any, train: str, test: str
+) -> None:
     """Compare a model, by its signature `examples`, with the splits in the folders `train` and `test`.
+
+    `image`: the section of the model's record.
 
     The model outputs each test image's squared difference from the mean of the images that it was trained on. This is
     computed again from the training split with Transform's graph. Raises TrainingDataMismatchError if the two differ.
@@ -39,10 +44,11 @@ def require_same_training_data(signature: Any, *, transform_layer: Any, train: s
         total, count = total + pixels.sum(axis=0, dtype=np.float64), count + len(pixels)
     of_test = tf.data.TFRecordDataset(files_of([f"{test}/*"])).take(_TEST_IMAGES)
     records = [bared(record) for record in of_test.as_numpy_iterator()]
-    deviations = [
-        np.square(pixels - total / count).mean(axis=(1, 2, 3))
-        for pixels in transformed_pixels(transform_layer, records)
-    ]
+    deviations = []
+    for pixels in transformed_pixels(transform_layer, records):
+        inside = region_of_interest(image, pixels)
+        counted = 1.0 if inside is None else inside[..., np.newaxis]
+        deviations.append(np.square((pixels - total / count) * counted).mean(axis=(1, 2, 3)))
     expected = float(np.concatenate(deviations).mean())
     reported = float(np.mean(signature(examples=tf.constant(records))[DEVIATION].numpy()))
     if not abs(reported - expected) <= _TOLERANCE * expected + _NEGLIGIBLE:

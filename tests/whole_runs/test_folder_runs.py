@@ -32,7 +32,8 @@ def part_of(size, radius=0.48):
 
 def assert_only_the_part_counts(model, source, folder, *, has_alpha=False):
     """The score of an image is the same to the last digit with noise around the part, and another with noise in it."""
-    pixels = np.asarray(Image.open(source).convert("RGB"))
+    with Image.open(source) as image:
+        pixels = np.asarray(image.convert("RGB"))
     inside = part_of(pixels.shape[:2], radius=0.5)[..., None]  # a mask is coarser than the image
     noise = np.random.default_rng(5).integers(0, 256, pixels.shape, np.uint8)
     alpha = [part_of(pixels.shape[:2])[..., None] * np.uint8(255)] if has_alpha else []
@@ -115,7 +116,8 @@ def test_three_dozen_images_train_and_calibrate(tmp_path, sample_images):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
         split, label, name = target.parts[-3:]
-        Image.fromarray(part_of(Image.open(source).size[::-1])).save(target.with_suffix(".roi.png"))
+        with Image.open(source) as image:
+            Image.fromarray(part_of(image.size[::-1])).save(target.with_suffix(".roi.png"))
         rows.append(f"images/{split}/{label}/{name},{label},{split},{int(label != 'good')},"
                     f"images/{split}/{label}/{target.with_suffix('.roi.png').name}")  # fmt: skip
     (tmp_path / "parts.csv").write_text("\n".join(rows))

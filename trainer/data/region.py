@@ -88,14 +88,16 @@ def limited(autoencode: Callable[[tf.Tensor], Tensors], image: ImageSettings) ->
 
 def limit_unseen_maps(maps: tf.Variable, learnt: ImageSet, constants: PixelConstants, image: ImageSettings) -> None:
     """Set error maps [n, h, w] of images, evenly spaced among those that were learnt, to 0 outside the region."""
-    rows = np.arange(learnt.count)[:: math.ceil(learnt.count / maps.shape[0])]
+    values = maps.numpy()
+    rows = np.arange(learnt.count)[:: math.ceil(learnt.count / len(values))]
     at_a_time = as_many_as_fit(learnt.shape)
     for start in range(0, len(rows), at_a_time):
         some = slice(start, start + at_a_time)
         inside = inside_of_images(tf.constant(constants.to_pixels(learnt.rows(rows[some]))), image)
         if inside is None:
             return
-        maps[some].assign(maps[some] * on_map(inside, maps))
+        values[some] *= on_map(inside, maps).numpy()
+    maps.assign(values)
 
 
 def on_map(inside: tf.Tensor, maps: tf.Tensor) -> tf.Tensor:

@@ -82,6 +82,8 @@ class EvaluatedModel(tf.Module):
         parsed = tf.io.parse_example(examples, {features.IS_ANOMALY: known, features.IMAGE_ID: image_id})
         is_anomaly = parsed[features.IS_ANOMALY]
         share = tf.where(parsed[features.IMAGE_ID] == "", 0.0, self._probed_share)
+        inside = inside_of_images(pixels, self._image)
+        mean = tf.cast(self._mean_image, tf.float32)[tf.newaxis]
         latent = outputs.get(LATENT)
         optional = {} if latent is None or latent.shape[1] > _LARGEST_LATENT else {LATENT: latent}
         if KL in outputs:
@@ -89,14 +91,16 @@ class EvaluatedModel(tf.Module):
         return {
             ERROR: error_of(pixels, outputs),
             SSIM: ssim_per_image(pixels, reconstruction),
-            DEVIATION: error_per_image(pixels, tf.cast(self._mean_image, tf.float32)[tf.newaxis]),
+            DEVIATION: error_per_image(
+                pixels, mean if inside is None else tf.where(inside[..., tf.newaxis], mean, pixels)
+            ),
             SCORE: verdict[SCORE],
             THRESHOLD: verdict[THRESHOLD],
             features.IS_ANOMALY: is_anomaly,
             ERROR_LEVELS: _levels(self._anomaly_map(pixels, outputs)),
             MASK_PIXELS: masks_of(examples, is_anomaly, pixels, self._image),
             **optional,
-            **probe(encoded, pixels, self._reconstructed, share, inside_of_images(pixels, self._image)),
+            **probe(encoded, pixels, self._reconstructed, share, inside),
         }
 
     def _reconstructed(self, pixels: tf.Tensor) -> tf.Tensor:
