@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from bench.memory import IMPORTS
 from bench.table import amount
 from bench.timing import REPOSITORY
 
@@ -72,11 +73,38 @@ def _page_lines(document: Document) -> Iterator[str]:
     yield ""
     yield _line(_HEAD)
     yield _line(["---"] * len(_HEAD))
-    for row in document["comparisons"]:
+    of_components = [row for row in document["comparisons"] if row["reference"] == IMPORTS]
+    for row in _without_components(document):
         ours, reference = (amount(median(row[side]), row["unit"]) for side in ("ours_s", "reference_s"))
         ratio, target = f"{row['ratio']:.2f}", f"≤ {row['max_ratio']:.3g}"
         holds = "yes" if row["holds"] else "**no**"
         yield _line([row["area"], row["what"], ours, row["reference"], reference, ratio, target, holds])
+    if of_components:
+        yield from ("", *_memory_lines(of_components))
+
+
+def _memory_lines(rows: list[Row]) -> Iterator[str]:
+    """The peak memory of each component, with a column for each run."""
+    runs = {row["what"].partition(": ")[0]: row["max_ratio"] for row in rows}
+    peaks = {row["what"]: row for row in rows}
+    components = dict.fromkeys(row["what"].partition(": ")[2] for row in rows)
+    imports = amount(median(median(row["reference_s"]) for row in rows), "MB")
+    yield f"Peak memory of each component; importing TFX and TensorFlow alone takes {imports}."
+    yield ""
+    yield _line(["component", *(f"{run} (≤ {most:.3g} × the imports)" for run, most in runs.items())])
+    yield _line(["---"] * (1 + len(runs)))
+    for component in components:
+        found = (peaks.get(f"{run}: {component}") for run in runs)
+        yield _line([component, *("" if row is None else _peak(row) for row in found)])
+
+
+def _peak(row: Row) -> str:
+    peak = amount(median(row["ours_s"]), "MB")
+    return peak if row["holds"] else f"**{peak}**"
+
+
+def _without_components(document: Document) -> list[Row]:
+    return [row for row in document["comparisons"] if row["reference"] != IMPORTS]
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -99,14 +127,19 @@ def draw(document: Document, target: Path) -> None:
     """A bar for each ratio, on a logarithmic axis, with a mark at its target."""
     from matplotlib.figure import Figure
 
-    rows = document["comparisons"][::-1]
+    rows = _without_components(document)[::-1]
     figure = Figure(figsize=(9, 0.27 * len(rows) + 1), layout="constrained")
     axes = figure.subplots()
     places = range(len(rows))
     colours = ["#3b7dd8" if row["holds"] else "#d1495b" for row in rows]
     axes.barh(places, [row["ratio"] for row in rows], color=colours, height=0.6)
     axes.scatter([row["max_ratio"] for row in rows], places, marker="|", s=90, color="black", label="target")
-    axes.set_yticks(places, [f"{row['area']}: {row['what']}" for row in rows], fontsize=7)
+    labels = [f"{row['area']}: {row['what']}" for row in rows]
+    unique = [
+        f"{label}, against {row['reference']}" if labels.count(label) > 1 else label
+        for label, row in zip(labels, rows, strict=True)
+    ]
+    axes.set_yticks(places, unique, fontsize=7)
     axes.set_xscale("log")
     axes.axvline(1.0, color="grey", linewidth=0.8)
     axes.set_xlabel("ours / reference (below 1: faster or smaller)")

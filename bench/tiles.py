@@ -84,7 +84,8 @@ def _write_model(folder: Path, side_px: int) -> int:
         mean_image=np.zeros(image.shape, np.float32),
         image=image,
     )
-    record = {"image": image.model_dump(mode="json"), "latent_dim": image.tile_count * autoencoder.latent_dim}
+    latent_dim = image.tile_count * autoencoder.latent_dim
+    record = {"image": image.model_dump(mode="json"), "latent_dim": latent_dim}
     export_trained(model, f"{folder}-trained", record=record)
     scores = np.linspace(0.1, 1.0, 20, dtype=np.float32)
     calibration = CalibrationRecord(
@@ -93,7 +94,7 @@ def _write_model(folder: Path, side_px: int) -> int:
     )  # fmt: skip
     served = ServedModel(
         tf.saved_model.load(f"{folder}-trained"),
-        latent_dim=record["latent_dim"],
+        latent_dim=latent_dim,
         image=image,
         score=FittedScore("worst_pixels", CalibrationSettings(), {}),
         calibration=calibration,

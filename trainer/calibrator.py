@@ -22,6 +22,7 @@ from images.region_of_interest import Inside, region_of_interest
 from images.regions import Placement, find_regions
 from images.synthetic_defects import mean_over_kinds
 from runtime.tfrecords import as_many_as_fit, count_records, files_of, read_counts, require_count, spread_records
+from runtime.traced_once import traced_once
 from schema import features
 from schema.artifact_types import Artifacts, Calibration
 from schema.artifacts import CALIBRATION_FILE
@@ -298,9 +299,7 @@ def _scores_of(
     trained: Any, score: FittedScore, pattern: str, count: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """(score [n], largest value of its map [n]) of every image of a split."""
-    compute = tf.function(
-        lambda *image: (score(*image), tf.reduce_max(score.anomaly_map(*image), axis=[1, 2])), autograph=False
-    )
+    compute = traced_once(lambda *image: (score(*image), tf.reduce_max(score.anomaly_map(*image), axis=[1, 2])))
     scores, peaks = np.empty((2, count), np.float32)
     done = 0
     for pixels, outputs in _autoencoded(trained, tf.data.TFRecordDataset(files_of([pattern]))):

@@ -20,7 +20,7 @@ from trainer.fitting.distribution import on_several_machines
 from trainer.fitting.fit import fit, trains_on_held_out
 from trainer.fitting.latent_use import warn_if_unused
 from trainer.fitting.several_machines import fit_on_several_machines
-from trainer.fitting.tracing import keep_autograph_out_of_keras
+from trainer.fitting.tracing import keep_autograph_out
 from trainer.settings.image import ImageSettings
 
 _EXAMINED = 1000
@@ -29,7 +29,7 @@ _EXAMINED = 1000
 
 def run_fn(fn_args: FnArgs) -> None:
     """Train with the settings in `custom_config`, whose keys are name, image, trainer, seed and the fingerprints."""
-    keep_autograph_out_of_keras()
+    keep_autograph_out()
     config = fn_args.custom_config
     image = ImageSettings.model_validate(config["image"])
     settings = settings_of(fn_args)

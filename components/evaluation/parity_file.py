@@ -6,7 +6,7 @@ from typing import Any, Final
 import tensorflow as tf
 
 from components.evaluation.bare_examples import bared
-from runtime.tfrecords import files_of
+from runtime.tfrecords import features_of, files_of
 from schema import features
 from schema.signatures import ERROR
 
@@ -42,7 +42,7 @@ def _batches(folder: str) -> Iterator[list[bytes]]:
 
 
 def _with_error(serialized: bytes, error: float) -> Any:
-    known = tf.train.Example.FromString(serialized).features.feature
+    known = features_of(serialized)
     kept = {name: known[name] for name in (features.IMAGE, features.IMAGE_ID)}
     kept[ERROR] = tf.train.Feature(float_list=tf.train.FloatList(value=[error]))
     return tf.train.Example(features=tf.train.Features(feature=kept))

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from components.evaluation.bare_examples import bared
 from components.evaluation.bounds import BASELINE, CANDIDATE
-from runtime.tfrecords import as_many_as_fit, each_record
+from runtime.tfrecords import as_many_as_fit, bytes_of, each_record, features_of
 from schema.features import IMAGE_ID, IS_ANOMALY
 from schema.reviewed import LAST_MODEL, REVIEWED_PREFIX, THIS_MODEL
 from schema.signatures import ERROR_LEVELS, SCORE, THRESHOLD
@@ -46,7 +46,7 @@ def measure_reviewed(models: Mapping[str, Any], test: str) -> dict[str, Any]:
     records = [record for record in each_record([f"{test}/*"]) if _is_reviewed(record)]
     if not records:
         return {}
-    is_anomaly = np.array([_feature(record)[IS_ANOMALY].int64_list.value[0] == 1 for record in records])
+    is_anomaly = np.array([features_of(record)[IS_ANOMALY].int64_list.value[0] == 1 for record in records])
     names = {THIS_MODEL: CANDIDATE, LAST_MODEL: BASELINE}
     judged = {told: _judged(models[name], records) for told, name in names.items() if name in models}
     found = {told: rates(is_anomaly, of_model) for told, of_model in judged.items()}
@@ -178,8 +178,4 @@ def _judged(signature: Any, records: list[bytes]) -> Judged:
 
 
 def _is_reviewed(record: bytes) -> bool:
-    return _feature(record)[IMAGE_ID].bytes_list.value[0].startswith(REVIEWED_PREFIX.encode())
-
-
-def _feature(record: bytes) -> Any:
-    return tf.train.Example.FromString(record).features.feature
+    return bytes_of(features_of(record), IMAGE_ID).startswith(REVIEWED_PREFIX.encode())

@@ -15,7 +15,8 @@ from images.levels import EIGHT_BIT_LEVELS, Levels
 from images.region_of_interest import Inside
 from images.regions import Placement
 from images.synthetic_defects import KINDS, paint
-from runtime.tfrecords import as_many_as_fit
+from runtime.tfrecords import as_many_as_fit, features_of
+from runtime.traced_once import traced_once
 from schema.features import EVAL, HEIGHT_PX, TEST, UNKNOWN, WIDTH_PX
 from schema.signatures import IMAGE_BYTES, IS_ANOMALY, SCORE
 
@@ -91,7 +92,7 @@ def _normal_records(folder: str) -> list[bytes]:
 
 
 def _inside_bars(record: bytes, height_px: int, width_px: int) -> Box:
-    feature = tf.train.Example.FromString(record).features.feature
+    feature = features_of(record)
     size = feature[HEIGHT_PX].int64_list.value[0], feature[WIDTH_PX].int64_list.value[0]
     place = Placement.on_map(size, (height_px, width_px), is_padded=True)
     return slice(place.top, place.top + place.rows), slice(place.left, place.left + place.columns)
@@ -134,7 +135,7 @@ def _judge_of(signature: Any, levels: Levels, at_a_time: int) -> Callable[[Itera
     """The signature's verdicts on images of one size and their regions [N, H, W], as files of these levels."""
 
     # A function of its own, of which TensorFlow leaves out what is not needed.
-    @tf.function(autograph=False)
+    @traced_once
     def outputs_of(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         outputs = signature(**{IMAGE_BYTES: batch})
         return outputs[SCORE], outputs[IS_ANOMALY]

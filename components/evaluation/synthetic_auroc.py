@@ -12,7 +12,8 @@ from components.evaluation.bare_examples import bare_example
 from images.levels import EIGHT_BIT_LEVELS, Levels
 from images.region_of_interest import Inside
 from images.synthetic_defects import KINDS, paint
-from runtime.tfrecords import as_many_as_fit, each_record
+from runtime.tfrecords import as_many_as_fit, each_record, features_of
+from runtime.traced_once import traced_once
 from schema.features import IS_ANOMALY, UNKNOWN
 from schema.signatures import ERROR_LEVELS, SCORE
 
@@ -61,7 +62,7 @@ def synthetic_aurocs(signatures: Mapping[str, Any], examples: Painted) -> dict[s
 def _scorer(signature: Any) -> Callable[[list[bytes]], Any]:
     at_a_time = as_many_as_fit(signature.structured_outputs[ERROR_LEVELS].shape[1:])
     # A function of its own, of which TensorFlow leaves out what the score does not need, such as the probes.
-    score_of = tf.function(lambda batch: signature(examples=batch)[SCORE])
+    score_of = traced_once(lambda batch: signature(examples=batch)[SCORE])
 
     def scores(serialized: list[bytes]) -> Any:
         starts = range(0, len(serialized), at_a_time)
@@ -81,5 +82,5 @@ def _aurocs(by_kind: dict[str, Any]) -> dict[str, float]:
 
 
 def _is_anomaly(record: bytes) -> int:
-    feature = tf.train.Example.FromString(record).features.feature
+    feature = features_of(record)
     return int(feature[IS_ANOMALY].int64_list.value[0]) if IS_ANOMALY in feature else UNKNOWN

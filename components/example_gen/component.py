@@ -29,7 +29,7 @@ from components.sources.plan import Reject, Shard, SourceImage, SourcePlan
 from components.sources.registry import planned_source, require_unchanged
 from images.formats import file_id
 from images.reading import EIGHT_BITS, Reading, reading_of
-from runtime.tfrecords import read_counts
+from runtime.tfrecords import features_of, read_counts, text_of
 from schema import features
 from schema.artifact_types import Artifacts
 from schema.artifacts import COUNTS_FILE, REJECTS_FILE
@@ -183,7 +183,7 @@ class _WriteShard(beam.DoFn):
         images: list[WrittenImage] = []
         writers: dict[str, tuple[str, Any]] = {}
         for image in shard.read():
-            if {image.image_id, file_id(image.image_id)} & self._excluded:
+            if self._excluded and {image.image_id, file_id(image.image_id)} & self._excluded:
                 result.excluded.append(Reject(image.image_id, _EXCLUDED_BY))
                 continue
             if isinstance(image, Reject):
@@ -202,10 +202,14 @@ class _WriteShard(beam.DoFn):
                 writers[split] = self._open(split, index)
             writers[split][1].write(serialize(image))
             result.counts[split] += 1
-            result.counts[REVIEWED] += is_reviewed
-            result.counts[_PAGES_DROPPED] += image.stored.page_count - 1
-            result.counts[_WITH_REGION] += image.stored.has_region
-            result.used_bits = max(result.used_bits, image.stored.used_bits)
+            if is_reviewed:
+                result.counts[REVIEWED] += 1
+            if image.stored.page_count > 1:
+                result.counts[_PAGES_DROPPED] += image.stored.page_count - 1
+            if image.stored.has_region:
+                result.counts[_WITH_REGION] += 1
+            if image.stored.used_bits > result.used_bits:
+                result.used_bits = image.stored.used_bits
             if image.is_mask_blurred:
                 result.counts[_BLURRED_MASKS] += 1
                 _LOG.warning("%s: many pixels of its mask are neither black nor white", image.image_id)
@@ -268,8 +272,7 @@ def _rewrite_test_file(element: tuple[int, Iterable[Duplicate]], *, uri: str, sh
     path = _shard_path(uri, features.TEST, index, shard_count)
     with tf.io.TFRecordWriter(path + ".part") as writer:
         for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
-            feature = tf.train.Example.FromString(record).features.feature
-            if feature[features.IMAGE_ID].bytes_list.value[0].decode() not in original_ids:
+            if text_of(features_of(record), features.IMAGE_ID) not in original_ids:
                 writer.write(record)
     fileio.rename(path + ".part", path, overwrite=True)
     removed = [Reject(image_id, _DUPLICATE_OF + original_id) for image_id, original_id in original_ids.items()]

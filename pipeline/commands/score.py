@@ -42,7 +42,7 @@ MAX_STEM_BYTES = 200
     "model pushed last below runs/.",
 )
 @click.option("--server", help="Use a server instead: http://host:8501 or grpc://host:8500.")
-@click.option("--model_name", "--model-name", default=DEFAULT_MODEL_NAME, help="The model's name on the server.")
+@click.option("--model_name", default=DEFAULT_MODEL_NAME, help="The model's name on the server.")
 @click.option("--token-file", type=PATH, help=f"File with the server's token (default: {TOKEN_VARIABLE}).")
 @click.option("--ca-file", type=PATH, help="PEM file with the certificates to trust for https:// and grpcs://.")
 @click.option(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.memory import IMPORTS
 from bench.recorded import BEGIN, END, PAGE, draw, merged, page_with, recorded, worse
 
 
@@ -54,6 +55,19 @@ def test_the_table_replaces_what_stands_between_the_markers(tmp_path):
     assert page_with(page, results) == page
     draw(results, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_memory_of_components_is_a_table_of_its_own_with_a_column_for_each_run():
+    def peak(what, mb):
+        return {**row(what, mb / 700.0, unit="MB"), "ours_s": [mb], "reference_s": [700.0], "reference": IMPORTS}
+
+    peaks = [peak("digits: Trainer", 800.0), peak("MNIST: Trainer", 1300.0), peak("MNIST: Pusher", 900.0)]
+    page = page_with(f"{BEGIN}{END}", document(row("one client", 1.6), *peaks))
+    assert "importing TFX and TensorFlow alone takes 700 MB" in page
+    assert "| component | digits (≤ 1.5 × the imports) | MNIST (≤ 1.5 × the imports) |" in page
+    assert "| Trainer | 800 MB | **1,300 MB** |" in page
+    assert "| Pusher |  | 900 MB |" in page
+    assert page.count("Trainer") == 1
 
 
 def test_a_page_without_markers_is_refused():

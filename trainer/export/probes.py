@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from runtime.traced_once import traced_once
 from schema.signatures import NOISE_ERRORS, PIXEL_VARIANCE, SHUFFLED_ERROR
 from trainer.data.region import lit
 from trainer.scoring.losses import error_per_image
@@ -52,8 +53,7 @@ def _errors(
     own: tf.Tensor, seeds: tf.Tensor, reconstruct: Callable[[tf.Tensor], tf.Tensor], inside: tf.Tensor | None
 ) -> Tensors:
     """The errors [B] of images [B, H, W, C], B > 0."""
-    noise = tf.map_fn(lambda seed: tf.random.stateless_normal(own.shape[1:], [seed, 0]), seeds, tf.float32)
-    shuffled = tf.map_fn(_shuffle_pixels, (own, seeds), fn_output_signature=tf.TensorSpec(own.shape[1:]))
+    noise, shuffled = _noise_and_shuffled(own, seeds)
     mean_colour = tf.reduce_mean(own, axis=[1, 2], keepdims=True)
     errors = {
         SHUFFLED_ERROR: error_per_image(shuffled, reconstruct(shuffled)),
@@ -64,6 +64,14 @@ def _errors(
         noisy = noisy if inside is None else lit(noisy, inside)
         errors[name] = error_per_image(own, reconstruct(noisy))
     return errors
+
+
+@traced_once
+def _noise_and_shuffled(images: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Standard normal noise for each of the images [n, H, W, C], and the images with their pixels shuffled."""
+    shape = images.shape[1:]
+    noise = tf.map_fn(lambda seed: tf.random.stateless_normal(shape, [seed, 0]), seeds, tf.float32)
+    return noise, tf.map_fn(_shuffle_pixels, (images, seeds), fn_output_signature=tf.TensorSpec(shape))
 
 
 def _shuffle_pixels(one: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
+from runtime.traced_once import traced_once
 from schema.artifacts import WARMUP_FILE
 from schema.calibration_record import CalibrationRecord
 from schema.signatures import (
@@ -35,7 +36,7 @@ from schema.signatures import (
     THRESHOLD,
 )
 from trainer.data.region import within
-from trainer.export.evaluated_model import EvaluatedModel
+from trainer.export.evaluated_model import EvaluatedModel, examples_reader
 from trainer.export.portions import in_portions
 from trainer.export.probes import share_to_probe
 from trainer.scoring.calibration import p_values, thresholds_at
@@ -73,11 +74,12 @@ class ServedModel(EvaluatedModel):
         `calibration` must have a pixel threshold.
         """
         assert calibration.pixel_threshold is not None
+        map_once = traced_once(score.anomaly_map)
         super().__init__(
-            decode_pixels=trained.decode_pixels,
+            read=examples_reader(trained.decode_pixels, image),
             autoencode=trained.autoencode,
-            verdict=lambda pixels, outputs: self._judge(score(pixels, outputs), outputs),
-            anomaly_map=score.anomaly_map,
+            verdict=lambda pixels, outputs: self._verdicts(pixels, outputs),
+            anomaly_map=map_once,
             mean_image=trained.mean_image,
             image=image,
             probed_share=share_to_probe(calibration.images, image),
@@ -86,6 +88,8 @@ class ServedModel(EvaluatedModel):
         self.trained = trained
         self._latent_dim = latent_dim
         self._score = score
+        self._map_of_score = map_once
+        self._verdicts = traced_once(lambda pixels, outputs: self._judge(score(pixels, outputs), outputs))
         self._compared_scores = dict(compared_scores or {})
         self._threshold = _constant(calibration.threshold, "threshold")
         self._pixel_threshold = _constant(max(calibration.pixel_threshold, _SMALLEST), "pixel_threshold")
@@ -190,7 +194,7 @@ class ServedModel(EvaluatedModel):
 
     def anomaly_map(self, pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
         """[B, H, W], in multiples of the pixel threshold."""
-        return self._score.anomaly_map(pixels, outputs) / self._pixel_threshold
+        return self._map_of_score(pixels, outputs) / self._pixel_threshold
 
     def _located(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
         anomaly_map = self.anomaly_map(pixels, outputs)
@@ -206,7 +210,7 @@ class ServedModel(EvaluatedModel):
     def _scores(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
         return {
             ERROR: error_of(pixels, outputs),
-            **self._judge(self._score(pixels, outputs), outputs),
+            **self._verdicts(pixels, outputs),
         }
 
     def _judge(self, score: tf.Tensor, outputs: Tensors) -> Tensors:

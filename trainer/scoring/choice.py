@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from images.region_of_interest import Inside
 from images.synthetic_defects import KINDS, mean_over_kinds, paint
+from runtime.traced_once import traced_once
 from trainer.scoring.error_maps import Tensors
 from trainer.scoring.learners import require_finite
 from trainer.scoring.scores import Batches
@@ -56,9 +57,7 @@ def choose(
     the difference (DeLong et al. 1988, with an image and its defects as one unit). Raises ScoreError if a score is
     not finite.
     """
-    compute = tf.function(
-        lambda pixels, outputs: {name: score(pixels, outputs) for name, score in scores.items()}, autograph=False
-    )
+    compute = traced_once(lambda pixels, outputs: {name: score(pixels, outputs) for name, score in scores.items()})
     collected: dict[str, list[dict[str, Values]]] = {kind: [] for kind in ("", *KINDS)}
     first, groups = 0, list[Values]()
     for pixels, outputs in normal():

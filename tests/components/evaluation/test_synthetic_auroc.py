@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from components.evaluation.loaded_models import loaded
 from components.evaluation.synthetic_auroc import (
     AT_MOST,
     count_known,
@@ -14,6 +13,7 @@ from components.evaluation.synthetic_auroc import (
     synthetic_aurocs,
 )
 from images.synthetic_defects import KINDS, paint
+from runtime.loaded_models import loaded
 
 RANDOM = np.random.default_rng(8)
 IMAGES = RANDOM.integers(60, 190, (40, 12, 16, 1), dtype=np.uint8)

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 from PIL import Image
 
-from trainer.export.evaluated_model import EvaluatedModel, _levels, score_by_error
+from trainer.export.evaluated_model import EvaluatedModel, _levels, examples_reader, score_by_error
 from trainer.export.probes import probe
 from trainer.settings.image import ImageSettings
 
@@ -43,7 +43,7 @@ def decode(encoded):
 def outputs_for(examples, reconstruct=tf.identity, image=SIZE):
     """The outputs of the `examples` signature as arrays."""
     model = EvaluatedModel(
-        decode_pixels=decode,
+        read=examples_reader(decode, image),
         autoencode=lambda pixels: {"reconstruction": reconstruct(pixels)},
         verdict=score_by_error,
         mean_image=tf.zeros((16, 16, 1)),
