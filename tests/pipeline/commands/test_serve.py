@@ -162,7 +162,7 @@ def test_beam_returns_the_same_scores(images: Path, image_model: Path, tmp_path:
     assert there.exit_code == 0, there.output
     written = [line for shard in tmp_path.glob("scores-*.jsonl") for line in shard.read_text().splitlines()]
     assert sorted(written) == sorted(here.stdout.splitlines())
-    assert "2 files scored, 1 could not be" in there.stderr
+    assert "2 images scored, 1 could not be" in there.stderr
 
 
 @pytest.mark.parametrize(
