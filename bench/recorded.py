@@ -155,7 +155,12 @@ def draw(document: Document, target: Path) -> None:
     colours = ["#3b7dd8" if row["holds"] else "#d1495b" for row in rows]
     axes.barh(places, [row["ratio"] for row in rows], color=colours, height=0.6)
     axes.scatter([row["max_ratio"] for row in rows], places, marker="|", s=90, color="black", label="target")
-    axes.set_yticks(places, [f"{row['area']}: {row['what']}" for row in rows], fontsize=7)
+    labels = [f"{row['area']}: {row['what']}" for row in rows]
+    unique = [
+        f"{label}, against {row['reference']}" if labels.count(label) > 1 else label
+        for label, row in zip(labels, rows, strict=True)
+    ]
+    axes.set_yticks(places, unique, fontsize=7)
     axes.set_xscale("log")
     axes.axvline(1.0, color="grey", linewidth=0.8)
     axes.set_xlabel("ours / reference (below 1: faster or smaller)")

@@ -12,7 +12,7 @@ from bench.timing import imports_mb, peaks_mb, seconds_of_command
 _AREA = "small run"
 _MAX_OF_PLAIN = 2.0
 _MAX_CACHED_OF_COLD = 0.3
-_MAX_MEMORY = 2.0
+_MAX_MEMORY = 1.75
 
 
 def compare(size: str, repetitions: int) -> list[Comparison]:
