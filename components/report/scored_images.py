@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from runtime.loaded_models import loaded
 from runtime.tfrecords import as_many_as_fit, bytes_of, each_record, features_of, text_of
 from schema import features
 from schema.signatures import (
@@ -88,18 +89,18 @@ class ShownImage:
 
 
 def load_model(folder: str) -> Model:
-    """Load a SavedModel."""
-    loaded = tf.saved_model.load(folder)  # `reconstruct` keeps it alive; a signature alone would lose its variables
-    signature = loaded.signatures[RECONSTRUCT_SIGNATURE]
+    """Load a SavedModel, unless this process has analysed it just now."""
+    model = loaded(folder)  # `reconstruct` keeps it alive; a signature alone would lose its variables
+    signature = model.signatures[RECONSTRUCT_SIGNATURE]
 
     def outputs_of(name: str, encoded: Sequence[bytes]) -> dict[str, Any]:
-        outputs = loaded.signatures[name](**{IMAGE_BYTES: tf.constant(list(encoded), tf.string)})
+        outputs = model.signatures[name](**{IMAGE_BYTES: tf.constant(list(encoded), tf.string)})
         return {name: value.numpy() for name, value in outputs.items()}
 
     return Model(
         partial(outputs_of, RECONSTRUCT_SIGNATURE),
         as_many_as_fit(signature.structured_outputs[RECONSTRUCTION].shape[1:], at_most=_BATCH),
-        partial(outputs_of, ALL_SCORES_SIGNATURE) if ALL_SCORES_SIGNATURE in loaded.signatures else None,
+        partial(outputs_of, ALL_SCORES_SIGNATURE) if ALL_SCORES_SIGNATURE in model.signatures else None,
     )
 
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Builds what `make test-kubernetes` needs into the folder $1, and skips what is already there: the programs of Kubernetes,
-# CoreDNS and the Training Operator from Go modules, and the images of deploy/Dockerfile with buildah, on bases that
+# CoreDNS and the Training Operator from Go modules, and the image of deploy/Dockerfile with buildah, on bases that
 # debootstrap makes in the official ones' place.
 # Needs root, Debian 12, Go, and the Debian packages of $NEEDED.
 set -euo pipefail
@@ -111,5 +111,4 @@ step pause
 step operator
 step base minbase docker.io/library/python:3.10-slim-bookworm
 step base buildd docker.io/library/python:3.10-bookworm
-step image cpu
 step image serving

@@ -7,7 +7,7 @@ import json
 
 import pytest
 from kubernetes_cluster import Cluster
-from kubernetes_objects import DEPLOY, SERVER_IMAGE, end_of_pod, manifests, start_pod, volume
+from kubernetes_objects import DEPLOY, IMAGE, end_of_pod, manifests, start_pod, volume
 
 from pipeline.kubeflow.names import USER_ID
 
@@ -35,7 +35,7 @@ def test_every_manifest_is_accepted(cluster: Cluster) -> None:
 
 def test_the_images_user_has_a_group_of_its_own(cluster: Cluster) -> None:
     """Also without a securityContext, as in Kubeflow's pods."""
-    start_pod(cluster, "identity", SERVER_IMAGE, ["id"])
+    start_pod(cluster, "identity", IMAGE, ["id"])
     log = end_of_pod(cluster, "identity")["log"].strip()
     assert log == f"uid={USER_ID}(autoencoder) gid={USER_ID}(autoencoder) groups={USER_ID}(autoencoder)"
 
@@ -49,9 +49,9 @@ def test_a_volume_that_belongs_to_root_is_writable_with_fsgroup(cluster: Cluster
     volumes = [{"name": "training", "persistentVolumeClaim": {"claimName": "of-root"}}]
     mounted = {"volumeMounts": [{"name": "training", "mountPath": "/training"}]}
     write = ["sh", "-c", "echo 1 > /training/a && cat /training/a"]
-    start_pod(cluster, "no-group", SERVER_IMAGE, write, container=mounted, volumes=volumes)
+    start_pod(cluster, "no-group", IMAGE, write, container=mounted, volumes=volumes)
     assert "Permission denied" in end_of_pod(cluster, "no-group")["log"]
-    start_pod(cluster, "group", SERVER_IMAGE, write, container=mounted, volumes=volumes, securityContext=security)
+    start_pod(cluster, "group", IMAGE, write, container=mounted, volumes=volumes, securityContext=security)
     status = end_of_pod(cluster, "group")
     assert (status["phase"], status["log"].strip()) == ("Succeeded", "1")
 
@@ -61,7 +61,7 @@ def test_a_pod_that_needs_more_memory_than_its_limit_is_killed_for_it(cluster: C
     command = ["autoencoder", "run", "/tmp/digits.yaml", "--set", "root=/tmp/runs", "--set", "trainer.epochs=1"]
     script = f"echo 'name: digits' > /tmp/digits.yaml; exec {' '.join(command)}"
     limited = {"resources": {"limits": {"memory": "400Mi"}}}
-    start_pod(cluster, "hungry", SERVER_IMAGE, ["sh", "-c", script], container=limited)
+    start_pod(cluster, "hungry", IMAGE, ["sh", "-c", script], container=limited)
     [container] = end_of_pod(cluster, "hungry")["containerStatuses"]
     assert container["state"]["terminated"]["reason"] == "OOMKilled"
     assert container["state"]["terminated"]["exitCode"] == 137

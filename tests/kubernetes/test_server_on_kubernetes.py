@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from kubernetes_cluster import Cluster
 from kubernetes_objects import (
-    SERVER_IMAGE,
+    IMAGE,
     Manifest,
     deployment_of,
     end_of_pod,
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.kubernetes
 TOKEN = "a-token-for-this-test"  # noqa: S105
 LOGIN = ("--header", f"Authorization: Bearer {TOKEN}")
 MODELS = 100
-MODELS_CPU = "500m"
+MODELS_CPU = "150m"
 """Of the server of a hundred models: little enough that loading them takes more than two minutes."""
 CLIENT = """
 import json, sys
@@ -110,7 +110,7 @@ def versions(cluster: Cluster, image_model: Path) -> Path:  # noqa: F811
 def served(cluster: Cluster, certificate: Path, versions: Path) -> Served:
     """deploy/kubernetes/server.yaml with our image."""
     documents = manifests("kubernetes/server.yaml")
-    deployment_of(documents, SERVER_IMAGE)
+    deployment_of(documents, IMAGE)
     cluster.apply(*documents)
     started = Served(cluster, certificate, "autoencoder-server", "app.kubernetes.io/component=server")
     # Two, from the autoscaler's minimum: it needs no metric for that.
@@ -143,9 +143,11 @@ def test_a_pod_scores_by_the_services_name_over_both_protocols(
     mounts = [{"name": name, "mountPath": f"/{name}"} for name in sources]
     volumes = [{"name": name, **source} for name, source in sources.items()]
     command = ["python", "-c", CLIENT, *servers]
-    start_pod(served.cluster, "client", SERVER_IMAGE, command, container={"volumeMounts": mounts}, volumes=volumes)
-    status = end_of_pod(served.cluster, "client")
-    assert status["log"].splitlines()[-2:] == [f"{server} False" for server in servers]
+    start_pod(served.cluster, "client", IMAGE, command, container={"volumeMounts": mounts}, volumes=volumes)
+    log = end_of_pod(served.cluster, "client")["log"]
+    assert [line for line in log.splitlines() if line.endswith((" True", " False"))] == [
+        f"{s} False" for s in servers
+    ], log
 
 
 def test_its_file_system_is_read_only_and_its_user_is_not_root(served: Served) -> None:
@@ -226,7 +228,7 @@ class Starting(Served):
     def __init__(self, cluster: Cluster, certificate: Path, name: str, arguments: list[str], cpu: str) -> None:
         super().__init__(cluster, certificate, name, f"app.kubernetes.io/component={name}")
         documents = manifests("kubernetes/server.yaml")
-        deployment, container = deployment_of(documents, SERVER_IMAGE)
+        deployment, container = deployment_of(documents, IMAGE)
         deployment["metadata"]["name"] = name
         labels = {"app.kubernetes.io/name": "autoencoder", "app.kubernetes.io/component": name}
         deployment["spec"]["selector"]["matchLabels"] = deployment["spec"]["template"]["metadata"]["labels"] = labels
@@ -291,7 +293,7 @@ def test_a_hundred_models_and_no_model_at_all_are_given_the_time_they_need(
 def plain(cluster: Cluster, certificate: Path, versions: Path) -> Served:
     """deploy/kubernetes/serving.yaml with our image and program in the place of TensorFlow Serving's."""
     documents = manifests("kubernetes/serving.yaml")
-    deployment, container = deployment_of(documents, SERVER_IMAGE)
+    deployment, container = deployment_of(documents, IMAGE)
     container["command"] = ["autoencoder", "serve", "--own", "--host", "0.0.0.0"]  # noqa: S104
     container["args"] = [word for word in container["args"] if not word.startswith("--monitoring_config_file")]
     deployment["spec"]["replicas"] = 1

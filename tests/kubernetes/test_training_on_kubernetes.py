@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from kubernetes_cluster import Cluster
-from kubernetes_objects import PIPELINE_IMAGE, Manifest, end_of_pod, manifests, process_of, start_pod, volume
+from kubernetes_objects import IMAGE, Manifest, end_of_pod, manifests, process_of, start_pod, volume
 from repository import REPOSITORY
 from waiting import wait_until
 
@@ -58,7 +58,7 @@ def run(operator: Cluster, training: Path) -> Path:
     [job] = manifests("tfjob.yaml")
     for replica in job["spec"]["tfReplicaSpecs"].values():
         [container] = replica["template"]["spec"]["containers"]
-        container |= {"image": PIPELINE_IMAGE, "imagePullPolicy": "Never"}
+        container |= {"image": IMAGE, "imagePullPolicy": "Never", "command": ["autoencoder"]}
         container["resources"] = {"requests": {"cpu": "100m", "memory": "1G"}}
     worker = job["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]
     worker["args"] = ["worker", "/training/runs/digits"]
@@ -103,7 +103,7 @@ def _step(cluster: Cluster, training: Path, run: Path, name: str, *, memory_limi
         "seed": 42,
         "data_fingerprint": "a",
         "source_fingerprint": "b",
-        "tfjob": {"folder": "/training/steps", "manifest": training_job(configuration, PIPELINE_IMAGE)},
+        "tfjob": {"folder": "/training/steps", "manifest": training_job(configuration, IMAGE)},
     }
     fn_args = {
         "train_files": [f"{in_pod(examples)}/Split-train/*"],
@@ -116,7 +116,7 @@ def _step(cluster: Cluster, training: Path, run: Path, name: str, *, memory_limi
     start_pod(
         cluster,
         name,
-        PIPELINE_IMAGE,
+        IMAGE,
         ["python", "-c", STEP, json.dumps(fn_args)],
         container={
             "env": [
@@ -144,7 +144,7 @@ def test_workers_that_need_more_memory_than_their_limit_are_named_with_the_remed
     assert (
         "needed more memory than its limit and was killed; raise kubeflow.pods.Worker.memory_limit_gb" in status["log"]
     )
-    assert _job_of_step(operator) is None
+    wait_until(lambda: _job_of_step(operator) is None, 60)
 
 
 def test_a_step_whose_worker_is_killed_fails_and_the_next_one_continues_to_a_saved_model(
@@ -169,4 +169,4 @@ def test_a_step_whose_worker_is_killed_fails_and_the_next_one_continues_to_a_sav
     assert "training resumes after step" in status["log"]
     assert f"{job['metadata']['name']}-worker-1: Succeeded" in status["log"]
     assert (training / "model" / "Format-Serving" / "saved_model.pb").exists()
-    assert _job_of_step(operator) is None
+    wait_until(lambda: _job_of_step(operator) is None, 60)

@@ -9,7 +9,8 @@ from repository import REPOSITORY
 from waiting import wait_until
 
 DEPLOY = REPOSITORY / "deploy"
-SERVER_IMAGE, PIPELINE_IMAGE = "localhost/autoencoder:serving", "localhost/autoencoder:cpu"
+IMAGE = "localhost/autoencoder:serving"
+"""The target `cpu` with another entry point, so it can run pipelines as well."""
 
 Manifest = dict[str, Any]
 

@@ -38,11 +38,10 @@ from schema.signatures import (
 from trainer.data.region import within
 from trainer.export.evaluated_model import EvaluatedModel, examples_reader
 from trainer.export.portions import in_portions
-from trainer.export.probes import PROBED_IMAGES
+from trainer.export.probes import share_to_probe
 from trainer.scoring.calibration import p_values, thresholds_at
-from trainer.scoring.error_maps import Tensors, full_size_map
+from trainer.scoring.error_maps import Tensors, error_of, full_size_map
 from trainer.scoring.groups import GroupedScore, by_group
-from trainer.scoring.losses import error_per_image
 from trainer.scoring.scores import FittedScore
 from trainer.settings.image import ImageSettings
 
@@ -83,7 +82,7 @@ class ServedModel(EvaluatedModel):
             anomaly_map=map_once,
             mean_image=trained.mean_image,
             image=image,
-            probed_share=PROBED_IMAGES / calibration.images,
+            probed_share=share_to_probe(calibration.images, image),
             tracked=(trained, score, dict(compared_scores or {})),
         )
         self.trained = trained
@@ -108,7 +107,7 @@ class ServedModel(EvaluatedModel):
 
         If there are groups, also group [B] string.
         """
-        return self._of_files(lambda pixels: self._scores(pixels, self.trained.autoencode(pixels)), image_bytes)
+        return self._of_files(lambda pixels: self._scores(pixels, self._errors(pixels)), image_bytes)
 
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def reconstruct(self, image_bytes: tf.Tensor) -> Tensors:
@@ -118,7 +117,7 @@ class ServedModel(EvaluatedModel):
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def locate(self, image_bytes: tf.Tensor) -> Tensors:
         """As `serving_default`, with anomaly_map, anomaly_mask [B, H, W], is_padded and smallest_region [B]."""
-        return self._of_files(lambda pixels: self._located(pixels, self.trained.autoencode(pixels)), image_bytes)
+        return self._of_files(lambda pixels: self._located(pixels, self._errors(pixels)), image_bytes)
 
     @tf.function(input_signature=[_IMAGE_BYTES, _RATE], autograph=False)
     def score_at(self, image_bytes: tf.Tensor, false_alarm_rate: tf.Tensor) -> Tensors:
@@ -165,17 +164,24 @@ class ServedModel(EvaluatedModel):
         """What `compute` gives for the pixels of encoded images [B]."""
         return in_portions(lambda encoded: compute(self.trained.decode_pixels(encoded)), image_bytes, self._image)
 
+    def _errors(self, pixels: tf.Tensor) -> Tensors:
+        """What the score and its map are computed from."""
+        ungrouped = self._score.ungrouped if isinstance(self._score, GroupedScore) else self._score
+        needs_all = ungrouped.sees_reconstruction or not hasattr(self.trained, "errors")
+        outputs: Tensors = self.trained.autoencode(pixels) if needs_all else self.trained.errors(pixels)
+        return outputs
+
     def _compared(self, pixels: tf.Tensor) -> Tensors:
         outputs = self.trained.autoencode(pixels)
         return {name: score(pixels, outputs) for name, score in self._compared_scores.items()}
 
     def _everything_of_one(self, image: tf.Tensor) -> Tensors:
         """What `autoencoder export` converts: the outputs of `reconstruct` for pixels [1, H, W, C]."""
-        pixels = within(self._image.inside, image)
+        pixels = within(image, self._image)
         return self._all_of(pixels, self.trained.autoencode_one(pixels))
 
     def _everything(self, pixels: tf.Tensor) -> Tensors:
-        pixels = within(self._image.inside, pixels)
+        pixels = within(pixels, self._image)
         return self._all_of(pixels, self.trained.autoencode(pixels))
 
     def _all_of(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
@@ -203,7 +209,7 @@ class ServedModel(EvaluatedModel):
 
     def _scores(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
         return {
-            ERROR: error_per_image(pixels, outputs[RECONSTRUCTION]),
+            ERROR: error_of(pixels, outputs),
             **self._verdicts(pixels, outputs),
         }
 
@@ -220,14 +226,14 @@ class ServedModel(EvaluatedModel):
         return judged
 
     def _scores_and_number(self, pixels: tf.Tensor) -> Tensors:
-        outputs = self.trained.autoencode(pixels)
+        outputs = self._errors(pixels)
         return {**self._scores(pixels, outputs), _NUMBER: self._number_of_group(outputs)}
 
     def _number_of_group(self, outputs: Tensors) -> tf.Tensor:
         """[B] int32; 0 if there are no groups."""
         if isinstance(self._score, GroupedScore):
             return self._score.group_of(outputs)
-        return tf.zeros(tf.shape(outputs[RECONSTRUCTION])[:1], tf.int32)
+        return tf.zeros(tf.shape(outputs[LATENT])[:1], tf.int32)
 
     def _by_group(self, number: tf.Tensor, of_held_out: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
         """[B]: `of_held_out`, a function of held-out scores [n], for those of each image's group."""
