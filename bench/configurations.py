@@ -66,6 +66,11 @@ def buttons(*, root: str | Path, push_to: Path) -> Settings:
     }
 
 
+def folder_of(settings: Settings) -> Path:
+    """The folder of the run, with its metadata store."""
+    return Path(settings["root"], settings["name"])
+
+
 def seconds_of_run(settings: Settings) -> float:
     """Wall-clock seconds of `autoencoder run`, with its imports. Raises BenchmarkError unless the model is pushed."""
     file = Path(settings["root"], "bench.yaml")

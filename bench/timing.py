@@ -19,6 +19,17 @@ COMMAND_LINE = (sys.executable, "-c", "from pipeline.cli import main; main()")
 """This checkout's `autoencoder`."""
 
 
+_IMPORTS = """
+from pipeline.metadata.measure import start_measuring
+from runtime.keras_flavour import use_keras_2
+from schema.artifacts import PEAK_MEMORY_PROPERTY
+measure = start_measuring()
+use_keras_2()
+import pipeline.graph, pipeline.local.runner
+print(measure()[PEAK_MEMORY_PROPERTY])
+"""
+
+
 class BenchmarkError(UserError):
     """The measured work failed; the message contains the end of its output."""
 
@@ -73,8 +84,31 @@ def run_here(settings: dict[str, Any]) -> tuple[float, float]:
 
 def peak_memory_mb(folder: Path) -> float:
     """Largest resident memory of any component, as recorded in the metadata store in `folder`."""
-    from tfx.orchestration import metadata
+    return max(peaks_mb(folder).values())
 
-    with metadata.Metadata(metadata.sqlite_metadata_connection_config(str(folder / METADATA_FILE))) as handle:
-        properties = [artifact.custom_properties for artifact in handle.store.get_artifacts()]
-    return max(of[PEAK_MEMORY_PROPERTY].double_value for of in properties if PEAK_MEMORY_PROPERTY in of)
+
+def peaks_mb(folder: Path) -> dict[str, float]:
+    """Component -> its largest resident memory, as recorded in the metadata store in `folder`."""
+    from ml_metadata import metadata_store
+    from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+    config = mlmd.ConnectionConfig()
+    config.sqlite.filename_uri = str(folder / METADATA_FILE)
+    store = metadata_store.MetadataStore(config)
+    peaks = {
+        artifact.id: artifact.custom_properties[PEAK_MEMORY_PROPERTY].double_value
+        for artifact in store.get_artifacts()
+        if PEAK_MEMORY_PROPERTY in artifact.custom_properties
+    }
+    components = {
+        execution.id: context.name.rpartition(".")[2]
+        for context in store.get_contexts_by_type("node")
+        for execution in store.get_executions_by_context(context.id)
+    }
+    events = store.get_events_by_artifact_ids(peaks)
+    return {components[e.execution_id]: peaks[e.artifact_id] for e in events if e.type == mlmd.Event.OUTPUT}
+
+
+def imports_mb() -> float:
+    """Largest resident memory of a process that imports what a run imports, and does nothing."""
+    return float(run_command([sys.executable, "-c", _IMPORTS], exit_codes=(0,))[0])

@@ -13,7 +13,7 @@ from bench.comparison import Comparison
 from bench.timing import BenchmarkError
 from trainer.data.dataset import Images, ImageSet, PixelConstants
 from trainer.families.registry import build_autoencoder
-from trainer.fitting.tracing import keep_autograph_out_of_keras
+from trainer.fitting.tracing import keep_autograph_out
 from trainer.fitting.training_loop import train_autoencoder
 from trainer.settings.image import ImageSettings
 from trainer.settings.trainer import TrainerSettings
@@ -36,7 +36,7 @@ _SAME_LOSS = 0.1
 
 def compare(size: str, repetitions: int) -> list[Comparison]:
     """Seconds of all epochs but the first, in which both sides trace and compile."""
-    keep_autograph_out_of_keras()
+    keep_autograph_out()
     return [_compare(preset, size, repetitions) for preset in CLAIMS]
 
 

@@ -60,47 +60,65 @@ def without_orientation(content: bytes) -> bytes:
     return b"".join((PNG_START, *(chunk.whole for chunk in chunks_of(content) if _is_needed(chunk))))
 
 
-def is_plain_png(content: bytes, *, depth: int = 8) -> bool:
-    """Whether every decoder reads the same upright grey or RGB pixels, because the file is intact and has no extras.
+class Scanlines(NamedTuple):
+    """Filtered rows of pixels, each after the byte of its filter."""
 
-    The pixels have 8 bits or, for a `depth` of 16, 8 or 16. Verifies checksums and decompresses the pixels, so it is
-    true only for a file that can be read.
+    lines: bytes
+    height_px: int
+    width_px: int
+    channels: int
+    depth: int
+
+
+def is_plain_png(content: bytes, *, depth: int = 8) -> bool:
+    """Whether the file has `plain_scanlines`."""
+    return plain_scanlines(content, depth=depth) is not None
+
+
+def plain_scanlines(content: bytes, *, depth: int = 8) -> Scanlines | None:
+    """The rows of a file that every decoder reads as the same upright grey or RGB pixels: it is intact, without extras.
+
+    The pixels have 8 bits or, for a `depth` of 16, 8 or 16. Verifies checksums and decompresses the pixels, so the
+    result is None for every file that cannot be read.
     """
     if not content.startswith(PNG_START):
-        return False
+        return None
     pixel_bytes = _PLAIN_HEADER[8].get(content[24:29]) or _PLAIN_HEADER[depth].get(content[24:29])
     if pixel_bytes is None or content[8:16] != b"\0\0\0\x0dIHDR":
-        return False
+        return None
     pixel_data: list[memoryview] = []
     others, last, end = 0, b"", len(PNG_START)
     for chunk in chunks_of(content):
         if not (chunk.is_intact and chunk.kind.isalpha()) or chunk.kind == b"tRNS" or _may_orient(chunk):
-            return False
+            return None
         if chunk.kind == b"IDAT" and (not pixel_data or last == b"IDAT"):
             pixel_data.append(chunk.data)
         elif chunk.kind[:1].islower():
             others += 1
         elif chunk.kind != {b"": b"IHDR"}.get(last, b"IEND"):
-            return False
+            return None
         last, end = chunk.kind, end + len(chunk.whole)
     if last != b"IEND" or end != len(content) or others > _MAX_ANCILLARY:
-        return False
+        return None
     width_px, height_px = struct.unpack_from(">II", content, 16)
-    return _is_complete(pixel_data, width_px, height_px, pixel_bytes)
+    lines = _complete_lines(pixel_data, width_px, height_px, pixel_bytes)
+    depth = content[24]
+    return None if lines is None else Scanlines(lines, height_px, width_px, pixel_bytes * 8 // depth, depth)
 
 
-def _is_complete(pixel_data: list[memoryview], width_px: int, height_px: int, pixel_bytes: int) -> bool:
+def _complete_lines(pixel_data: list[memoryview], width_px: int, height_px: int, pixel_bytes: int) -> bytes | None:
     if not 0 < max(width_px, height_px) <= MAX_SIDE_PX or not 0 < width_px * height_px <= MAX_PIXELS:
-        return False
+        return None
     row_bytes = 1 + width_px * pixel_bytes
     stream = zlib_ng.decompressobj()
     try:
         lines = stream.decompress(b"".join(pixel_data), height_px * row_bytes + 1)
     except zlib_ng.error:  # type: ignore[misc]  # its stub says that it is no exception
-        return False
+        return None
     if not stream.eof or stream.unused_data or len(lines) != height_px * row_bytes:
-        return False
-    return int(np.frombuffer(lines, np.uint8)[::row_bytes].max()) <= _LAST_FILTER
+        return None
+    has_known_filters = int(np.frombuffer(lines, np.uint8)[::row_bytes].max()) <= _LAST_FILTER
+    return lines if has_known_filters else None
 
 
 def _is_needed(chunk: Chunk) -> bool:

@@ -24,7 +24,20 @@ from pipeline.commands.watch import watch
 from pipeline.commands.worker import worker
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True})
+def _hyphenated(name: str) -> str:
+    """TensorFlow Serving spells options with underscores, most programs with hyphens: both are accepted everywhere."""
+    return name.replace("_", "-")
+
+
+_CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 110,
+    "show_default": True,
+    "token_normalize_func": _hyphenated,
+}
+
+
+@click.group(context_settings=_CONTEXT)
 @click.version_option(package_name="tfx-image-autoencoder")
 def main() -> None:
     """Train, evaluate, push and serve image autoencoders with TensorFlow Extended.

@@ -4,8 +4,8 @@ import fnmatch
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import tensorflow as tf
 
@@ -37,6 +37,23 @@ def each_record(patterns: Sequence[str]) -> Iterator[bytes]:
     # In batches: handing a single record to Python takes ten times as long as reading it.
     for records in tf.data.TFRecordDataset(files_of(patterns)).batch(_BATCH_RECORDS).as_numpy_iterator():
         yield from records
+
+
+def features_of(record: bytes) -> Mapping[str, Any]:
+    """The `tf.train.Feature`s of a serialized example, by name."""
+    features: Mapping[str, Any] = tf.train.Example.FromString(record).features.feature
+    return features
+
+
+def bytes_of(features: Mapping[str, Any], name: str) -> bytes:
+    """The value of a feature that holds one string of bytes."""
+    value: bytes = features[name].bytes_list.value[0]
+    return value
+
+
+def text_of(features: Mapping[str, Any], name: str) -> str:
+    """The value of a feature that holds one text, such as an image's id; bytes that are not UTF-8 become U+FFFD."""
+    return bytes_of(features, name).decode("utf-8", "replace")
 
 
 def as_many_as_fit(shape: Sequence[int], *, at_most: int = _MAX_IMAGES) -> int:

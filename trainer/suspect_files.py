@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from runtime.tfrecords import as_many_as_fit, count_records, each_record
+from runtime.tfrecords import as_many_as_fit, count_records, each_record, features_of, text_of
+from runtime.traced_once import traced_once
 from schema import features
 from schema.artifacts import SUSPECT_MAPS_FILE, SUSPECTS_FILE, SUSPECTS_SHOWN
 from schema.signatures import FEATURE_ERROR
@@ -115,21 +116,17 @@ def calibrating_image(patterns: Mapping[str, str], row: int, *, cross_fitted: bo
     trained_on = count_records([patterns[features.TRAIN]]) if cross_fitted else 0
     place = (features.TRAIN, row) if row < trained_on else (features.EVAL, row - trained_on)
     [(_, record)] = _records_at(patterns, [place])
-    return _text(record, features.IMAGE_ID)
-
-
-def _text(record: bytes, name: str) -> str:
-    feature = tf.train.Example.FromString(record).features.feature
-    return str(feature[name].bytes_list.value[0].decode("utf-8", "replace"))
+    return text_of(features_of(record), features.IMAGE_ID)
 
 
 def _line(suspect: Suspect, examined: Examined, record: bytes) -> dict[str, Any]:
     split, position = examined.places[suspect.index]
+    example = features_of(record)
     return {
         "rank": suspect.rank,
         "of": suspect.of,
-        "image_id": _text(record, features.IMAGE_ID),
-        "label": _text(record, features.LABEL),
+        "image_id": text_of(example, features.IMAGE_ID),
+        "label": text_of(example, features.LABEL),
         "split": split,
         "position": position,
         "score": examined.score,
@@ -153,7 +150,7 @@ def _inputs(
 def _scores_at(
     trained: Any, score: FittedScore | GroupedScore, patterns: Mapping[str, str], places: list[Place]
 ) -> npt.NDArray[np.float32]:
-    compute: Callable[..., tf.Tensor] = tf.function(score, autograph=False)
+    compute = traced_once(score)
     parts, done = [np.empty(0, np.float32)], 0
     for pixels, outputs in _autoencoded(trained, (record for _, record in _records_at(patterns, places))):
         parts.append(compute(pixels, outputs).numpy())

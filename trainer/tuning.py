@@ -12,7 +12,7 @@ from tfx.components.tuner.component import TunerFnResult
 from trainer.data.dataset import ImageSet, PixelConstants
 from trainer.families.registry import has_closed_form, started_autoencoder
 from trainer.fitting.arguments import loaded_splits, settings_of
-from trainer.fitting.tracing import keep_autograph_out_of_keras
+from trainer.fitting.tracing import keep_autograph_out
 from trainer.fitting.training_loop import errors_of, train_autoencoder
 from trainer.settings.image import ImageSettings
 from trainer.settings.tuner import Range, TunerSettings
@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 
 def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     """Search with the settings in `custom_config`, whose keys are image, trainer, tuner and seed."""
-    keep_autograph_out_of_keras()
+    keep_autograph_out()
     settings = TunerSettings.model_validate(fn_args.custom_config["tuner"])
     fn_args.transform_output = fn_args.transform_graph_path
     oracle = keras_tuner.oracles.RandomSearchOracle(

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import tensorflow as tf
+import numpy as np
 import tensorflow_transform as tft
 from google.protobuf import json_format
 from tfx import types
@@ -22,16 +22,18 @@ from tfx.utils import json_utils, path_utils
 
 from components.evaluation.bounds import BASELINE, CANDIDATE, eval_config
 from components.evaluation.control_metrics import CONTROL_IMAGES, FLOOR_IMAGES, metrics_of
-from components.evaluation.loaded_models import loaded
 from components.evaluation.metrics import SYNTHETIC_AUROC
 from components.evaluation.parity_file import write_parity_file
 from components.evaluation.reviewed import measure_reviewed
 from components.evaluation.steadiness import boxes_of, images_to_change, measure_steadiness
 from components.evaluation.synthetic_auroc import count_known, normal_records, painted, synthetic_aurocs
 from components.evaluation.tfma_models import custom_eval_shared_model
-from components.evaluation.training_data_check import require_same_training_data, transformed_pixels
+from components.evaluation.training_data_check import PixelsOf, pixels_by_transform, require_same_training_data
+from images.decoding import Pixels
 from images.levels import Levels
-from images.region_of_interest import region_of_interest
+from images.region_of_interest import Inside, region_of_interest
+from runtime.loaded_models import forget_models, loaded
+from runtime.tfrecords import bytes_of, features_of
 from schema import features
 from schema.artifact_types import Analysis, Artifacts
 from schema.artifacts import (
@@ -84,22 +86,26 @@ class ModelAnalysisExecutor(stock.Executor):
     """
 
     def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
-        try:
-            self._measure(input_dict, output_dict["analysis"])
-        finally:
-            loaded.cache_clear()
-
-    def _measure(self, input_dict: Artifacts, analyses: list[types.Artifact]) -> None:
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[keys.MODEL_KEY]))
+        forget_models()  # an earlier run in this process may have left its own
+        try:
+            self._measure(model, input_dict, output_dict["analysis"])
+        finally:
+            forget_models(but=model)  # the Report shows what it does
+
+    def _measure(self, model: str, input_dict: Artifacts, analyses: list[types.Artifact]) -> None:
         model_run = artifact_utils.get_single_uri(input_dict["model_run"])
         analysis = artifact_utils.get_single_uri(analyses)
         train, held_out, test = (
             artifact_utils.get_split_uri(input_dict[keys.EXAMPLES_KEY], split) for split in features.SPLITS
         )
         transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict[keys.TRANSFORM_GRAPH_KEY]))
-        layer = transform.transform_features_layer()
+        pixels_of = pixels_by_transform(transform.transform_features_layer())
         candidate = loaded(model).signatures
-        require_same_training_data(candidate[EXAMPLES_SIGNATURE], transform_layer=layer, train=train, test=test)
+        record = _record_of(model)
+        require_same_training_data(
+            candidate[EXAMPLES_SIGNATURE], record["image"], pixels_of=pixels_of, train=train, test=test
+        )
         with _frequent_garbage_collection():
             super().Do(
                 {key: value for key, value in input_dict.items() if key in _OF_TFX},
@@ -119,11 +125,10 @@ class ModelAnalysisExecutor(stock.Executor):
         if input_dict.get(keys.BASELINE_MODEL_KEY):
             baseline = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[keys.BASELINE_MODEL_KEY]))
             models[BASELINE] = loaded(baseline).signatures[EXAMPLES_SIGNATURE]
-        record = _record_of(model)
         measured = {
             "controls": controls,
-            **_detection(models, record, test, layer),
-            "steadiness": _steadiness(candidate[SCORE_SIGNATURE], record, test, held_out, layer),
+            **_detection(models, record, test, pixels_of),
+            "steadiness": _steadiness(candidate[SCORE_SIGNATURE], record, test, held_out, pixels_of),
             "reviewed": measure_reviewed(models, test),
         }
         with fileio.open(f"{analysis}/{CONTROLS_FILE}", "w") as file:
@@ -131,7 +136,7 @@ class ModelAnalysisExecutor(stock.Executor):
         write_parity_file(candidate[EXAMPLES_SIGNATURE], test, f"{analysis}/{PARITY_FILE}")
 
 
-def _detection(models: Mapping[str, Any], record: dict[str, Any], test: str, transform_layer: Any) -> dict[str, Any]:
+def _detection(models: Mapping[str, Any], record: dict[str, Any], test: str, pixels_of: PixelsOf) -> dict[str, Any]:
     """What is known of the test images, and how well each model finds synthetic defects in the normal ones.
 
     `models`: name -> signature for tf.Examples; `record`: the candidate's.
@@ -143,9 +148,8 @@ def _detection(models: Mapping[str, Any], record: dict[str, Any], test: str, tra
     synthetic: dict[str, dict[str, float]] = {}
     if len(records) > 1:
         levels = Levels.of_model(record, _files(records))
-        inside = region_of_interest(record["image"])
-        examples = painted(levels.images(transformed_pixels(transform_layer, records)), levels, inside)
-        synthetic = {name: synthetic_aurocs(signature, examples) for name, signature in models.items()}
+        images, inside = _images_and_regions(pixels_of, records, record, levels)
+        synthetic = synthetic_aurocs(models, painted(images, levels, inside))
     return {
         "knows_anomalies": bool(known[0] and known[1]),
         "images": {"auroc": (normal, known[1]), SYNTHETIC_AUROC: (len(records), len(records))},
@@ -154,7 +158,7 @@ def _detection(models: Mapping[str, Any], record: dict[str, Any], test: str, tra
 
 
 def _steadiness(
-    signature: Any, record: dict[str, Any], test: str, held_out: str, transform_layer: Any
+    signature: Any, record: dict[str, Any], test: str, held_out: str, pixels_of: PixelsOf
 ) -> dict[str, Any]:
     """The split and the number of the images that `measure_steadiness` measured, and what it found."""
     is_cross_fitted = CalibrationRecord.from_json(record["calibration"]).method == "cross"
@@ -163,10 +167,21 @@ def _steadiness(
         return {"split": split, "images": 0, "changes": {}}
     image = {key: record["image"][key] for key in ("height_px", "width_px", "fit")}
     levels = Levels.of_model(record, _files(records))
-    images = levels.images(transformed_pixels(transform_layer, records))
-    inside = region_of_interest(record["image"])
+    images, inside = _images_and_regions(pixels_of, records, record, levels)
     changes = measure_steadiness(signature, images, boxes_of(records, **image), levels, inside)
     return {"split": split, "images": len(records), "changes": changes}
+
+
+def _images_and_regions(
+    pixels_of: PixelsOf, records: list[bytes], record: dict[str, Any], levels: Levels
+) -> tuple[Pixels, Inside | None]:
+    """Images [N, H, W, C] as the model sees them, in whole levels, and which of their pixels [N, H, W] count."""
+    images, regions = [], []
+    for pixels in pixels_of(records):
+        images.append(levels.images(pixels))
+        regions.append(region_of_interest(record["image"], pixels))
+    own = [region for region in regions if region is not None]
+    return np.concatenate(images), np.concatenate(own) if own else None
 
 
 def _record_of(model: str) -> dict[str, Any]:
@@ -177,7 +192,7 @@ def _record_of(model: str) -> dict[str, Any]:
 
 def _files(records: list[bytes]) -> list[bytes]:
     """The encoded images of serialized examples [N]."""
-    return [tf.train.Example.FromString(r).features.feature[features.IMAGE].bytes_list.value[0] for r in records]
+    return [bytes_of(features_of(record), features.IMAGE) for record in records]
 
 
 @contextlib.contextmanager

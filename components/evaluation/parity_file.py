@@ -5,7 +5,8 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from runtime.tfrecords import files_of
+from components.evaluation.bare_examples import bared
+from runtime.tfrecords import features_of, files_of
 from schema import features
 from schema.signatures import ERROR
 
@@ -23,7 +24,7 @@ def write_parity_file(signature: Any, examples: str, target: str) -> int:
     count = 0
     with tf.io.TFRecordWriter(target) as writer:
         for batch in _batches(examples):
-            errors = signature(examples=tf.constant(batch))[ERROR].numpy()
+            errors = signature(examples=tf.constant([bared(record) for record in batch]))[ERROR].numpy()
             for serialized, error in zip(batch, errors, strict=True):
                 writer.write(_with_error(serialized, float(error)).SerializeToString())
                 count += 1
@@ -41,7 +42,7 @@ def _batches(folder: str) -> Iterator[list[bytes]]:
 
 
 def _with_error(serialized: bytes, error: float) -> Any:
-    known = tf.train.Example.FromString(serialized).features.feature
+    known = features_of(serialized)
     kept = {name: known[name] for name in (features.IMAGE, features.IMAGE_ID)}
     kept[ERROR] = tf.train.Feature(float_list=tf.train.FloatList(value=[error]))
     return tf.train.Example(features=tf.train.Features(feature=kept))

@@ -11,8 +11,9 @@ from scipy.optimize import brentq  # type: ignore[import-untyped]
 from scipy.stats import binomtest, norm, rankdata  # type: ignore[import-untyped]
 from sklearn.metrics import roc_auc_score
 
+from components.evaluation.bare_examples import bared
 from components.evaluation.bounds import BASELINE, CANDIDATE
-from runtime.tfrecords import as_many_as_fit, each_record
+from runtime.tfrecords import as_many_as_fit, bytes_of, each_record, features_of
 from schema.features import IMAGE_ID, IS_ANOMALY
 from schema.reviewed import LAST_MODEL, REVIEWED_PREFIX, THIS_MODEL
 from schema.signatures import ERROR_LEVELS, SCORE, THRESHOLD
@@ -45,7 +46,7 @@ def measure_reviewed(models: Mapping[str, Any], test: str) -> dict[str, Any]:
     records = [record for record in each_record([f"{test}/*"]) if _is_reviewed(record)]
     if not records:
         return {}
-    is_anomaly = np.array([_feature(record)[IS_ANOMALY].int64_list.value[0] == 1 for record in records])
+    is_anomaly = np.array([features_of(record)[IS_ANOMALY].int64_list.value[0] == 1 for record in records])
     names = {THIS_MODEL: CANDIDATE, LAST_MODEL: BASELINE}
     judged = {told: _judged(models[name], records) for told, name in names.items() if name in models}
     found = {told: rates(is_anomaly, of_model) for told, of_model in judged.items()}
@@ -169,15 +170,12 @@ def _judged(signature: Any, records: list[bytes]) -> Judged:
         outputs = signature(examples=batch)
         return outputs[SCORE], outputs[THRESHOLD]
 
-    batches = (tf.constant(records[start : start + at_a_time]) for start in range(0, len(records), at_a_time))
+    bare = [bared(record) for record in records]
+    batches = (tf.constant(bare[start : start + at_a_time]) for start in range(0, len(bare), at_a_time))
     scores, thresholds = (np.concatenate(parts) for parts in zip(*map(numbers_of, batches), strict=True))
     # A score that is not finite is an alarm.
     return Judged(scores.astype(np.float64), ~(scores <= thresholds))
 
 
 def _is_reviewed(record: bytes) -> bool:
-    return _feature(record)[IMAGE_ID].bytes_list.value[0].startswith(REVIEWED_PREFIX.encode())
-
-
-def _feature(record: bytes) -> Any:
-    return tf.train.Example.FromString(record).features.feature
+    return bytes_of(features_of(record), IMAGE_ID).startswith(REVIEWED_PREFIX.encode())

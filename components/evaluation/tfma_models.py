@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.api import types
 
-from components.evaluation.loaded_models import loaded
+from runtime.loaded_models import loaded
 
 
 def custom_eval_shared_model(*, eval_saved_model_path: str, **options: Any) -> Any:

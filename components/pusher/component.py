@@ -5,9 +5,6 @@ share a name. This one writes under a name that servers ignore, loads the copy i
 the analysis against it, and only then renames it to its version number.
 """
 
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +21,7 @@ from tfx.types import artifact_utils, standard_artifacts, standard_component_spe
 from tfx.utils import io_utils, json_utils
 
 from components.pusher.destination import PushedVersion, PushError, digest_of, push, versions, withdrawn
+from runtime.spare_process import run_program
 from schema.artifact_types import Analysis, Artifacts
 from schema.artifacts import NOT_PUSHED_BECAUSE, PARITY_FILE, PUSHED_STATISTICS_FOLDER
 from schema.component_specs import Spec, channels
@@ -32,19 +30,11 @@ CHECK_TIMEOUT_S: Final = 900
 
 
 def check_in_new_process(folder: Path, *, check_module: str, parity: Path | None = None) -> None:
-    """Run `python -m check_module FOLDER [PARITY]` on the model. Raises PushError if that fails.
+    """Run `check_module FOLDER [PARITY]` in a process that has loaded no model. Raises PushError if that fails.
 
     `parity` is ModelAnalysis's file of images and their errors; the served model must compute the same errors.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-m", check_module, str(folder), *([str(parity)] if parity else [])],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=CHECK_TIMEOUT_S,
-        check=False,
-    )
+    done = run_program(check_module, [str(folder), *([str(parity)] if parity else [])], timeout_s=CHECK_TIMEOUT_S)
     if done.returncode != 0:
         reason = (done.stdout.strip() or done.stderr.strip() or "no output").splitlines()[-1]
         raise PushError(f"the model was not pushed: {reason}")

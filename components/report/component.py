@@ -10,6 +10,7 @@ from tfx.utils import json_utils
 
 from components.report.facts import ReportInputs
 from components.report.page import write_report
+from runtime.loaded_models import forget_models
 from schema.artifact_types import Analysis, Artifacts, Calibration, HtmlReport
 from schema.artifacts import PEAK_MEMORY_PROPERTY, SECONDS_PROPERTY
 from schema.component_specs import Spec, channels, texts
@@ -45,7 +46,10 @@ class ReportExecutor(base_executor.BaseExecutor):
             settings=json_utils.loads(exec_properties["settings"]),
             producers=json_utils.loads(exec_properties["producers"]),
         )
-        write_report(inputs, artifact_utils.get_single_uri(output_dict[REPORT_KEY]))
+        try:
+            write_report(inputs, artifact_utils.get_single_uri(output_dict[REPORT_KEY]))
+        finally:
+            forget_models()
 
 
 class Report(base_component.BaseComponent):

@@ -5,10 +5,9 @@ These are synthetic_defects.json, suspects.jsonl, and thumbnails.json.
 
 import json
 import os
-from importlib import resources
+from collections.abc import Callable
 from typing import Any, Final
 
-import jinja2
 from tfx.dsl.io import fileio
 
 from components.report import charts, tables
@@ -20,6 +19,7 @@ from components.report.scored_images import Sample, load_model, score_sample
 from components.report.steadiness import change_rows
 from components.report.suspects import read_suspects, suspect_pictures
 from images.synthetic_defects import KINDS
+from runtime.pages import fill_in
 from schema import features
 from schema.artifacts import DEFECTS_FILE, REPORT_FILE, SUSPECTS_FILE, THUMBNAILS_FILE
 
@@ -71,13 +71,9 @@ def write_report(inputs: ReportInputs, folder: str, *, at_most: int = SCORED_IMA
 
 
 def render(**context: Any) -> str:
-    """Fill in the template. All text is escaped, since file names and labels are untrusted."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(number=tables.number, percent=tables.percent, bound=tables.bound)
-    template = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(template).render(context)
+    """The report's page; all text in it is escaped."""
+    filters: dict[str, Callable[..., Any]] = {"number": tables.number, "percent": tables.percent, "bound": tables.bound}
+    return fill_in(__package__, _TEMPLATE, filters, **context)
 
 
 def _facts_of(facts: Facts) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from runtime.tfrecords import as_many_as_fit, each_record
+from runtime.loaded_models import loaded
+from runtime.tfrecords import as_many_as_fit, bytes_of, each_record, features_of, text_of
 from schema import features
 from schema.signatures import (
     ALL_SCORES_SIGNATURE,
@@ -88,18 +89,18 @@ class ShownImage:
 
 
 def load_model(folder: str) -> Model:
-    """Load a SavedModel."""
-    loaded = tf.saved_model.load(folder)  # `reconstruct` keeps it alive; a signature alone would lose its variables
-    signature = loaded.signatures[RECONSTRUCT_SIGNATURE]
+    """Load a SavedModel, unless this process has analysed it just now."""
+    model = loaded(folder)  # `reconstruct` keeps it alive; a signature alone would lose its variables
+    signature = model.signatures[RECONSTRUCT_SIGNATURE]
 
     def outputs_of(name: str, encoded: Sequence[bytes]) -> dict[str, Any]:
-        outputs = loaded.signatures[name](**{IMAGE_BYTES: tf.constant(list(encoded), tf.string)})
+        outputs = model.signatures[name](**{IMAGE_BYTES: tf.constant(list(encoded), tf.string)})
         return {name: value.numpy() for name, value in outputs.items()}
 
     return Model(
         partial(outputs_of, RECONSTRUCT_SIGNATURE),
         as_many_as_fit(signature.structured_outputs[RECONSTRUCTION].shape[1:], at_most=_BATCH),
-        partial(outputs_of, ALL_SCORES_SIGNATURE) if ALL_SCORES_SIGNATURE in loaded.signatures else None,
+        partial(outputs_of, ALL_SCORES_SIGNATURE) if ALL_SCORES_SIGNATURE in model.signatures else None,
     )
 
 
@@ -162,15 +163,15 @@ def read_images(examples_uri: str, positions: Iterable[int], split: str = featur
 
 
 def _parse(position: int, record: bytes) -> ExampleImage:
-    feature = tf.train.Example.FromString(record).features.feature
+    feature = features_of(record)
     known = feature[features.IS_ANOMALY].int64_list.value if features.IS_ANOMALY in feature else ()
     mask = feature[features.MASK].bytes_list.value if features.MASK in feature else ()
     return ExampleImage(
         position=position,
-        image_id=feature[features.IMAGE_ID].bytes_list.value[0].decode("utf-8", "replace"),
-        label=feature[features.LABEL].bytes_list.value[0].decode("utf-8", "replace"),
+        image_id=text_of(feature, features.IMAGE_ID),
+        label=text_of(feature, features.LABEL),
         is_anomaly=int(known[0]) if known else features.UNKNOWN,
-        encoded=feature[features.IMAGE].bytes_list.value[0],
+        encoded=bytes_of(feature, features.IMAGE),
         mask=mask[0] if mask else None,
     )
 

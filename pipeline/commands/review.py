@@ -1,7 +1,6 @@
 """`autoencoder review`: shows images that deserve a look, and records what people decide."""
 
 import tempfile
-import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +74,7 @@ def review(
             return
         setting = f" with --set data.reviewed={decisions.manifest}" if review_folder else ""
         step = f"The next `autoencoder run`{setting} uses the decisions; Ctrl-C ends this review."
-        _serve(items, decisions, folder.name, step, port, in_browser=in_browser)
+        _serve(items, decisions, folder.name, step, port, Path(waiting) if in_browser else None)
     made = decisions.standing().values()
     counts = {kind: sum(of_image[-1].decision == kind for of_image in made) for kind in ("normal", "defect", "unsure")}
     click.echo(", ".join(f"{count:,} {kind}" for kind, count in counts.items()) + f": {decisions.manifest}")
@@ -128,17 +127,18 @@ def _queue(
 
 
 def _serve(
-    items: "list[Item]", decisions: "ReviewFolder", name: str, step: str, port: int, *, in_browser: bool
+    items: "list[Item]", decisions: "ReviewFolder", name: str, step: str, port: int, opened_in: Path | None
 ) -> None:
+    """Serve until Ctrl-C; `opened_in`: a private folder for the page that opens the browser, or None to leave it."""
     from runtime.signals import stop_on_signals
     from serving.reviewing.app import review_app
-    from serving.reviewing.run import HOST, new_token, running
+    from serving.reviewing.run import HOST, new_token, open_in_browser, running
 
     token = new_token()
     app = review_app(items, decisions, token=token, title=f"Review of {name}", next_step=step)
     with stop_on_signals() as stop, running(app, port) as used:
         address = f"http://{HOST}:{used}/#token={token}"
         click.echo(f"{len(items):,} images to look at: {address}\nCtrl-C ends the review.")
-        if in_browser:
-            webbrowser.open(address)
+        if opened_in is not None:
+            open_in_browser(address, opened_in)
         stop.wait()

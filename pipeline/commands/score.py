@@ -42,7 +42,7 @@ MAX_STEM_BYTES = 200
     "model pushed last below runs/.",
 )
 @click.option("--server", help="Use a server instead: http://host:8501 or grpc://host:8500.")
-@click.option("--model_name", "--model-name", default=DEFAULT_MODEL_NAME, help="The model's name on the server.")
+@click.option("--model_name", default=DEFAULT_MODEL_NAME, help="The model's name on the server.")
 @click.option("--token-file", type=PATH, help=f"File with the server's token (default: {TOKEN_VARIABLE}).")
 @click.option("--ca-file", type=PATH, help="PEM file with the certificates to trust for https:// and grpcs://.")
 @click.option(
@@ -117,7 +117,7 @@ def _score_on_beam(images: tuple[str, ...], model: Path | None, output: str, arg
 
     folder = saved_model_folder(model or newest_base_folder(RUNS)).absolute()
     scored, failed = score_on_beam(images, folder, output, arguments)
-    click.echo(f"{scored:,} files scored, {failed:,} could not be: {output}-*.jsonl", err=True)
+    click.echo(f"{scored:,} images scored, {failed:,} could not be: {output}-*.jsonl", err=True)
     return DONE if scored else FAILED
 
 

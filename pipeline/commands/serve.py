@@ -22,11 +22,10 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
 
 @click.command(cls=Command)
 @click.argument("folder", required=False, type=PATH)
-@click.option("--model_base_path", "--model-base-path", type=PATH, help="The same as FOLDER.")
-@click.option("--model_name", "--model-name", default=ServerSettings.model_name, help="Name in requests.")
+@click.option("--model_base_path", type=PATH, help="The same as FOLDER, but without any version yet, waits for one.")
+@click.option("--model_name", default=ServerSettings.model_name, help="Name in requests.")
 @click.option(
     "--model_config_file",
-    "--model-config-file",
     type=PATH,
     help="File that lists several models, in TensorFlow Serving's text format, instead of FOLDER.",
 )
@@ -74,43 +73,37 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
 )
 @click.option("--max-body-mb", type=click.IntRange(1), default=MAX_BODY_MB, help="Largest request.")
 @click.option(
-    "--record_scores",
     "--record-scores",
     type=FOLDER,
     help="Folder in which to record the distribution of scores, for `autoencoder drift`.",
 )
 @click.option(
     "--keep-images",
-    "--keep_images",
     type=FOLDER,
     help="Folder in which to keep a sample of the images, for `autoencoder review`; only you can read it.",
 )
 @click.option(
     "--keep-rate",
-    "--keep_rate",
     type=click.FloatRange(0, 1, min_open=True),
     default=ServerSettings.keep_rate,
     help="Share of the images to keep.",
 )
 @click.option(
     "--keep-at-most",
-    "--keep_at_most",
     type=click.IntRange(1),
     default=ServerSettings.keep_at_most,
     help="Number of images to keep; then each new one replaces the oldest.",
 )
 @click.option(
     "--keep-mb",
-    "--keep_mb",
     type=click.IntRange(1),
     default=ServerSettings.keep_max_bytes // MIB,
     help="Megabytes of images to keep.",
 )
-@click.option("--tls-cert", "--tls_cert", type=PATH, help="PEM file with the certificate chain, for TLS.")
-@click.option("--tls-key", "--tls_key", type=PATH, help="PEM file with the certificate's key.")
+@click.option("--tls-cert", type=PATH, help="PEM file with the certificate chain, for TLS.")
+@click.option("--tls-key", type=PATH, help="PEM file with the certificate's key.")
 @click.option(
     "--token-file",
-    "--token_file",
     type=PATH,
     help="File with the accepted bearer tokens, one per line; both protocols.",
 )
@@ -206,12 +199,18 @@ def quieten_tensorflow() -> None:
 
 
 def _base(folder: Path | None, model_base_path: Path | None) -> Path:
-    from serving.model.versions import base_folder, newest_base_folder
+    from serving.model.versions import NoModelError, base_folder, holds_saved_model, newest_base_folder
 
     if folder is not None and model_base_path is not None:
         raise UsageError("FOLDER and --model_base_path mean the same: give only one of them")
-    given = folder or model_base_path
-    return base_folder(given) if given is not None else newest_base_folder(RUNS)
+    if model_base_path is None:
+        return base_folder(folder) if folder is not None else newest_base_folder(RUNS)
+    try:
+        return base_folder(model_base_path)
+    except NoModelError:
+        if not model_base_path.is_dir() or holds_saved_model(model_base_path):
+            raise
+        return model_base_path  # as TensorFlow Serving does: a server may start before the first push
 
 
 def _obstacle_to_real_server(

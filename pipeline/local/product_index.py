@@ -7,13 +7,11 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
-
 from pipeline.configuration.configuration import Configuration
+from runtime.pages import fill_in
 from schema.artifacts import REPORT_FILE, THUMBNAILS_FILE
 from serving.model.versions import RUN_SUBFOLDER, version_folders
 
@@ -175,12 +173,7 @@ def _page(products: Sequence[Product]) -> str:
     """The page; all text in it is escaped."""
     ordered = sorted(products, key=lambda product: (_WORST_FIRST.index(product.verdict), product.name))
     counts = {verdict: sum(p.verdict == verdict for p in products) for verdict in reversed(_WORST_FIRST)}
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    entries = [_entry(product) for product in ordered]
-    return environment.from_string(template).render(entries=entries, counts=counts)
+    return fill_in(__package__, _TEMPLATE, entries=[_entry(product) for product in ordered], counts=counts)
 
 
 def _entry(product: Product) -> dict[str, Any]:

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from pipeline.metadata.history import latest_calibration
 from runtime.errors import UsageError
-from runtime.tfrecords import each_record, spread_records
+from runtime.tfrecords import bytes_of, each_record, features_of, spread_records, text_of
 from schema import features
 from schema.artifacts import RECORD_FILE, SUSPECTS_FILE
 from schema.calibration_record import CalibrationRecord
@@ -46,8 +44,8 @@ class ReviewableRun:
         """The suspects, then at most 5,000 test images, evenly spaced, that no earlier review decided about."""
         yield from self._suspects()
         records = spread_records([_split(self.examples, features.TEST)], _TEST_IMAGES).as_numpy_iterator()
-        for example in map(_features, records):
-            if not _text(example, features.IMAGE_ID).startswith(REVIEWED_PREFIX):
+        for example in map(features_of, records):
+            if not text_of(example, features.IMAGE_ID).startswith(REVIEWED_PREFIX):
                 yield _candidate(example, TEST, split="")
 
     def _suspects(self) -> Iterator[Candidate]:
@@ -58,7 +56,7 @@ class ReviewableRun:
             wanted = {position for of_split, position in p_values if of_split == split}
             for position, record in enumerate(each_record([_split(self.examples, split)]) if wanted else ()):
                 if position in wanted:
-                    yield _candidate(_features(record), SUSPECT, split=split, p_value=p_values[split, position])
+                    yield _candidate(features_of(record), SUSPECT, split=split, p_value=p_values[split, position])
 
 
 def reviewable_run(connection: Any, folder: Path) -> ReviewableRun:
@@ -68,14 +66,14 @@ def reviewable_run(connection: Any, folder: Path) -> ReviewableRun:
         raise UsageError(f"{folder}: no run has calibrated a model yet, or its files were removed: autoencoder run")
     model, examples, calibration = found
     sample = spread_records([_split(examples, features.EVAL)], _CALIBRATING_IMAGES).as_numpy_iterator()
-    normal = [_features(record) for record in sample]
-    labels = Counter(_text(example, features.LABEL) for example in normal)
+    normal = [features_of(record) for record in sample]
+    labels = Counter(text_of(example, features.LABEL) for example in normal)
     return ReviewableRun(
         model=Path(model),
         examples=examples,
         calibration=calibration,
         normal_label=labels.most_common(1)[0][0],
-        normal_images=tuple(example[features.IMAGE].bytes_list.value[0] for example in normal),
+        normal_images=tuple(bytes_of(example, features.IMAGE) for example in normal),
     )
 
 
@@ -83,20 +81,12 @@ def _split(examples: str, split: str) -> str:
     return f"{examples}/Split-{split}/*"
 
 
-def _features(record: bytes) -> Any:
-    return tf.train.Example.FromString(record).features.feature
-
-
-def _text(example: Any, name: str) -> str:
-    return str(example[name].bytes_list.value[0].decode("utf-8", "replace"))
-
-
 def _candidate(example: Any, source: str, *, split: str, p_value: float = math.nan) -> Candidate:
-    content: bytes = example[features.IMAGE].bytes_list.value[0]
-    label = _text(example, features.LABEL)
+    content = bytes_of(example, features.IMAGE)
+    label = text_of(example, features.LABEL)
     known = example[features.IS_ANOMALY].int64_list.value[0] if features.IS_ANOMALY in example else features.UNKNOWN
-    mask: bytes = example[features.MASK].bytes_list.value[0] if features.MASK in example else b""
-    name = _text(example, features.IMAGE_ID).removeprefix(REVIEWED_PREFIX)
+    mask = bytes_of(example, features.MASK) if features.MASK in example else b""
+    name = text_of(example, features.IMAGE_ID).removeprefix(REVIEWED_PREFIX)
     return Candidate(
         subject=Subject(digest=digest_of(content), name=name, label="" if known == 1 else label, split=split),
         content=content,

@@ -23,10 +23,12 @@ from pipeline.local.product import record_product, require_same_product
 from pipeline.local.product_index import update_if_listed
 from pipeline.metadata.store import connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, plain_console, print_summary
+from runtime.beam_signatures import remember_signatures
 from runtime.errors import DONE, FAILED, REFUSED
-from runtime.imports import imported_for_good
+from runtime.imports import import_on_demand, imported_for_good
 from runtime.keras_flavour import use_keras_2
 from runtime.places import pattern_problem
+from runtime.spare_process import prepare
 from schema.artifacts import PICTURE_FILE, REPORT_FILE, SUSPECTS_FILE, THUMBNAILS_FILE
 from schema.reviewed import MANIFEST_FILE, REVIEW_FOLDER
 from serving.model.versions import RUN_SUBFOLDER, version_folders
@@ -36,6 +38,8 @@ if TYPE_CHECKING:  # a mistake in the configuration must not wait for this impor
 
 LOG_FILE = "run.log"
 TROUBLESHOOTING = "docs/troubleshooting.md"
+_CHECK = "serving.model.smoke_check"
+"""The Pusher runs this program; naming it here does not import TensorFlow."""
 
 
 Document = dict[str, Any]
@@ -110,12 +114,15 @@ def _run(
     use_keras_2()
     waiting = console.status("loading TensorFlow Extended") if console.is_terminal else contextlib.nullcontext()
     with waiting, imported_for_good():
+        prepare(_CHECK)
+        import_on_demand("tfx.components")  # which imports Kubernetes's client and Keras 3
         from pipeline.graph import create_pipeline
         from pipeline.local.runner import run_pipeline
         from pipeline.metadata import history
         from pipeline.metadata.ownership import claim
         from runtime import tfx_filesystem
 
+    remember_signatures()
     tfx_filesystem.register(os.environ)  # for `push.destination: s3://...`
     connection = connection_of(configuration.metadata, folder, tell=console.print)
     if configuration.metadata.backend != "sqlite":

@@ -9,15 +9,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from runtime.errors import UserError
+from runtime.tfrecords import bytes_of, features_of, text_of
 from schema import features
-from schema.signatures import IMAGE_BYTES, IS_ANOMALY, RECONSTRUCT_SIGNATURE, SCORE, SCORE_SIGNATURE
+from schema.signatures import IMAGE_BYTES, IS_ANOMALY, RECONSTRUCT_SIGNATURE, SCORE, SCORE_SIGNATURE, THRESHOLD
 from serving.exporting import replay
 from serving.model.prediction import Predictor, Request
 
@@ -25,8 +26,6 @@ TOLERANCE: Final = 1e-4
 """Largest difference of a score in float32, as a share of the SavedModel's."""
 _NEGLIGIBLE: Final = 1e-7
 TIMEOUT_S: Final = 1800
-_TIMED: Final = 100
-"""Images with which the SavedModel's whole decision, as an exported file makes it, is timed."""
 
 
 class ExportRefusedError(UserError):
@@ -52,7 +51,7 @@ class Comparison:
     same_verdicts: int
     """Images of which both say the same."""
     milliseconds: float
-    """Median per image in the target runtime, decoding included."""
+    """Median per image in the target runtime, decoding included, of the first images."""
     served_milliseconds: float
     """The same in the SavedModel."""
     auroc: tuple[float, float] | None = None
@@ -68,10 +67,11 @@ def images_of(pattern: str, at_most: int | None = None) -> list[Image]:
 
 
 def _image_of(record: bytes) -> Image:
-    known = tf.train.Example.FromString(record).features.feature
-    image_id, content = (known[name].bytes_list.value[0] for name in (features.IMAGE_ID, features.IMAGE))
+    known = features_of(record)
     labels = known[features.IS_ANOMALY].int64_list.value if features.IS_ANOMALY in known else []
-    return Image(image_id.decode(errors="replace"), content, labels[0] if labels else features.UNKNOWN)
+    return Image(
+        text_of(known, features.IMAGE_ID), bytes_of(known, features.IMAGE), labels[0] if labels else features.UNKNOWN
+    )
 
 
 def replayed(file: Path, images: Sequence[Image]) -> list[dict[str, float]]:
@@ -95,14 +95,14 @@ def replayed(file: Path, images: Sequence[Image]) -> list[dict[str, float]]:
 
 
 def served(folder: Path, images: Sequence[Image]) -> list[dict[str, float]]:
-    """Score and verdict of the SavedModel in `folder` for each image, and for the first ones the milliseconds taken."""
+    """Score, threshold and verdict of the SavedModel in `folder` for each image; for the first ones also the time."""
     predictor = Predictor(folder)
     results: list[dict[str, float]] = []
     for number, image in enumerate(images):
         inputs = {IMAGE_BYTES: np.array([image.content], dtype=object)}
-        outputs = predictor.predict(Request(inputs, SCORE_SIGNATURE, (SCORE, IS_ANOMALY)))
+        outputs = predictor.predict(Request(inputs, SCORE_SIGNATURE, (SCORE, THRESHOLD, IS_ANOMALY)))
         results.append({name: float(values[0]) for name, values in outputs.items()})
-        if number < _TIMED:
+        if number < replay.TIMED:
             started_s = time.perf_counter()
             predictor.predict(Request(inputs, RECONSTRUCT_SIGNATURE))
             results[-1][replay.MILLISECONDS] = 1000.0 * (time.perf_counter() - started_s)
@@ -114,7 +114,7 @@ def compare(
     images: Sequence[Image], ours: Sequence[dict[str, float]], theirs: Sequence[dict[str, float]]
 ) -> Comparison:
     """`ours` of the SavedModel and `theirs` of the exported file, for the same images."""
-    differences = [_difference(one, other) for one, other in zip(ours, theirs, strict=True)]
+    differences = _differences(ours, theirs)
     same = sum(one[IS_ANOMALY] == other[IS_ANOMALY] for one, other in zip(ours, theirs, strict=True))
     milliseconds, served_milliseconds = (
         float(np.median([row[replay.MILLISECONDS] for row in rows if replay.MILLISECONDS in row]))
@@ -135,8 +135,8 @@ def require_equal(
 ) -> None:
     """Raises ExportRefusedError that names the first image with another score or verdict."""
     verdict = ("normal", "anomaly")
-    for image, one, other in zip(images, ours, theirs, strict=True):
-        if not _difference(one, other) <= TOLERANCE or one[IS_ANOMALY] != other[IS_ANOMALY]:
+    for image, one, other, difference in zip(images, ours, theirs, _differences(ours, theirs), strict=True):
+        if not difference <= TOLERANCE or one[IS_ANOMALY] != other[IS_ANOMALY]:
             raise ExportRefusedError(
                 f"{image.image_id}: the exported model's score is {other[SCORE]:.7g} "
                 f"({verdict[int(other[IS_ANOMALY])]}), but the SavedModel's is {one[SCORE]:.7g} "
@@ -144,8 +144,21 @@ def require_equal(
             )
 
 
-def _difference(one: dict[str, float], other: dict[str, Any]) -> float:
-    """Of two scores, as a share of the first."""
-    if not np.isfinite([one[SCORE], other[SCORE]]).all():
-        return 0.0 if repr(one[SCORE]) == repr(other[SCORE]) else float("inf")
-    return abs(one[SCORE] - other[SCORE]) / max(abs(one[SCORE]), _NEGLIGIBLE)
+def _differences(ours: Sequence[dict[str, float]], theirs: Sequence[dict[str, float]]) -> list[float]:
+    """Of the two scores of each image, as a share of ours.
+
+    Scores that may be negative, such as those of `ensemble`, cross 0. A difference is a share of the threshold, or of
+    the median score, where that is larger.
+    """
+    scores = np.array([one[SCORE] for one in ours])
+    usual = _NEGLIGIBLE
+    if (scores < 0.0).any():
+        usual = max(abs(ours[0][THRESHOLD]), float(np.median(np.abs(scores[np.isfinite(scores)]))))
+    return [_difference(one[SCORE], other[SCORE], usual) for one, other in zip(ours, theirs, strict=True)]
+
+
+def _difference(one: float, other: float, smallest: float) -> float:
+    """Of two scores, as a share of the first, or of `smallest`."""
+    if not np.isfinite([one, other]).all():
+        return 0.0 if repr(one) == repr(other) else float("inf")
+    return abs(one - other) / max(abs(one), smallest)

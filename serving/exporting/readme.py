@@ -69,6 +69,46 @@ normalises them as the pipeline does; do neither yourself.
 {example}
 ```
 """
+_CPLUSPLUS: Final = """
+## C++
+
+`g++ -std=c++17 example.cpp -o example -I HEADERS -L LIBRARY -lonnxruntime` with the folders of ONNX Runtime's headers
+and library, then `./example image.{suffix}` in this folder. Instead of a file's pixels, pass your camera's: row by row,
+from left to right{order}.
+
+```cpp
+#include <onnxruntime_cxx_api.h>
+
+#include <cstdint>
+#include <fstream>
+#include <iostream>
+#include <string>
+#include <vector>
+
+int main(int, char** arguments) {{
+  std::ifstream file(arguments[1], std::ios::binary);  // a binary {format}: convert image.png image.{suffix}
+  std::string kind;
+  int64_t width, height, largest;
+  file >> kind >> width >> height >> largest;
+  file.get();
+  std::vector<{type}> pixels(width * height * {channels});
+  file.read(reinterpret_cast<char*>(pixels.data()), pixels.size() * sizeof pixels[0]);
+{swap}
+  Ort::Env environment;
+  Ort::Session session(environment, "{file}", Ort::SessionOptions());
+  const int64_t shape[] = {{1, height, width, {channels}}};
+  auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+  auto image = Ort::Value::CreateTensor<{type}>(memory, pixels.data(), pixels.size(), shape, 4);
+  const char* input = "image";
+  const char* outputs[] = {{"is_anomaly", "score", "p_value"}};
+  auto found = session.Run(Ort::RunOptions(), &input, &image, 1, outputs, 3);
+  std::cout << (*found[0].GetTensorData<int64_t>() ? "anomaly " : "normal ") << *found[1].GetTensorData<float>() << " "
+            << *found[2].GetTensorData<float>() << std::endl;
+}}
+```
+"""
+_SWAP: Final = """  for (auto& level : pixels) level = level >> 8 | level << 8;  // the file has the higher byte first
+"""
 
 
 def readme(function: Any, file: str, *, target: Target, precision: Precision, comparison: Comparison) -> str:
@@ -80,7 +120,7 @@ def readme(function: Any, file: str, *, target: Target, precision: Precision, co
         for name, values in sorted(outputs.items())
     ]
     channels = given.shape[-1]
-    return _PAGE.format(
+    page = _PAGE.format(
         file=file,
         precision=precision,
         runtime=_RUNTIMES[target],
@@ -94,6 +134,7 @@ def readme(function: Any, file: str, *, target: Target, precision: Precision, co
         package=_PACKAGES[target],
         example=_example(file, target, given.dtype.name, channels),
     )
+    return page + _cplusplus_example(file, given.dtype.name, channels) if target == "onnx" else page
 
 
 def _example(file: str, target: Target, kind: str, channels: int) -> str:
@@ -108,4 +149,16 @@ def _example(file: str, target: Target, kind: str, channels: int) -> str:
             _LOAD[target].format(file=file, pixels=pixels),
             'print("anomaly" if outputs["is_anomaly"][0] else "normal", outputs["score"][0], outputs["p_value"][0])',
         ]
+    )
+
+
+def _cplusplus_example(file: str, kind: str, channels: int) -> str:
+    return _CPLUSPLUS.format(
+        file=file,
+        type=f"{kind}_t",
+        channels=channels,
+        suffix="ppm" if channels == 3 else "pgm",
+        format="PPM" if channels == 3 else "PGM",
+        order=", red, green and blue of each pixel together" if channels == 3 else "",
+        swap=_SWAP if kind == "uint16" else "",
     )

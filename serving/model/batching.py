@@ -1,9 +1,10 @@
-"""Batches the requests that arrive while the model is busy; an idle model runs a request immediately.
+"""Batches the requests that arrive while the model is busy; otherwise a request runs immediately.
 
 There is no timer: a lone client never waits, and under load a batch holds what arrived during the previous run.
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,18 +30,23 @@ class _Ticket:
 
 
 class Batcher:
-    """Joins concurrent calls of one function along the first dimension, one batch at a time.
+    """Joins concurrent calls of one function along the first dimension.
 
     The caller that finds the function idle runs it for itself and for the callers queued behind it, then hands
     over to the next in the queue. Needs no thread of its own, and a lone caller no hand-over.
+
+    As long as no two calls were joined, `runs_at_once` calls may run side by side, each on a core of its own. With more
+    callers, one large batch after the other takes less time.
     """
 
-    def __init__(self, run: Run, *, max_batch_size: int) -> None:
+    def __init__(self, run: Run, *, max_batch_size: int, runs_at_once: int) -> None:
         self._run = run
         self._max_batch_size = max_batch_size
         self._lock = threading.Lock()
         self._queue: list[_Ticket] = []
-        self._is_busy = False
+        self._runs_at_once = self._free_runs = runs_at_once
+        self._joined_lately = deque([1, 1], maxlen=2)
+        """Calls in each of the latest batches: of few callers, one is often alone after a batch of all others."""
 
     def __call__(self, inputs: Arrays) -> Arrays:
         """The outputs for `inputs`, which share their first dimension; raises ServingError only for these inputs."""
@@ -51,7 +57,7 @@ class Batcher:
         if not ticket.must_lead:
             ticket.woken.wait()
         if ticket.must_lead:
-            self._lead()
+            self._lead(ticket)
         if ticket.error is not None:
             raise ticket.error
         assert ticket.outputs is not None
@@ -60,13 +66,19 @@ class Batcher:
     def _join(self, ticket: _Ticket) -> _Ticket:
         with self._lock:
             self._queue.append(ticket)
-            if not self._is_busy:
-                self._is_busy = ticket.must_lead = True
+            if self._may_run():
+                self._free_runs -= 1
+                ticket.must_lead = True
         return ticket
 
-    def _lead(self) -> None:
-        """Run the batch at the head of the queue, which includes the caller's request, then wake the next leader."""
-        batch = self._take_batch()
+    def _may_run(self) -> bool:
+        """Whether a batch may start now; if not, another is running, and will hand over."""
+        is_idle = self._free_runs == self._runs_at_once
+        return is_idle or (self._free_runs > 0 and max(self._joined_lately) == 1)
+
+    def _lead(self, leader: _Ticket) -> None:
+        """Run the caller's request together with those that wait behind it, then wake the next leader."""
+        batch = self._take_batch(leader)
         try:
             self._answer(batch)
         except Exception as error:  # a bug here must not leave the others waiting forever
@@ -78,25 +90,29 @@ class Batcher:
                 ticket.woken.set()
             self._hand_over()
 
-    def _take_batch(self) -> list[_Ticket]:
+    def _take_batch(self, leader: _Ticket) -> list[_Ticket]:
         with self._lock:
-            first = self._queue.pop(0)
-            batch, total, left = [first], first.size, []
+            batch, total, left = [leader], leader.size, []
             for ticket in self._queue:
-                if total + ticket.size <= self._max_batch_size and _can_join(first.inputs, ticket.inputs):
+                if ticket is leader:
+                    continue
+                fits = total + ticket.size <= self._max_batch_size and _can_join(leader.inputs, ticket.inputs)
+                if fits and not ticket.must_lead:
                     batch.append(ticket)
                     total += ticket.size
                 else:
                     left.append(ticket)
             self._queue = left
+            self._joined_lately.append(len(batch))
         return batch
 
     def _hand_over(self) -> None:
         with self._lock:
-            if not self._queue:
-                self._is_busy = False
+            self._free_runs += 1
+            following = next((ticket for ticket in self._queue if not ticket.must_lead), None)
+            if following is None or not self._may_run():
                 return
-            following = self._queue[0]
+            self._free_runs -= 1
             following.must_lead = True
             following.woken.set()
 

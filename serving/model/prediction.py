@@ -5,12 +5,18 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from runtime.cores import usable_cores
 from schema.signatures import IMAGE_BYTES, SCORE_SIGNATURE
 from serving.errors import ServingError, Status
 from serving.model.batching import Batcher
 from serving.model.image_inputs import checked_images, reading_of_model
 from serving.model.loaded_model import Arrays, LoadedModel, Signature, checked_inputs, checked_outputs
+
+_RUNS_AT_ONCE: Final = 2
+"""A small run keeps one core busy, a larger one most of them; more runs at once would
+only make batches smaller."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,9 @@ class Predictor:
         with self._lock:
             if key not in self._batchers:
                 self._batchers[key] = Batcher(
-                    lambda inputs: self._model.run(signature, inputs, outputs), max_batch_size=max_batch_size
+                    lambda inputs: self._model.run(signature, inputs, outputs),
+                    max_batch_size=max_batch_size,
+                    runs_at_once=min(_RUNS_AT_ONCE, usable_cores()),
                 )
             return self._batchers[key]
 

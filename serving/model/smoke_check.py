@@ -12,6 +12,7 @@ from typing import Any
 
 from images.stored import from_pixels
 from runtime.imports import imported_for_good
+from runtime.tfrecords import bytes_of, features_of, text_of
 from schema import features
 from schema.signatures import ERROR, IMAGE_BYTES, SCORE, SCORE_SIGNATURE
 
@@ -52,14 +53,14 @@ def _replay_evaluation(predictor: Predictor, parity: Path) -> int:
     """The number of images compared; ValueError names the first whose error differs from the Evaluator's."""
     count = 0
     for index, record in enumerate(tf.data.TFRecordDataset(str(parity)).as_numpy_iterator()):
-        known = tf.train.Example.FromString(record).features.feature
-        image, image_id = (known[name].bytes_list.value[0] for name in (features.IMAGE, features.IMAGE_ID))
+        known = features_of(record)
+        image, image_id = bytes_of(known, features.IMAGE), text_of(known, features.IMAGE_ID)
         expected = known[ERROR].float_list.value[0]
         inputs = {IMAGE_BYTES: np.array([image], dtype=object)}
         error = float(predictor.predict(Request(inputs, SCORE_SIGNATURE, (ERROR,)))[ERROR][0])
         if not abs(error - expected) <= PARITY_TOLERANCE * expected + NEGLIGIBLE_ERROR:
             raise ValueError(
-                f"test image {index} ({image_id.decode(errors='replace')}): "
+                f"test image {index} ({image_id}): "
                 f"its error is {error:.6g} when served, but was {expected:.6g} in the Evaluator"
             )
         count += 1

@@ -105,7 +105,7 @@ class _Api:
 
     def map(self, request: Request) -> dict[str, Any]:
         item = self._item(request)
-        values = None if item.anomaly_map is None else [[_number(x) for x in row] for row in item.anomaly_map.tolist()]
+        values = [[_number(x) for x in row] for row in item.anomaly_map.tolist()] if item.has_map else None
         return {ANOMALY_MAP: values, IS_PADDED: int(item.is_padded), SMALLEST_REGION: item.smallest_region}
 
     def decide(self, request: Request) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _shown(item: Item) -> dict[str, Any]:
     numbers = {name: _number(getattr(item, name)) for name in ("score", "threshold", "p_value")}
     about = {name: getattr(item, name) for name in ("source", "group", "known_as", "is_known_normal", "is_anomaly")}
     subject = {"digest": item.subject.digest, "name": item.subject.name, "split": item.subject.split}
-    return {**subject, **about, **numbers, "has_map": item.anomaly_map is not None}
+    return {**subject, **about, **numbers, "has_map": item.has_map}
 
 
 def _told(decision: Decision) -> dict[str, Any]:

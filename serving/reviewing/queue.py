@@ -1,4 +1,4 @@
-"""Scores candidates and orders them for review; their files wait in a folder, their maps in memory."""
+"""Scores candidates and orders them for review; their files and maps wait in a folder."""
 
 import itertools
 import math
@@ -47,7 +47,7 @@ _UNLABELLED: Final = (WATCH, FOLDER)
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """A scored image; its file is `file`."""
+    """A scored image; its file is `file`, beside the file of its map."""
 
     subject: Subject
     file: Path
@@ -61,12 +61,23 @@ class Item:
     is_anomaly: bool
     p_value: float
     latent: npt.NDArray[np.float32]
-    anomaly_map: npt.NDArray[np.float32] | None
-    """[H, W] in multiples of the pixel threshold; None for a model without maps."""
+    has_map: bool
+    """False for a model without maps."""
     is_padded: bool
     smallest_region: float
     place: tuple[int, int] | None
     """Row and column, on a grid of 3 x 3, of the strongest region's centre; None if there is no region."""
+
+    @property
+    def anomaly_map(self) -> npt.NDArray[np.float32]:
+        """[H, W] in multiples of the pixel threshold, read from its file."""
+        found: npt.NDArray[np.float32] = np.load(_map_file(self.file))
+        return found
+
+    def remove(self) -> None:
+        """Remove its files."""
+        self.file.unlink()
+        _map_file(self.file).unlink(missing_ok=True)
 
 
 Scored = Callable[[Item], None]
@@ -117,8 +128,7 @@ def _keep_nearest(items: dict[str, Item], limit: int, rate: float, decided: froz
     optional = [x for d, x in items.items() if x.source not in _PROTECTED and d not in decided]
     distances = distance_from_threshold([_informative_p_value(item, rate) for item in optional], rate)
     for index in np.argsort(distances, kind="stable")[limit:]:
-        item = items.pop(optional[index].subject.digest)
-        item.file.unlink()
+        items.pop(optional[index].subject.digest).remove()
 
 
 def _informative_p_value(item: Item, rate: float) -> float:
@@ -175,6 +185,8 @@ def _item(candidate: Candidate, outputs: Arrays, folder: Path) -> Item:
     file = folder / candidate.subject.digest
     file.write_bytes(candidate.content)
     anomaly_map = outputs.get(ANOMALY_MAP)
+    if anomaly_map is not None:
+        np.save(_map_file(file), _shown(np.asarray(anomaly_map, np.float32)))
     is_padded, smallest = (outputs.get(name, np.float32(0.0)) for name in (IS_PADDED, SMALLEST_REGION))
     p_value = candidate.p_value if math.isfinite(candidate.p_value) else float(outputs.get(P_VALUE, math.nan))
     group = bytes(outputs[GROUP]).decode("utf-8", "replace") if GROUP in outputs else candidate.group
@@ -192,7 +204,7 @@ def _item(candidate: Candidate, outputs: Arrays, folder: Path) -> Item:
         is_anomaly=bool(outputs[IS_ANOMALY]),
         p_value=p_value,
         latent=np.array(np.ravel(outputs[LATENT]), np.float32),  # a view would keep the batch in memory
-        anomaly_map=None if anomaly_map is None else _shown(np.asarray(anomaly_map, np.float32)),
+        has_map=anomaly_map is not None,
         is_padded=bool(is_padded),
         smallest_region=float(smallest),
         place=_place(candidate.content, anomaly_map, is_padded=bool(is_padded), smallest=float(smallest)),
@@ -200,14 +212,18 @@ def _item(candidate: Candidate, outputs: Arrays, folder: Path) -> Item:
 
 
 def _shown(anomaly_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """A copy of a map [H, W], reduced to at most `_LARGEST_SHOWN_MAP` rows and columns."""
+    """A map [H, W], reduced to at most `_LARGEST_SHOWN_MAP` rows and columns."""
     block = -(-max(anomaly_map.shape) // _LARGEST_SHOWN_MAP)
     if block == 1:
-        return anomaly_map.copy()
+        return anomaly_map
     padded = np.pad(anomaly_map, [(0, -side % block) for side in anomaly_map.shape])
     rows, columns = (side // block for side in padded.shape)
     reduced: npt.NDArray[np.float32] = padded.reshape(rows, block, columns, block).max(axis=(1, 3))
     return reduced
+
+
+def _map_file(file: Path) -> Path:
+    return file.with_suffix(".npy")
 
 
 def _place(content: bytes, anomaly_map: Any, *, is_padded: bool, smallest: float) -> tuple[int, int] | None:

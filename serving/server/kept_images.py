@@ -20,39 +20,52 @@ FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 _WAITING: Final = 64
 """Images that wait to be written; while the disk is slower than that, further ones are not kept."""
+_WAITING_BYTES: Final = 64 * 1024 * 1024
 _DIGEST_LENGTH: Final = 16
 
 
 class KeptImages:
     """A folder with a random sample; once it is full, each new image replaces the oldest. Thread-safe.
 
-    Files are written by a thread of their own, so that no request waits for the disk.
+    With several models, each has a folder of its own in it, and the oldest image of the model with most images gives
+    way: the bounds are those of all together. Files are written by a thread of their own, so that no request waits for
+    the disk.
     """
 
-    def __init__(self, folder: Path, *, rate: float, max_images: int, max_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, *, rate: float, max_images: int, max_bytes: int, has_several_models: bool = False
+    ) -> None:
         """`rate` is the share of images that is kept. Raises UsageError if others may read the folder."""
         self._folder, self._rate = folder, rate
         self._max_images, self._max_bytes = max_images, max_bytes
+        self._has_several_models = has_several_models
         try:
             folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-            mode = stat.S_IMODE(folder.stat().st_mode)
-            if mode & 0o077:
-                raise UsageError(f"--keep-images {folder}: others may read it; run: chmod 700 {folder}")
-            self._sizes = OrderedDict((path, path.stat().st_size) for path in sorted(folder.iterdir()) if _is_own(path))
+            folders = [folder, *(path for path in folder.iterdir() if has_several_models and path.is_dir())]
+            for each in folders:
+                if stat.S_IMODE(each.stat().st_mode) & 0o077:
+                    raise UsageError(f"--keep-images {folder}: others may read {each}; run: chmod 700 {each}")
+            self._sizes = {each: _own_sizes(each) for each in folders}
         except OSError as error:
             raise UsageError(f"--keep-images {folder}: cannot be used: {error.strerror or error}") from None
-        self._waiting: queue.Queue[bytes | None] = queue.Queue(_WAITING)
+        self._waiting: queue.Queue[tuple[Path, bytes] | None] = queue.Queue(_WAITING)
+        self._waiting_bytes, self._lock = 0, threading.Lock()
         self._thread = threading.Thread(target=self._write_all, name="kept images", daemon=True)
         self._thread.start()
 
-    def offer(self, images: Iterable[bytes]) -> None:
-        """Keep some of these encoded images."""
+    def offer(self, images: Iterable[bytes], *, model_name: str) -> None:
+        """Keep some of these encoded images, which a model has scored."""
+        folder = self._folder / model_name if self._has_several_models else self._folder
         for content in images:
             if random.random() < self._rate:
-                try:
-                    self._waiting.put_nowait(content)
-                except queue.Full:
-                    return
+                with self._lock:
+                    if self._waiting_bytes + len(content) > _WAITING_BYTES:
+                        return
+                    try:
+                        self._waiting.put_nowait((folder, content))
+                    except queue.Full:
+                        return
+                    self._waiting_bytes += len(content)
 
     def close(self) -> None:
         """Write what waits, and end the thread."""
@@ -61,22 +74,28 @@ class KeptImages:
 
     def _write_all(self) -> None:
         is_failing = False
-        while (content := self._waiting.get()) is not None:
+        while (waiting := self._waiting.get()) is not None:
+            folder, content = waiting
+            with self._lock:
+                self._waiting_bytes -= len(content)
             try:
-                self._write(content)
+                self._write(folder, content)
                 is_failing = False
             except OSError as error:
                 if not is_failing:
-                    log_event("cannot_keep_images", folder=str(self._folder), reason=str(error))
+                    log_event("cannot_keep_images", folder=str(folder), reason=str(error))
                 is_failing = True
 
-    def _write(self, content: bytes) -> None:
+    def _write(self, folder: Path, content: bytes) -> None:
         digest = hashlib.sha256(content).hexdigest()[:_DIGEST_LENGTH]
-        if len(content) > self._max_bytes or any(path.stem.endswith(digest) for path in self._sizes):
+        kept = self._sizes.get(folder, OrderedDict())
+        if len(content) > self._max_bytes or any(path.stem.endswith(digest) for path in kept):
             return
+        if folder != self._folder:
+            folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
         suffix = suffix_of(content) or min(DICOM_SUFFIXES)
-        path = self._folder / f"{time.time_ns()}-{digest}{suffix}"
-        partial = self._folder / f".{path.name}"
+        path = folder / f"{time.time_ns()}-{digest}{suffix}"
+        partial = folder / f".{path.name}"
         try:
             with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb") as file:
                 file.write(content)
@@ -84,10 +103,21 @@ class KeptImages:
         except OSError:
             partial.unlink(missing_ok=True)
             raise
-        self._sizes[path] = len(content)
-        while len(self._sizes) > self._max_images or sum(self._sizes.values()) > self._max_bytes:
-            oldest, _ = self._sizes.popitem(last=False)
+        kept[path] = len(content)
+        self._sizes[folder] = kept
+        while self._is_over():
+            most = max(self._sizes.values(), key=len)
+            oldest, _ = most.popitem(last=False)
             oldest.unlink(missing_ok=True)
+
+    def _is_over(self) -> bool:
+        images = sum(len(kept) for kept in self._sizes.values())
+        return images > self._max_images or sum(sum(kept.values()) for kept in self._sizes.values()) > self._max_bytes
+
+
+def _own_sizes(folder: Path) -> "OrderedDict[Path, int]":
+    """The sizes of the kept images in a folder, the oldest first."""
+    return OrderedDict((path, path.stat().st_size) for path in sorted(folder.iterdir()) if _is_own(path))
 
 
 def _is_own(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,9 @@ from runtime.memory import return_free_memory
 from schema.artifacts import SAVED_MODEL_FILE
 
 LOADS_AT_ONCE: Final = 2
+HANGING_AFTER_S: Final = 120.0
+"""A load that takes longer is no longer one of these: its folder may hang for ever, which must not stop the others."""
+_LOOK_AGAIN_S: Final = 1.0
 _BYTES_PER_GRAPH_BYTE: Final = 50
 """A session keeps several copies of its graph: those of 0.7 and 0.9 MB took 43 to 48 times as much."""
 _BYTES_PER_OTHER_BYTE: Final = 1.2
@@ -59,7 +63,8 @@ class LoadedMemory:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._queue: list[_Turn] = []
-        self._loading = 0
+        self._loading: dict[_Turn, float] = {}
+        """When the loads that are running began."""
         self._unload: dict[Evictable, Callable[[], None]] = {}
         self._reserved = 0
 
@@ -75,9 +80,10 @@ class LoadedMemory:
     ) -> Iterator[Callable[[Evictable, Callable[[], None]], None]]:
         """Wait for a turn, and keep room for a version while the block loads it.
 
-        Two versions are loaded at a time: first those that are urgent, the longest first (`urgent_since`, on the
-        monotonic clock; None: it is not urgent), then by `rank`. For an urgent one, the least recently used versions
-        are unloaded, those that no request uses first, and a version that is larger than the limit is loaded alone.
+        Two versions are loaded at a time, not counting those that hang: first those that are urgent, the longest first
+        (`urgent_since`, on the monotonic clock; None: it is not urgent), then by `rank`. For an urgent one, the least
+        recently used versions are unloaded, those that no request uses first, and a version that is larger than the
+        limit is loaded alone.
         Otherwise raises NoRoomError if they would have to be.
 
         The block calls the function that it gets with the loaded version, which is counted from then on, and a
@@ -86,7 +92,9 @@ class LoadedMemory:
         if urgent_since() is None and not self._has_room(size_bytes):
             raise NoRoomError
         turn = self._queued(_Turn(rank, urgent_since))
-        turn.granted.wait()
+        while not turn.granted.wait(_LOOK_AGAIN_S):  # a load that hangs does not tell when it begins to
+            with self._lock:
+                self._grant()
         reserved = 0
 
         def keep(version: Evictable, unload: Callable[[], None]) -> None:
@@ -113,7 +121,7 @@ class LoadedMemory:
         finally:
             with self._lock:
                 self._reserved -= reserved
-                self._loading -= 1
+                del self._loading[turn]
                 self._grant()
 
     def remove(self, version: Evictable) -> None:
@@ -128,10 +136,11 @@ class LoadedMemory:
         return turn
 
     def _grant(self) -> None:
-        while self._queue and self._loading < LOADS_AT_ONCE:
-            turn = min(self._queue, key=_Turn.order)
+        now_s = time.monotonic()
+        busy = sum(now_s - began_s < HANGING_AFTER_S for began_s in self._loading.values())
+        for turn in sorted(self._queue, key=_Turn.order)[: max(0, LOADS_AT_ONCE - busy)]:
             self._queue.remove(turn)
-            self._loading += 1
+            self._loading[turn] = now_s
             turn.granted.set()
 
     def _has_room(self, size_bytes: int) -> bool:

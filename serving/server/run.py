@@ -67,7 +67,9 @@ def _kept_images(settings: ServerSettings) -> KeptImages | None:
     if settings.keep_images is None:
         return None
     bounds = {"max_images": settings.keep_at_most, "max_bytes": settings.keep_max_bytes}
-    return KeptImages(settings.keep_images, rate=settings.keep_rate, **bounds)
+    return KeptImages(
+        settings.keep_images, rate=settings.keep_rate, has_several_models=settings.has_several_models, **bounds
+    )
 
 
 def serve_until_signalled(settings: ServerSettings) -> None:

@@ -60,7 +60,7 @@ class Service:
         """The outputs for `request`; any scores among them are counted."""
         outputs = served.predictor.predict(request)
         if self._kept and IMAGE_BYTES in request.inputs:
-            self._kept.offer(request.inputs[IMAGE_BYTES].ravel().tolist())
+            self._kept.offer(request.inputs[IMAGE_BYTES].ravel().tolist(), model_name=served.model_name)
         if served.score_log is not None and outputs.keys() >= {SCORE, THRESHOLD, IS_ANOMALY}:
             # By the model's own threshold, also if the request has another one.
             served.score_log.add(outputs[SCORE])

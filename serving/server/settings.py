@@ -28,9 +28,9 @@ class ServerSettings:
     again after a change, at intervals of `model_config_poll_s` (None: never). `max_loaded_bytes` limits the estimated
     memory of all loaded models (None: no limit).
 
-    `record_scores` is a folder that receives one file of score counts per version, for `autoencoder drift`; with a
-    `model_config_file`, in a folder per model. `keep_images` is a folder that receives a random share `keep_rate` of
-    the images of a single model, for `autoencoder review`; the oldest are replaced. Port 0 picks a free port; None
+    `record_scores` is a folder that receives one file of score counts per version, for `autoencoder drift`, and
+    `keep_images` one that receives a random share `keep_rate` of the images, for `autoencoder review`, where the oldest
+    are replaced; with a `model_config_file`, each model has a folder of its own in them. Port 0 picks a free port; None
     disables the protocol. Pixel limits apply to the sizes in the images' headers, before decoding, because a small file
     can declare a huge image. `max_body_bytes` limits each request, `max_pending_bytes` all REST requests together.
     `tls_cert` and `tls_key` encrypt both protocols; with `token_file`, both require one of its tokens. Raises
@@ -73,11 +73,6 @@ class ServerSettings:
             raise UsageError("give either a folder of versions or --model_config_file")
         if self.max_loaded_bytes is not None and self.model_config_file is None:
             raise UsageError("--max-loaded-mb needs --model_config_file: a single model is always loaded")
-        if self.keep_images is not None and self.model_config_file is not None:
-            raise UsageError(
-                "--keep-images would mix the images of several models: keep those of one, in a server without "
-                "--model_config_file"
-            )
         check_model_name(self.model_name)
         for field in ("grpc_port", "rest_port"):
             port = getattr(self, field)

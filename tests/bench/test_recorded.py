@@ -2,7 +2,21 @@
 
 import pytest
 
-from bench.recorded import BEGIN, END, PAGE, draw, merged, page_with, recorded, worse
+from bench.memory import IMPORTS
+from bench.recorded import (
+    BEGIN,
+    END,
+    EXPORT_PAGE,
+    EXPORT_RECORD,
+    PAGE,
+    RECORD,
+    draw,
+    export_page_with,
+    merged,
+    page_with,
+    recorded,
+    worse,
+)
 
 
 def row(what, ratio, area="serving", unit="s"):
@@ -56,11 +70,25 @@ def test_the_table_replaces_what_stands_between_the_markers(tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_memory_of_components_is_a_table_of_its_own_with_a_column_for_each_run():
+    def peak(what, mb):
+        return {**row(what, mb / 700.0, unit="MB"), "ours_s": [mb], "reference_s": [700.0], "reference": IMPORTS}
+
+    peaks = [peak("digits: Trainer", 800.0), peak("MNIST: Trainer", 1300.0), peak("MNIST: Pusher", 900.0)]
+    page = page_with(f"{BEGIN}{END}", document(row("one client", 1.6), *peaks))
+    assert "importing TFX and TensorFlow alone takes 700 MB" in page
+    assert "| component | digits (≤ 1.5 × the imports) | MNIST (≤ 1.5 × the imports) |" in page
+    assert "| Trainer | 800 MB | **1,300 MB** |" in page
+    assert "| Pusher |  | 900 MB |" in page
+    assert page.count("Trainer") == 1
+
+
 def test_a_page_without_markers_is_refused():
     with pytest.raises(ValueError, match="restore both"):
         page_with("a page", document())
 
 
 def test_the_documentation_shows_the_recorded_results():
-    page = PAGE.read_text(encoding="utf-8")
-    assert page_with(page, recorded()) == page
+    for record, file, page_of in ((RECORD, PAGE, page_with), (EXPORT_RECORD, EXPORT_PAGE, export_page_with)):
+        page = file.read_text(encoding="utf-8")
+        assert page_of(page, recorded(record)) == page

@@ -89,9 +89,10 @@ def test_the_user_has_a_group_of_its_own(tmp_path: Path) -> None:
 
 
 def test_the_servers_image_serves_the_folder_that_its_manifest_mounts() -> None:
-    [entrypoint_] = [json.loads(arguments) for name, arguments in stages()["serving"] if name == "ENTRYPOINT"]
-    assert entrypoint_[:2] == ["autoencoder", "serve"]
-    parsed = serve.make_context("serve", entrypoint_[2:]).params
+    instructions = dict(stages()["serving"])
+    command = json.loads(instructions["ENTRYPOINT"]) + json.loads(instructions["CMD"])
+    assert command[:2] == ["autoencoder", "serve"]
+    parsed = serve.make_context("serve", command[2:]).params
     assert (parsed["host"], parsed["own"], str(parsed["model_base_path"])) == ("0.0.0.0", True, "/models/autoencoder")
 
 

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Builds what `make test-kubernetes` needs into the folder $1, and skips what is already there: Kubernetes' programs from
-# Go modules, and the images of deploy/Dockerfile with buildah, on bases that debootstrap makes in the official ones' place.
+# Builds what `make test-kubernetes` needs into the folder $1, and skips what is already there: the programs of Kubernetes,
+# CoreDNS and the Training Operator from Go modules, and the image of deploy/Dockerfile with buildah, on bases that
+# debootstrap makes in the official ones' place.
 # Needs root, Debian 12, Go, and the Debian packages of $NEEDED.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -11,12 +12,30 @@ python=$2
 export KUBERNETES_VERSION=1.34.4
 
 programs() {
-  [ -x "$cache/bin/kubectl" ] && return
   local version=k8s.io/component-base/version
   local flags="-s -w -X $version.gitVersion=v$KUBERNETES_VERSION -X $version.gitMajor=1 -X $version.gitMinor=34"
   for name in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl; do
+    [ -x "$cache/bin/$name" ] && continue
     (cd "$here/programs" && CGO_ENABLED=0 go build -trimpath -ldflags "$flags" -o "$cache/bin/" "k8s.io/kubernetes/cmd/$name")
   done
+}
+
+names() {
+  [ -x "$cache/bin/names" ] && return
+  (cd "$here/names" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$cache/bin/names" .)
+}
+
+# The Training Operator with its own manifests, in an image of the name that they use.
+operator() {
+  [ -e "$cache/training-operator.tar" ] && return
+  local module=github.com/kubeflow/training-operator
+  local program=$cache/operator/manager
+  (cd "$here/operator" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$program" "$module/cmd/training-operator.v1")
+  rm -rf "$cache/operator/manifests"
+  cp -r --no-preserve=mode "$(cd "$here/operator" && go list -m -f '{{.Dir}}' "$module")/manifests" "$cache/operator/"
+  local image
+  image=$("$cache/bin/kubectl" kustomize "$cache/operator/manifests/overlays/standalone" | sed -n 's/^ *image: //p')
+  image_of_program "$program" /manager "$image" training-operator
 }
 
 # $1: variant of debootstrap, $2: the image's name. Python comes from this machine, as in tests/image.
@@ -69,12 +88,17 @@ export_image() {
 pause() {
   [ -e "$cache/pause.tar" ] && return
   (cd "$here/programs" && CGO_ENABLED=0 go build -trimpath -o "$cache/pause" pause.go)
+  image_of_program "$cache/pause" /pause localhost/pause:1 pause
+}
+
+# $1: a program without libraries, $2: its place in the image, $3: the image's name, $4: that of the archive.
+image_of_program() {
   local container
   container=$(b from scratch)
-  b copy --quiet "$container" "$cache/pause" /pause
-  b config --entrypoint '["/pause"]' "$container"
-  b commit --quiet --rm "$container" localhost/pause:1
-  export_image localhost/pause:1 pause
+  b copy --quiet "$container" "$1" "$2"
+  b config --entrypoint "[\"$2\"]" "$container"
+  b commit --quiet --rm "$container" "$3"
+  export_image "$3" "$4"
 }
 
 b() { buildah --root "$cache/buildah" --runroot "$cache/buildah-run" --storage-driver overlay "$@"; }
@@ -82,7 +106,9 @@ b() { buildah --root "$cache/buildah" --runroot "$cache/buildah-run" --storage-d
 step() { local from=$SECONDS; "$@"; echo "$*: $((SECONDS - from)) s"; }
 
 step programs
+step names
 step pause
+step operator
 step base minbase docker.io/library/python:3.10-slim-bookworm
 step base buildd docker.io/library/python:3.10-bookworm
 step image serving

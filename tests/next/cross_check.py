@@ -8,6 +8,7 @@ The Python that runs this script is one stack, OTHER_PYTHON the other. Exits wit
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +24,20 @@ def main(other_python: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _write_digits(folder / "images")
-        for name, python in pythons.items():
-            _run(python, "run", "configs/digits.yaml", f"--set=root={folder / name}")
+
+        def train(name: str) -> str:
+            return _run(pythons[name], "run", "configs/digits.yaml", f"--set=root={folder / name}")
+
+        def score(name: str, model: str) -> str:
+            chosen = ("--model", f"{folder / model}/digits", "--format=jsonl")
+            return _run(pythons[name], "score", str(folder / "images"), *chosen)
+
+        with ThreadPoolExecutor(len(pythons)) as side_by_side:
+            list(side_by_side.map(train, pythons))
+            pairs = [(name, model) for model in pythons for name in pythons]
+            all_scores = dict(zip(pairs, side_by_side.map(lambda pair: score(*pair), pairs), strict=True))
         for model in pythons:
-            scores = {
-                name: _run(
-                    python, "score", str(folder / "images"), "--model", f"{folder / model}/digits", "--format=jsonl"
-                )
-                for name, python in pythons.items()
-            }
+            scores = {name: all_scores[name, model] for name in pythons}
             if scores["this"] != scores["other"]:
                 sys.exit(f"the stacks score the model of the {model} one differently:\n{_first_difference(scores)}")
     print(f"{_IMAGES} images: both stacks give the models of both the same scores, regions and verdicts")

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Prepares TFX 1.21 on Python 3.13 where the machine's glibc is too old for it, and prints the Python of its environment.
-# Debian 13's C library lies in a folder, and a copy of Python uses it; nothing outside the folder changes.
+# Debian 13's C library lies in a folder, and a copy of Python uses it; nothing outside the folder changes. ONNX Runtime's
+# headers lie there too, for the C++ example beside an exported model.
 #
 #   prepare.sh FOLDER
 #
@@ -38,8 +39,10 @@ fetch_libraries() { # into $folder/debian
   local options=(-qq -o Dir::Etc::SourceList="$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null -o Dir::Cache="$apt"
     -o Dir::State::Lists="$apt/lists" -o Dir::State::status="$apt/status" -o Acquire::Languages=none -o APT::Sandbox::User=)
   apt-get "${options[@]}" update || skip "the lists of Debian 13 cannot be fetched"
-  (cd "$apt" && apt-get "${options[@]}" download libc6 libstdc++6 libgcc-s1) || skip "Debian 13's C library cannot be fetched"
+  (cd "$apt" && apt-get "${options[@]}" download libc6 libstdc++6 libgcc-s1 libonnxruntime-dev) \
+    || skip "Debian 13's C library cannot be fetched"
   for package in "$apt"/*.deb; do dpkg-deb -x "$package" "$folder/debian.partial"; done
+  rm -rf "$folder/debian"
   mv "$folder/debian.partial" "$folder/debian"
 }
 
@@ -57,7 +60,7 @@ copy_python() { # into $folder/python
 }
 
 [ "$(uname -m)" = x86_64 ] || skip "prepared for x86_64 only"
-[ -d "$folder/debian" ] || fetch_libraries
+[ -d "$folder/debian/usr/include/onnxruntime" ] || fetch_libraries
 [ -x "$folder/python/bin/python3.13" ] || copy_python
 deploy/set-up.sh "$folder/venv" "$folder/python/bin/python3.13" || skip "the packages of TFX 1.21 cannot be installed"
 echo "$folder/venv/bin/python" >&3

@@ -121,6 +121,8 @@ def test_deployment_serves_this_model_locked_down() -> None:
     assert "--enable_batching=true" not in container["args"]
     assert [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")] == ["/tmp"]
     assert container["readinessProbe"]["httpGet"]["path"] == f"/v1/models/{DEFAULT_MODEL_NAME}/metadata"
+    for probe in ("startupProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["path"] == METRICS_PATH
     volumes = {volume["name"] for volume in template["spec"]["volumes"]}
     assert volumes == {mount["name"] for mount in container["volumeMounts"]}
 
@@ -139,7 +141,7 @@ def test_our_server_runs_locked_down_with_tls_and_tokens() -> None:
         "token_file": f"{mounts['tokens']}/tokens",
     }
     assert [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")] == ["/tmp"]
-    for probe, path in (("readinessProbe", READY_PATH), ("livenessProbe", LIVE_PATH)):
+    for probe, path in (("startupProbe", LIVE_PATH), ("readinessProbe", READY_PATH), ("livenessProbe", LIVE_PATH)):
         assert container[probe]["httpGet"] == {"path": path, "port": "https", "scheme": "HTTPS"}
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from waiting import wait_until
 
 NODE_IP, POD_NETWORK, SERVICE_NETWORK = "10.99.0.1", "10.88.0.0/16", "10.96.0.0/16"
+DOMAIN = "cluster.local"
 NETWORK = "autoencoder-k8s"
 NEEDED = ("etcd", "containerd", "ctr", "runc", "buildah", "debootstrap", "iptables", "conntrack", "go", "nsenter", "ip")
 
@@ -130,10 +131,22 @@ def _write_settings(folder: Path) -> None:
         "containerRuntimeEndpoint": f"unix://{folder}/containerd.sock",
         "failSwapOn": False,
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+        "imageGCHighThresholdPercent": 100,  # never: an image that is removed to free the disk cannot be pulled again
         "resolvConf": "/dev/null",
+        "clusterDNS": [NODE_IP],
+        "clusterDomain": DOMAIN,
         "podLogsDir": f"{folder}/pod-logs",
     }
     (folder / "kubelet.yaml").write_text(json.dumps(kubelet))
+    (folder / "Corefile").write_text(f"""
+{DOMAIN}:53 {{
+    bind {NODE_IP}
+    errors
+    kubernetes {DOMAIN} {{
+        kubeconfig {folder}/kubeconfig
+    }}
+}}
+""")
     (folder / "containerd.toml").write_text(f"""
 version = 2
 root = "{folder}/containerd"
@@ -201,6 +214,7 @@ def _commands(folder: Path, programs: Path) -> dict[str, list[str]]:
             f"--root-ca-file={folder}/apiserver/apiserver.crt",
             "--horizontal-pod-autoscaler-sync-period=5s",
         ],
+        "names": [f"{programs}/names", "-conf", f"{folder}/Corefile"],
         "kube-scheduler": [f"{programs}/kube-scheduler", config, "--leader-elect=false"],
         "kube-proxy": [
             f"{programs}/kube-proxy",

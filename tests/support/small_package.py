@@ -94,7 +94,8 @@ def _task(name: str, inputs: dict[str, Any], dependent_tasks: list[str]) -> dict
     }
 
 
-def write_package(package: dict[str, Any], folder: Path) -> Path:
+def write_package(package: dict[str, Any], folder: Path, *platform: dict[str, Any]) -> Path:
+    """A file with the package and, if given, its second document."""
     path = folder / "package.yaml"
-    path.write_text(yaml.safe_dump(package), encoding="utf-8")
+    path.write_text(yaml.safe_dump_all([package, *platform]), encoding="utf-8")
     return path

@@ -13,12 +13,12 @@ from trainer.families.autoencoder import Autoencoder
 from trainer.families.registry import build_autoencoder
 from trainer.fitting.distribution import local_strategy
 from trainer.fitting.fit import fit
-from trainer.fitting.tracing import keep_autograph_out_of_keras
+from trainer.fitting.tracing import keep_autograph_out
 from trainer.fitting.training_loop import train_autoencoder
 from trainer.settings.image import ImageSettings
 from trainer.settings.trainer import TrainerSettings
 
-keep_autograph_out_of_keras()
+keep_autograph_out()
 
 SHAPE = (4, 4, 1)
 COUNT = 200

@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from command_line import autoencoder
 from repository import REPOSITORY
+
+from pipeline.kubeflow.simulator.driver import Records
+from schema.artifacts import PEAK_MEMORY_PROPERTY
 
 IMAGE = "registry.example/autoencoder@sha256:" + "4f" * 32
 FROM_THE_EVALUATOR_ON = {"Evaluator", "Report", "Pusher"}
@@ -33,6 +37,20 @@ def _pushed(folder: Path) -> list[Path]:
     return sorted((folder / "store" / "bucket" / "prefix" / "digits" / "serving").glob("*/saved_model.pb"))
 
 
+def _peaks_gb(folder: Path) -> list[float]:
+    """What the pods measured of themselves."""
+    artifacts = Records(folder / "records.json").artifacts.values()
+    peaks = [a["metadata"][PEAK_MEMORY_PROPERTY] / 1e3 for a in artifacts if PEAK_MEMORY_PROPERTY in a["metadata"]]
+    assert len(peaks) > 10
+    return peaks
+
+
+def _smallest_request_gb() -> float:
+    """Of the example of a first run, which trains the same model on the same images."""
+    example = yaml.safe_load((REPOSITORY / "configs" / "kubeflow.yaml").read_text(encoding="utf-8"))
+    return min(pod["memory_gb"] for pod in example["kubeflow"]["pods"].values())
+
+
 @pytest.mark.slow
 def test_the_whole_graph_runs_and_reruns_only_what_changed(tmp_path: Path) -> None:
     package, folder = tmp_path / "pipeline.yaml", tmp_path / "rehearsal"
@@ -43,6 +61,7 @@ def test_the_whole_graph_runs_and_reruns_only_what_changed(tmp_path: Path) -> No
     [saved_model] = _pushed(folder)
     record = json.loads((saved_model.parent / "assets.extra" / "autoencoder.json").read_text(encoding="utf-8"))
     assert record["data_fingerprint"] == "scikit-learn digits"
+    assert max(_peaks_gb(folder)) < _smallest_request_gb()
 
     second = _rehearse(package, folder)
     assert {name for name, state in second.items() if state == "ran"} == NEVER_CACHED

@@ -8,13 +8,14 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from runtime.traced_once import traced_once
 from schema.artifacts import CONSTANT, CONTROLS_FOLDER, NEIGHBOURS_FLOOR, PCA_FLOOR, UNTRAINED
 from schema.signatures import LATENT, RECONSTRUCTION, SCORE, THRESHOLD
 from trainer.data.dataset import Images, ImageSet, PixelConstants
 from trainer.data.region import limited
 from trainer.data.tiles import tiled
-from trainer.export.evaluated_model import EvaluatedModel, export_evaluated, score_by_error
-from trainer.export.probes import PROBED_IMAGES
+from trainer.export.evaluated_model import EvaluatedModel, examples_reader, export_evaluated, score_by_error
+from trainer.export.probes import share_to_probe
 from trainer.export.trained_model import pixels_decoder
 from trainer.families.autoencoder import Autoencoder
 from trainer.families.principal_components import fit_pca
@@ -58,15 +59,15 @@ def export_controls(
     }
     controls = {name: replace(control, autoencode=tiled(control.autoencode, image)) for name, control in simple.items()}
     controls[CONSTANT] = _Control(lambda pixels: {RECONSTRUCTION: tf.zeros_like(pixels) + mean})
-    decode_pixels = pixels_decoder(transform_layer, constants)
+    read = examples_reader(pixels_decoder(transform_layer, constants), image)
     models = {
         name: EvaluatedModel(
-            decode_pixels=decode_pixels,
-            autoencode=limited(control.autoencode, image.inside),
+            read=read,
+            autoencode=traced_once(limited(control.autoencode, image)),
             verdict=control.verdict,
             mean_image=mean[0],
             image=image,
-            probed_share=PROBED_IMAGES / held_out_count,
+            probed_share=share_to_probe(held_out_count, image),
             tracked=control.tracked,
         )
         for name, control in controls.items()

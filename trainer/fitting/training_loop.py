@@ -64,10 +64,10 @@ def train_autoencoder(
         else:
             training = train.training_batches(_with_target(constants, settings, seed), batch_size, **span, share=share)
         validation = held_out.batches(batch_size, share=share).map(lambda images: (images, constants.to_pixels(images)))
-        validation = validation.repeat()  # Keras iterates twice over a dataset that ends exactly at the last step
+        validated = _validate_with(model, validation.repeat())
         validation_steps = math.ceil(held_out.count / batch_size)
         if settings.keeps_best and not resumable.position.step:
-            start = model.evaluate(_distributed(strategy, validation), steps=validation_steps, verbose=0)
+            start = model.evaluate(validated, steps=validation_steps, verbose=0)
             resumable.remember_start(model, start[0])
         reports: list[keras.callbacks.Callback] = [ReportProgress()]
         if log_dir:
@@ -77,7 +77,7 @@ def train_autoencoder(
             ]
         model.fit(
             _distributed(strategy, training),
-            validation_data=_distributed(strategy, validation),
+            validation_data=validated,
             steps_per_epoch=steps,
             validation_steps=validation_steps,
             epochs=epochs,
@@ -89,6 +89,7 @@ def train_autoencoder(
             ],
             verbose=0,
         )
+        model.test_function = None
         if stopping and settings.keeps_best:
             restore_best(model, stopping, at_start, held_out=held_out, constants=constants, settings=settings)
         resumable.finish()
@@ -143,6 +144,18 @@ def _compiled_steps(
         return model.get_metrics_result()
 
     return lambda iterator: train(next(iterator), model._steps_per_execution.value())
+
+
+def _validate_with(model: keras.Model, validation: tf.data.Dataset) -> tf.data.Dataset:
+    """Make `evaluate` read from `validation`, which repeats for ever, if it is called with the dataset returned here.
+
+    `evaluate` starts a new pass over its dataset after every epoch. For a few hundred images, setting it up takes
+    longer than the pass.
+    """
+    steps, strategy = model.make_test_function(), model.distribute_strategy
+    batches = iter(_distributed(strategy, validation))
+    model.test_function = lambda _: steps(batches)
+    return _distributed(strategy, tf.data.Dataset.from_tensors(0).repeat())
 
 
 def _with_target(

@@ -7,6 +7,7 @@ against.
 """
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -157,6 +158,8 @@ def main(arguments: list[str], environment: Mapping[str, str]) -> None:
 
         from runtime import tfx_filesystem
 
+    logging.basicConfig()
+    logging.getLogger("trainer").setLevel(logging.INFO)  # every epoch, in the pod's log
     tfx_filesystem.register(environment)
     output_types, arguments = _take_output_types(arguments)
     parsed, beam_arguments = stock._parse_flags(arguments)

@@ -107,11 +107,12 @@ def provision_outputs(component: Message, folder_uri: str, pod: Path, attempt: i
     }
 
 
-def cache_key(pipeline: str, inputs: Message, component: Message, container: Message) -> str:
-    """SHA-256 over the parts of Kubeflow's cache key: artifact ids, values, output types, image and command.
+def cache_key(pipeline: str, inputs: Message, component: Message, container: Message, pod_patch: Message) -> str:
+    """SHA-256 over the parts of Kubeflow's cache key: artifact ids, values, output types, image, command and claims.
 
-    Resources, environment variables and the second document are not part of it.
+    Resources, environment variables and the rest of the second document are not part of it.
     """
+    volumes = pod_patch.get("volumes", [])
     definitions = component.get("outputDefinitions", {})
     key = {
         "pipelineName": pipeline,
@@ -126,6 +127,9 @@ def cache_key(pipeline: str, inputs: Message, component: Message, container: Mes
         "outputParametersSpec": definitions.get("parameters", {}),
         "image": container["image"],
         "cmdArgs": [*container.get("command", []), *container.get("args", [])],
+        "pvcNames": sorted(
+            {volume["persistentVolumeClaim"]["claimName"] for volume in volumes if "persistentVolumeClaim" in volume}
+        ),
     }
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 

@@ -51,7 +51,7 @@ class Rehearsal:
         simulator cannot run it.
         """
         self._spec, second = load_documents(package)
-        platform.pod_patches(second)
+        self._pod_patches = platform.pod_patches(second)
         _check_simulated(self._spec)
         self._retry_policy = retry_policy
         self._parameters = driver.run_parameters(self._spec, given)
@@ -85,7 +85,8 @@ class Rehearsal:
         component = self._spec["components"][task["componentRef"]["name"]]
         container = self._spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
         inputs = driver.resolve_inputs(task, self._parameters, finished, self._records)
-        cache_key = driver.cache_key(self._spec["pipelineInfo"]["name"], inputs, component, container)
+        pod_patch = self._pod_patches.get(component["executorLabel"], {})
+        cache_key = driver.cache_key(self._spec["pipelineInfo"]["name"], inputs, component, container, pod_patch)
         caching = task.get("cachingOptions", {}).get("enableCache", False)
         if caching and cache_key in self._records.cache:
             return self._records.cache[cache_key], CACHED, 0

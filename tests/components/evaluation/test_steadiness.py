@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from components.evaluation.loaded_models import loaded
 from components.evaluation.steadiness import boxes_of, images_to_change, measure_steadiness
 from images.harmless_changes import STEADINESS, brighten
 from images.synthetic_defects import KINDS, paint
+from runtime.loaded_models import loaded
 
 RANDOM = np.random.default_rng(8)
 LEVELS = RANDOM.integers(100, 150, (40, 1, 1, 1)) + RANDOM.integers(-9, 10, (40, 12, 16, 3))

@@ -45,6 +45,17 @@ def test_documented_commands_use_existing_options(words: list[str], monkeypatch:
     main.commands[words[0]].make_context(words[0], words[1:])
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_option_is_accepted_with_hyphens_and_with_underscores(command: click.Command) -> None:
+    context = main.make_context("autoencoder", ["--help"], resilient_parsing=True)
+    for option in (option for option in command.params if isinstance(option, click.Option) and option.name):
+        for name in (name[2:] for name in option.opts if name.startswith("--")):
+            for spelled in (f"--{name.replace('-', '_')}", f"--{name.replace('_', '-')}"):
+                arguments = [spelled] if option.is_flag else [spelled, "1"]
+                child = command.make_context(command.name, arguments, parent=context, resilient_parsing=True)
+                assert child.get_parameter_source(option.name) is click.core.ParameterSource.COMMANDLINE, spelled
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from pipeline.cli import COMMANDS\n"

@@ -46,3 +46,16 @@ def test_auroc_is_measured_on_labelled_images_of_both_kinds() -> None:
 
 def test_the_number_of_agreeing_verdicts_is_counted() -> None:
     assert compare(IMAGES, SERVED, replayed((2.0, 1), (5.0, 1))).same_verdicts == 1
+
+
+@pytest.mark.parametrize(("threshold", "share"), [(2.0, 4e-6), (0.01, 1.6e-5)])
+def test_scores_that_cross_zero_are_compared_with_the_threshold_or_the_median(threshold: float, share: float) -> None:
+    """Such as those of `ensemble`: 8e-6 is little beside scores of 0.5, but a fifth of 4e-5."""
+    images = [Image(name, b"") for name in "abc"]
+    served, other = (-0.5, 4e-5, 0.6), (-0.5, 4.8e-5, 0.6)
+    about = {"is_anomaly": 0, "milliseconds": 1.0, "threshold": threshold}
+    ours, theirs = ([{"score": score, **about} for score in scores] for scores in (served, other))
+    require_equal(images, ours, theirs)
+    assert compare(images, ours, theirs).worst_difference == pytest.approx(share)
+    with pytest.raises(ExportRefusedError, match=r"b: the exported model's score is 4\.8e-05"):
+        require_equal(images[1:], ours[1:], theirs[1:])

@@ -28,7 +28,7 @@ class Doubler:
 
 def _call_together(doubler: Doubler, requests: list[list[float]], max_batch_size: int = 64) -> list[list[float] | str]:
     """The answer to each request: the first finds the model idle, the others arrive while it is busy."""
-    batcher = Batcher(doubler, max_batch_size=max_batch_size)
+    batcher = Batcher(doubler, max_batch_size=max_batch_size, runs_at_once=1)
     answers: list[list[float] | str] = [[]] * len(requests)
 
     def call(index: int) -> None:
@@ -86,8 +86,47 @@ def test_unexpected_exception_wakes_all_waiting_requests() -> None:
             raise RuntimeError("defect")
 
     defect = Defect()
-    batcher = Batcher(defect, max_batch_size=8)
+    batcher = Batcher(defect, max_batch_size=8, runs_at_once=1)
     defect.may_run.set()
     for _ in range(2):
         with pytest.raises(RuntimeError, match="defect"):
             batcher({"x": np.array([1.0])})
+
+
+def test_two_requests_run_side_by_side_until_there_are_enough_to_join() -> None:
+    """After a joined batch, one batch runs at a time until two in a row had nothing to join."""
+    may_end, sizes, answers = threading.Semaphore(0), [], {}
+
+    def double(inputs: Arrays) -> Arrays:
+        sizes.append(len(inputs["x"]))
+        assert may_end.acquire(timeout=20)
+        return {"y": 2 * inputs["x"]}
+
+    batcher = Batcher(double, max_batch_size=64, runs_at_once=2)
+
+    def call(number: float) -> None:
+        answers[number] = batcher({"x": np.array([number])})["y"].tolist()
+
+    def ask(number: float, *, running: list[int], waiting: int) -> None:
+        threading.Thread(target=call, args=(number,)).start()
+        wait_until(lambda: (sizes, len(batcher._queue)) == (running, waiting))
+
+    def end_one(*, answered: int, running: list[int]) -> None:
+        may_end.release()
+        wait_until(lambda: (len(answers), sizes) == (answered, running))
+
+    ask(1, running=[1], waiting=0)
+    ask(2, running=[1, 1], waiting=0)
+    ask(3, running=[1, 1], waiting=1)
+    ask(4, running=[1, 1], waiting=2)
+    end_one(answered=1, running=[1, 1, 2])
+    may_end.release()
+    end_one(answered=4, running=[1, 1, 2])
+
+    ask(5, running=[1, 1, 2, 1], waiting=0)
+    ask(6, running=[1, 1, 2, 1], waiting=1)
+    end_one(answered=5, running=[1, 1, 2, 1, 1])
+    ask(7, running=[1, 1, 2, 1, 1, 1], waiting=0)
+    may_end.release()
+    end_one(answered=7, running=[1, 1, 2, 1, 1, 1])
+    assert answers == {number: [2.0 * number] for number in range(1, 8)}

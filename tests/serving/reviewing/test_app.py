@@ -1,11 +1,20 @@
 """The review's server: only its own page, on this machine and with the token, reads or changes anything."""
 
 import json
+import os
+import stat
+import subprocess
+import sys
+import tempfile
 from contextlib import ExitStack
 from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from repository import REPOSITORY
+from waiting import wait_until
 from web_driver import ARROWS, browsers
 
 from serving.model.prediction import Predictor
@@ -226,3 +235,27 @@ def test_it_fits_a_phone(review, people, tmp_path):
     page.click("#unsure")
     page.wait_for(shows("2.png"))
     page.screenshot(tmp_path / "phone.png")
+
+
+def test_the_browser_is_opened_without_the_token_among_its_arguments(tmp_path):
+    """A program in the place of the browser stores its arguments, and the page that they name."""
+    stored, browser = tmp_path / "arguments", tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$@" > {stored}\n')
+    browser.chmod(0o700)
+    with tempfile.TemporaryDirectory() as folder:
+        code = "import sys; from serving.reviewing.run import open_in_browser as o; from pathlib import Path; "
+        code += "o(sys.stdin.read(), Path(sys.argv[1]))"
+        subprocess.run(
+            [sys.executable, "-c", code, folder],
+            input=f"http://127.0.0.1:8510/#token={TOKEN}",
+            env={**os.environ, "BROWSER": f"{browser} %s"},
+            cwd=REPOSITORY,
+            text=True,
+            check=True,
+        )
+        wait_until(lambda: stored.exists() and bool(stored.read_text()))
+        page = Path(urlsplit(stored.read_text().strip()).path)
+        assert page.parent == Path(folder)
+        assert TOKEN not in str(page)
+        assert f"url=http://127.0.0.1:8510/#token={TOKEN}" in page.read_text()
+        assert stat.S_IMODE(page.parent.stat().st_mode) == 0o700

@@ -28,6 +28,7 @@ from waiting import wait_until
 
 from runtime.errors import UsageError
 from serving.errors import ServingError
+from serving.server import loaded_memory
 from serving.server.loaded_memory import LoadedMemory, NoRoomError, estimated_bytes
 from serving.server.model_config import ModelSettings
 from serving.server.model_host import ModelHost, Requested
@@ -338,6 +339,29 @@ def test_loads_that_requests_wait_for_come_first_the_oldest_ahead() -> None:
     assert began[2:] == ["early", "late", "first", "second"]
 
 
+def test_loads_that_hang_do_not_keep_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in two folders of a network share that is gone."""
+    memory, released, began = LoadedMemory(None), threading.Event(), list[str]()
+
+    def load(name: str) -> None:
+        with memory.room(10, rank=0, urgent_since=lambda: None):
+            began.append(name)
+            released.wait()
+
+    monkeypatch.setattr(loaded_memory, "HANGING_AFTER_S", 2.0)
+    threads = [threading.Thread(target=load, args=(name,)) for name in ("gone", "gone too", "next")]
+    for count, thread in enumerate(threads, 1):
+        thread.start()
+        wait_until(lambda count=count: len(began) + len(memory._queue) == count)
+    assert began == ["gone", "gone too"]
+    wait_until(lambda: len(began) == 3)
+    released.set()
+    for thread in threads:
+        thread.join()
+    assert memory.used_bytes == 0
+    assert memory._loading == {}
+
+
 def test_a_loaded_version_is_counted_without_a_gap_and_only_urgent_ones_replace_it() -> None:
     memory, unloaded = LoadedMemory(15), list[str]()
     with memory.room(10, rank=0, urgent_since=lambda: None) as keep:
@@ -454,7 +478,6 @@ def test_requests_for_one_model_leave_threads_for_the_others(settings: ServerSet
     [
         ({}, "either a folder of versions or --model_config_file"),
         ({"model_base_path": Path(), "model_config_file": Path()}, "give either a folder of versions"),
-        ({"model_config_file": Path(), "keep_images": Path()}, "--keep-images would mix the images of several models"),
         ({"model_base_path": Path(), "max_loaded_bytes": 1}, "--max-loaded-mb needs --model_config_file"),
     ],
 )

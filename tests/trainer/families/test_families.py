@@ -12,13 +12,13 @@ from trainer.families.denoising import Corruption
 from trainer.families.registry import FAMILIES, build_autoencoder, compiles_faster
 from trainer.families.sparse import kl_activity, l1_activity
 from trainer.families.variational import kl_from_standard_normal
-from trainer.fitting.tracing import keep_autograph_out_of_keras
+from trainer.fitting.tracing import keep_autograph_out
 from trainer.scoring.losses import error_per_image, weighted_loss
 from trainer.settings.image import ImageSettings
 from trainer.settings.model import CorruptionSettings
 from trainer.settings.trainer import TrainerSettings
 
-keep_autograph_out_of_keras()  # as in a run; several times faster
+keep_autograph_out()  # as in a run; several times faster
 RANDOM = np.random.default_rng(5)
 ODD = ImageSettings(height_px=29, width_px=23, channels=3)
 SMALL = ImageSettings(height_px=8, width_px=8)

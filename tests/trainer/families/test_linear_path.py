@@ -9,12 +9,12 @@ from sklearn.decomposition import PCA
 
 from trainer.data.dataset import ImageSet, PixelConstants
 from trainer.families.registry import started_autoencoder
-from trainer.fitting.tracing import keep_autograph_out_of_keras
+from trainer.fitting.tracing import keep_autograph_out
 from trainer.fitting.training_loop import train_autoencoder
 from trainer.settings.image import ImageSettings
 from trainer.settings.trainer import TrainerSettings
 
-keep_autograph_out_of_keras()
+keep_autograph_out()
 RANDOM = np.random.default_rng(2)
 ODD = ImageSettings(height_px=13, width_px=9, channels=3)
 ZSCORE = PixelConstants(np.array([0.2, 0.5, 0.4], np.float32), np.array([0.1, 0.3, 0.2], np.float32))

@@ -10,9 +10,9 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from trainer.data.dataset import ImageSet, PixelConstants
 from trainer.fitting import precision
 from trainer.fitting.fit import fit
-from trainer.fitting.tracing import keep_autograph_out_of_keras
+from trainer.fitting.tracing import keep_autograph_out
 
-keep_autograph_out_of_keras()
+keep_autograph_out()
 UNIT = PixelConstants(np.zeros(1, np.float32), np.ones(1, np.float32))
 ARITHMETIC_OF_THEIR_OWN = {
     "sparse": {},

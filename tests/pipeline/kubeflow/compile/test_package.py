@@ -341,6 +341,19 @@ def test_the_example_configuration_compiles(path: Path) -> None:
     assert platform["platforms"]
 
 
+def test_the_example_of_a_first_run_fits_beside_kubeflow_on_a_laptop() -> None:
+    """A pod has a half to one of 4 CPUs and 1.5 of 8 GB; that no pod needs more memory is measured in a whole run."""
+    values = yaml.safe_load((CONFIGS / "kubeflow.yaml").read_text(encoding="utf-8"))
+    spec, _ = compile_package(
+        Configuration.model_validate(values), image=DIGEST, trainer_image=None, root="minio://mlpipeline/v2", gpus=0
+    )
+    for name, executor in spec["deploymentSpec"]["executors"].items():
+        requested = executor["container"]["resources"]
+        assert requested["cpuRequest"] <= 1, name
+        assert requested["memoryRequest"] <= 1.5, name
+        assert "cpuLimit" not in requested
+
+
 def test_the_claims_have_only_fields_that_kubernetes_knows() -> None:
     claims = list(yaml.safe_load_all((CONFIGS.parent / "deploy" / "kubeflow-storage.yaml").read_text(encoding="utf-8")))
     client = kubernetes.client.ApiClient()

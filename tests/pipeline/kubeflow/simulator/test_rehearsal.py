@@ -14,12 +14,12 @@ from runtime.object_store import REHEARSAL_STORE_VARIABLE
 
 
 def _rehearse(
-    package: dict[str, Any], folder: Path, retry_policy: str = "OnError", **parameters: str
+    package: dict[str, Any], folder: Path, *platform: dict[str, Any], retry_policy: str = "OnError", **parameters: str
 ) -> list[TaskOutcome]:
     store = folder / "store"
     store.mkdir(exist_ok=True)
     variables = {REHEARSAL_STORE_VARIABLE: str(store)}
-    path = write_package(package, folder)
+    path = write_package(package, folder, *platform)
     rehearsal = Rehearsal(path, folder / "rehearsal", parameters, variables, retry_policy=retry_policy)
     return rehearsal.run(lambda outcome: None)
 
@@ -85,6 +85,17 @@ def test_changed_variables_rerun_nothing(tmp_path: Path) -> None:
     package = small_package()
     package["deploymentSpec"]["executors"]["write"]["container"]["env"] = [{"name": "A", "value": "2"}]
     assert _states(_rehearse(package, tmp_path)) == {"write": "cached", "read": "cached"}
+
+
+def test_another_claim_reruns_the_task_that_mounts_it(tmp_path: Path) -> None:
+    def states(claim: str, path: str) -> dict[str, str]:
+        mount = {"pvcMount": [{"constant": claim, "mountPath": path}]}
+        platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {"write": mount}}}}}
+        return _states(_rehearse(small_package(), tmp_path, platform))
+
+    assert states("images", "/data") == {"write": "ran", "read": "ran"}
+    assert states("images", "/elsewhere") == {"write": "cached", "read": "cached"}
+    assert states("other-images", "/data")["write"] == "ran"
 
 
 def test_another_pipeline_shares_no_cache(tmp_path: Path) -> None:
