@@ -1,5 +1,6 @@
 """Converts an image file or pixels to what an example stores: bytes that TensorFlow decodes, and a few statistics."""
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterator
@@ -192,6 +193,11 @@ def _compressed(value: float) -> float:
 
 def _stored(encoded: bytes, pixels: Pixels, mean: float, contrast: float) -> StoredImage:
     height_px, width_px, channels = pixels.shape
-    digest = hashlib.blake2b(f"{height_px}x{width_px}x{channels}:".encode(), digest_size=16)
+    digest = _digest_of_shape(height_px, width_px, channels).copy()
     digest.update(np.ascontiguousarray(pixels).data)
     return StoredImage(encoded, height_px, width_px, channels, mean, contrast, digest.digest())
+
+
+@functools.lru_cache(maxsize=1000)
+def _digest_of_shape(height_px: int, width_px: int, channels: int) -> Any:
+    return hashlib.blake2b(f"{height_px}x{width_px}x{channels}:".encode(), digest_size=16)
