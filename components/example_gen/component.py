@@ -92,8 +92,7 @@ class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         with self._make_beam_pipeline() as pipeline:
             written = (
                 pipeline
-                | "ListShards" >> beam.Create(list(enumerate(shards)))
-                | "SpreadShards" >> beam.Reshuffle()
+                | "ListShards" >> beam.Create(list(enumerate(shards)))  # which also spreads them over the workers
                 | "WriteShards"
                 >> beam.ParDo(_WriteShard(examples.uri, plan, settings, shard_count=len(shards))).with_outputs(
                     _DIGESTS, main="results"
@@ -103,7 +102,7 @@ class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
             (
                 (written["results"], removed)
                 | "JoinResults" >> beam.Flatten()
-                | "CombineResults" >> beam.CombineGlobally(_merge_results)
+                | "CombineResults" >> beam.CombineGlobally(_merge_results).without_defaults()
                 | "WriteCounts" >> beam.Map(_write_result, uri=examples.uri)
             )
         fileio.rmtree(_digests_uri(examples.uri))

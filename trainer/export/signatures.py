@@ -194,7 +194,8 @@ class ServedModel(EvaluatedModel):
 
     def anomaly_map(self, pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
         """[B, H, W], in multiples of the pixel threshold."""
-        return self._map_of_score(pixels, outputs) / self._pixel_threshold
+        map_of_score = self._score.anomaly_map if _is_one(pixels) else self._map_of_score
+        return map_of_score(pixels, outputs) / self._pixel_threshold
 
     def _located(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
         anomaly_map = self.anomaly_map(pixels, outputs)
@@ -208,9 +209,10 @@ class ServedModel(EvaluatedModel):
         }
 
     def _scores(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
+        is_one = _is_one(pixels)
         return {
             ERROR: error_of(pixels, outputs),
-            **self._verdicts(pixels, outputs),
+            **(self._judge(self._score(pixels, outputs), outputs) if is_one else self._verdicts(pixels, outputs)),
         }
 
     def _judge(self, score: tf.Tensor, outputs: Tensors) -> Tensors:
@@ -238,6 +240,11 @@ class ServedModel(EvaluatedModel):
     def _by_group(self, number: tf.Tensor, of_held_out: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
         """[B]: `of_held_out`, a function of held-out scores [n], for those of each image's group."""
         return by_group(number, [partial(of_held_out, held_out) for held_out in self._held_out])
+
+
+def _is_one(pixels: tf.Tensor) -> bool:
+    """Whether this is the function for a single image, which other runtimes need without operations for batches."""
+    return bool(pixels.shape[0] == 1)
 
 
 def _constant(value: float, name: str) -> tf.Variable:
