@@ -75,11 +75,12 @@ class ServedModel(EvaluatedModel):
         `calibration` must have a pixel threshold.
         """
         assert calibration.pixel_threshold is not None
-        map_once = traced_once(score.anomaly_map)
+        # Not with the verdict: exports leave out p-values, for which other runtimes have no operations.
+        score_once, map_once = traced_once(score), traced_once(score.anomaly_map)
         super().__init__(
             read=examples_reader(trained.decode_pixels, image),
             autoencode=trained.autoencode,
-            verdict=lambda pixels, outputs: self._verdicts(pixels, outputs),
+            verdict=lambda pixels, outputs: self._judge(score_once(pixels, outputs), outputs),
             anomaly_map=map_once,
             mean_image=trained.mean_image,
             image=image,
@@ -90,7 +91,7 @@ class ServedModel(EvaluatedModel):
         self._latent_dim = latent_dim
         self._score = score
         self._map_of_score = map_once
-        self._verdicts = traced_once(lambda pixels, outputs: self._judge(score(pixels, outputs), outputs))
+        self._score_of = score_once
         self._compared_scores = dict(compared_scores or {})
         self._threshold = _constant(calibration.threshold, "threshold")
         self._pixel_threshold = _constant(max(calibration.pixel_threshold, _SMALLEST), "pixel_threshold")
@@ -204,7 +205,7 @@ class ServedModel(EvaluatedModel):
     def _scores(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
         return {
             ERROR: error_per_image(pixels, outputs[RECONSTRUCTION]),
-            **self._verdicts(pixels, outputs),
+            **self._judge(self._score_of(pixels, outputs), outputs),
         }
 
     def _judge(self, score: tf.Tensor, outputs: Tensors) -> Tensors:
