@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Comparison:
     """Images processed per repetition, for images/s."""
     unit: Literal["s", "MB"] = "s"
     """MB: both fields hold peak memory instead of seconds."""
+    details: tuple[dict[str, Any], ...] = ()
+    """What else was measured, for a table of its own."""
 
     @property
     def ratio(self) -> float:

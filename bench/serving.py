@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
     """
     requests = _REQUESTS[size]
     with tempfile.TemporaryDirectory() as folder:
-        base, image = _pushed_model(Path(folder)), _first_image()
+        base, image = _pushed_model(Path(folder)), first_image()
         loads = _loads(Path(folder), image)
         direct = _DirectCalls(base, image)
         with _served(base):
@@ -109,7 +109,7 @@ def _of_large_image(folder: Path, base: Path, requests: int, repetitions: int) -
     """REST requests with a JPEG of 4 megapixels, against direct calls with the same bytes."""
     content = _large_jpeg()
     request = folder / "large.json"
-    request.write_text(_rest_body(content), encoding="utf-8")
+    request.write_text(rest_body([content]), encoding="utf-8")
     load, direct = _Load("REST", _rest_url(), request, clients=1), _DirectCalls(base, content)
     served, called, _, _ = zip(*(_measure(load, direct, requests) for _ in range(repetitions)), strict=True)
     what = "REST, one client, a JPEG of 4 megapixels"
@@ -147,14 +147,15 @@ def _pushed_model(folder: Path) -> Path:
     return folder / "out"
 
 
-def _first_image() -> bytes:
+def first_image() -> bytes:
+    """One of the sample images."""
     return min((REPOSITORY / "sample_images" / "train" / "good").iterdir()).read_bytes()
 
 
 def _loads(folder: Path, image: bytes) -> list[_Load]:
     rest, grpc = folder / "request.json", folder / "request.pb"
-    rest.write_text(_rest_body(image), encoding="utf-8")
-    grpc.write_bytes(_predict_request(image).SerializeToString())
+    rest.write_text(rest_body([image]), encoding="utf-8")
+    grpc.write_bytes(predict_request([image]).SerializeToString())
     return [
         _Load(protocol, url, request, clients)
         for protocol, url, request in (
@@ -165,20 +166,22 @@ def _loads(folder: Path, image: bytes) -> list[_Load]:
     ]
 
 
-def _rest_body(image: bytes) -> str:
-    return json.dumps({"instances": [{"b64": base64.b64encode(image).decode()}]})
+def rest_body(images: Sequence[bytes]) -> str:
+    """A request for their scores over REST."""
+    return json.dumps({"instances": [{"b64": base64.b64encode(image).decode()} for image in images]})
 
 
 def _rest_url() -> str:
     return f"http://127.0.0.1:{_REST_PORT}/v1/models/{DEFAULT_MODEL_NAME}:predict"
 
 
-def _predict_request(image: bytes) -> Any:
+def predict_request(images: Sequence[bytes], *, model: str = DEFAULT_MODEL_NAME) -> Any:
+    """The same over gRPC: a PredictRequest."""
     import tensorflow as tf
     from tensorflow_serving.apis import model_pb2, predict_pb2
 
-    inputs = {IMAGE_BYTES: tf.make_tensor_proto([image])}
-    return predict_pb2.PredictRequest(model_spec=model_pb2.ModelSpec(name=DEFAULT_MODEL_NAME), inputs=inputs)
+    inputs = {IMAGE_BYTES: tf.make_tensor_proto(list(images))}
+    return predict_pb2.PredictRequest(model_spec=model_pb2.ModelSpec(name=model), inputs=inputs)
 
 
 @contextmanager

@@ -59,8 +59,7 @@ class SmallFeaturesStatisticsGenExecutor(base_beam_executor.BaseBeamExecutor):
         with self._make_beam_pipeline() as pipeline:
             (
                 pipeline
-                | "ListFiles" >> beam.Create(groups)
-                | "SpreadFiles" >> beam.Reshuffle()
+                | "ListFiles" >> beam.Create(groups)  # which also spreads them over the workers
                 | "AccumulateFiles" >> beam.ParDo(_AccumulateFiles(serialized_schema))
                 | "GatherAccumulators" >> beam.GroupByKey()
                 | "WriteStatistics" >> beam.Map(_write_statistics)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Smoke test on a small real Kubeflow: creates a kind cluster, installs Kubeflow Pipelines 2.17, builds the image, compiles
 # a package, follows its run to the verdict, and looks for the pushed model. Needs docker, kind, kubectl, `make setup`,
-# 12 GB of memory and at most an hour. The script itself has not run: no container engine was available.
+# 12 GB of memory and at most an hour. docs/kubeflow.md says how far it was tested.
 #   deploy/kind-smoke.sh [--keep]        --keep leaves the cluster: kind delete cluster --name autoencoder
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -15,6 +15,7 @@ from images import dicom, gif, jpeg_segments, png_chunks, tiff, unsupported
 from images.formats import FORMATS, MAX_PIXELS, MAX_SIDE_PX
 from images.png import encode_png, encode_uncompressed
 from images.reading import AS_STORED, EIGHT_BITS, Reading
+from images.region_of_interest import Inside
 from images.tiff_samples import samples
 from images.values import PNG_AT, VALUES_START, Values, decode_values, encode_values, require_finite
 from images.wide_png import is_wide_colour, wide_colour
@@ -29,6 +30,8 @@ _GIVE_RANGE: Final = (
 _WHITE: Final = 2**16 - 1
 _ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = 1
+_WITH_ALPHA: Final = ("RGBA", "LA", "PA", "RGBa", "La")
+"""Pillow's modes with an alpha channel."""
 _PNG_SIZE: Final = slice(16, 24)
 _CHANNELS: Final = {"L": 1, "RGB": 3}
 """Pillow's modes of the JPEG files that TensorFlow decodes to the same pixels."""
@@ -54,6 +57,8 @@ class Shown(NamedTuple):
     """Bits of the largest value in a file of 16 bits, at least 8; 0 for other files."""
     ends: tuple[float, float] | None = None
     """For pixels of type float32: the values of black and white that the file itself defines, if it does."""
+    inside: Inside | None = None
+    """The pixels [H, W] that are not fully transparent; None if none is, or if transparent pixels are white."""
 
 
 def shown(content: bytes, reading: Reading = EIGHT_BITS, *, page: int | None = None) -> Shown:
@@ -80,16 +85,20 @@ def shown(content: bytes, reading: Reading = EIGHT_BITS, *, page: int | None = N
         image.load()
         orientation = _orientation(image)
         pixels = _to_grey_or_rgb(image, bits=max(tags.bits) if is_tiff else 16, is_inverted=tags.white_is_zero)
+        inside = _opaque(image) if reading.alpha == "roi" else None
         eight = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
         is_wide_tiff = is_tiff and set(tags.bits) == {16} and image.mode != "CMYK"
         is_wide = is_wide_colour(content) or (is_wide_tiff if is_tiff else pixels.dtype == np.uint16)
         is_planar = is_wide_tiff and tags.samples > 1 and tiff.has_separate_planes(content, tags)
-        if is_wide and pixels.dtype == np.uint8 and (reading.depth == 16 or is_planar):
-            pixels = _wide_colour(content, image, tags if is_tiff else None, None if is_planar else eight)
+        needs_all = reading.depth == 16 or is_planar or inside is not None
+        if is_wide and pixels.dtype == np.uint8 and needs_all:
+            pixels, opaque = _wide_colour(content, image, tags if is_tiff else None, None if is_planar else eight)
+            inside = None if inside is None or opaque.all() else opaque
             eight = (pixels >> 8).astype(np.uint8)
     upright = _upright((pixels if reading.depth == 16 else eight).reshape(*pixels.shape[:2], -1), orientation)
     used_bits = 8 + int(eight.max()).bit_length() if is_wide else 0
-    return Shown(upright, max(1, len(pages)), used_bits)
+    turned = None if inside is None else _upright(inside, orientation)
+    return Shown(upright, max(1, len(pages)), used_bits, inside=turned)
 
 
 def picture_of(content: bytes, *, page: int | None = None) -> npt.NDArray[np.uint8]:
@@ -150,19 +159,23 @@ def as_viewed(content: bytes, reading: Reading = EIGHT_BITS, *, page: int | None
     Raises UnreadableImageError like `shown`.
     """
     own = _own_bytes(content, reading, page)
-    return own if isinstance(own, bytes) else encoded_pixels(own.pixels, own.ends)
+    return own if isinstance(own, bytes) else encoded_pixels(own)
 
 
 def as_pixels(content: bytes, reading: Reading = EIGHT_BITS) -> bytes:
     """The same as `as_viewed`, but faster and larger: for a model in this process."""
     own = _own_bytes(content, reading, None)
-    return own if isinstance(own, bytes) else encoded_pixels(own.pixels, own.ends, is_compressed=False)
+    return own if isinstance(own, bytes) else encoded_pixels(own, is_compressed=False)
 
 
-def encoded_pixels(pixels: Pixels, ends: tuple[float, float] | None = None, *, is_compressed: bool = True) -> bytes:
-    """Pixels [H, W, C] as PNG or, of type float32, as values."""
+def encoded_pixels(seen: Shown, *, is_compressed: bool = True) -> bytes:
+    """The pixels as PNG, with an alpha channel if some do not count, or, of type float32, as values."""
+    pixels = seen.pixels
     if pixels.dtype == np.float32:
-        return encode_values(Values(pixels, ends), is_compressed=is_compressed)
+        return encode_values(Values(pixels, seen.ends), is_compressed=is_compressed)
+    if seen.inside is not None:
+        alpha = seen.inside[..., np.newaxis] * pixels.dtype.type(np.iinfo(pixels.dtype).max)
+        pixels = np.concatenate([pixels, alpha], axis=2)
     return next(encode_png(pixels[np.newaxis])) if is_compressed else encode_uncompressed(pixels)
 
 
@@ -266,22 +279,27 @@ def _tiff_size(content: bytes, page: tiff.Page) -> tuple[int, int]:
     return width_px, height_px
 
 
-def _wide_colour(content: bytes, image: Image.Image, page: tiff.Page | None, eight: Pixels | None) -> Pixels:
+def _wide_colour(
+    content: bytes, image: Image.Image, page: tiff.Page | None, eight: Pixels | None
+) -> tuple[Pixels, Inside]:
     """All 16 bits of an image of several channels, over white where it is transparent: [H, W, C].
 
-    `eight`: the upper bytes as Pillow reads them; None where it misreads them.
+    The second array tells which pixels [H, W] are not fully transparent. `eight`: the upper bytes as Pillow reads them;
+    None where it misreads them.
     """
     wide = samples(content, page) if page else wide_colour(content, (image.height, image.width))
     if page and _orientation(image) == _UPRIGHT:  # Pillow has already turned what it has loaded
         wide = _upright(wide, tiff.values_of(content, page, tiff.ORIENTATION, _UPRIGHT)[0])
+    opaque = np.ones(wide.shape[:2], bool)
     if image.mode in ("LA", "RGBA", "RGBa"):
         colour, alpha = wide[..., :-1].astype(np.float64), wide[..., -1:] / np.float64(_WHITE)
+        opaque = alpha[..., 0] > 0
         wide = np.round(colour * (1.0 if image.mode == "RGBa" else alpha) + _WHITE * (1.0 - alpha))
     if eight is None:
-        return np.clip(wide[..., :3], 0, _WHITE).astype(np.uint16)
+        return np.clip(wide[..., :3], 0, _WHITE).astype(np.uint16), opaque
     # Pillow blends in 8 bits, and what a depth of 8 shows is the upper byte, to the last bit.
     base = eight.reshape(*eight.shape[:2], -1).astype(np.uint16) << 8
-    return np.clip(wide[..., : base.shape[2]], base, base | 255).astype(np.uint16)
+    return np.clip(wide[..., : base.shape[2]], base, base | 255).astype(np.uint16), opaque
 
 
 def mask_levels(content: bytes) -> npt.NDArray[np.float32]:
@@ -406,13 +424,25 @@ def _to_grey_or_rgb(image: Image.Image, *, bits: int, is_inverted: bool) -> Pixe
     """Pixels [H, W] or [H, W, 3] of a decoded image; `bits` and `is_inverted` describe grey values of up to 16 bits."""
     if image.mode.startswith("I"):
         return _to_sixteen_bits(np.asarray(image), image.info.get("transparency"), bits=bits, is_inverted=is_inverted)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if image.mode in _WITH_ALPHA or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         image = Image.alpha_composite(white, rgba).convert("L" if image.mode in ("LA", "La") else "RGB")
     if image.mode not in ("L", "RGB"):
         image = image.convert("L" if image.mode == "1" else "RGB")
     return np.asarray(image)
+
+
+def _opaque(image: Image.Image) -> Inside | None:
+    """The pixels [H, W] of a decoded image that are not fully transparent; None if none is."""
+    if image.mode.startswith("I"):
+        transparent = image.info.get("transparency")
+        inside = np.asarray(image) != transparent if isinstance(transparent, int) else None
+    elif image.mode in _WITH_ALPHA or "transparency" in image.info:
+        inside = np.asarray(image.convert("RGBA").getchannel("A")) > 0
+    else:
+        inside = None
+    return None if inside is None or inside.all() else inside
 
 
 def _to_sixteen_bits(wide: npt.NDArray[Any], transparent: Any, *, bits: int, is_inverted: bool) -> Pixels:

@@ -1,16 +1,21 @@
 """Images as a model sees them, in whole levels of its range, and files that its graph decodes to them again."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from images.decoding import Pixels, encoded_pixels, shown
+from images.decoding import Pixels, Shown, encoded_pixels, shown
+from images.png import encode_png
 from images.reading import AS_STORED
-from images.stored import from_pixels_of_many
+from images.region_of_interest import Inside
 from images.values import VALUES_START
+
+_VALUES_AT_A_TIME = 2**21
+"""Of images that are converted together, in double precision."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +27,16 @@ class Levels:
     depth: int = 8
     are_values: bool = False
     """Whether the files hold 32-bit values."""
+    has_alpha: bool = False
+    """Whether transparent pixels do not count."""
 
     @classmethod
     def of_model(cls, record: Mapping[str, Any], files: Sequence[bytes]) -> "Levels":
         """From a model's record; `files` are some of the encoded images that it is to see."""
         low, high = record.get("pixel_levels", (0.0, 255.0))  # older models lack it
         are_values = any(file.startswith(VALUES_START) for file in files)
-        return cls(low, high, record["image"].get("depth", 8), are_values)
+        has_alpha = record["image"].get("alpha") == "roi"
+        return cls(low, high, record["image"].get("depth", 8), are_values, has_alpha)
 
     def images(self, pixels: npt.NDArray[Any]) -> Pixels:
         """Pixels in [0, 1] in whole levels of the depth: uint8 or uint16."""
@@ -36,16 +44,26 @@ class Levels:
         white = float(np.iinfo(dtype).max)
         return np.round(white * pixels).clip(0, white).astype(dtype)
 
-    def files(self, images: Pixels) -> list[bytes]:
-        """[N, H, W], [N, H, W, 1] or [N, H, W, 3] of uint8 or uint16, whose white is 1 -> files for the graph."""
+    def files(self, images: Pixels, inside: Inside | None = None) -> list[bytes]:
+        """[N, H, W], [N, H, W, 1] or [N, H, W, 3] of uint8 or uint16, whose white is 1 -> files for the graph.
+
+        Pixels that are not `inside` [N, H, W] become transparent, if that is how the model knows what counts.
+        """
         images = images.reshape(*images.shape[:3], -1)
+        at_a_time = max(1, _VALUES_AT_A_TIME // math.prod(images.shape[1:]))
+        parts = (slice(start, start + at_a_time) for start in range(0, len(images), at_a_time))
+        return [file for part in parts for file in self._files(images[part], None if inside is None else inside[part])]
+
+    def _files(self, images: Pixels, inside: Inside | None) -> Iterable[bytes]:
         values = self.low + images / float(np.iinfo(images.dtype).max) * (self.high - self.low)
         if self.are_values:
             grey = values.mean(axis=3, keepdims=True).astype(np.float32)
-            return [encoded_pixels(one) for one in grey]
+            return [encoded_pixels(Shown(one)) for one in grey]
         dtype = np.uint8 if self.depth == 8 else np.uint16
         whole = np.round(values).clip(0, np.iinfo(dtype).max).astype(dtype)
-        return [stored.encoded for stored in from_pixels_of_many(whole)]
+        if self.has_alpha and inside is not None:
+            return [encoded_pixels(Shown(one, inside=own)) for one, own in zip(whole, inside, strict=True)]
+        return encode_png(whole)
 
     def pixels(self, file: bytes) -> npt.NDArray[np.float32]:
         """A file's pixels [H, W, C] in [0, 1], in its own size and channels."""

@@ -34,6 +34,10 @@ class Reading(Section):
     """Which pages of a TIFF file, or frames of DICOM, are images: the `first`, or `all`, with names such as
     `stack.tif#3`."""
 
+    alpha: Literal["white", "roi"] = "white"
+    """What fully transparent pixels are: `white`, as viewers show them, or outside the image's own region of interest
+    (`roi`), which a manifest's column `roi` gives, too. Partly transparent pixels are blended with white."""
+
     @field_validator("range", mode="before")
     @classmethod
     def _check_range(cls, value: Any) -> Any:
@@ -72,5 +76,5 @@ def reading_of(settings: Reading) -> Reading:
 
 
 EIGHT_BITS: Final = Reading()
-AS_STORED: Final = Reading(depth=16, range=Percentiles(percentiles=(0, 100)))
+AS_STORED: Final = Reading(depth=16, range=Percentiles(percentiles=(0, 100)), alpha="roi")
 """Keeps all that a file holds, for a model whose settings are unknown: its graph reduces that to what it needs."""

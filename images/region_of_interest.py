@@ -1,9 +1,10 @@
-"""`image.roi`: the part of an image that counts, in fractions of its width and height, or as a mask."""
+"""The part of an image that counts: for all images alike (`image.roi`), or for each its own (`image.alpha: roi`)."""
 
 import base64
 import binascii
 import functools
 import io
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import numpy as np
@@ -17,6 +18,9 @@ from runtime.settings import Section
 Points = list[tuple[float, float]]
 """The corners (x, y) of a polygon, in fractions of the image."""
 Inside = npt.NDArray[np.bool_]
+
+FAINTEST: Final = np.float32(1e-5)
+"""The darkest pixel that counts in an image with a region of interest of its own: less than a level of 16 bits."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 _PNG_URI: Final = "data:image/png;base64,"
@@ -76,14 +80,25 @@ def pixels_inside(region: Region, height_px: int, width_px: int) -> Inside:
     """The pixels of an image whose centres lie inside the region: [H, W]."""
     mask = region.mask_pixels
     if mask is not None:
-        rows, columns = (
-            cell_of(np.arange(side), side, own) for side, own in zip((height_px, width_px), mask.shape, strict=True)
-        )
-        of_mask: Inside = mask[rows][:, columns]
-        return of_mask
+        return sampled(mask, height_px, width_px)
     down, across = ((np.arange(side, dtype=np.float32) + np.float32(0.5)) / side for side in (height_px, width_px))
     inside: Inside = inside_of(region.corners, down.astype(np.float32)[:, None], across.astype(np.float32)[None, :])
     return inside
+
+
+def lit_inside(pixels: npt.NDArray[Any]) -> Inside:
+    """Which pixels [..., H, W, C] count in images with regions of interest of their own: all that are not black."""
+    inside: Inside = (pixels > FAINTEST / 2).any(axis=-1)
+    return inside
+
+
+def sampled(mask: Inside, height_px: int, width_px: int) -> Inside:
+    """What a mask [h, w] says at the centres of the pixels of an image that it is stretched over: [H, W]."""
+    rows, columns = (
+        cell_of(np.arange(side), side, own) for side, own in zip((height_px, width_px), mask.shape, strict=True)
+    )
+    found: Inside = mask[rows][:, columns]
+    return found
 
 
 def box_around(inside: Inside) -> tuple[slice, slice]:
@@ -92,10 +107,17 @@ def box_around(inside: Inside) -> tuple[slice, slice]:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def region_of_interest(image: dict[str, Any]) -> Inside | None:
-    """The model's pixels that count, by the `image` section of its record: [H, W]; None if all do."""
+def region_of_interest(image: Mapping[str, Any], pixels: npt.NDArray[Any]) -> Inside | None:
+    """Which of the pixels [N, H, W, C] that a model sees count, by the `image` section of its record; None if all do.
+
+    [N, H, W]: those of the region of all images, or of each image's own.
+    """
+    if image.get("alpha") == "roi":
+        return lit_inside(pixels)
     roi = image.get("roi")
-    return roi and pixels_inside(Region.model_validate(roi), image["height_px"], image["width_px"])
+    if not roi:
+        return None
+    return np.broadcast_to(pixels_inside(Region.model_validate(roi), *pixels.shape[1:3]), pixels.shape[:3])
 
 
 def _uri_of_file(path: str) -> str:

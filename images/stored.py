@@ -1,11 +1,13 @@
 """Converts an image file or pixels to what an example stores: bytes that TensorFlow decodes, and a few statistics."""
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from images.decoding import Pixels, Shown, UnreadableImageError, encoded_pixels, mask_levels, plain_jpeg_channels, shown
 from images.png import encode_png, png_of_scanlines
@@ -15,6 +17,7 @@ from images.reading import EIGHT_BITS, Reading
 _BLOCK = 1 << 16
 _LEVELS_PER_LEVEL = 257
 """Levels of 16 bits in one of 8."""
+_WHITE_FROM = 0.5
 _INTERMEDIATE = (0.05, 0.95)
 _MANY_INTERMEDIATE = 0.2
 """Share of the defective pixels; JPEG's artefacts and anti-aliased edges of defects of any size are fewer."""
@@ -35,6 +38,8 @@ class StoredImage(NamedTuple):
     """Pages of a TIFF file, of which one is stored."""
     used_bits: int = 0
     """Bits of the largest value in a file of 16 bits, at least 8; 0 for other files."""
+    has_region: bool = False
+    """Whether some of its pixels do not count."""
 
 
 class StoredMask(NamedTuple):
@@ -59,18 +64,27 @@ def from_pixels_of_many(images: Pixels, reading: Reading = EIGHT_BITS) -> Iterat
         yield _stored(encoded, pixels, mean, contrast)
 
 
-def from_file_bytes(content: bytes, reading: Reading = EIGHT_BITS, *, page: int | None = None) -> StoredImage:
+def from_file_bytes(
+    content: bytes, reading: Reading = EIGHT_BITS, *, page: int | None = None, roi: bytes | None = None
+) -> StoredImage:
     """An image file's bytes, or one of its pages, converted like `decoding.as_viewed`, with their statistics.
 
-    Raises UnreadableImageError like `decoding.shown`.
+    `roi`: the bytes of a mask file; pixels that are not white there become transparent. Raises UnreadableImageError
+    like `decoding.shown`, for a mask that cannot be read or has another size, and if no pixel counts.
     """
     lines = plain_scanlines(content, depth=reading.depth)
     decoded = _pixels_of_plain_jpeg(content) if lines is None else _pixels_of(lines)
     seen = shown(content, reading, page=page) if decoded is None else Shown(decoded)
+    if roi is not None:
+        seen = _limited_to(roi, seen)
+    if seen.inside is not None and not seen.inside.any():
+        raise UnreadableImageError("every pixel is transparent or outside its region of interest")
     [mean], [contrast] = _means_and_contrasts(seen.pixels[np.newaxis], reading)
-    is_kept = decoded is not None or lines is not None
-    encoded = content if is_kept else encoded_pixels(seen.pixels, seen.ends)
-    return _stored(encoded, seen.pixels, mean, contrast)._replace(page_count=seen.page_count, used_bits=seen.used_bits)
+    is_kept = seen.inside is None and (decoded is not None or lines is not None)
+    encoded = content if is_kept else encoded_pixels(seen)
+    return _stored(encoded, seen.pixels, mean, contrast)._replace(
+        page_count=seen.page_count, used_bits=seen.used_bits, has_region=seen.inside is not None
+    )
 
 
 def mask_from_file_bytes(content: bytes, *, height_px: int, width_px: int) -> StoredMask:
@@ -79,18 +93,39 @@ def mask_from_file_bytes(content: bytes, *, height_px: int, width_px: int) -> St
     In a mask without such pixels, such as one of class numbers, every value but 0 is defective. Ignores transparency.
     Raises UnreadableImageError unless the content is an image of this size.
     """
-    levels = mask_levels(content)
-    if levels.shape != (height_px, width_px):
-        raise UnreadableImageError(
-            f"{levels.shape[1]}x{levels.shape[0]} pixels, but the image has {width_px}x{height_px}"
-        )
-    is_defective = levels > 0.5
+    levels = _levels_of_size(content, height_px, width_px)
+    is_defective = levels > _WHITE_FROM
     if not is_defective.any():
         is_defective = levels > 0
     low, high = _INTERMEDIATE
     intermediate = np.count_nonzero((levels > low) & (levels < high))
     [mask] = encode_png(is_defective[np.newaxis, :, :, np.newaxis].astype(np.uint8) * np.uint8(255))
     return StoredMask(mask, bool(intermediate > _MANY_INTERMEDIATE * np.count_nonzero(is_defective)))
+
+
+def _limited_to(roi: bytes, seen: Shown) -> Shown:
+    """The same image, white and transparent where the mask file is not white."""
+    if seen.pixels.dtype == np.float32:
+        raise UnreadableImageError("its values of 32 bits have no alpha channel to store its roi in")
+    try:
+        inside = _levels_of_size(roi, *seen.pixels.shape[:2]) > _WHITE_FROM
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"its roi: {error}") from None
+    if seen.inside is not None:
+        inside &= seen.inside
+    white = np.iinfo(seen.pixels.dtype).max
+    pixels = np.where(inside[..., np.newaxis], seen.pixels, seen.pixels.dtype.type(white))
+    return seen._replace(pixels=pixels, inside=None if inside.all() else inside)
+
+
+def _levels_of_size(content: bytes, height_px: int, width_px: int) -> npt.NDArray[np.float32]:
+    """A mask file's brightness [H, W] in [0, 1]. Raises UnreadableImageError if it has another size."""
+    levels = mask_levels(content)
+    if levels.shape != (height_px, width_px):
+        raise UnreadableImageError(
+            f"{levels.shape[1]}x{levels.shape[0]} pixels, but the image has {width_px}x{height_px}"
+        )
+    return levels
 
 
 def _pixels_of_plain_jpeg(content: bytes) -> Pixels | None:
@@ -158,6 +193,11 @@ def _compressed(value: float) -> float:
 
 def _stored(encoded: bytes, pixels: Pixels, mean: float, contrast: float) -> StoredImage:
     height_px, width_px, channels = pixels.shape
-    digest = hashlib.blake2b(f"{height_px}x{width_px}x{channels}:".encode(), digest_size=16)
+    digest = _digest_of_shape(height_px, width_px, channels).copy()
     digest.update(np.ascontiguousarray(pixels).data)
     return StoredImage(encoded, height_px, width_px, channels, mean, contrast, digest.digest())
+
+
+@functools.lru_cache(maxsize=1000)
+def _digest_of_shape(height_px: int, width_px: int, channels: int) -> Any:
+    return hashlib.blake2b(f"{height_px}x{width_px}x{channels}:".encode(), digest_size=16)

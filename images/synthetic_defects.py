@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from images.region_of_interest import Inside, box_around
+from images.region_of_interest import FAINTEST, Inside, box_around
 
 Images = npt.NDArray[Any]
 Mask = npt.NDArray[np.float32]
@@ -31,21 +31,25 @@ def paint(images: Images, kind: str, *, seed: int, first: int = 0, inside: Insid
     """One defect of a kind of KINDS in each image: [N, H, W, C] -> [N, H, W, C].
 
     The seed and the image's number, `first` for the first one, determine the defect. A `patch` takes its pixels from
-    the next image in `images`. With a region of interest `inside` [H, W], the defect lies in it.
+    the next image in `images`. With a region of interest `inside` [N, H, W], the defect lies in it.
     """
     defect = _DEFECTS[kind]
     is_whole = images.dtype.kind == "u"
     scale = float(np.iinfo(images.dtype).max) if is_whole else 1.0
     painted = np.empty_like(images)
-    box = (slice(None), slice(None)) if inside is None else box_around(inside)
     for row, whole in enumerate(images):
+        own = None if inside is None else inside[row]
+        box = (slice(None), slice(None)) if own is None else box_around(own)
         random = np.random.default_rng([seed, KINDS.index(kind), first + row])
         image, other = whole[box], images[(row + 1) % len(images)][box]
         painted[row] = whole
-        for _ in range(1 if inside is None else _ATTEMPTS):
+        for _ in range(1 if own is None else _ATTEMPTS):
             changed = np.clip(defect(image / scale, other / scale, random), 0.0, 1.0) * scale
             changed = np.round(changed) if is_whole else changed
-            painted[row][box] = changed if inside is None else np.where(inside[box][..., None], changed, image)
+            if own is not None:
+                lit = changed if is_whole else np.maximum(changed, FAINTEST)
+                changed = np.where(own[box][..., None], lit, image)
+            painted[row][box] = changed
             if not np.array_equal(painted[row], whole):
                 break
     return painted

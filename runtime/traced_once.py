@@ -13,7 +13,6 @@ import tensorflow as tf
 def traced_once(body: Callable[..., Any]) -> Callable[..., Any]:
     """`body`, a function of nested tensors whose first axis has a row for each image, for any number of rows.
 
-    A graph that is for a certain number of rows, as other runtimes prefer, gets one for that number.
     It must create no variables; what keeps its variables alive and saves them is its caller. Works eagerly and in
     graphs, and gives the results of `body` to the last bit in a graph.
     """
@@ -27,4 +26,4 @@ def traced_once(body: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _of_any_number(rows: tf.Tensor) -> tf.TensorSpec:
-    return tf.TensorSpec([None if tf.executing_eagerly() else rows.shape[0], *rows.shape[1:]], rows.dtype)
+    return tf.TensorSpec([None, *rows.shape[1:]], rows.dtype)

@@ -36,7 +36,7 @@ class SavedModelScorer(ModelHandler[str, FileScore, Scorer]):
 
 
 def score_on_beam(images: Sequence[str], model: Path, output: str, arguments: Sequence[str]) -> tuple[int, int]:
-    """Write one line per file to `<output>-00000-of-00001.jsonl` etc. -> (number of files scored, number failed).
+    """Write one line per file to `<output>-00000-of-00001.jsonl` etc. -> (number of images scored, number failed).
 
     `images` are files, folders or patterns that every worker can read; `arguments` are Beam's options.
     """

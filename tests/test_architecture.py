@@ -43,8 +43,9 @@ ALLOWED = {
     "serving.server": (*GROUND, "serving.errors", "serving.score_log", "serving.model", "serving.server.settings"),
     "serving.server.settings": GROUND,
     "serving.watching": (
-        *GROUND, "serving.client", "serving.errors", "serving.image_files", "serving.model.versions",
-        "serving.overlays", "serving.score_log", "serving.scoring", "serving.server.logs", "serving.server.metrics",
+        *GROUND, "serving.client", "serving.errors", "serving.image_files", "serving.model.image_inputs",
+        "serving.model.versions", "serving.overlays", "serving.score_log", "serving.scoring", "serving.server.logs",
+        "serving.server.metrics",
     ),
     "serving.reviewing": (
         *GROUND, "serving.errors", "serving.image_files", "serving.model", "serving.server.http_server",

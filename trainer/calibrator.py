@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from images.region_of_interest import Inside
+from images.region_of_interest import Inside, region_of_interest
 from images.regions import Placement, find_regions
 from images.synthetic_defects import mean_over_kinds
 from runtime.tfrecords import as_many_as_fit, count_records, files_of, read_counts, require_count, spread_records
@@ -29,6 +30,7 @@ from schema.calibration_record import CalibrationRecord, GroupRecord
 from schema.component_specs import Spec, channels, texts
 from schema.signatures import FEATURE_ERROR, LATENT
 from trainer.data.dataset import parse_encoded
+from trainer.export.map_summaries import MOST, write_map_summaries
 from trainer.export.signatures import ServedModel, export_served
 from trainer.export.trained_model import read_record, write_record
 from trainer.scoring.calibration import images_needed, limits_of, rests_on_one_image, thinned
@@ -71,7 +73,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             settings = settings.model_copy(update={"score": OF_MAPS[0]})
         groups = _fit_groups(trained, train, settings.groups) if settings.groups else None
         name, auroc_by_score, compared = _chosen(
-            trained, settings, train, held_out, ImageSettings.model_validate(record["image"]).inside, groups
+            trained, settings, train, held_out, partial(region_of_interest, record["image"]), groups
         )
         unseen_maps = _unseen_maps(trained)
         patterns = {features.TRAIN: train, features.EVAL: held_out}
@@ -127,12 +129,13 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             held_out_scores=[np.sort(scores[group == number]) for number in range(group.max() + 1)],
             compared_scores=compared,
         )
-        [warmup_image] = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(1))).numpy()
-        export_served(model, folder, warmup_image=warmup_image)
+        some = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(MOST)))
+        export_served(model, folder, warmup_image=some[0].numpy())
         counts = read_counts(artifact_utils.get_single_uri(input_dict["examples"]))
         write_record(folder, {**record, "images": counts, "calibration": calibration.to_json()})
         artifact = artifact_utils.get_single_instance(output_dict["calibration"])
         _write_calibration(artifact, calibration)
+        write_map_summaries(f"{artifact.uri}/tensorboard", model, some)
         examined = examine(trained, name, score, settings, patterns, unseen_maps=unseen_maps, cross_fitted=cross_fitted)
         write_suspects(artifact.uri, examined, trained, patterns, name=name, anomaly_map=model.anomaly_map)
 
@@ -201,7 +204,7 @@ def _chosen(
     settings: CalibrationSettings,
     train: str,
     held_out: str,
-    inside: Inside | None,
+    inside_of: Callable[[npt.NDArray[np.float32]], Inside | None],
     groups: Groups | None,
 ) -> tuple[ScoreName, dict[str, dict[str, float]], dict[ScoreName, FittedScore]]:
     """(the score's name, the AUROC of each score by kind of defect, all scores); the last two are empty without `auto`.
@@ -229,7 +232,7 @@ def _chosen(
         compared,
         held_out_sample,
         trained.autoencode,
-        inside,
+        inside_of,
         None if groups is None else lambda outputs: groups(outputs[LATENT]),
     )
     means = {name: mean_over_kinds(of_kind) for name, of_kind in choice.auroc.items()}

@@ -10,7 +10,7 @@ from images.reading import Percentiles
 from images.values import PNG_AT, VALUES_START
 from schema import features
 from schema.features import LEVELS, NORMALISED, OFFSET, SCALE
-from trainer.data.region import blacked_out
+from trainer.data.region import blacked_out, inside_of_images, lit
 from trainer.data.resizing import resized
 from trainer.settings.image import ImageSettings
 
@@ -43,11 +43,16 @@ def decode_images(encoded: tf.Tensor, settings: ImageSettings, levels: tf.Tensor
     `levels` [2] become 0 and 1; they are required if the settings' range is one of percentiles.
     """
     ends = _fixed_levels(settings) if levels is None else levels
-    pixels = tf.map_fn(
-        lambda one: _decode_one(one, settings, ends),
-        encoded,
-        fn_output_signature=tf.TensorSpec(settings.shape, tf.float32),
-    )
+    decode = functools.partial(_decode_one, settings=settings, ends=ends)
+    spec = tf.TensorSpec(settings.shape, tf.float32)
+    if settings.tiles is None:
+        pixels = tf.map_fn(decode, encoded, fn_output_signature=spec)
+    else:  # without the copy that joins several images
+        pixels = tf.cond(
+            tf.size(encoded) == 1,
+            lambda: decode(encoded[0])[tf.newaxis],
+            lambda: tf.map_fn(decode, encoded, fn_output_signature=spec),
+        )
     return tf.ensure_shape(pixels, (None, *settings.shape))
 
 
@@ -56,12 +61,17 @@ def _levels(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
     if not isinstance(settings.range, Percentiles):
         return _fixed_levels(settings)
 
-    def sampled(one: tf.Tensor) -> tf.Tensor:
-        levels = _levels_of_one(one, settings)
-        return tf.image.resize(levels, settings.shape[:2], tf.image.ResizeMethod.NEAREST_NEIGHBOR)
+    def sampled(one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        levels, inside = _levels_of_one(one, settings)
+        return _sampled(levels, settings), _sampled(inside, settings)
 
-    spec = tf.TensorSpec(settings.shape, tf.float32)
-    values = tf.reshape(_inside(tf.map_fn(sampled, encoded, fn_output_signature=spec), settings), [-1])
+    spec = tf.TensorSpec(settings.shape, tf.float32), tf.TensorSpec((*settings.shape[:2], 1), tf.bool)
+    images, own = tf.map_fn(sampled, encoded, fn_output_signature=spec)
+    if settings.alpha == "roi":
+        images = tf.boolean_mask(images, own[..., 0])
+    elif settings.inside is not None:
+        images = tf.boolean_mask(images, settings.inside, axis=1)
+    values = tf.reshape(images, [-1])
     boundaries = tft.quantiles(values, _PERCENTILES, epsilon=0.5 / _PERCENTILES)[0]
     low, high = (round(percent * _PERCENTILES / 100) for percent in settings.range.percentiles)
     ends = tf.stack(
@@ -83,33 +93,48 @@ def _fixed_levels(settings: ImageSettings) -> tf.Tensor:
 
 
 def _decode_one(encoded: tf.Tensor, settings: ImageSettings, ends: tf.Tensor) -> tf.Tensor:
-    image = _levels_of_one(encoded, settings)
+    image, inside = _levels_of_one(encoded, settings)
     size = tf.constant(settings.shape[:2])
     if settings.has_range:
         pixels = tf.clip_by_value((image - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0)
     else:
         pixels = image / (2.0**settings.depth - 1.0)
     # Before resizing, too, which would otherwise blend what lies outside into the region's edge.
-    pixels = blacked_out(pixels, settings)
+    pixels = blacked_out(pixels, settings) if settings.alpha == "white" else tf.where(inside, pixels, 0.0)
     pixels = tf.cond(
         tf.reduce_all(tf.shape(image)[:2] == size), lambda: pixels, lambda: resized(pixels, settings, antialias=True)
     )
+    if settings.alpha == "roi":
+        pixels = lit(pixels, _sampled(inside, settings))
     return tf.ensure_shape(blacked_out(pixels, settings), settings.shape)
 
 
-def _levels_of_one(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
-    """An encoded image -> its levels in the settings' channels, in 8 or 16 bits, or its values: [h, w, C] float32."""
-    eight_bits = functools.partial(_eight_bits, encoded, settings)
+def _sampled(values: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
+    """Of [h, w, C], the nearest to the centre of each of the model's pixels: [H, W, C]."""
+    if values.dtype == tf.bool:
+        return tf.cast(_sampled(tf.cast(values, tf.uint8), settings), tf.bool)
+    return tf.image.resize(values, settings.shape[:2], tf.image.ResizeMethod.NEAREST_NEIGHBOR)
+
+
+def _levels_of_one(encoded: tf.Tensor, settings: ImageSettings) -> tuple[tf.Tensor, tf.Tensor]:
+    """An encoded image -> its levels in the settings' channels, in 8 or 16 bits, or its values: [h, w, C] float32.
+
+    The second tensor is false where the image does not count: [h, w, 1], or [1, 1, 1] if all of it counts.
+    """
+    is_png = tf.strings.substr(encoded, 0, len(_PNG_START)) == _PNG_START
+    eight_bits = functools.partial(_eight_bits, encoded, is_png, settings)
     if settings.depth == 8:
         return eight_bits()
 
-    def sixteen_bits() -> tf.Tensor:
-        colour = tf.io.decode_png(encoded, channels=3, dtype=tf.uint16)
-        return _grey(colour) if settings.channels == 1 else tf.cast(colour, tf.float32)
+    def sixteen_bits() -> tuple[tf.Tensor, tf.Tensor]:
+        return _without_alpha(tf.io.decode_png(encoded, channels=_decoded(settings), dtype=tf.uint16), settings)
 
-    def levels() -> tf.Tensor:
-        is_png = tf.strings.substr(encoded, 0, len(_PNG_START)) == _PNG_START
-        return tf.cond(is_png, sixteen_bits, lambda: eight_bits() * _LEVELS_PER_LEVEL)
+    def widened() -> tuple[tf.Tensor, tf.Tensor]:
+        levels, inside = eight_bits()
+        return levels * _LEVELS_PER_LEVEL, inside
+
+    def levels() -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.cond(is_png, sixteen_bits, widened)
 
     if not settings.has_range:
         return levels()
@@ -117,21 +142,42 @@ def _levels_of_one(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
     return tf.cond(are_values, lambda: _values(encoded, settings), levels)
 
 
-def _values(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
-    """The 32-bit values of a file as `images.values` describes it, the same in every channel."""
+def _values(encoded: tf.Tensor, settings: ImageSettings) -> tuple[tf.Tensor, tf.Tensor]:
+    """The 32-bit values of a file as `images.values` describes it, the same in every channel; all of them count."""
     pixels = tf.io.decode_png(tf.strings.substr(encoded, PNG_AT, _TO_THE_END), channels=4)
-    return tf.tile(tf.bitcast(pixels, tf.float32)[:, :, tf.newaxis], [1, 1, settings.channels])
+    values = tf.bitcast(pixels, tf.float32)[:, :, tf.newaxis]
+    return tf.tile(values, [1, 1, settings.channels]), tf.ones([1, 1, 1], tf.bool)
 
 
-def _eight_bits(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
-    colour = tf.cond(
+def _eight_bits(encoded: tf.Tensor, is_png: tf.Tensor, settings: ImageSettings) -> tuple[tf.Tensor, tf.Tensor]:
+    def other() -> tf.Tensor:
+        return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+
+    def opaque(colour: tf.Tensor) -> tf.Tensor:
+        return tf.pad(colour, [[0, 0], [0, 0], [0, _decoded(settings) - 3]], constant_values=255)
+
+    decoded = tf.cond(
         tf.io.is_jpeg(encoded),
         # The default, a faster approximation, differs by up to 60 of 255 levels.
-        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+        lambda: opaque(tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")),
+        other
+        if _decoded(settings) == 3
+        else lambda: tf.cond(is_png, lambda: tf.io.decode_png(encoded, channels=4), lambda: opaque(other())),
     )
-    colour.set_shape((None, None, 3))
-    return _grey(colour) if settings.channels == 1 else tf.cast(colour, tf.float32)
+    return _without_alpha(decoded, settings)
+
+
+def _decoded(settings: ImageSettings) -> int:
+    """Channels in which PNG files are decoded: with alpha if it matters."""
+    return 4 if settings.alpha == "roi" else 3
+
+
+def _without_alpha(decoded: tf.Tensor, settings: ImageSettings) -> tuple[tf.Tensor, tf.Tensor]:
+    """Levels [h, w, 3 or 4] -> as `_levels_of_one`."""
+    decoded.set_shape((None, None, _decoded(settings)))
+    colour = decoded[..., :3]
+    inside = decoded[..., 3:] > 0 if settings.alpha == "roi" else tf.ones([1, 1, 1], tf.bool)
+    return _grey(colour) if settings.channels == 1 else tf.cast(colour, tf.float32), inside
 
 
 def _grey(colour: tf.Tensor) -> tf.Tensor:
@@ -144,21 +190,20 @@ def _grey(colour: tf.Tensor) -> tf.Tensor:
     return tf.cast(luma, tf.float32)[:, :, tf.newaxis]
 
 
-def _inside(images: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
-    """The values of images [B, H, W, C] that count: [B, n, C], or all of them."""
-    return images if settings.inside is None else tf.boolean_mask(images, settings.inside, axis=1)
-
-
 def _normalisation_constants(pixels: tf.Tensor, settings: ImageSettings) -> tuple[tf.Tensor, tf.Tensor]:
     """(offset [C], scale [C]); for zscore and minmax, tf.Transform computes them from the whole training split."""
-    per_channel = tf.reshape(_inside(pixels, settings), [-1, settings.channels])
+    if settings.normalisation == "unit":
+        return tf.zeros([settings.channels]), tf.ones([settings.channels])
+    per_channel = tf.reshape(pixels, [-1, settings.channels])
+    inside = inside_of_images(pixels, settings)
+    if inside is not None:
+        inside = tf.broadcast_to(inside, tf.shape(pixels)[:3])
+        per_channel = tf.boolean_mask(pixels, inside)
     if settings.normalisation == "zscore":
         offset = tft.mean(per_channel, reduce_instance_dims=False)
         scale = tf.sqrt(tft.var(per_channel, reduce_instance_dims=False))
-    elif settings.normalisation == "minmax":
+    else:
         offset = tft.min(per_channel, reduce_instance_dims=False)
         scale = tft.max(per_channel, reduce_instance_dims=False) - offset
-    else:
-        return tf.zeros([settings.channels]), tf.ones([settings.channels])
     # A constant channel has no spread to divide by.
     return offset, tf.where(scale > 1e-6, scale, tf.ones_like(scale))

@@ -109,8 +109,9 @@ def _decoded(images: Sequence[SourceImage], image: ImageSettings) -> Batch:
     encoded = [one.stored.encoded for one in images]
     is_anomaly = np.array([UNKNOWN if one.is_anomaly is None else one.is_anomaly for one in images], np.int64)
     examples = [_example(one) for one in images]
-    masks = masks_of(tf.constant(examples), tf.constant(is_anomaly), image).numpy()
-    return Batch(encoded, decode_images(tf.constant(encoded), image).numpy(), is_anomaly, masks)
+    pixels = decode_images(tf.constant(encoded), image)
+    masks = masks_of(tf.constant(examples), tf.constant(is_anomaly), pixels, image).numpy()
+    return Batch(encoded, pixels.numpy(), is_anomaly, masks)
 
 
 def _example(one: SourceImage) -> bytes:

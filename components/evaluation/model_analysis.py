@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow_transform as tft
 from google.protobuf import json_format
 from tfx import types
@@ -28,8 +29,9 @@ from components.evaluation.steadiness import boxes_of, images_to_change, measure
 from components.evaluation.synthetic_auroc import count_known, normal_records, painted, synthetic_aurocs
 from components.evaluation.tfma_models import custom_eval_shared_model
 from components.evaluation.training_data_check import PixelsOf, pixels_by_transform, require_same_training_data
+from images.decoding import Pixels
 from images.levels import Levels
-from images.region_of_interest import region_of_interest
+from images.region_of_interest import Inside, region_of_interest
 from runtime.loaded_models import forget_models, loaded
 from runtime.tfrecords import bytes_of, features_of
 from schema import features
@@ -100,7 +102,10 @@ class ModelAnalysisExecutor(stock.Executor):
         transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict[keys.TRANSFORM_GRAPH_KEY]))
         pixels_of = pixels_by_transform(transform.transform_features_layer())
         candidate = loaded(model).signatures
-        require_same_training_data(candidate[EXAMPLES_SIGNATURE], pixels_of=pixels_of, train=train, test=test)
+        record = _record_of(model)
+        require_same_training_data(
+            candidate[EXAMPLES_SIGNATURE], record["image"], pixels_of=pixels_of, train=train, test=test
+        )
         with _frequent_garbage_collection():
             super().Do(
                 {key: value for key, value in input_dict.items() if key in _OF_TFX},
@@ -120,7 +125,6 @@ class ModelAnalysisExecutor(stock.Executor):
         if input_dict.get(keys.BASELINE_MODEL_KEY):
             baseline = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[keys.BASELINE_MODEL_KEY]))
             models[BASELINE] = loaded(baseline).signatures[EXAMPLES_SIGNATURE]
-        record = _record_of(model)
         measured = {
             "controls": controls,
             **_detection(models, record, test, pixels_of),
@@ -144,9 +148,8 @@ def _detection(models: Mapping[str, Any], record: dict[str, Any], test: str, pix
     synthetic: dict[str, dict[str, float]] = {}
     if len(records) > 1:
         levels = Levels.of_model(record, _files(records))
-        inside = region_of_interest(record["image"])
-        examples = painted(levels.images(pixels_of(records)), levels, inside)
-        synthetic = {name: synthetic_aurocs(signature, examples) for name, signature in models.items()}
+        images, inside = _images_and_regions(pixels_of, records, record, levels)
+        synthetic = synthetic_aurocs(models, painted(images, levels, inside))
     return {
         "knows_anomalies": bool(known[0] and known[1]),
         "images": {"auroc": (normal, known[1]), SYNTHETIC_AUROC: (len(records), len(records))},
@@ -164,10 +167,21 @@ def _steadiness(
         return {"split": split, "images": 0, "changes": {}}
     image = {key: record["image"][key] for key in ("height_px", "width_px", "fit")}
     levels = Levels.of_model(record, _files(records))
-    images = levels.images(pixels_of(records))
-    inside = region_of_interest(record["image"])
+    images, inside = _images_and_regions(pixels_of, records, record, levels)
     changes = measure_steadiness(signature, images, boxes_of(records, **image), levels, inside)
     return {"split": split, "images": len(records), "changes": changes}
+
+
+def _images_and_regions(
+    pixels_of: PixelsOf, records: list[bytes], record: dict[str, Any], levels: Levels
+) -> tuple[Pixels, Inside | None]:
+    """Images [N, H, W, C] as the model sees them, in whole levels, and which of their pixels [N, H, W] count."""
+    images, regions = [], []
+    for pixels in pixels_of(records):
+        images.append(levels.images(pixels))
+        regions.append(region_of_interest(record["image"], pixels))
+    own = [region for region in regions if region is not None]
+    return np.concatenate(images), np.concatenate(own) if own else None
 
 
 def _record_of(model: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import tensorflow as tf
 
+from components.evaluation.bare_examples import bared
 from runtime.tfrecords import features_of, files_of
 from schema import features
 from schema.signatures import ERROR
@@ -23,7 +24,7 @@ def write_parity_file(signature: Any, examples: str, target: str) -> int:
     count = 0
     with tf.io.TFRecordWriter(target) as writer:
         for batch in _batches(examples):
-            errors = signature(examples=tf.constant(batch))[ERROR].numpy()
+            errors = signature(examples=tf.constant([bared(record) for record in batch]))[ERROR].numpy()
             for serialized, error in zip(batch, errors, strict=True):
                 writer.write(_with_error(serialized, float(error)).SerializeToString())
                 count += 1

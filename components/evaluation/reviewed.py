@@ -11,6 +11,7 @@ from scipy.optimize import brentq  # type: ignore[import-untyped]
 from scipy.stats import binomtest, norm, rankdata  # type: ignore[import-untyped]
 from sklearn.metrics import roc_auc_score
 
+from components.evaluation.bare_examples import bared
 from components.evaluation.bounds import BASELINE, CANDIDATE
 from runtime.tfrecords import as_many_as_fit, bytes_of, each_record, features_of
 from schema.features import IMAGE_ID, IS_ANOMALY
@@ -169,7 +170,8 @@ def _judged(signature: Any, records: list[bytes]) -> Judged:
         outputs = signature(examples=batch)
         return outputs[SCORE], outputs[THRESHOLD]
 
-    batches = (tf.constant(records[start : start + at_a_time]) for start in range(0, len(records), at_a_time))
+    bare = [bared(record) for record in records]
+    batches = (tf.constant(bare[start : start + at_a_time]) for start in range(0, len(bare), at_a_time))
     scores, thresholds = (np.concatenate(parts) for parts in zip(*map(numbers_of, batches), strict=True))
     # A score that is not finite is an alarm.
     return Judged(scores.astype(np.float64), ~(scores <= thresholds))

@@ -1,5 +1,6 @@
 """How steady the verdict on normal images is under harmless changes, and whether defects are still found then."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ ENOUGH: Final = 20
 UNCHANGED: Final = "unchanged"
 _SEED: Final = 22
 _BATCH: Final = 32
+_MOVING: Final = ("shift_1", "rotation_1")
+"""Changes that move the part, and with it its region of interest, if each image has its own."""
 
 Pixels = npt.NDArray[Any]
 Box = tuple[slice, slice]
@@ -61,12 +64,14 @@ def measure_steadiness(
     """
     if not len(images):
         return {}
-    judge = _judge_of(signature, levels)
-    defective = _one_defect_each(images[::2], inside)
+    judge = _judge_of(signature, levels, as_many_as_fit(images.shape[1:], at_most=_BATCH))
+    some = None if inside is None else inside[::2]
+    defective = _one_defect_each(images[::2], some)
     found = {}
     for number, (name, change) in enumerate({UNCHANGED: _unchanged, **STEADINESS}.items()):
-        normal = judge(list(_changed(images, boxes, change, number)))
-        anomalous = judge(list(_changed(defective, boxes[::2], change, number)))
+        moved, some_moved = (_moved(regions, change if name in _MOVING else _unchanged) for regions in (inside, some))
+        normal = judge(_changed(images, boxes, change, number), moved)
+        anomalous = judge(_changed(defective, boxes[::2], change, number), some_moved)
         found[name] = {"alarms": float(normal[1].mean()), "recall": float(anomalous[1].mean())}
         scores = np.concatenate([normal[0], anomalous[0]])
         if np.isfinite(scores).all():
@@ -94,11 +99,20 @@ def _inside_bars(record: bytes, height_px: int, width_px: int) -> Box:
 
 
 def _one_defect_each(images: Pixels, inside: Inside | None) -> Pixels:
-    """The kinds of defect in turn, in the region `inside` [H, W]."""
+    """The kinds of defect in turn, in the region `inside` [N, H, W]."""
     defective = np.empty_like(images)
     for number, kind in enumerate(KINDS):
-        defective[number :: len(KINDS)] = paint(images[number :: len(KINDS)], kind, seed=_SEED, inside=inside)
+        own = slice(number, None, len(KINDS))
+        defective[own] = paint(images[own], kind, seed=_SEED, inside=None if inside is None else inside[own])
     return defective
+
+
+def _moved(inside: Inside | None, change: Callable[[Pixels, np.random.Generator], Pixels]) -> Inside | None:
+    """Each image's own region [N, H, W] after the change, which moves its part."""
+    if inside is None:
+        return None
+    random = np.random.default_rng(_SEED)
+    return np.stack([change(own * np.uint8(255), random) > 127 for own in inside])
 
 
 def _unchanged(image: Pixels, random: np.random.Generator) -> Pixels:
@@ -117,8 +131,8 @@ def _changed(
         yield framed
 
 
-def _judge_of(signature: Any, levels: Levels) -> Callable[[list[Pixels]], Verdicts]:
-    """The signature's verdicts on images of one size, as files of these levels."""
+def _judge_of(signature: Any, levels: Levels, at_a_time: int) -> Callable[[Iterator[Pixels], Inside | None], Verdicts]:
+    """The signature's verdicts on images of one size and their regions [N, H, W], as files of these levels."""
 
     # A function of its own, of which TensorFlow leaves out what is not needed.
     @traced_once
@@ -126,11 +140,12 @@ def _judge_of(signature: Any, levels: Levels) -> Callable[[list[Pixels]], Verdic
         outputs = signature(**{IMAGE_BYTES: batch})
         return outputs[SCORE], outputs[IS_ANOMALY]
 
-    def judge(images: list[Pixels]) -> Verdicts:
-        encoded = levels.files(np.stack(images))
-        at_a_time = as_many_as_fit(images[0].shape, at_most=_BATCH)
-        starts = range(0, len(encoded), at_a_time)
-        parts = [outputs_of(tf.constant(encoded[start : start + at_a_time])) for start in starts]
+    def judge(images: Iterator[Pixels], inside: Inside | None) -> Verdicts:
+        parts, first = [], 0
+        while some := list(itertools.islice(images, at_a_time)):
+            own = None if inside is None else inside[first : first + len(some)]
+            parts.append(outputs_of(tf.constant(levels.files(np.stack(some), own))))
+            first += len(some)
         scores, alarms = (np.concatenate([values.numpy() for values in column]) for column in zip(*parts, strict=True))
         return scores.astype(np.float64), alarms.astype(bool) | ~np.isfinite(scores)
 

@@ -1,5 +1,6 @@
 """How well a model finds faint synthetic defects in normal test images, measured like every metric: by its scores."""
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -7,12 +8,13 @@ import numpy.typing as npt
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
+from components.evaluation.bare_examples import bare_example
 from images.levels import EIGHT_BIT_LEVELS, Levels
 from images.region_of_interest import Inside
 from images.synthetic_defects import KINDS, paint
 from runtime.tfrecords import as_many_as_fit, each_record, features_of
 from runtime.traced_once import traced_once
-from schema.features import IMAGE, IS_ANOMALY, UNKNOWN
+from schema.features import IS_ANOMALY, UNKNOWN
 from schema.signatures import ERROR_LEVELS, SCORE
 
 AT_MOST: Final = 128
@@ -21,8 +23,8 @@ _SEED: Final = 21
 """Another one than the seed of the defects that `evaluation.score: auto` compares scores by."""
 
 Pixels = npt.NDArray[Any]
-Painted = dict[str, list[bytes]]
-"""Kind of defect, or empty for none -> serialized tf.Examples of the same images [N]."""
+Painted = Iterable[tuple[str, list[bytes]]]
+"""(kind of defect, or empty for none; serialized tf.Examples of the same images [N])."""
 
 
 def count_known(test: str) -> dict[int, int]:
@@ -41,13 +43,23 @@ def normal_records(test: str, count: int, *, at_most: int = AT_MOST) -> list[byt
 
 
 def painted(images: Pixels, levels: Levels = EIGHT_BIT_LEVELS, inside: Inside | None = None) -> Painted:
-    """Images [N, H, W, C], and the same with one defect of every kind, in the region `inside` [H, W]."""
-    versions = {_NORMAL: images, **{kind: paint(images, kind, seed=_SEED, inside=inside) for kind in KINDS}}
-    return {kind: [_example(file) for file in levels.files(version)] for kind, version in versions.items()}
+    """Images [N, H, W, C], and the same with one defect of every kind, in the region `inside` [N, H, W]; in turn."""
+    for kind in (_NORMAL, *KINDS):
+        version = paint(images, kind, seed=_SEED, inside=inside) if kind else images
+        yield kind, [bare_example(file) for file in levels.files(version, inside)]
 
 
-def synthetic_aurocs(signature: Any, examples: Painted) -> dict[str, float]:
-    """Kind of defect -> AUROC of the scores by a model's signature for tf.Examples; {} if one is not finite."""
+def synthetic_aurocs(signatures: Mapping[str, Any], examples: Painted) -> dict[str, dict[str, float]]:
+    """Model -> kind of defect -> AUROC of the scores by its signature for tf.Examples; {} if one is not finite."""
+    scorers = {name: _scorer(signature) for name, signature in signatures.items()}
+    found: dict[str, dict[str, Any]] = {name: {} for name in signatures}
+    for kind, serialized in examples:
+        for name, scores in scorers.items():
+            found[name][kind] = scores(serialized)
+    return {name: _aurocs(by_kind) for name, by_kind in found.items()}
+
+
+def _scorer(signature: Any) -> Callable[[list[bytes]], Any]:
     at_a_time = as_many_as_fit(signature.structured_outputs[ERROR_LEVELS].shape[1:])
     # A function of its own, of which TensorFlow leaves out what the score does not need, such as the probes.
     score_of = traced_once(lambda batch: signature(examples=batch)[SCORE])
@@ -56,7 +68,10 @@ def synthetic_aurocs(signature: Any, examples: Painted) -> dict[str, float]:
         starts = range(0, len(serialized), at_a_time)
         return np.concatenate([score_of(tf.constant(serialized[i : i + at_a_time])).numpy() for i in starts])
 
-    by_kind = {kind: scores(serialized) for kind, serialized in examples.items()}
+    return scores
+
+
+def _aurocs(by_kind: dict[str, Any]) -> dict[str, float]:
     if not all(np.isfinite(values).all() for values in by_kind.values()):
         return {}
     normal = by_kind.pop(_NORMAL)
@@ -69,9 +84,3 @@ def synthetic_aurocs(signature: Any, examples: Painted) -> dict[str, float]:
 def _is_anomaly(record: bytes) -> int:
     feature = features_of(record)
     return int(feature[IS_ANOMALY].int64_list.value[0]) if IS_ANOMALY in feature else UNKNOWN
-
-
-def _example(encoded: bytes) -> bytes:
-    image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))
-    serialized: bytes = tf.train.Example(features=tf.train.Features(feature={IMAGE: image})).SerializeToString()
-    return serialized

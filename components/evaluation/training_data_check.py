@@ -1,14 +1,17 @@
 """Checks that a model was trained on the images of the `train` split, preprocessed by Transform."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from components.evaluation.bare_examples import bared
+from images.region_of_interest import region_of_interest
 from runtime.errors import UserError
-from runtime.tfrecords import files_of, spread_records
+from runtime.tfrecords import as_many_as_fit, files_of, spread_records
 from runtime.traced_once import traced_once
 from schema.features import IMAGE, NORMALISED, OFFSET, SCALE
 from schema.signatures import DEVIATION
@@ -19,24 +22,37 @@ _TOLERANCE: Final = 0.1
 """Relative. The mean image comes from a sample, and a GPU multiplies with a precision of 19 bits."""
 _NEGLIGIBLE: Final = 1e-5
 
-Images = npt.NDArray[np.float64]
-PixelsOf = Callable[[Sequence[bytes]], Images]
-"""Serialized examples [N] -> pixels [N, H, W, C] in [0, 1]."""
+Images = npt.NDArray[np.float32]
+PixelsOf = Callable[[Iterable[bytes]], Iterator[Images]]
+"""Serialized examples -> batches of their pixels [B, H, W, C] in [0, 1], as many at a time as fit."""
 
 
 class TrainingDataMismatchError(UserError):
     """The model was trained on other images than this run's, or with another preprocessing."""
 
 
-def require_same_training_data(signature: Any, *, pixels_of: PixelsOf, train: str, test: str) -> None:
+def require_same_training_data(
+    signature: Any, image: Mapping[str, Any], *, pixels_of: PixelsOf, train: str, test: str
+) -> None:
     """Compare a model, by its signature `examples`, with the splits in the folders `train` and `test`.
+
+    `image`: the section of the model's record.
 
     The model outputs each test image's squared difference from the mean of the images that it was trained on. This is
     computed again from the training split by `pixels_of`. Raises TrainingDataMismatchError if the two differ.
     """
-    mean_image = pixels_of(list(spread_records([f"{train}/*"], _TRAIN_IMAGES).as_numpy_iterator())).mean(axis=0)
-    records = list(tf.data.TFRecordDataset(files_of([f"{test}/*"])).take(_TEST_IMAGES).as_numpy_iterator())
-    expected = float(np.mean((pixels_of(records) - mean_image) ** 2))
+    learnt = spread_records([f"{train}/*"], _TRAIN_IMAGES).as_numpy_iterator()
+    total, count = 0.0, 0
+    for pixels in pixels_of(learnt):
+        total, count = total + pixels.sum(axis=0, dtype=np.float64), count + len(pixels)
+    of_test = tf.data.TFRecordDataset(files_of([f"{test}/*"])).take(_TEST_IMAGES)
+    records = [bared(record) for record in of_test.as_numpy_iterator()]
+    deviations = []
+    for pixels in pixels_of(records):
+        inside = region_of_interest(image, pixels)
+        counted = 1.0 if inside is None else inside[..., np.newaxis]
+        deviations.append(np.square((pixels - total / count) * counted).mean(axis=(1, 2, 3)))
+    expected = float(np.concatenate(deviations).mean())
     reported = float(np.mean(signature(examples=tf.constant(records))[DEVIATION].numpy()))
     if not abs(reported - expected) <= _TOLERANCE * expected + _NEGLIGIBLE:
         raise TrainingDataMismatchError(
@@ -56,9 +72,11 @@ def pixels_by_transform(layer: Any) -> PixelsOf:
         found = layer({IMAGE: parsed[IMAGE]})
         return found[NORMALISED] * found[SCALE][0] + found[OFFSET][0]
 
-    def of_all(records: Sequence[bytes]) -> Images:
-        starts = range(0, len(records), _TEST_IMAGES)
-        batches = [of_batch(tf.constant(records[start : start + _TEST_IMAGES])) for start in starts]
-        return np.concatenate([batch.numpy().astype(np.float64) for batch in batches])
+    def of_all(records: Iterable[bytes]) -> Iterator[Images]:
+        remaining, at_a_time = iter(records), 1  # until the size of an image is known
+        while some := list(itertools.islice(remaining, at_a_time)):
+            pixels = of_batch(tf.constant(some)).numpy()
+            yield pixels
+            at_a_time = as_many_as_fit(pixels.shape[1:], at_most=_TEST_IMAGES)
 
     return of_all

@@ -46,6 +46,7 @@ _EXCLUDED = "excluded"
 _EXCLUDED_BY = "excluded by data.exclude"
 _PAGES_DROPPED = "pages_dropped"
 _BLURRED_MASKS = "blurred_masks"
+_WITH_REGION = "with_region"
 _USED_BITS = "used_bits"
 _FEW_BITS = 12
 """Files of 16 bits that use no more have at most 16 levels in their upper byte."""
@@ -91,8 +92,7 @@ class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         with self._make_beam_pipeline() as pipeline:
             written = (
                 pipeline
-                | "ListShards" >> beam.Create(list(enumerate(shards)))
-                | "SpreadShards" >> beam.Reshuffle()
+                | "ListShards" >> beam.Create(list(enumerate(shards)))  # which also spreads them over the workers
                 | "WriteShards"
                 >> beam.ParDo(_WriteShard(examples.uri, plan, settings, shard_count=len(shards))).with_outputs(
                     _DIGESTS, main="results"
@@ -102,7 +102,7 @@ class ImageExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
             (
                 (written["results"], removed)
                 | "JoinResults" >> beam.Flatten()
-                | "CombineResults" >> beam.CombineGlobally(_merge_results)
+                | "CombineResults" >> beam.CombineGlobally(_merge_results).without_defaults()
                 | "WriteCounts" >> beam.Map(_write_result, uri=examples.uri)
             )
         fileio.rmtree(_digests_uri(examples.uri))
@@ -205,6 +205,8 @@ class _WriteShard(beam.DoFn):
                 result.counts[REVIEWED] += 1
             if image.stored.page_count > 1:
                 result.counts[_PAGES_DROPPED] += image.stored.page_count - 1
+            if image.stored.has_region:
+                result.counts[_WITH_REGION] += 1
             if image.stored.used_bits > result.used_bits:
                 result.used_bits = image.stored.used_bits
             if image.is_mask_blurred:
@@ -289,7 +291,7 @@ def _merge_results(results: Iterable[ShardResult]) -> ShardResult:
 
 def _write_result(result: ShardResult, uri: str) -> None:
     counts = {name: result.counts[name] for name in (*features.SPLITS, _LEFT_OUT)}
-    optional = (_PAGES_DROPPED, _BLURRED_MASKS, REVIEWED, REPLACED)
+    optional = (_PAGES_DROPPED, _BLURRED_MASKS, _WITH_REGION, REVIEWED, REPLACED)
     counts |= {name: result.counts[name] for name in optional if result.counts[name]}
     counts |= {_USED_BITS: result.used_bits} if result.used_bits else {}
     counts |= {_EXCLUDED: len(result.excluded)} if result.excluded else {}
@@ -309,6 +311,12 @@ def _read_rejects(uri: str) -> list[dict[str, str]]:
 def _check_result(uri: str, settings: DataSettings, reading: Reading) -> None:
     counts = read_counts(uri)
     _warn_of_few_levels(counts.pop(_USED_BITS, 0), reading)
+    if counts.pop(_WITH_REGION, 0) == 0 and reading.alpha == "roi":
+        _LOG.warning(
+            "image.alpha is roi, but no image has transparent pixels or a mask in the manifest's column roi, so all "
+            "pixels count",
+            extra={"notice": True},
+        )
     rejected, duplicates = counts.pop("rejected"), counts.pop("duplicates")
     reviewed, replaced = counts.pop(REVIEWED, 0), counts.pop(REPLACED, 0)
     if reviewed:

@@ -17,26 +17,46 @@ _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
 """Field numbers of tf.train.Feature."""
 _SHORT: Final = 128
 """Smaller lengths and numbers take one byte."""
+_FLOAT: Final = struct.Struct("<f").pack
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def serialize(image: SourceImage) -> bytes:
     """A tf.train.Example, its features sorted by name."""
     stored = image.stored
-    entries = [
-        _int(features.CHANNELS, stored.channels),
-        _float(features.CONTRAST, stored.contrast),
-        _text(features.GROUP, image.group) if image.group else b"",
-        _int(features.HEIGHT_PX, stored.height_px),
-        _bytes(features.IMAGE, stored.encoded),
-        _bytes(features.IMAGE_ID, image.image_id.encode()),
-        b"" if image.is_anomaly is None else _int(features.IS_ANOMALY, image.is_anomaly),
-        _text(features.LABEL, image.label),
+    to_contrast, to_image, to_mask, to_mean, to_end = _shared_parts(
+        stored.channels, image.group, stored.height_px, image.is_anomaly, image.label, stored.width_px
+    )
+    image_id = image.image_id.encode()
+    parts = (
+        to_contrast,
+        _FLOAT(stored.contrast),
+        to_image,
+        _bytes_head(features.IMAGE, len(stored.encoded)),
+        stored.encoded,
+        _bytes_head(features.IMAGE_ID, len(image_id)),
+        image_id,
+        to_mask,
         b"" if image.mask is None else _bytes(features.MASK, image.mask),
-        _float(features.MEAN_INTENSITY, stored.mean_intensity),
-        _int(features.WIDTH_PX, stored.width_px),
-    ]
-    return _field(1, b"".join(entries))
+        to_mean,
+        _FLOAT(stored.mean_intensity),
+        to_end,
+    )
+    return _field(1, b"".join(parts))
+
+
+@functools.lru_cache(maxsize=1000)
+def _shared_parts(
+    channels: int, group: str, height_px: int, is_anomaly: int | None, label: str, width_px: int
+) -> tuple[bytes, bytes, bytes, bytes, bytes]:
+    """What many images share: up to the contrast's value, the image, the mask, the mean's value, and the end."""
+    return (
+        _int(features.CHANNELS, channels) + _float_prefix(features.CONTRAST),
+        (_text(features.GROUP, group) if group else b"") + _int(features.HEIGHT_PX, height_px),
+        (b"" if is_anomaly is None else _int(features.IS_ANOMALY, is_anomaly)) + _text(features.LABEL, label),
+        _float_prefix(features.MEAN_INTENSITY),
+        _int(features.WIDTH_PX, width_px),
+    )
 
 
 def _bytes(name: str, value: bytes) -> bytes:
@@ -50,23 +70,17 @@ def _bytes_head(name: str, length: int) -> bytes:
     return entry[: len(entry) - length]
 
 
-@functools.lru_cache(maxsize=1000)
 def _text(name: str, value: str) -> bytes:
     """Replaces bytes that are not UTF-8, as in some folder names, by U+FFFD, because TFMA reads labels as UTF-8."""
     return _bytes(name, _SURROGATE.sub("\ufffd", value).encode())
 
 
-@functools.lru_cache(maxsize=1000)
 def _int(name: str, value: int) -> bytes:
     return _entry(name, _field(_INT64_LIST, _field(1, _varint(value))))
 
 
-def _float(name: str, value: float) -> bytes:
-    return _float_prefix(name) + struct.pack("<f", value)
-
-
-@functools.cache
 def _float_prefix(name: str) -> bytes:
+    """The part of an entry before its value of four bytes, which comes last."""
     return _entry(name, _field(_FLOAT_LIST, _field(1, bytes(4))))[:-4]
 
 

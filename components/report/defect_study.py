@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -11,8 +12,10 @@ from PIL import Image, ImageOps
 from components.report.data_uris import pixels_uri
 from components.report.scored_images import Model, Sample, Values, read_images, score_all
 from components.report.synthetic_defects import DEFECTS, Defect, Pixels
+from images.decoding import shown
 from images.levels import EIGHT_BIT_LEVELS, Levels
-from images.region_of_interest import Inside, box_around, region_of_interest
+from images.reading import AS_STORED
+from images.region_of_interest import Inside, box_around, region_of_interest, sampled
 
 RELIABLE: Final = 0.9
 """Share of the images in which a defect must be found to count as found reliably."""
@@ -64,28 +67,27 @@ def detect(
 
     `score` takes images [N] and returns their scores [N]. Each image gets the same random numbers at every size,
     so its defect grows roughly in place; the same seed gives the same defects. With a region of interest `inside`
-    [H, W] defects lie in it, and sizes are shares of the box around it.
+    [N, H, W] defects lie in it, and sizes are shares of the box around it.
     """
-    box = (slice(None), slice(None)) if inside is None else box_around(inside)
+    box = (slice(None), slice(None)) if inside is None else box_around(inside[0])
     height_px, width_px = images[0][box].shape[:2]
     sizes = tuple(size for size in defect.sizes if size >= defect.smallest_size(height_px, width_px))
-    randoms = [[seed, number] for number in range(len(images))]
-    damaged = [
-        [
-            _damaged(defect, image, size, np.random.default_rng(random), inside)
-            for image, random in zip(images, randoms, strict=True)
+    regions = [None] * len(images) if inside is None else list(inside)
+    examples, scores = [], []
+    for size in sizes:
+        damaged = [
+            _damaged(defect, image, size, np.random.default_rng([seed, number]), own)
+            for number, (image, own) in enumerate(zip(images, regions, strict=True))
         ]
-        for size in sizes
-    ]
-    scores = score([image for at_size in damaged for image in at_size])
-    scores = scores.reshape(len(sizes), len(images))
+        examples.append(damaged[0])
+        scores.append(score(damaged))
     return Detection(
         kind=defect.kind,
         size_of=defect.size_of,
         sizes=sizes,
-        found=tuple(float(share) for share in (scores > threshold).mean(axis=1)),
-        examples=tuple(at_size[0] for at_size in damaged),
-        example_scores=tuple(float(value) for value in scores[:, 0]),
+        found=tuple(float((of_size > threshold).mean()) for of_size in scores),
+        examples=tuple(examples),
+        example_scores=tuple(float(of_size[0]) for of_size in scores),
     )
 
 
@@ -115,18 +117,29 @@ def study_defects(
     if not files:
         return 0, []
     levels, scaled = Levels.of_model(record, files), [scaled_to_model(file, record) for file in files]
+    inside = _inside_of_files(files, record["image"])
 
-    def score(pixels: Sequence[Pixels]) -> Values:
-        return score_all(model, levels.files(np.stack(pixels)))
+    def score(pixels: Sequence[Pixels], own: Inside | None) -> Values:
+        return score_all(model, levels.files(np.stack(pixels), own))
 
-    scores = score(scaled)
+    scores = score(scaled, inside)
     by_score = [row for row in np.argsort(scores, kind="stable") if scores[row] <= threshold]
     if not by_score:
         return 0, []
     typical = by_score[len(by_score) // 2]
-    images = [scaled[row] for row in (typical, *(row for row in by_score if row != typical))]
-    inside = region_of_interest(record["image"])
-    return len(images), [detect(defect, images, score, threshold, seed=seed, inside=inside) for defect in DEFECTS]
+    chosen = np.array([typical, *(row for row in by_score if row != typical)])
+    images, own = [scaled[row] for row in chosen], None if inside is None else inside[chosen]
+    score_own = partial(score, own=own)
+    return len(images), [detect(defect, images, score_own, threshold, seed=seed, inside=own) for defect in DEFECTS]
+
+
+def _inside_of_files(files: Sequence[bytes], image: Mapping[str, Any]) -> Inside | None:
+    """Which pixels of the images in these files count at the model's size, by the record's section `image`."""
+    size = (image["height_px"], image["width_px"])
+    if image.get("alpha") != "roi":
+        return region_of_interest(image, np.empty((len(files), *size, 1)))
+    own = (shown(file, AS_STORED).inside for file in files)
+    return np.stack([np.ones(size, bool) if mask is None else sampled(mask, *size) for mask in own])
 
 
 def defects_document(images: int, detections: Sequence[Detection], *, threshold: float, seed: int) -> dict[str, Any]:

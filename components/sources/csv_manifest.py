@@ -1,4 +1,4 @@
-"""`csv`: a manifest that lists image files with optional label, split, normality, mask and group."""
+"""`csv`: a manifest that lists image files with optional label, split, normality, masks and group."""
 
 import csv
 import difflib
@@ -17,10 +17,9 @@ from components.sources.plan import SPLIT_OF_NAME, SourcePlan
 from images.reading import EIGHT_BITS, Reading
 from runtime.object_store import AnyPath, as_path
 
-_PATH, _LABEL, _SPLIT, _IS_ANOMALY, _MASK, _GROUP = "path", "label", "split", "is_anomaly", "mask", "group"
-_COLUMNS: Final = (_PATH, _LABEL, _SPLIT, _IS_ANOMALY, _MASK, _GROUP)
-_ROI: Final = "roi"
-"""A column that is refused rather than ignored, because its user expects that masks count."""
+_PATH, _LABEL, _SPLIT, _IS_ANOMALY = "path", "label", "split", "is_anomaly"
+_MASK, _ROI, _GROUP = "mask", "roi", "group"
+_COLUMNS: Final = (_PATH, _LABEL, _SPLIT, _IS_ANOMALY, _MASK, _ROI, _GROUP)
 _NORMALITY: Final = {"": None, "0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "no": 0, "yes": 1}
 _NAMES_OF_PATH: Final = ("filename", "file_name", "file", "filepath", "file_path", "image", "image_path")
 """Names that other programs give to the column `path`."""
@@ -32,12 +31,12 @@ def plan_csv(settings: DataSettings, reading: Reading = EIGHT_BITS) -> SourcePla
     """The files listed in the manifest data.path, in its order; their paths are relative to the manifest.
 
     The header must name a column `path` and may name `label`, `split` (train, eval or val, test, or empty),
-    `is_anomaly` (0 or false, 1 or true, or empty), `mask` (a path, or empty) and `group` (the variant of the product);
-    other columns are ignored. UTF-8, RFC 4180, or with semicolons or tabs instead of commas; a backslash in a path
-    separates folders.
+    `is_anomaly` (0 or false, 1 or true, or empty), `mask` and `roi` (paths, or empty) and `group` (the variant of the
+    product); other columns are ignored. UTF-8, RFC 4180, or with semicolons or tabs instead of commas; a backslash in a
+    path separates folders.
 
-    Raises DataError, with the line, for a malformed manifest, a path that leads outside its folder, and a path that is
-    listed twice.
+    Raises DataError, with the line, for a malformed manifest, a path that leads outside its folder, a path that is
+    listed twice, and a region of interest that the reading would ignore.
     """
     manifest = as_path(settings.path or "")
     require_file(manifest, kind="the CSV manifest")
@@ -45,6 +44,11 @@ def plan_csv(settings: DataSettings, reading: Reading = EIGHT_BITS) -> SourcePla
     line_of_path: dict[str, int] = {}
     for line, row in _rows(manifest):
         entry = _entry(f"{manifest}: line {line}", row)
+        if entry.roi_path and reading.alpha != "roi":
+            raise DataError(
+                f"{manifest}: line {line} gives a region of interest, {entry.roi_path}, but image.alpha is "
+                f"{reading.alpha}; set image.alpha: roi, or rename the column {_ROI!r} to have it ignored"
+            )
         first_line = line_of_path.setdefault(entry.relative_path, line)
         if first_line != line:
             raise DataError(f"{manifest}: lines {first_line} and {line} both list {entry.relative_path}; remove one")
@@ -94,11 +98,6 @@ def _check_header(manifest: AnyPath, header: list[str]) -> None:
     repeated = next((name for name in _COLUMNS if header.count(name) > 1), None)
     if repeated:
         raise DataError(f"{manifest}: the first line names the column {repeated!r} twice; remove one")
-    if _ROI in header:
-        raise DataError(
-            f"{manifest}: the column {_ROI!r} is not supported, because a model has one region of interest for all "
-            "images: set image.roi in the configuration, or rename the column to have it ignored"
-        )
     for name in set(header) - set(_COLUMNS):
         meant = difflib.get_close_matches(name, set(_COLUMNS) - set(header), n=1, cutoff=0.8)
         if meant:
@@ -108,7 +107,7 @@ def _check_header(manifest: AnyPath, header: list[str]) -> None:
 def _entry(where: str, row: dict[str, str]) -> FileEntry:
     """`where` is the manifest and line number for messages."""
     split, normality = row.get(_SPLIT, "").strip(), row.get(_IS_ANOMALY, "").strip().lower()
-    path, mask = _relative_path(where, row[_PATH]), row.get(_MASK, "")
+    path, mask, roi = _relative_path(where, row[_PATH]), row.get(_MASK, ""), row.get(_ROI, "")
     if split and split.lower() not in SPLIT_OF_NAME:
         raise DataError(f"{where}: unknown split {split!r}; use {', '.join(SPLIT_OF_NAME)}, or leave it empty")
     if normality not in _NORMALITY:
@@ -119,6 +118,7 @@ def _entry(where: str, row: dict[str, str]) -> FileEntry:
         named_split=SPLIT_OF_NAME[split.lower()] if split else None,
         is_anomaly=_NORMALITY[normality],
         mask_path=_relative_path(where, mask) if mask.strip() else None,
+        roi_path=_relative_path(where, roi) if roi.strip() else None,
         group=row.get(_GROUP, "").strip(),
     )
 

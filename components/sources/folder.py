@@ -44,7 +44,7 @@ _SPLIT_FOLDERS: Final = _TRAIN_FOLDERS | _TEST_FOLDERS
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One image file; its path and the path of its mask are relative to the data folder."""
+    """One image file; its path and those of its masks are relative to the data folder."""
 
     relative_path: str
     label: str
@@ -52,6 +52,8 @@ class FileEntry:
     is_anomaly: int | None
     mask_path: str | None = None
     group: str = ""
+    roi_path: str | None = None
+    """Of the mask that is white where the image counts."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _read_page(
     page: int | None, folder: AnyPath, links_within: str | None, reading: Reading,
 ) -> SourceImage | Reject:  # fmt: skip
     try:
-        stored = from_file_bytes(content, reading, page=page)
+        stored = _stored(entry, content, reading, page, folder, links_within)
         mask = _mask(folder, entry.mask_path, stored, links_within) if entry.mask_path else None
     except UnreadableImageError as error:
         return Reject(image_id, str(error))
@@ -103,6 +105,20 @@ def _read_page(
     is_blurred = mask is not None and mask.has_many_intermediate_values
     known = (entry.label, entry.named_split, entry.is_anomaly)
     return SourceImage(image_id, *known, stored, mask and mask.encoded, is_blurred, entry.group)
+
+
+def _stored(
+    entry: FileEntry, content: bytes, reading: Reading, page: int | None, folder: AnyPath, links_within: str | None
+) -> StoredImage:
+    if not entry.roi_path:
+        return from_file_bytes(content, reading, page=page)
+    try:
+        roi = _file_bytes(folder / entry.roi_path, links_within)
+    except OSError as error:
+        raise UnreadableImageError(f"its roi {entry.roi_path} cannot be opened: {error.strerror or error}") from None
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"its roi {entry.roi_path}: {error}") from None
+    return from_file_bytes(content, reading, page=page, roi=roi)
 
 
 def _mask(folder: AnyPath, relative_path: str, stored: StoredImage, links_within: str | None) -> StoredMask:
@@ -137,7 +153,8 @@ def plan_entries(
         for start, stop in ranges
     )
     names = [listed_in] if listed_in else []
-    names += [entry.relative_path for entry in entries] + [entry.mask_path for entry in entries if entry.mask_path]
+    names += [entry.relative_path for entry in entries]
+    names += [path for entry in entries for path in (entry.mask_path, entry.roi_path) if path]
     has_named_eval = any(entry.named_split == EVAL for entry in entries)
     return SourcePlan.of_files(SourceFiles(folder, tuple(names)), shards, len(entries), has_named_eval)
 

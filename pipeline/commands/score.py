@@ -117,7 +117,7 @@ def _score_on_beam(images: tuple[str, ...], model: Path | None, output: str, arg
 
     folder = saved_model_folder(model or newest_base_folder(RUNS)).absolute()
     scored, failed = score_on_beam(images, folder, output, arguments)
-    click.echo(f"{scored:,} files scored, {failed:,} could not be: {output}-*.jsonl", err=True)
+    click.echo(f"{scored:,} images scored, {failed:,} could not be: {output}-*.jsonl", err=True)
     return DONE if scored else FAILED
 
 

@@ -22,7 +22,7 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
 
 @click.command(cls=Command)
 @click.argument("folder", required=False, type=PATH)
-@click.option("--model_base_path", type=PATH, help="The same as FOLDER.")
+@click.option("--model_base_path", type=PATH, help="The same as FOLDER, but without any version yet, waits for one.")
 @click.option("--model_name", default=ServerSettings.model_name, help="Name in requests.")
 @click.option(
     "--model_config_file",
@@ -199,12 +199,18 @@ def quieten_tensorflow() -> None:
 
 
 def _base(folder: Path | None, model_base_path: Path | None) -> Path:
-    from serving.model.versions import base_folder, newest_base_folder
+    from serving.model.versions import NoModelError, base_folder, holds_saved_model, newest_base_folder
 
     if folder is not None and model_base_path is not None:
         raise UsageError("FOLDER and --model_base_path mean the same: give only one of them")
-    given = folder or model_base_path
-    return base_folder(given) if given is not None else newest_base_folder(RUNS)
+    if model_base_path is None:
+        return base_folder(folder) if folder is not None else newest_base_folder(RUNS)
+    try:
+        return base_folder(model_base_path)
+    except NoModelError:
+        if not model_base_path.is_dir() or holds_saved_model(model_base_path):
+            raise
+        return model_base_path  # as TensorFlow Serving does: a server may start before the first push
 
 
 def _obstacle_to_real_server(

@@ -36,6 +36,11 @@ def decision_of(folder: Path) -> Any:
         raise NotExportableError(
             f"{folder}: a model with image.range {image['range']} cannot be exported; train one with image.range: full"
         )
+    if reading.alpha == "roi":
+        raise NotExportableError(
+            f"{folder}: a model with image.alpha: roi needs each image's alpha channel, which the input of an exported "
+            "file lacks; serve the model"
+        )
     model = tf.saved_model.load(str(folder))
     if not hasattr(model, ONE_IMAGE) and image.get("tiles"):
         raise NotExportableError(

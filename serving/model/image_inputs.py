@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from images.decoding import UnreadableImageError, as_pixels, declared_size
+from images.decoding import UnreadableImageError, as_pixels, declared_size, page_count
 from images.reading import EIGHT_BITS, Reading
 from schema.artifacts import RECORD_FILE
 from schema.signatures import IMAGE_BYTES
@@ -36,8 +36,9 @@ def checked_images(
 ) -> npt.NDArray[np.object_]:
     """Encoded images of any shape, as ingestion stores them for a model that reads image files so.
 
-    Raises INVALID_ARGUMENT that names the first item that is not an image or declares too many pixels. All headers are
-    read before anything is decoded; `max_request_pixels` limits all images of the request together.
+    Raises INVALID_ARGUMENT that names the first item that is not an image, declares too many pixels, or has several
+    pages, each of which is an image to the model. All headers are read before anything is decoded;
+    `max_request_pixels` limits all images of the request together.
     """
     contents = images.ravel().tolist()
     total_px = 0
@@ -47,6 +48,8 @@ def checked_images(
         total_px += pixels
         if pixels > max_image_pixels:
             raise _unfit(index, f"the image has {pixels} pixels; at most {max_image_pixels} are accepted")
+        if reading.page == "all" and (pages := page_count(data)) > 1:
+            raise _unfit(index, f"the file has {pages} pages, and each is an image to this model; send them one by one")
     if total_px > max_request_pixels:
         raise invalid_argument(
             f"{IMAGE_BYTES}: the images have {total_px} pixels together; "

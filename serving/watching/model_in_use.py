@@ -11,6 +11,7 @@ import numpy as np
 
 from runtime.errors import UserError
 from serving.client import Score
+from serving.model.image_inputs import reading_of_model
 from serving.model.versions import saved_model_folder
 from serving.score_log import ScoreLog, read_calibration
 from serving.scoring import local_scorer, with_maps_if_possible
@@ -76,7 +77,7 @@ class ModelInUse:
         calibration = read_calibration(path) if self._record_scores else None
         self._scorer = with_maps_if_possible(partial(local_scorer, path))
         self._score_log = None if calibration is None else ScoreLog(calibration)
-        self._path, self.version = path, path.name
+        self._path, self.version, self.reading = path, path.name, reading_of_model(path)
         self._loaded_at_s = int(time.time())
         now_s = time.monotonic()
         self._next_check_s, self._next_record_s = now_s + _CHECK_INTERVAL_S, now_s + _RECORD_INTERVAL_S

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import itertools
 import json
 import sqlite3
 import threading
@@ -15,7 +16,7 @@ import numpy as np
 
 from images.decoding import UnreadableImageError
 from runtime.errors import UserError
-from runtime.object_store import RemotePath
+from runtime.object_store import AnyPath, RemotePath
 from serving.overlays import write_overlay
 from serving.scoring import BATCH_SIZE, FileScore, row_of, score_files
 from serving.server.logs import log_event
@@ -86,8 +87,10 @@ class Watcher:
 
     def _score(self, batch: list[Found], stop: threading.Event) -> None:
         paths = [self._settings.place / found.name for found in batch]
-        results = zip(batch, list(score_files(paths, self._model.score)), strict=True)
-        kept = [(found, result) for found, result in results if self._is_final(found, result)]
+        found_at = dict(zip(paths, batch, strict=True))
+        by_path = itertools.groupby(score_files(paths, self._model.score, reading=self._model.reading), _path_of)
+        of_files = [(found_at[path], list(of_file)) for path, of_file in by_path]
+        kept = [(found, one) for found, of_file in of_files if self._is_final(found, of_file) for one in of_file]
         if not kept:
             return
         time_now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
@@ -104,11 +107,12 @@ class Watcher:
             if row["verdict"] != "normal":
                 log_event(row["verdict"], path=row["path"], score=row["score"], reason=row["problem"])
 
-    def _is_final(self, found: Found, result: FileScore) -> bool:
-        """Whether to record the result: the image was complete, and is not to be tried again."""
-        if result.score is not None and isinstance(self._settings.place, RemotePath):
+    def _is_final(self, found: Found, of_file: list[FileScore]) -> bool:
+        """Whether to record the results of a file's pages: it was complete, and is not to be tried again."""
+        failed = [result for result in of_file if result.score is None]
+        if not failed and isinstance(self._settings.place, RemotePath):
             return True  # an object never changes while it is read
-        if result.score is None and is_gone(self._settings.place, found.name):
+        if failed and is_gone(self._settings.place, found.name):
             self._source.done(found)  # removed or renamed before it was read
             return False
         now = look_if_possible(self._settings.place, found.name)
@@ -116,9 +120,10 @@ class Watcher:
             self._source.changed(now)
             return False
         self._tries[found] += 1
-        if result.is_unread and self._tries[found] == _TRIES:
-            log_event("cannot_read", path=str(result.path), reason=result.problem)
-        if result.is_unread or (result.score is None and self._tries[found] < _TRIES):
+        is_unread = any(result.is_unread for result in failed)
+        if is_unread and self._tries[found] == _TRIES:
+            log_event("cannot_read", path=str(failed[0].path), reason=failed[0].problem)
+        if is_unread or (failed and self._tries[found] < _TRIES):
             self._source.retry(found, self._tries[found])
             return False
         return True
@@ -197,13 +202,17 @@ class Watcher:
         return is_gone(self._settings.place, name)
 
 
+def _path_of(result: FileScore) -> AnyPath:
+    return result.path
+
+
 def _overlay(result: FileScore) -> bytes:
     """A PNG file with the image, its regions and its map; empty if the model has no maps, or the file is gone."""
     if result.score is None or result.score.anomaly_map is None:
         return b""
     picture = io.BytesIO()
     try:
-        write_overlay(result.path, result.score, picture)
+        write_overlay(result.path, result.score, picture, page=result.page)
     except (OSError, UnreadableImageError):
         return b""
     return picture.getvalue()

@@ -3,7 +3,20 @@
 import pytest
 
 from bench.memory import IMPORTS
-from bench.recorded import BEGIN, END, PAGE, draw, merged, page_with, recorded, worse
+from bench.recorded import (
+    BEGIN,
+    END,
+    EXPORT_PAGE,
+    EXPORT_RECORD,
+    PAGE,
+    RECORD,
+    draw,
+    export_page_with,
+    merged,
+    page_with,
+    recorded,
+    worse,
+)
 
 
 def row(what, ratio, area="serving", unit="s"):
@@ -76,5 +89,6 @@ def test_a_page_without_markers_is_refused():
 
 
 def test_the_documentation_shows_the_recorded_results():
-    page = PAGE.read_text(encoding="utf-8")
-    assert page_with(page, recorded()) == page
+    for record, file, page_of in ((RECORD, PAGE, page_with), (EXPORT_RECORD, EXPORT_PAGE, export_page_with)):
+        page = file.read_text(encoding="utf-8")
+        assert page_of(page, recorded(record)) == page

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from images.decoding import as_pixels, encoded_pixels
+from images.decoding import Shown, as_pixels, encoded_pixels
 from images.levels import Levels
 from images.png import encode_png
 from images.reading import AS_STORED
@@ -29,7 +29,7 @@ def test_files_are_decoded_to_the_pixels_again(name, channels):
     own, (low, high), are_values = RANGES[name]
     settings = ImageSettings(height_px=6, width_px=5, channels=channels, **own)
     file = (
-        encoded_pixels(np.full((2, 2, 1), low, np.float32))
+        encoded_pixels(Shown(np.full((2, 2, 1), low, np.float32)))
         if are_values
         else from_pixels(np.zeros((2, 2), "u1")).encoded
     )

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.kubernetes
 TOKEN = "a-token-for-this-test"  # noqa: S105
 LOGIN = ("--header", f"Authorization: Bearer {TOKEN}")
 MODELS = 100
-MODELS_CPU = "500m"
+MODELS_CPU = "150m"
 """Of the server of a hundred models: little enough that loading them takes more than two minutes."""
 CLIENT = """
 import json, sys

@@ -1,6 +1,5 @@
 """Small real SavedModels that can be exported, for any family and score, without a pipeline around them."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +7,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from bench.small_models import decoded, write_small_model
 from images.stored import from_pixels
 from schema import features
-from schema.calibration_record import CalibrationRecord
-from schema.features import NORMALISED
-from trainer.data.dataset import ImageSet, PixelConstants
-from trainer.export.signatures import ServedModel, export_served
-from trainer.export.trained_model import TrainedModel, write_record
+from trainer.data.dataset import ImageSet
 from trainer.families.registry import started_autoencoder
-from trainer.preprocessing import decode_images
-from trainer.scoring.calibration import limits_of
-from trainer.scoring.groups import GroupedScore, Groups, limits_in_units, records_of
-from trainer.scoring.scores import fit_score
 from trainer.settings.calibration import CalibrationSettings
 from trainer.settings.image import ImageSettings
 from trainer.settings.trainer import TrainerSettings
@@ -59,52 +51,21 @@ def write_model(
 
     `image` and `trainer`: more fields of these sections.
     """
-    return _written(
-        folder, ImageSettings(height_px=SIDE_PX, width_px=SIDE_PX, **(image or {})), score, grouped, trainer
-    )
-
-
-def _written(folder: Path, image: ImageSettings, score: Any, grouped: bool, trainer: dict[str, Any]) -> Path:
-    settings = CalibrationSettings(score=score, false_alarm_rate=RATE)
-    train, held_out = (
-        decode_images(tf.constant(images(count, seed)), image).numpy() for count, seed in ((60, 1), (40, 2))
-    )
+    of_image = ImageSettings(height_px=SIDE_PX, width_px=SIDE_PX, **(image or {}))
+    train, held_out = (decoded(images(count, seed), of_image) for count, seed in ((60, 1), (40, 2)))
     keras.utils.set_random_seed(1)
     autoencoder = started_autoencoder(
-        image,
+        of_image,
         TrainerSettings.model_validate({"preset": "dense", "latent_dim": 4, "loss": "mse", **trainer}),
-        ImageSet(len(train), image.shape, train),
+        ImageSet(len(train), of_image.shape, train),
         lambda values: values,
     )
-    trained = TrainedModel(
+    return write_small_model(
+        folder,
         autoencoder,
-        transform_layer=lambda encoded: {NORMALISED: decode_images(encoded[features.IMAGE], image)},
-        constants=PixelConstants(np.zeros(image.channels, np.float32), np.ones(image.channels, np.float32)),
-        mean_image=train.mean(axis=0),
-        image=image,
+        train,
+        held_out,
+        image=of_image,
+        settings=CalibrationSettings(score=score, false_alarm_rate=RATE),
+        groups_of_train=["ab"[row % 2] for row in range(len(train))] if grouped else (),
     )
-    outputs = trained.autoencode(train)
-    fitted = fit_score(score, settings, lambda: iter([(train, outputs)]))
-    of_held_out = trained.autoencode(held_out)
-    scores = fitted(held_out, of_held_out).numpy()
-    peaks = fitted.anomaly_map(held_out, of_held_out).numpy().max(axis=(1, 2))
-    limits, records, number = limits_of(settings, scores, peaks), (), np.zeros(len(scores), np.int64)
-    if grouped:
-        groups = Groups(outputs["latent"].numpy(), ["ab"[row % 2] for row in range(len(train))], by="label")
-        number = groups(of_held_out["latent"]).numpy().astype(np.int64)
-        records = records_of(groups.names, number, scores, peaks, settings)
-        fitted, limits = GroupedScore(fitted, groups, records), limits_in_units(records)
-        scores = fitted.in_units(scores, number).numpy()
-    calibration = CalibrationRecord(score=score, **asdict(limits), images=len(scores), groups=records)
-    model = ServedModel(
-        trained,
-        latent_dim=autoencoder.latent_dim,
-        image=image,
-        score=fitted,
-        calibration=calibration,
-        held_out_scores=[np.sort(scores[number == of]) for of in range(number.max() + 1)],
-    )
-    export_served(model, str(folder), warmup_image=images(1, 3)[0])
-    record = {"image": image.model_dump(mode="json"), "calibration": calibration.to_json()}
-    write_record(str(folder), record)
-    return folder

@@ -131,6 +131,7 @@ def _write_settings(folder: Path) -> None:
         "containerRuntimeEndpoint": f"unix://{folder}/containerd.sock",
         "failSwapOn": False,
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+        "imageGCHighThresholdPercent": 100,  # never: an image that is removed to free the disk cannot be pulled again
         "resolvConf": "/dev/null",
         "clusterDNS": [NODE_IP],
         "clusterDomain": DOMAIN,

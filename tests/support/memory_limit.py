@@ -3,7 +3,7 @@
 import shlex
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,18 +50,20 @@ def _new_group(limit_bytes: int) -> Path | None:
             group.mkdir()
         except OSError:
             continue
+        of_memory, of_swap = (group / name for name in limits)
         try:
-            for number, name in enumerate(limits):
-                with suppress(FileNotFoundError if number else ()):  # a system without swap has no limit for it
-                    (group / name).write_text(str(0 if "swap" in name else limit_bytes))
+            with of_memory.open("r+") as file:  # which the kernel has made
+                file.write(str(limit_bytes))
+            if of_swap.exists():
+                of_swap.write_text(str(limit_bytes if "memsw" in of_swap.name else 0))
             return group
         except OSError:
             group.rmdir()
     return None
 
 
-def _own_groups() -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """Groups that may get a child, and the names of its limits, of memory first."""
+def _own_groups() -> Iterator[tuple[Path, tuple[str, str]]]:
+    """Groups that may get a child, and the names of its limits, of memory and of swap."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "memory":

@@ -7,7 +7,7 @@ import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
-from images.decoding import encoded_pixels
+from images.decoding import Shown, encoded_pixels
 from images.regions import Placement
 from images.stored import from_pixels
 from schema.features import LEVELS, NORMALISED, OFFSET, SCALE
@@ -120,7 +120,7 @@ def test_percentiles_of_the_training_images_become_0_and_1(tmp_path):
 def test_values_of_32_bits_have_percentiles_too(tmp_path, fit):
     values = np.random.default_rng(0).normal(-500.0, 100.0, (30, 8, 16, 1)).astype(np.float32)
     settings = ImageSettings(height_px=16, width_px=16, depth=16, fit=fit, range={"percentiles": [0, 100]})
-    outputs, _, _ = transformed_by(settings, [encoded_pixels(one) for one in values], tmp_path)
+    outputs, _, _ = transformed_by(settings, [encoded_pixels(Shown(one)) for one in values], tmp_path)
     assert outputs[LEVELS] == pytest.approx(np.tile([values.min(), values.max()], (30, 1)))
     if fit == "pad":  # with black, although no value is 0
         assert outputs[NORMALISED][:, :4].max() == 0

@@ -3,13 +3,14 @@
 import tensorflow as tf
 
 from schema import features
+from trainer.data.region import inside_of_images
 from trainer.data.resizing import resized
 from trainer.settings.image import ImageSettings
 
 
-def masks_of(examples: tf.Tensor, is_anomaly: tf.Tensor, image: ImageSettings) -> tf.Tensor:
-    """Serialized tf.Examples [B] -> int8 [B, H, W]: 0 normal, 1 defective, -1 for all pixels of an unknown
-    image, and for those outside the region of interest.
+def masks_of(examples: tf.Tensor, is_anomaly: tf.Tensor, pixels: tf.Tensor, image: ImageSettings) -> tf.Tensor:
+    """Serialized tf.Examples [B] and their pixels [B, H, W, C] -> int8 [B, H, W]: 0 normal, 1 defective, -1 for all
+    pixels of an unknown image, and for those outside the region of interest.
 
     An image that is known to be normal has no defective pixels. A mask is resized as its image is.
     """
@@ -27,7 +28,8 @@ def masks_of(examples: tf.Tensor, is_anomaly: tf.Tensor, image: ImageSettings) -
 
     spec = tf.TensorSpec((image.height_px, image.width_px), tf.int8)
     masks = tf.map_fn(decode, (encoded, is_anomaly), fn_output_signature=spec)
-    return masks if image.inside is None else tf.where(image.inside, masks, tf.constant(features.UNKNOWN, tf.int8))
+    inside = inside_of_images(pixels, image)
+    return masks if inside is None else tf.where(inside, masks, tf.constant(features.UNKNOWN, tf.int8))
 
 
 def _fitted(mask: tf.Tensor, image: ImageSettings) -> tf.Tensor:

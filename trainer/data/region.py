@@ -1,19 +1,26 @@
-"""The region of interest in the graph: what lies outside is black, and is reconstructed without error."""
+"""The region of interest in the graph: what lies outside is black, and is reconstructed without error.
 
+It is the same for all images (`image.roi`), or each image's own (`image.alpha: roi`). In the latter case exactly the
+pixels outside are black, because the decoder leaves no other pixel black.
+"""
+
+import math
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from images.region_of_interest import Inside, Region, cell_of, inside_of
-from schema.signatures import FEATURE_ERROR, INSIDE, RECONSTRUCTION
+from images.region_of_interest import FAINTEST, Region, cell_of, inside_of
+from runtime.tfrecords import as_many_as_fit
+from schema.signatures import FEATURE_ERROR, INSIDE, PIXEL_ERROR, RECONSTRUCTION
+from trainer.data.dataset import ImageSet, PixelConstants
 from trainer.settings.image import ImageSettings
 
 Tensors = dict[str, tf.Tensor]
 
 
 def blacked_out(pixels: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
-    """An image of any size [h, w, C], black outside the region."""
+    """An image of any size [h, w, C], black outside the region of all images."""
     if settings.roi is None:
         return pixels
     inside = _pixels_inside(settings.roi, tf.shape(pixels)[0], tf.shape(pixels)[1])
@@ -32,28 +39,70 @@ def _pixels_inside(region: Region, height_px: tf.Tensor, width_px: tf.Tensor) ->
     return inside_of(region.corners, down[:, tf.newaxis], across[tf.newaxis, :])
 
 
-def within(inside: Inside | None, pixels: tf.Tensor) -> tf.Tensor:
-    """Images [B, H, W, C], black outside the region [H, W]."""
-    return pixels if inside is None else tf.where(inside[..., np.newaxis], pixels, tf.zeros_like(pixels))
+def lit(pixels: tf.Tensor, inside: tf.Tensor) -> tf.Tensor:
+    """Pixels [..., H, W, C], exactly black where they are not `inside` [..., H, W, 1], and nowhere else."""
+    return tf.where(inside, tf.maximum(pixels, FAINTEST), 0.0)
 
 
-def limited(autoencode: Callable[[tf.Tensor], Tensors], inside: Inside | None) -> Callable[[tf.Tensor], Tensors]:
-    """The same model, blind outside the region [H, W], where its errors are exactly 0."""
-    if inside is None:
+def inside_of_images(pixels: tf.Tensor, image: ImageSettings) -> tf.Tensor | None:
+    """Which pixels of images [B, H, W, C] count: bool [B, H, W], or [1, H, W] for all alike; None if all do."""
+    if image.alpha == "roi":
+        return tf.reduce_any(pixels > FAINTEST / 2, axis=-1)
+    return None if image.inside is None else tf.constant(image.inside)[tf.newaxis]
+
+
+def within(pixels: tf.Tensor, image: ImageSettings) -> tf.Tensor:
+    """Images [B, H, W, C], black outside the region."""
+    inside = inside_of_images(pixels, image)
+    return pixels if inside is None else tf.where(inside[..., tf.newaxis], pixels, tf.zeros_like(pixels))
+
+
+def limited(autoencode: Callable[[tf.Tensor], Tensors], image: ImageSettings) -> Callable[[tf.Tensor], Tensors]:
+    """The same model, blind outside the region, where its errors are exactly 0.
+
+    Its errors of an image of which no pixel counts are not numbers: nothing is known about it.
+    """
+    if image.inside is None and image.alpha != "roi":
         return autoencode
 
     def of_region(pixels: tf.Tensor) -> Tensors:
-        outputs = autoencode(within(inside, pixels))
-        outputs[RECONSTRUCTION] = tf.where(inside[..., np.newaxis], outputs[RECONSTRUCTION], pixels)
-        if FEATURE_ERROR in outputs:
-            outputs[FEATURE_ERROR] *= on_map(inside, outputs[FEATURE_ERROR])
-        count = tf.shape(pixels)[0]
-        return {**outputs, INSIDE: tf.tile(tf.constant(inside, tf.float32)[tf.newaxis], [count, 1, 1])}
+        inside = inside_of_images(pixels, image)
+        assert inside is not None
+        black = tf.where(inside[..., tf.newaxis], pixels, tf.zeros_like(pixels))
+        outputs = autoencode(black)
+        if RECONSTRUCTION in outputs:
+            outputs[RECONSTRUCTION] = tf.where(inside[..., tf.newaxis], outputs[RECONSTRUCTION], black)
+        maps = [name for name in (FEATURE_ERROR, PIXEL_ERROR) if name in outputs]
+        for name in maps:
+            outputs[name] *= on_map(inside, outputs[name])
+        if image.alpha == "roi":
+            unknown = tf.where(tf.reduce_any(inside, axis=[1, 2]), 0.0, float("nan"))[:, tf.newaxis, tf.newaxis]
+            for name in maps:
+                outputs[name] += unknown
+            if RECONSTRUCTION in outputs:
+                outputs[RECONSTRUCTION] += unknown[..., tf.newaxis]
+        return {**outputs, INSIDE: tf.broadcast_to(tf.cast(inside, tf.float32), tf.shape(pixels)[:3])}
 
     return of_region
 
 
-def on_map(inside: Inside, maps: tf.Tensor) -> tf.Tensor:
-    """1 for the cells of maps [B, h, w] that contain a pixel inside the region, otherwise 0: [h, w]."""
-    share = tf.image.resize(tf.constant(inside, tf.float32)[..., tf.newaxis], maps.shape[1:], method="area")
+def limit_unseen_maps(maps: tf.Variable, learnt: ImageSet, constants: PixelConstants, image: ImageSettings) -> None:
+    """Set error maps [n, h, w] of images, evenly spaced among those that were learnt, to 0 outside the region."""
+    values = maps.numpy()
+    rows = np.arange(learnt.count)[:: math.ceil(learnt.count / len(values))]
+    at_a_time = as_many_as_fit(learnt.shape)
+    for start in range(0, len(rows), at_a_time):
+        some = slice(start, start + at_a_time)
+        inside = inside_of_images(tf.constant(constants.to_pixels(learnt.rows(rows[some]))), image)
+        if inside is None:
+            return
+        values[some] *= on_map(inside, maps).numpy()
+    maps.assign(values)
+
+
+def on_map(inside: tf.Tensor, maps: tf.Tensor) -> tf.Tensor:
+    """1 for the cells of maps [B, h, w] that contain a pixel inside the region, otherwise 0: [B or 1, h, w]."""
+    if inside.shape[1:] == maps.shape[1:]:
+        return tf.cast(inside, tf.float32)
+    share = tf.image.resize(tf.cast(inside, tf.float32)[..., tf.newaxis], maps.shape[1:], method="area")
     return tf.cast(share[..., 0] > 0.0, tf.float32)

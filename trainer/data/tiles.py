@@ -1,13 +1,14 @@
 """Tiles in the graph: cuts images into overlapping tiles, computes them in batches, and blends the results."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from schema.signatures import FEATURE_ERROR, KL, LATENT, RECONSTRUCTION
+from schema.signatures import FEATURE_ERROR, KL, LATENT, PIXEL_ERROR, RECONSTRUCTION
 from trainer.settings.image import ImageSettings
 
 Tensors = dict[str, tf.Tensor]
@@ -20,16 +21,28 @@ _AT_ONCE = 16
 """Tiles that are computed together without a loop: as many as the family `features` computes without one."""
 
 
-def tiled(of_tiles: Compute, image: ImageSettings) -> Compute:
+def tiled(of_tiles: Compute, image: ImageSettings, *, shows: bool = True) -> Compute:
     """A function of tiles [B, h, w, C] as one of images [B, H, W, C], which computes a batch of tiles at a time.
 
     Of its outputs, reconstruction and feature_error are blended with weights that fall towards a tile's edges. The
     latent of an image is that of its tiles, one after another: [B, tiles Z]; its KL divergence is the sum of theirs.
+    `pixel_error` [B, H, W] is added: each pixel's squared error. Without `shows`, it takes the reconstruction's place,
+    of which then only a band as high as a tile exists at a time.
     """
     if image.tiles is None:
         return of_tiles
     tiling = _Tiling(image)
-    return lambda pixels: tiling.in_batches(of_tiles, pixels, lambda numbers, places: tf.gather_nd(pixels, places))
+
+    def of_images(pixels: tf.Tensor) -> Tensors:
+        def finished(rows: tf.Tensor, number: tf.Tensor, top: tf.Tensor) -> Tensors:
+            own = pixels[number, top : top + tf.shape(rows)[0]]
+            errors = {PIXEL_ERROR: tf.reduce_mean(tf.math.squared_difference(own, rows), axis=-1)}
+            return {**errors, RECONSTRUCTION: rows} if shows else errors
+
+        becomes = (PIXEL_ERROR, RECONSTRUCTION) if shows else (PIXEL_ERROR,)
+        return tiling.in_bands(of_tiles, pixels, lambda _, places: tf.gather_nd(pixels, places), finished, becomes)
+
+    return of_images
 
 
 def fits_at_once(image: ImageSettings) -> bool:
@@ -50,7 +63,13 @@ def tiled_latents(of_latents: Compute, image: ImageSettings) -> Compute:
 
     def of_images(latents: tf.Tensor) -> Tensors:
         by_tile = tf.reshape(latents, [-1, latents.shape[1] // tiling.count])
-        return tiling.in_batches(of_latents, latents, lambda numbers, places: tf.gather(by_tile, numbers))
+        return tiling.in_bands(
+            of_latents,
+            latents,
+            lambda numbers, places: tf.gather(by_tile, numbers),
+            lambda rows, number, top: {RECONSTRUCTION: rows},
+            (RECONSTRUCTION,),
+        )
 
     return of_images
 
@@ -73,36 +92,70 @@ class _Tiling:
         self._corners = np.array([(top, left) for top in tops for left in lefts], np.int32)
         self._down = _weights(tops, height_px, image.height_px)
         self._across = _weights(lefts, width_px, image.width_px)
-        self._at_a_time = min(max(1, _BATCH_PIXELS // (height_px * width_px)), _BATCH_TILES)
+        at_a_time = min(max(1, _BATCH_PIXELS // (height_px * width_px)), _BATCH_TILES)
+        self._steps = np.array(list(self._steps_of_rows(at_a_time)), np.int32)
+        """[steps, 4]: the first tile, the number of tiles, the row where they begin, the rows finished afterwards."""
 
-    def in_batches(
-        self, compute: Compute, whole: tf.Tensor, take: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    def _steps_of_rows(self, at_a_time: int) -> Iterator[tuple[int, int, int, int]]:
+        tops, lefts = self._starts
+        for row, (top, below) in enumerate(zip(tops, (*tops[1:], self._shape[0]), strict=True)):
+            for first in range(0, len(lefts), at_a_time):
+                is_last = first + at_a_time >= len(lefts)
+                count = min(at_a_time, len(lefts) - first)
+                yield row * len(lefts) + first, count, top, below - top if is_last else 0
+
+    def in_bands(
+        self,
+        compute: Compute,
+        whole: tf.Tensor,
+        take: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+        finished: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Tensors],
+        becomes: Sequence[str],
     ) -> Tensors:
-        """`take`: numbers [K] and places [K, h, w, 3] of tiles of all images in `whole` -> the inputs of `compute`."""
-        images = tf.shape(whole)[0]
-        tiles = images * self.count
+        """The outputs for all images in `whole`, whose tiles are computed row by row.
+
+        `take`: numbers [K] and places [K, h, w, 3] of tiles -> the inputs of `compute`. `finished`: blended rows
+        [r, W, C] of an image, its number and the first row's -> what they become, by the names in `becomes`, with as
+        many rows each.
+        """
+        images, steps = tf.shape(whole)[0], len(self._steps)
         spec = take(tf.zeros([0], tf.int32), tf.zeros([0, *self._tile[:2], 3], tf.int32))
         function = tf.function(compute, autograph=False).get_concrete_function(
             tf.TensorSpec([None, *spec.shape[1:]], tf.float32)
         )
-        empty = {
-            name: tf.zeros([images, *self._shape] if name == RECONSTRUCTION else [tiles, *output.shape[1:]])
-            for name, output in function.structured_outputs.items()
+        blends = RECONSTRUCTION in function.structured_outputs
+        shapes = {name: own.shape[1:] for name, own in function.structured_outputs.items() if name != RECONSTRUCTION}
+        if blends:
+            shapes |= {name: self._shape[1 : -1 if name == PIXEL_ERROR else None] for name in becomes}
+        arrays = {
+            name: tf.TensorArray(tf.float32, 1 + images * steps, element_shape=[None, *shape], infer_shape=False)
+            for name, shape in shapes.items()
         }
+        # So that there is something to concatenate even without any image.
+        arrays = {name: own.write(0, tf.zeros([0, *shapes[name]])) for name, own in arrays.items()}
+        band = tf.zeros([self._tile[0] if blends else 0, *self._shape[1:]])
 
-        def add_batch(first: tf.Tensor, done: Tensors) -> tuple[tf.Tensor, Tensors]:
-            numbers = tf.range(first, tf.minimum(first + self._at_a_time, tiles))
+        def add_step(number: tf.Tensor, band: tf.Tensor, arrays: dict[str, Any]) -> tuple[Any, ...]:
+            image = number // steps
+            first, count, top, done = tf.unstack(tf.gather(self._steps, number % steps))
+            numbers = image * self.count + first + tf.range(count)
             places = self._places(numbers)
-            outputs = function(take(numbers, places))
-            added = {name: tf.tensor_scatter_nd_update(done[name], numbers[:, tf.newaxis], outputs[name])
-                     for name in done if name != RECONSTRUCTION}  # fmt: skip
-            if RECONSTRUCTION in done:
-                weighted = outputs[RECONSTRUCTION] * self._weights_of(numbers)
-                added[RECONSTRUCTION] = tf.tensor_scatter_nd_add(done[RECONSTRUCTION], places, weighted)
-            return first + self._at_a_time, added
+            outputs = dict(function(take(numbers, places)))
+            if blends:
+                weighted = outputs.pop(RECONSTRUCTION) * self._weights_of(numbers)
+                band = tf.tensor_scatter_nd_add(band, places[..., 1:] - [top, 0], weighted)
+                outputs.update(finished(band[:done], image, top))
+                band = tf.concat([band[done:], tf.zeros([done, *self._shape[1:]])], axis=0)
+                band.set_shape([self._tile[0], *self._shape[1:]])
+            return number + 1, band, {name: own.write(number + 1, outputs[name]) for name, own in arrays.items()}
 
-        done = tf.while_loop(lambda first, _: first < tiles, add_batch, [0, empty], parallel_iterations=1)[1]
-        return self._joined(done)
+        loop = tf.while_loop(
+            lambda number, *_: number < images * steps, add_step, [0, band, arrays], parallel_iterations=1
+        )
+        outputs = {name: own.concat() for name, own in loop[2].items()}
+        for name in becomes if blends else ():
+            outputs[name] = tf.reshape(outputs[name], [-1, self._shape[0], *outputs[name].shape[1:]])
+        return self._joined(outputs)
 
     def at_once(self, compute: Compute, pixels: tf.Tensor) -> Tensors:
         """The outputs for pixels [1, H, W, C]: cuts by gathering rows and columns, and blends by matrix products."""

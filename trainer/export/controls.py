@@ -15,7 +15,7 @@ from trainer.data.dataset import Images, ImageSet, PixelConstants
 from trainer.data.region import limited
 from trainer.data.tiles import tiled
 from trainer.export.evaluated_model import EvaluatedModel, examples_reader, export_evaluated, score_by_error
-from trainer.export.probes import PROBED_IMAGES
+from trainer.export.probes import share_to_probe
 from trainer.export.trained_model import pixels_decoder
 from trainer.families.autoencoder import Autoencoder
 from trainer.families.principal_components import fit_pca
@@ -63,11 +63,11 @@ def export_controls(
     models = {
         name: EvaluatedModel(
             read=read,
-            autoencode=traced_once(limited(control.autoencode, image.inside)),
+            autoencode=traced_once(limited(control.autoencode, image)),
             verdict=control.verdict,
             mean_image=mean[0],
             image=image,
-            probed_share=PROBED_IMAGES / held_out_count,
+            probed_share=share_to_probe(held_out_count, image),
             tracked=control.tracked,
         )
         for name, control in controls.items()

@@ -21,9 +21,10 @@ from schema.signatures import (
 )
 from trainer.data.dataset import parse_encoded
 from trainer.data.masks import masks_of
+from trainer.data.region import inside_of_images
 from trainer.export.portions import in_portions
 from trainer.export.probes import probe
-from trainer.scoring.error_maps import Tensors, full_size_map
+from trainer.scoring.error_maps import Tensors, error_of, full_size_map
 from trainer.scoring.losses import error_per_image, ssim_per_image
 from trainer.settings.image import ImageSettings
 
@@ -67,33 +68,46 @@ class EvaluatedModel(tf.Module):
 
     @tf.function(input_signature=[_EXAMPLES], autograph=False)
     def examples(self, examples: tf.Tensor) -> Tensors:
-        """Serialized tf.Examples [B] -> the values of each image that the Evaluator's metrics need."""
+        """Serialized tf.Examples [B] -> the values of each image that the Evaluator's metrics need.
+
+        Examples without an identifier are not probed with noise.
+        """
         return in_portions(self._measured, examples, self._image)
 
     def _measured(self, examples: tf.Tensor) -> Tensors:
         encoded, pixels, known = self._read(examples)
         outputs = self._autoencode(pixels)
         verdict = self._verdict(pixels, outputs)
+        share = tf.where(known.pop(features.IMAGE_ID) == "", 0.0, self._probed_share)
+        inside = inside_of_images(pixels, self._image)
+        mean = tf.cast(self._mean_image, tf.float32)[tf.newaxis]
         latent = outputs.get(LATENT)
         optional = {} if latent is None or latent.shape[1] > _LARGEST_LATENT else {LATENT: latent}
         if KL in outputs:
             optional[KL] = outputs[KL]
         return {
-            **_compared(pixels, outputs[RECONSTRUCTION], self._mean_image[tf.newaxis]),
+            ERROR: error_of(pixels, outputs),
+            **_compared(
+                pixels,
+                outputs[RECONSTRUCTION],
+                mean if inside is None else tf.where(inside[..., tf.newaxis], mean, pixels),
+            ),
             SCORE: verdict[SCORE],
             THRESHOLD: verdict[THRESHOLD],
             ERROR_LEVELS: _levels(self._anomaly_map(pixels, outputs)),
             **known,
             **optional,
-            **probe(encoded, pixels, lambda own: self._autoencode(own)[RECONSTRUCTION], self._probed_share),
+            **probe(encoded, pixels, self._reconstructed, share, inside),
         }
+
+    def _reconstructed(self, pixels: tf.Tensor) -> tf.Tensor:
+        return self._autoencode(pixels)[RECONSTRUCTION]
 
 
 @traced_once
 def _compared(pixels: tf.Tensor, reconstruction: tf.Tensor, mean_image: tf.Tensor) -> Tensors:
-    """Error, SSIM and deviation [B] of images [B, H, W, C], given the mean image [1, H, W, C]."""
+    """SSIM and deviation [B] of images [B, H, W, C], given the mean image [B or 1, H, W, C]."""
     return {
-        ERROR: error_per_image(pixels, reconstruction),
         SSIM: ssim_per_image(pixels, reconstruction),
         DEVIATION: error_per_image(pixels, mean_image),
     }
@@ -116,10 +130,13 @@ def examples_reader(decode_pixels: Callable[[tf.Tensor], tf.Tensor], image: Imag
 
     def read(examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Tensors]:
         encoded = parse_encoded(examples)
-        known = tf.io.FixedLenFeature([], tf.int64, default_value=features.UNKNOWN)
-        is_anomaly = tf.io.parse_example(examples, {features.IS_ANOMALY: known})[features.IS_ANOMALY]
-        truth = {features.IS_ANOMALY: is_anomaly, MASK_PIXELS: masks_of(examples, is_anomaly, image)}
-        return encoded, decode_pixels(encoded), truth
+        pixels = decode_pixels(encoded)
+        spec = {
+            features.IS_ANOMALY: tf.io.FixedLenFeature([], tf.int64, default_value=features.UNKNOWN),
+            features.IMAGE_ID: tf.io.FixedLenFeature([], tf.string, default_value=""),
+        }
+        known = tf.io.parse_example(examples, spec)
+        return encoded, pixels, {**known, MASK_PIXELS: masks_of(examples, known[features.IS_ANOMALY], pixels, image)}
 
     return traced_once(read)
 

@@ -38,11 +38,10 @@ from schema.signatures import (
 from trainer.data.region import within
 from trainer.export.evaluated_model import EvaluatedModel, examples_reader
 from trainer.export.portions import in_portions
-from trainer.export.probes import PROBED_IMAGES
+from trainer.export.probes import share_to_probe
 from trainer.scoring.calibration import p_values, thresholds_at
-from trainer.scoring.error_maps import Tensors, full_size_map
+from trainer.scoring.error_maps import Tensors, error_of, full_size_map
 from trainer.scoring.groups import GroupedScore, by_group
-from trainer.scoring.losses import error_per_image
 from trainer.scoring.scores import FittedScore
 from trainer.settings.image import ImageSettings
 
@@ -75,23 +74,22 @@ class ServedModel(EvaluatedModel):
         `calibration` must have a pixel threshold.
         """
         assert calibration.pixel_threshold is not None
-        # Not with the verdict: exports leave out p-values, for which other runtimes have no operations.
-        score_once, map_once = traced_once(score), traced_once(score.anomaly_map)
+        map_once = traced_once(score.anomaly_map)
         super().__init__(
             read=examples_reader(trained.decode_pixels, image),
             autoencode=trained.autoencode,
-            verdict=lambda pixels, outputs: self._judge(score_once(pixels, outputs), outputs),
+            verdict=lambda pixels, outputs: self._verdicts(pixels, outputs),
             anomaly_map=map_once,
             mean_image=trained.mean_image,
             image=image,
-            probed_share=PROBED_IMAGES / calibration.images,
+            probed_share=share_to_probe(calibration.images, image),
             tracked=(trained, score, dict(compared_scores or {})),
         )
         self.trained = trained
         self._latent_dim = latent_dim
         self._score = score
         self._map_of_score = map_once
-        self._score_of = score_once
+        self._verdicts = traced_once(lambda pixels, outputs: self._judge(score(pixels, outputs), outputs))
         self._compared_scores = dict(compared_scores or {})
         self._threshold = _constant(calibration.threshold, "threshold")
         self._pixel_threshold = _constant(max(calibration.pixel_threshold, _SMALLEST), "pixel_threshold")
@@ -109,7 +107,7 @@ class ServedModel(EvaluatedModel):
 
         If there are groups, also group [B] string.
         """
-        return self._of_files(lambda pixels: self._scores(pixels, self.trained.autoencode(pixels)), image_bytes)
+        return self._of_files(lambda pixels: self._scores(pixels, self._errors(pixels)), image_bytes)
 
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def reconstruct(self, image_bytes: tf.Tensor) -> Tensors:
@@ -119,7 +117,7 @@ class ServedModel(EvaluatedModel):
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def locate(self, image_bytes: tf.Tensor) -> Tensors:
         """As `serving_default`, with anomaly_map, anomaly_mask [B, H, W], is_padded and smallest_region [B]."""
-        return self._of_files(lambda pixels: self._located(pixels, self.trained.autoencode(pixels)), image_bytes)
+        return self._of_files(lambda pixels: self._located(pixels, self._errors(pixels)), image_bytes)
 
     @tf.function(input_signature=[_IMAGE_BYTES, _RATE], autograph=False)
     def score_at(self, image_bytes: tf.Tensor, false_alarm_rate: tf.Tensor) -> Tensors:
@@ -166,17 +164,24 @@ class ServedModel(EvaluatedModel):
         """What `compute` gives for the pixels of encoded images [B]."""
         return in_portions(lambda encoded: compute(self.trained.decode_pixels(encoded)), image_bytes, self._image)
 
+    def _errors(self, pixels: tf.Tensor) -> Tensors:
+        """What the score and its map are computed from."""
+        ungrouped = self._score.ungrouped if isinstance(self._score, GroupedScore) else self._score
+        needs_all = ungrouped.sees_reconstruction or not hasattr(self.trained, "errors")
+        outputs: Tensors = self.trained.autoencode(pixels) if needs_all else self.trained.errors(pixels)
+        return outputs
+
     def _compared(self, pixels: tf.Tensor) -> Tensors:
         outputs = self.trained.autoencode(pixels)
         return {name: score(pixels, outputs) for name, score in self._compared_scores.items()}
 
     def _everything_of_one(self, image: tf.Tensor) -> Tensors:
         """What `autoencoder export` converts: the outputs of `reconstruct` for pixels [1, H, W, C]."""
-        pixels = within(self._image.inside, image)
+        pixels = within(image, self._image)
         return self._all_of(pixels, self.trained.autoencode_one(pixels))
 
     def _everything(self, pixels: tf.Tensor) -> Tensors:
-        pixels = within(self._image.inside, pixels)
+        pixels = within(pixels, self._image)
         return self._all_of(pixels, self.trained.autoencode(pixels))
 
     def _all_of(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
@@ -189,7 +194,8 @@ class ServedModel(EvaluatedModel):
 
     def anomaly_map(self, pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
         """[B, H, W], in multiples of the pixel threshold."""
-        return self._map_of_score(pixels, outputs) / self._pixel_threshold
+        map_of_score = self._score.anomaly_map if _is_one(pixels) else self._map_of_score
+        return map_of_score(pixels, outputs) / self._pixel_threshold
 
     def _located(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
         anomaly_map = self.anomaly_map(pixels, outputs)
@@ -203,9 +209,10 @@ class ServedModel(EvaluatedModel):
         }
 
     def _scores(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
+        is_one = _is_one(pixels)
         return {
-            ERROR: error_per_image(pixels, outputs[RECONSTRUCTION]),
-            **self._judge(self._score_of(pixels, outputs), outputs),
+            ERROR: error_of(pixels, outputs),
+            **(self._judge(self._score(pixels, outputs), outputs) if is_one else self._verdicts(pixels, outputs)),
         }
 
     def _judge(self, score: tf.Tensor, outputs: Tensors) -> Tensors:
@@ -221,18 +228,23 @@ class ServedModel(EvaluatedModel):
         return judged
 
     def _scores_and_number(self, pixels: tf.Tensor) -> Tensors:
-        outputs = self.trained.autoencode(pixels)
+        outputs = self._errors(pixels)
         return {**self._scores(pixels, outputs), _NUMBER: self._number_of_group(outputs)}
 
     def _number_of_group(self, outputs: Tensors) -> tf.Tensor:
         """[B] int32; 0 if there are no groups."""
         if isinstance(self._score, GroupedScore):
             return self._score.group_of(outputs)
-        return tf.zeros(tf.shape(outputs[RECONSTRUCTION])[:1], tf.int32)
+        return tf.zeros(tf.shape(outputs[LATENT])[:1], tf.int32)
 
     def _by_group(self, number: tf.Tensor, of_held_out: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
         """[B]: `of_held_out`, a function of held-out scores [n], for those of each image's group."""
         return by_group(number, [partial(of_held_out, held_out) for held_out in self._held_out])
+
+
+def _is_one(pixels: tf.Tensor) -> bool:
+    """Whether this is the function for a single image, which other runtimes need without operations for batches."""
+    return bool(pixels.shape[0] == 1)
 
 
 def _constant(value: float, name: str) -> tf.Variable:

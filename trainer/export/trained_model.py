@@ -11,7 +11,7 @@ from schema import features
 from schema.artifacts import RECORD_FILE
 from schema.signatures import FEATURE_ERROR, KL, LATENT, RECONSTRUCTION
 from trainer.data.dataset import Images, PixelConstants
-from trainer.data.region import limited, on_map, within
+from trainer.data.region import limited, within
 from trainer.data.tiles import fits_at_once, tiled, tiled_at_once, tiled_latents
 from trainer.families.autoencoder import Autoencoder
 from trainer.scoring.scores import Tensors
@@ -26,6 +26,7 @@ class TrainedModel(tf.Module):
     `decode_pixels`: encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph.
     `autoencode`: pixels -> reconstruction [B, H, W, C], latent [B, Z] and, for some families, KL [B] or feature_error
     [B, h, w]. `autoencode_one`: the same for a single image, without loops, unless it has too many tiles.
+    `errors`, with tiles: as `autoencode`, with pixel_error [B, H, W] in place of the reconstruction.
     `unseen_maps` [n, h, w], with feature_error and without tiles: those errors for training images, from fits without
     them.
     `encode`, `decode`: pixels -> latent, latent -> reconstruction. With tiles, the latent is that of all tiles.
@@ -42,8 +43,8 @@ class TrainedModel(tf.Module):
         image: ImageSettings,
     ) -> None:
         super().__init__()
-        inside = image.inside
-        self.mean_image = tf.Variable(mean_image, trainable=False)
+        # Of a large image, halves are as good, and take half of the memory as long as the model is served.
+        self.mean_image = tf.Variable(mean_image, trainable=False, dtype=tf.float16 if image.tiles else tf.float32)
         self.weights = autoencoder.model.variables
         # Variables rather than Keras models, so that functions that are never called are neither traced nor saved.
         self._variables = [*autoencoder.encoder.variables, *autoencoder.decoder.variables]
@@ -51,8 +52,6 @@ class TrainedModel(tf.Module):
         self._feature_errors = autoencoder.feature_errors
         if autoencoder.feature_errors is not None and image.tiles is None:
             self.unseen_maps = autoencoder.feature_errors.unseen_maps
-            if inside is not None:
-                self.unseen_maps.assign(self.unseen_maps * on_map(inside, self.unseen_maps))
         pixels = tf.TensorSpec([None, *mean_image.shape], tf.float32, "pixels")
         latent = tf.TensorSpec([None, image.tile_count * autoencoder.latent_dim], tf.float32, LATENT)
 
@@ -67,11 +66,13 @@ class TrainedModel(tf.Module):
 
         if fits_at_once(image):
             one = tf.TensorSpec([1, *mean_image.shape], tf.float32, "pixels")
-            self.autoencode_one = _function(limited(tiled_at_once(autoencode, image), inside), one)
+            self.autoencode_one = _function(limited(tiled_at_once(autoencode, image), image), one)
         self.decode_pixels = pixels_decoder(transform_layer, constants)
-        self.autoencode = _function(limited(tiled(autoencode, image), inside), pixels)
+        self.autoencode = _function(limited(tiled(autoencode, image), image), pixels)
+        if image.tiles is not None:
+            self.errors = _function(limited(tiled(autoencode, image, shows=False), image), pixels)
         encode_tiles = tiled(lambda pixels: {LATENT: encode(constants.normalise(pixels))}, image)
-        self.encode = _function(lambda pixels: encode_tiles(within(inside, pixels))[LATENT], pixels)
+        self.encode = _function(lambda pixels: encode_tiles(within(pixels, image))[LATENT], pixels)
         decode_tiles = tiled_latents(lambda latents: {RECONSTRUCTION: decode(latents)}, image)
         self.decode = _function(lambda latents: decode_tiles(latents)[RECONSTRUCTION], latent)
 

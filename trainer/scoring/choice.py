@@ -43,10 +43,12 @@ def choose(
     scores: Mapping[ScoreName, ScoreFn],
     normal: Batches,
     autoencode: Callable[[tf.Tensor], Tensors],
-    inside: Inside | None = None,
+    inside_of: Callable[[npt.NDArray[np.float32]], Inside | None] | None = None,
     group_of: Callable[[Tensors], tf.Tensor] | None = None,
 ) -> Choice:
     """Choose a score by the normal images, which are painted with one defect of every kind in turn.
+
+    `inside_of`: images [N, H, W, C] -> the pixels [N, H, W] that count, in which the defects lie, or None.
 
     If there are groups, `group_of` gives those of images [B] by the outputs for them, and a score counts as what it is
     relative to the normal images of the group.
@@ -59,11 +61,13 @@ def choose(
     collected: dict[str, list[dict[str, Values]]] = {kind: [] for kind in ("", *KINDS)}
     first, groups = 0, list[Values]()
     for pixels, outputs in normal():
+        images = pixels.numpy()
+        inside = None if inside_of is None else inside_of(images)
         if group_of is not None:
             groups.append(group_of(outputs).numpy())
         collected[""].append(_as_arrays(compute(pixels, outputs)))
         for kind in KINDS:
-            painted = tf.constant(paint(pixels.numpy(), kind, seed=_SEED, first=first, inside=inside))
+            painted = tf.constant(paint(images, kind, seed=_SEED, first=first, inside=inside))
             collected[kind].append(_as_arrays(compute(painted, autoencode(painted))))
         first += len(pixels)
     found = {

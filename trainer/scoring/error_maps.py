@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from schema.signatures import FEATURE_ERROR, INSIDE, RECONSTRUCTION
-from trainer.scoring.losses import error_map
+from schema.signatures import FEATURE_ERROR, INSIDE, PIXEL_ERROR, RECONSTRUCTION
+from trainer.scoring.losses import error_map, error_per_image
 
 Tensors = dict[str, tf.Tensor]
 
@@ -16,8 +16,16 @@ def map_of(pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
 
     It is `feature_error` if the outputs contain it, and otherwise each pixel's squared error, with h = H and w = W.
     """
-    own = outputs.get(FEATURE_ERROR)
-    return error_map(pixels, outputs[RECONSTRUCTION]) if own is None else own
+    if FEATURE_ERROR in outputs:
+        return outputs[FEATURE_ERROR]
+    return outputs[PIXEL_ERROR] if PIXEL_ERROR in outputs else error_map(pixels, outputs[RECONSTRUCTION])
+
+
+def error_of(pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
+    """The mean squared error of each image's reconstruction: [B]."""
+    if PIXEL_ERROR in outputs:
+        return tf.reduce_mean(outputs[PIXEL_ERROR], axis=[1, 2])
+    return error_per_image(pixels, outputs[RECONSTRUCTION])
 
 
 def full_size_map(pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:

@@ -14,9 +14,17 @@ from scipy.ndimage import gaussian_filter1d  # type: ignore[import-untyped]
 
 from schema.signatures import FEATURE_ERROR, INSIDE, LATENT, RECONSTRUCTION
 from trainer.scoring.error_maps import Tensors as Tensors
-from trainer.scoring.error_maps import centred, enlarged, full_size_map, map_of, mean_of_worst, side_on_map, smoothed
+from trainer.scoring.error_maps import (
+    centred,
+    enlarged,
+    error_of,
+    full_size_map,
+    map_of,
+    mean_of_worst,
+    side_on_map,
+    smoothed,
+)
 from trainer.scoring.learners import Fitted, Latents, Learner, ScoreError, StandardErrors, UsualErrors
-from trainer.scoring.losses import error_per_image
 from trainer.settings.calibration import CalibrationSettings, ScoreName
 
 Batches = Callable[[], Iterator[tuple[tf.Tensor, Tensors]]]
@@ -30,6 +38,8 @@ _QUIETEST = -3.0
 _SSIM_WINDOW_PX = 7
 _WORST_STANDARDISED_PERCENT = 1.0
 _MAPS_AT_A_TIME = 64
+_OF_RECONSTRUCTION: tuple[ScoreName, ...] = ("local_ssim", "blurred_error", "cosine_distance")
+"""Scores that look at more than the error of each pixel."""
 
 
 Compute = Callable[[tf.Tensor, Tensors, Any, CalibrationSettings], tf.Tensor]
@@ -67,7 +77,7 @@ def blurred(images: tf.Tensor, deviation_px: float) -> tf.Tensor:
 def _error(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
     if FEATURE_ERROR in outputs:
         return tf.reduce_mean(outputs[FEATURE_ERROR], axis=[1, 2])
-    return error_per_image(pixels, outputs[RECONSTRUCTION])  # the same number in every output, to the last bit
+    return error_of(pixels, outputs)  # the same number in every output, to the last bit
 
 
 def _worst_pixels(pixels: tf.Tensor, outputs: Tensors, fitted: Any, settings: CalibrationSettings) -> tf.Tensor:
@@ -246,6 +256,12 @@ class FittedScore(tf.Module):
         return SCORES[self._score].compute(pixels, outputs, self._fitted, self._settings)
 
     @property
+    def sees_reconstruction(self) -> bool:
+        """Whether the score needs the reconstruction itself, not only the error of each pixel."""
+        members = self._settings.score_members if self._score == "ensemble" else (self._score,)
+        return any(name in _OF_RECONSTRUCTION for name in members)
+
+    @property
     def map_of(self) -> ScoreName:
         """The score whose map `anomaly_map` is: this one, or `error` if it has no map."""
         return "error" if SCORES[self._score].anomaly_map is None else self._score
@@ -265,8 +281,7 @@ class FittedScore(tf.Module):
 
 def _size_of_map(name: ScoreName, pixels: tf.Tensor, outputs: Tensors) -> Any:
     """(height, width) of what the score's map looks at: the image, or the error map of the family."""
-    looks_at_pixels = name in ("local_ssim", "blurred_error", "cosine_distance")
-    return (pixels if looks_at_pixels else map_of(pixels, outputs)).shape[1:3]
+    return (pixels if name in _OF_RECONSTRUCTION else map_of(pixels, outputs)).shape[1:3]
 
 
 def fit_score(

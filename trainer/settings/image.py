@@ -84,8 +84,13 @@ class ImageSettings(Reading):
 
     @model_validator(mode="after")
     def _check_region(self) -> Self:
-        if self.roi is not None and self.fit == "pad":
-            raise ValueError("image.roi cannot be combined with fit: pad; set fit: stretch")
+        own = "image.alpha: roi" if self.alpha == "roi" else "image.roi"
+        if (self.roi is not None or self.alpha == "roi") and self.fit == "pad":
+            raise ValueError(f"{own} cannot be combined with fit: pad; set fit: stretch")
+        if self.roi is not None and self.alpha == "roi":
+            raise ValueError(
+                "image.roi is the same region for all images, and image.alpha: roi each image's own; leave out one"
+            )
         if self.roi is not None and self.height_px * self.width_px > _LARGEST_WITH_REGION:
             raise ValueError(
                 f"image.roi supports at most {_LARGEST_WITH_REGION:,} pixels, but image.height_px {self.height_px} "

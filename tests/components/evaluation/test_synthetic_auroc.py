@@ -73,7 +73,7 @@ def test_the_normal_images_are_spread_over_the_split(split):
 
 
 def test_the_auroc_of_each_kind_is_scikit_learns(tmp_path):
-    found = synthetic_aurocs(saved(tmp_path), painted(IMAGES))
+    found = synthetic_aurocs({"model": saved(tmp_path)}, painted(IMAGES))["model"]
     normal = IMAGES.max(axis=(1, 2, 3))
     assert set(found) == set(KINDS)
     for kind in KINDS:
@@ -83,4 +83,4 @@ def test_the_auroc_of_each_kind_is_scikit_learns(tmp_path):
 
 
 def test_a_model_without_finite_scores_has_no_value(tmp_path):
-    assert synthetic_aurocs(saved(tmp_path, np.nan), painted(IMAGES)) == {}
+    assert synthetic_aurocs({"model": saved(tmp_path, np.nan)}, painted(IMAGES)) == {"model": {}}

@@ -43,7 +43,7 @@ def test_defects_lie_in_the_region_of_interest(defect):
         given.extend(damaged)
         return np.zeros(len(damaged))
 
-    detect(defect, images, score, 0.5, seed=1, inside=inside)
+    detect(defect, images, score, 0.5, seed=1, inside=np.stack([inside] * 3))
     changes = [(damaged != images[number % 3]).any(axis=2) for number, damaged in enumerate(given)]
     assert all(change.any() for change in changes)
     assert not any(change[~inside].any() for change in changes)

@@ -90,7 +90,7 @@ def test_missing_files_and_other_than_regular_files_are_rejected(manifest):
         ("", "list.csv: the first line must name the column 'path'; found nothing"),
         ("picture,label\n", "must name the column 'path'; found picture, label"),
         ("path,path\n", "names the column 'path' twice; remove one"),
-        ("path,roi\na.png,a-roi.png\n", "the column 'roi' is not supported.*set image.roi"),
+        ("path,roi\na.png,a-roi.png\n", "line 2 gives a region of interest, a-roi.png.*set image.alpha: roi"),
         ("path,lable\na.png,cat\n", "unknown column 'lable'; did you mean 'label'"),
         ("path\n", "lists no images; add a line for each image"),
         ("path\na.png\n./deep/../a.png\n", "lines 2 and 3 both list a.png; remove one"),

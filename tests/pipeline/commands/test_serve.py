@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from click.testing import CliRunner
 from PIL import Image
 from ports import free_port
 from urls import rest_url
+from waiting import wait_until
 
 from pipeline.commands.score import score
 from pipeline.commands.serve import serve
@@ -159,7 +162,7 @@ def test_beam_returns_the_same_scores(images: Path, image_model: Path, tmp_path:
     assert there.exit_code == 0, there.output
     written = [line for shard in tmp_path.glob("scores-*.jsonl") for line in shard.read_text().splitlines()]
     assert sorted(written) == sorted(here.stdout.splitlines())
-    assert "2 files scored, 1 could not be" in there.stderr
+    assert "2 images scored, 1 could not be" in there.stderr
 
 
 @pytest.mark.parametrize(
@@ -232,6 +235,35 @@ def test_serve_runs_until_it_is_signalled(image_model: Path, normal_png: bytes) 
     ]
     with pytest.raises(ServingError):
         model_status(url)
+
+
+def test_a_server_of_an_empty_model_base_path_waits_for_the_first_version(image_model: Path, tmp_path: Path) -> None:
+    rest_port, grpc_port = free_port(), free_port()
+    ports = ["--rest_api_port", str(rest_port), "--port", str(grpc_port)]
+    arguments = ["--model_base_path", str(tmp_path), *ports, "--own"]
+    server = subprocess.Popen([sys.executable, "-c", SERVE, *arguments], stderr=subprocess.DEVNULL, env=_environment())
+    try:
+        url = f"http://127.0.0.1:{rest_port}"
+        wait_until(lambda: _http_status(f"{url}/livez") == 200, 90)
+        assert _http_status(f"{url}/readyz") == 503
+        shutil.copytree(image_model / "7", tmp_path / ".7.partial")
+        (tmp_path / ".7.partial").rename(tmp_path / "7")
+        assert wait_until_ready(url, timeout_s=30).version == 7
+        assert _http_status(f"{url}/readyz") == 200
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _http_status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url) as response:  # noqa: S310
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except urllib.error.URLError:
+        return 0
 
 
 def _serve_beside_real_server(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -31,6 +31,17 @@ def gif(*, side_px: int, frames: int, declared_px: int | None = None) -> bytes:
     return data
 
 
+def test_a_file_of_several_images_is_refused_unless_the_model_takes_the_first() -> None:
+    pages = [Image.new("L", (8, 8), level) for level in (10, 200)]
+    files = [io.BytesIO(), io.BytesIO()]
+    pages[0].save(files[0], "TIFF")
+    pages[0].save(files[1], "TIFF", save_all=True, append_images=pages[1:])
+    data = np.array([file.getvalue() for file in files], object)
+    assert len(checked_images(data, **WITHIN_LIMITS)) == 2
+    with pytest.raises(ServingError, match=r"image_bytes\[1\]: the file has 2 pages.*send them one by one"):
+        checked_images(data, reading=Reading(page="all"), **WITHIN_LIMITS)
+
+
 @pytest.mark.parametrize("declared_px", [None, 60_000])
 def test_only_the_first_frame_of_a_gif_reaches_the_model(declared_px: int | None) -> None:
     """However many frames follow and however large they claim to be: together 100 x 3.6 billion pixels here."""

@@ -1,5 +1,6 @@
 """`autoencoder watch` as a user starts it, with a real model, killed, interrupted, and on a full disk."""
 
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from waiting import wait_until
 from watching import (
     MqttBroker,
@@ -23,6 +25,8 @@ from watching import (
     recorded,
     watching,
 )
+
+from schema.artifacts import RECORD_FILE
 
 pytestmark = pytest.mark.slow
 SMALL_DISK_KB = 400
@@ -97,6 +101,27 @@ def test_an_event_has_score_regions_and_picture_and_the_metrics_count_it(
     for verdict in ("anomaly", "normal", "failed"):
         assert f'autoencoder_watch_images_total{{verdict="{verdict}"}} 1.0' in page
     assert 'autoencoder_score_per_threshold_count{version="7"} 2.0' in page
+
+
+def test_every_page_of_a_file_is_scored_if_the_model_takes_all(
+    place: Path, state: Path, image_model: Path, normal_png: bytes, anomalous_png: bytes, receiver: Receiver
+) -> None:
+    model = state.parent.parent / "model" / "7"
+    shutil.copytree(image_model / "7", model)
+    (model / RECORD_FILE).parent.mkdir(exist_ok=True)
+    (model / RECORD_FILE).write_text(json.dumps({"image": {"page": "all"}}))
+    pages = [Image.open(io.BytesIO(png)).convert("RGB") for png in (normal_png, anomalous_png, normal_png)]
+    written = place.parent / "stack.tif"
+    pages[0].save(written, save_all=True, append_images=pages[1:])
+    written.rename(place / "stack.tif")
+    (place / "z.png").write_bytes(anomalous_png)
+    with watching(place, model, state, "--on-anomaly", f"webhook:{receiver.url}") as watch:
+        wait_until(lambda: len(receiver.bodies) == 2, 30)
+        assert watch.interrupt() == 0
+    verdicts = {Path(row["path"]).name: row["verdict"] for row in json_results(state)}
+    assert verdicts == {"stack.tif#1": "normal", "stack.tif#2": "anomaly", "stack.tif#3": "normal", "z.png": "anomaly"}
+    assert sorted(Path(event["path"]).name for event in receiver.bodies) == ["stack.tif#2", "z.png"]
+    assert all(event["overlay"] for event in receiver.bodies)
 
 
 @pytest.mark.skipif(mosquitto_program() is None, reason="needs mosquitto (Debian's package of that name)")

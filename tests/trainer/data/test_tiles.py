@@ -53,10 +53,24 @@ def test_a_batch_gives_what_each_image_gives_alone_and_at_once():
     at_once = tiled_at_once(of_tiles, IMAGE)
     for row in range(len(PIXELS)):
         alone = at_once(tf.constant(PIXELS[row : row + 1]))
-        assert alone.keys() == together.keys()
+        assert {*alone, "pixel_error"} == set(together)
         for name, values in alone.items():
             assert values.numpy() == pytest.approx(together[name][row : row + 1].numpy(), rel=1e-5, abs=1e-6), name
     assert tiled(of_tiles, IMAGE)(tf.zeros([0, 53, 70, 3]))["latent"].shape == (0, 75)
+
+
+def test_errors_without_a_whole_reconstruction_are_the_same_to_the_last_bit():
+    """Tiles are reconstructed darker, by a share that is their own."""
+
+    def darker(tiles):
+        return {"reconstruction": tiles * tf.reduce_mean(tiles, axis=[1, 2, 3], keepdims=True)}
+
+    shown, kept = (tf.function(tiled(darker, IMAGE, shows=shows), autograph=False)(PIXELS) for shows in (True, False))
+    assert set(kept) == {"pixel_error"}
+    errors = np.square(PIXELS - shown["reconstruction"].numpy()).mean(axis=-1)
+    assert shown["pixel_error"].numpy() == pytest.approx(errors, rel=1e-5, abs=1e-7)
+    assert kept["pixel_error"].numpy().tobytes() == shown["pixel_error"].numpy().tobytes()
+    assert errors.max() > 0.1
 
 
 def test_neighbours_that_disagree_fade_into_each_other():

@@ -22,8 +22,10 @@ def png(pixels):
     return out.getvalue()
 
 
-def example(pixels, *, is_anomaly=None, mask=None):
+def example(pixels, *, is_anomaly=None, mask=None, image_id=None):
     values = {"image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[png(pixels)]))}
+    if image_id is not None:
+        values["image_id"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image_id.encode()]))
     if is_anomaly is not None:
         values["is_anomaly"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[is_anomaly]))
     if mask is not None:
@@ -96,6 +98,12 @@ def test_a_batch_may_have_no_image_to_probe(own):
     errors = probed(*own)
     assert {name: set(np.isnan(values)) for name, values in errors.items()} == dict.fromkeys(errors, {True})
     assert all(len(values) == 40 for values in errors.values())
+
+
+def test_an_example_without_an_identifier_is_not_probed():
+    image = RANDOM.integers(0, 256, (16, 16))
+    errors = outputs_for([example(image), example(image, image_id="a.png")])["shuffled_error"]
+    assert np.isnan(errors).tolist() == [True, False]
 
 
 @pytest.fixture(scope="module")
