@@ -55,7 +55,7 @@ test-cluster: $(STAMP) ## run the whole pipeline on a Flink and a Spark cluster 
 test-image: $(STAMP) ## follow the Dockerfile without a container engine, and run the pipeline in the result (as root)
 	@$(VENV)/bin/python -m pytest -m image tests/image/test_image_walk.py $(ARGS)
 
-test-kubernetes: $(STAMP) ## run manifests and images on a real Kubernetes that it builds (11 minutes; Debian 12, root, Go)
+test-kubernetes: $(STAMP) ## run manifests and images on a real Kubernetes that it builds (20 minutes; Debian 12, root, Go)
 	@$(VENV)/bin/python -m pytest -s -m kubernetes tests/kubernetes $(ARGS)
 
 test-faults: $(STAMP) ## kill, starve and lock out real runs, feed them bad models, and print the outcomes (minutes)

@@ -28,7 +28,7 @@ from images.formats import IMAGE_SUFFIXES, MASKS_FOLDER, page_id
 from images.reading import EIGHT_BITS, Reading
 from images.stored import StoredImage, StoredMask, from_file_bytes, mask_from_file_bytes
 from runtime.object_store import AnyPath, RemotePath, as_path
-from schema.features import EVAL
+from schema.features import EVAL, TEST
 
 MAX_FILE_BYTES: Final = 1 << 30
 """Larger files are rejected before they are read; 100 million pixels of 16-bit RGB need at most 600 MB."""
@@ -176,7 +176,7 @@ def plan_folder(settings: DataSettings, reading: Reading = EIGHT_BITS) -> Source
     _require_one_product(folder, relative_paths)
     entries = _describe_files(relative_paths[: settings.max_images], masks)
     plan = plan_entries(folder, entries, settings, reading, listed_in=None)
-    return replace(plan, skipped=skipped, warning=_warning_of_classes(entries))
+    return replace(plan, skipped=skipped, warning=_warning_of_classes(entries) or _warning_without_test(entries))
 
 
 def _warning_of_classes(entries: tuple[FileEntry, ...]) -> str:
@@ -187,6 +187,16 @@ def _warning_of_classes(entries: tuple[FileEntry, ...]) -> str:
     return (
         f"the folders {', '.join(suspects)} are classes, although they are named like splits: splits are the folders "
         "train, valid and test in data.path itself; if these are splits, move them there"
+    )
+
+
+def _warning_without_test(entries: tuple[FileEntry, ...]) -> str:
+    """A warning that the folders name other splits but no test, so that nothing could test the model; or empty."""
+    if any(entry.named_split in (None, TEST) or entry.is_anomaly for entry in entries):
+        return ""
+    return (
+        "the folders name splits but no test, so a run would have no test images: move some images to test/good in "
+        "data.path; or move all out of the folders of splits, and a part is tested with (data.test_fraction)"
     )
 
 

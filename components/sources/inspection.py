@@ -30,6 +30,7 @@ class FolderFacts:
 
     image_count: int
     skipped: str
+    warning: str
     images_in: dict[tuple[str | None, str], int]
     """(named split, label) -> images."""
     normality_is_known: bool
@@ -80,6 +81,7 @@ def inspect_folder(path: str) -> FolderFacts:
     return FolderFacts(
         image_count=plan.image_count,
         skipped=plan.skipped,
+        warning=plan.warning,
         images_in=dict(Counter((entry.named_split, entry.label) for entry in entries)),
         normality_is_known=any(entry.is_anomaly is not None for entry in entries),
         normal_labels=_normal_labels(entries),

@@ -92,6 +92,8 @@ def _findings(facts: "FolderFacts", image: "ImageSettings") -> dict[str, str]:
         found["unreadable"] = f"{len(facts.unreadable)} of {facts.inspected} inspected images ({named})"
     if facts.skipped:
         found["skipped"] = f"{facts.skipped} (not a supported image format)"
+    if facts.warning:
+        found["warning"] = facts.warning
     return found
 
 

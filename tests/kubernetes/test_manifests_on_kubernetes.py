@@ -60,7 +60,7 @@ def test_a_pod_that_needs_more_memory_than_its_limit_is_killed_for_it(cluster: C
     """What Kubernetes reports, which docs/kubeflow.md explains."""
     command = ["autoencoder", "run", "/tmp/digits.yaml", "--set", "root=/tmp/runs", "--set", "trainer.epochs=1"]
     script = f"echo 'name: digits' > /tmp/digits.yaml; exec {' '.join(command)}"
-    limited = {"resources": {"limits": {"memory": "400Mi"}}}
+    limited = {"resources": {"limits": {"memory": "250Mi"}}}
     start_pod(cluster, "hungry", IMAGE, ["sh", "-c", script], container=limited)
     [container] = end_of_pod(cluster, "hungry")["containerStatuses"]
     assert container["state"]["terminated"]["reason"] == "OOMKilled"

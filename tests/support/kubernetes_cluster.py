@@ -31,7 +31,7 @@ class Cluster:
     folder: Path
     programs: Path
 
-    def run(self, *command: object, stdin: str | None = None, check: bool = True) -> str:
+    def run(self, *command: object, stdin: str | None = None, check: bool = True, timeout_s: float = 300) -> str:
         """The standard output of a command; fails with both outputs."""
         done = subprocess.run(
             ["nsenter", f"--net=/run/netns/{NETWORK}", *map(str, command)],
@@ -39,7 +39,7 @@ class Cluster:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=timeout_s,
         )
         assert done.returncode == 0 or not check, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
         return done.stdout
@@ -48,9 +48,10 @@ class Cluster:
         config = f"--kubeconfig={self.folder / 'kubeconfig'}"
         return self.run(self.programs / "kubectl", config, *arguments, stdin=stdin, check=check)
 
-    def ctr(self, *arguments: object) -> str:
+    def ctr(self, *arguments: object, timeout_s: float = 300) -> str:
         """containerd's own client, for the images and containers of pods."""
-        return self.run("ctr", "--address", self.folder / "containerd.sock", "--namespace", "k8s.io", *arguments)
+        socket = self.folder / "containerd.sock"
+        return self.run("ctr", "--address", socket, "--namespace", "k8s.io", *arguments, timeout_s=timeout_s)
 
     def get(self, *arguments: object) -> dict[str, Any]:
         return dict(json.loads(self.kubectl("get", "-o", "json", *arguments)))
@@ -83,9 +84,7 @@ def running_cluster(cache: Path, folder: Path) -> Iterator[Cluster]:
                 processes.append(subprocess.Popen(inside, stdout=log, stderr=subprocess.STDOUT))
             _wait_for(name, cluster, folder)
         for archive in sorted(cache.glob("*.tar")):
-            cluster.run(
-                "ctr", "--address", folder / "containerd.sock", "--namespace", "k8s.io", "images", "import", archive
-            )
+            cluster.ctr("images", "import", archive, timeout_s=1200)
         wait_until(lambda: "True" in _node_ready(cluster), 120)
         yield cluster
     finally:

@@ -18,16 +18,18 @@ from schema.changes import ChangeName
 from trainer.backbones.loading import load_backbone
 from trainer.families.autoencoder import Autoencoder, Shape, join
 from trainer.families.family import Images, TrainingImages
-from trainer.families.feature_fit import Array, fit_linear, surroundings
+from trainer.families.feature_fit import Array, LinearFit, fit_linear
 from trainer.families.feature_maps import FeatureMaps
 from trainer.families.output_range import Clip
 from trainer.settings.model import ModelSettings
 
-_COMPONENTS: Final = 32
-"""Components of each surrounding position from which a position is reconstructed."""
+_COMPONENTS: Final = 64
+"""Components from which each position is reconstructed."""
 _MOST_MAPS, _MAP_BYTES = 2048, 600 * 2**20
 """Maps that the autoencoders are fitted to, at most, and their size in memory, in 16 bits each."""
 _MOST_COPIES: Final = 8
+_NEW_VIEWS: Final = 1.5
+"""Factor by which the error of whole maps may rise on views unlike all others before positions count instead."""
 _SMALLEST: Final = 1e-9
 _RIDGE: Final = 1e-2
 _BATCH: Final = 16
@@ -68,8 +70,9 @@ def fit_features(autoencoder: Autoencoder, images: TrainingImages, to_pixels: Ca
 class FeatureErrors(tf.Module):
     """Pixels [B, H, W, C] in [0, 1] -> latent [B, Z] and error of each position of the feature maps [B, h, w].
 
-    The latent holds principal components of the whole map. The error is the root mean square of what
-    the surroundings of a position do not explain, relative to its mean on images left out of the fit.
+    The error is that of the whole map's reconstruction from the latent. But if that error rises by half for images that
+    are unlike all others, the autoencoder knows its views by heart, and new views would look like defects. Then the
+    error is that of each position's own reconstruction. Either is relative to its mean on images left out of the fit.
     """
 
     def __init__(self, maps: FeatureMaps, latent_dim: int, steady_against: Collection[ChangeName]) -> None:
@@ -78,46 +81,27 @@ class FeatureErrors(tf.Module):
         self.maps = maps
         self._latent_dim, self._steady_against = latent_dim, tuple(steady_against)
         self._mean, self._scale = _frozen(channels), _frozen(channels, value=1.0)
-        components = min(_COMPONENTS, channels)
-        self._surroundings = surroundings(height, width).astype(np.int32)
-        self._axes = _frozen(channels, components)
-        self._kernel = _frozen(components * self._surroundings.shape[1], channels)
+        self._position_axes = _frozen(channels, min(_COMPONENTS, channels))
         self._whole_mean = _frozen(height * width * channels)
         self._whole_axes = _frozen(height * width * channels, latent_dim)
         self._deviations, self._typical = _frozen(latent_dim, value=1.0), _frozen(value=1.0)
+        self.knows_by_heart = False
         self.depth = 8
         """Bits of the levels in which training images are changed."""
         self.unseen_maps = tf.Variable(tf.zeros((0, height, width)), trainable=False, shape=(None, height, width))
         """[n, h, w]: errors of training images, from fits without them."""
 
     def __call__(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """In batches of 16, because a backbone's first layers and surroundings take many times the images' memory."""
-        if pixels.shape[0] is not None and pixels.shape[0] <= _BATCH:  # no loop, which not every runtime has
-            return self._of_batch(pixels)
-        count = tf.maximum(tf.shape(pixels)[0], 1)
-        shapes = [(None, self._latent_dim), (None, *self.maps.shape[:2])]
-        found = [
-            tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False, element_shape=shape) for shape in shapes
-        ]
-
-        def add_batch(start: tf.Tensor, *found: tf.TensorArray) -> tuple[tf.Tensor, ...]:
-            of_batch = self._of_batch(pixels[start : start + _BATCH])
-            written = [whole.write(whole.size(), part) for whole, part in zip(found, of_batch, strict=True)]
-            return start + _BATCH, *written
-
-        found = tf.while_loop(lambda start, *_: start < count, add_batch, [0, *found], parallel_iterations=1)[1:]
-        latents, errors = (tf.ensure_shape(one.concat(), shape) for one, shape in zip(found, shapes, strict=True))
-        return latents, errors
-
-    def _of_batch(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         maps = (self.maps(pixels) - self._mean) / self._scale
         count, (height, width, channels) = tf.shape(maps)[0], self.maps.shape
-        flat = tf.reshape(maps, [count, height * width * channels])
-        projected = tf.matmul(flat - self._whole_mean, self._whole_axes)
-        components = tf.reshape(tf.matmul(maps, self._axes), [count, height * width, self._axes.shape[1]])
-        around = tf.reshape(tf.gather(components, self._surroundings, axis=1), [-1, self._kernel.shape[0]])
-        residual = tf.reshape(maps, [-1, channels]) - tf.matmul(around, self._kernel)
-        errors = tf.reshape(tf.sqrt(tf.reduce_mean(tf.square(residual), axis=-1)), [count, height, width])
+        centred = tf.reshape(maps, [count, height * width * channels]) - self._whole_mean
+        projected = tf.matmul(centred, self._whole_axes)
+        if self.knows_by_heart:
+            onto_axes = tf.reduce_sum(tf.square(tf.einsum("bhwc,ck->bhwk", maps, self._position_axes)), axis=-1)
+            errors = tf.maximum(tf.reduce_mean(tf.square(maps), axis=-1) - onto_axes / channels, 0.0)
+        else:
+            residual = centred - tf.matmul(projected, self._whole_axes, transpose_b=True)
+            errors = tf.reduce_mean(tf.reshape(tf.square(residual), [count, height, width, channels]), axis=-1)
         return projected / self._deviations, errors / self._typical
 
     def fit(self, images: TrainingImages) -> tuple[range, Array]:
@@ -136,15 +120,26 @@ class FeatureErrors(tf.Module):
         )
         self._mean.assign(mean)
         self._scale.assign(scale)
-        self._axes.assign(fitted.axes)
-        self._kernel.assign(fitted.kernel)
+        self._position_axes.assign(fitted.position_axes)
         self._whole_mean.assign(fitted.whole_mean)
         self._whole_axes.assign(_padded(fitted.whole_axes, self._whole_axes.shape))
         missing = self._latent_dim - len(fitted.deviations)
         self._deviations.assign(np.pad(fitted.deviations, (0, missing), constant_values=1.0))
-        self._typical.assign(max(float(fitted.unseen.mean()), _SMALLEST))
-        self.unseen_maps.assign(fitted.unseen / self._typical)
+        self._judge_views(fitted)
         return chosen, fitted.latents
+
+    def _judge_views(self, fitted: LinearFit) -> None:
+        """Find out whether the autoencoder of whole maps knows its views by heart, and what errors are typical."""
+        familiar, unfamiliar = (float(errors[..., 1].mean()) for errors in (fitted.unseen, fitted.unseen_views))
+        self.knows_by_heart = unfamiliar > _NEW_VIEWS * familiar
+        unseen = fitted.unseen[..., 0 if self.knows_by_heart else 1]
+        self._typical.assign(max(float(unseen.mean()), _SMALLEST))
+        self.unseen_maps.assign(unseen / self._typical)
+        _LOG.info(
+            "the error of whole feature maps is %.2f times as large for views unlike all others, so %s reconstructed",
+            unfamiliar / max(familiar, _SMALLEST),
+            "each position by itself is" if self.knows_by_heart else "whole maps are",
+        )
 
     def _maps_of(self, images: TrainingImages) -> tuple[range, Array, Array]:
         """(rows of the images used, maps [N, h, w, c], each map's image [N]): the images as they are, then changed."""

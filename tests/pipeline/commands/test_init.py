@@ -95,6 +95,16 @@ def test_images_directly_in_train_are_as_normal_as_those_in_test_good(tmp_path: 
     assert normality(configuration) == {"train/1.png": 0, "test/good/2.png": 0, "test/bent/3.png": 1}
 
 
+def test_splits_without_a_test_are_warned_about(tmp_path: Path) -> None:
+    folder = tmp_path / "caps"
+    for split in ("train", "valid"):
+        save(folder / split / "good/a.png")
+    output = invoke(folder, "--output", tmp_path / "caps.yaml").output
+    assert "move some images to test/good in data.path" in output
+    save(folder / "test/good/a.png")
+    assert "warning" not in configured(folder, tmp_path)[1]
+
+
 def test_a_folder_of_products_is_explained_and_nothing_is_written(tmp_path: Path) -> None:
     for product in ("bottle", "cable"):
         for path in ("train/good/1.png", "test/bent/2.png"):

@@ -1,4 +1,4 @@
-"""Every position is reconstructed from those around it; few images are enough."""
+"""Features are reconstructed by whole maps, or by positions for views learned by heart; few images are enough."""
 
 import numpy as np
 import pytest
