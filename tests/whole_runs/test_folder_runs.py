@@ -24,22 +24,21 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 
-def part_of(size, radius=0.48):
-    """A mask [H, W], white on the disc that contains the button; `radius` as a share of each side."""
+def part_of(size):
+    """A mask [H, W], white on the disc that contains the button."""
     down, across = ((np.arange(side) + 0.5) / side - 0.5 for side in size)
-    return np.hypot(down[:, None], across[None, :]) < radius
+    return np.hypot(down[:, None], across[None, :]) < 0.48
 
 
-def assert_only_the_part_counts(model, source, folder, *, has_alpha=False):
+def assert_only_the_part_counts(model, source, folder):
     """The score of an image is the same to the last digit with noise around the part, and another with noise in it."""
     with Image.open(source) as image:
         pixels = np.asarray(image.convert("RGB"))
-    inside = part_of(pixels.shape[:2], radius=0.5)[..., None]  # a mask is coarser than the image
+    inside = part_of(pixels.shape[:2])[..., None]
     noise = np.random.default_rng(5).integers(0, 256, pixels.shape, np.uint8)
-    alpha = [part_of(pixels.shape[:2])[..., None] * np.uint8(255)] if has_alpha else []
     versions = {"sound": pixels, "around": np.where(inside, pixels, noise), "within": np.where(inside, noise, pixels)}
     for name, version in versions.items():
-        Image.fromarray(np.concatenate([version, *alpha], axis=2)).save(folder / f"{name}.png")
+        Image.fromarray(np.dstack([version, inside * np.uint8(255)])).save(folder / f"{name}.png")
     code, lines, stderr = autoencoder(
         "score", "--model", model, "--format", "jsonl", *(folder / f"{name}.png" for name in versions)
     )
@@ -80,12 +79,10 @@ def test_a_folder_of_colour_jpegs_one_folder_per_class(tmp_path, sample_images):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
     (tmp_path / "images/left/broken.jpg").write_bytes(sources[0].read_bytes()[:300])
-    Image.fromarray(part_of((60, 60))).save(tmp_path / "mask.png")
-    large = ["image.tiles={height_px: 64, width_px: 64}", f"image.roi={{mask: {tmp_path / 'mask.png'}}}"]
-    overrides = [f"data.path={tmp_path / 'images'}", *SMALL, *large, "evaluation.false_alarm_rate=0.1"]
+    tiles = "image.tiles={height_px: 64, width_px: 64}"
+    overrides = [f"data.path={tmp_path / 'images'}", *SMALL, tiles, "evaluation.false_alarm_rate=0.1"]
     code, document = run("configs/folder.yaml", tmp_path / "runs", *overrides)
-    assert code == DONE  # normal images alone are enough, also in tiles and with a region of interest
-    assert_only_the_part_counts(tmp_path / "runs/folder", sources[0], tmp_path)
+    assert code == DONE  # normal images alone are enough, also in tiles
     assert "serve it" in document["paths"]
     assert names_that("ran", document) == COMPONENTS
     examples = next((tmp_path / "runs/folder/artifacts/ImageExampleGen/examples").iterdir())
@@ -124,7 +121,7 @@ def test_three_dozen_images_train_and_calibrate(tmp_path, sample_images):
     overrides = [*SMALL, "data.source=csv", f"data.path={tmp_path / 'parts.csv'}", "image.alpha=roi"]
     code, document = run("configs/folder.yaml", tmp_path / "runs", *overrides)
     assert code == DONE
-    assert_only_the_part_counts(tmp_path / "runs/folder", good[0], tmp_path, has_alpha=True)
+    assert_only_the_part_counts(tmp_path / "runs/folder", good[0], tmp_path)
     assert document["metrics"]["auroc"] > 0.8
     [record] = (tmp_path / "runs/folder/artifacts/Calibrator/calibration").glob("*/calibration.json")
     calibration = json.loads(record.read_text())
