@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from runtime.tfrecords import bytes_of, features_of
 from schema.features import IMAGE
 
 
@@ -14,5 +15,4 @@ def bare_example(encoded: bytes) -> bytes:
 
 def bared(serialized: bytes) -> bytes:
     """The same tf.Example without all but its image."""
-    feature = tf.train.Example.FromString(serialized).features.feature
-    return bare_example(feature[IMAGE].bytes_list.value[0])
+    return bare_example(bytes_of(features_of(serialized), IMAGE))

@@ -45,6 +45,22 @@ def test_a_patch_that_does_not_belong_has_the_largest_error_where_it_is(autoenco
     assert errors.max() > 5 * autoencoder.feature_errors(stripes(1, 3))[1].numpy().max()
 
 
+def test_an_image_without_the_product_is_far_stranger_than_any_with_it():
+    """Nothing in it contradicts what is around it: only a model that knows what belongs where finds it."""
+    rows, columns = np.indices((64, 64))
+    is_product = (np.hypot(rows - 32, columns - 32) < 20)[..., None]
+    random = np.random.default_rng(10)
+
+    def images(count, is_there):
+        brightness = random.uniform(0.6, 0.8, (count, 1, 1, 1))
+        drawn = np.where(is_product & is_there, brightness, 0.3) + 0.01 * random.standard_normal((count, 64, 64, 3))
+        return np.clip(drawn, 0, 1).astype(np.float32)
+
+    errors = started(images(40, True)).feature_errors
+    worst, missing = (errors(images(20, is_there))[1].numpy().max(axis=(1, 2)) for is_there in (True, False))
+    assert missing.min() > 3 * worst.max()
+
+
 def test_the_error_of_unseen_images_is_one_on_average(autoencoder):
     unseen = autoencoder.feature_errors.unseen_maps.numpy()
     assert unseen.shape == (40, 8, 8)
