@@ -4,8 +4,7 @@ from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
-from tfx.components.trainer.component import Trainer
-from tfx.components.transform.component import Transform
+from tfx.components import Trainer, Transform, Tuner
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
@@ -28,7 +27,7 @@ from serving.model import smoke_check
 from trainer.calibrator import Calibrator
 from trainer.module import run_fn
 from trainer.preprocessing import preprocessing_fn
-from trainer.settings.tuner import TunerSettings
+from trainer.tuning import tuner_fn
 
 
 def create_pipeline(
@@ -84,11 +83,15 @@ def create_pipeline(
         "eval_args": trainer_pb2.EvalArgs(splits=[features.EVAL]),
     }
     training = {"image": image, "trainer": configuration.trainer.model_dump(mode="json"), "seed": configuration.seed}
-    tuner = _tuner(
-        configuration.tuner,
+    tuner = Tuner(
+        tuner_fn=_dotted_path(tuner_fn),
         examples=example_gen.outputs["examples"],
         transform_graph=transform.outputs["transform_graph"],
-        custom_config=training,
+        custom_config={
+            **training,
+            "tuner": configuration.tuner.model_dump(mode="json"),
+            "source_fingerprint": source_fingerprint("trainer.tuning"),
+        },
         **splits,
     )
     start = model_to_start_from()
@@ -97,7 +100,7 @@ def create_pipeline(
         examples=example_gen.outputs["examples"],
         transform_graph=transform.outputs["transform_graph"],
         schema=schema_gen.outputs["schema"],
-        hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
+        hyperparameters=tuner.outputs["best_hyperparameters"] if configuration.tuner.enabled else None,
         base_model=start.outputs["model"] if configuration.trainer.warm_start else None,
         custom_config={
             **training,
@@ -163,7 +166,7 @@ def create_pipeline(
         schema_gen,
         example_validator,
         transform,
-        *([tuner] if tuner else []),
+        *([tuner] if configuration.tuner.enabled else []),
         *([start] if configuration.trainer.warm_start else []),
         trainer,
         calibrator,
@@ -177,20 +180,6 @@ def create_pipeline(
     return tfx_pipeline.Pipeline(
         pipeline_name=configuration.name, pipeline_root=pipeline_root, components=components, enable_cache=True
     )
-
-
-def _tuner(settings: TunerSettings, *, custom_config: dict[str, Any], **inputs: Any) -> BaseNode | None:
-    if not settings.enabled:
-        return None
-    from tfx.components.tuner.component import Tuner  # imports Keras 3 and Matplotlib
-
-    from trainer.tuning import tuner_fn
-
-    settings_and_source = {
-        "tuner": settings.model_dump(mode="json"),
-        "source_fingerprint": source_fingerprint("trainer.tuning"),
-    }
-    return Tuner(tuner_fn=_dotted_path(tuner_fn), custom_config={**custom_config, **settings_and_source}, **inputs)
 
 
 def _dotted_path(function: Callable[..., Any]) -> str:

@@ -3,13 +3,11 @@
 import atexit
 import contextlib
 import gc
-import importlib.util
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 
 @contextlib.contextmanager
@@ -29,33 +27,6 @@ def imported_for_good() -> Iterator[None]:
         if collects:  # otherwise this block is within another one
             gc.enable()
         atexit.register(gc.freeze)
-
-
-def import_on_demand(package: str) -> None:
-    """Let modules of `package` be imported without all that the package itself imports.
-
-    It does so as soon as a name is looked up in it that is none of the modules imported so far.
-    """
-    if package in sys.modules:
-        return
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    execute = spec.loader.exec_module
-
-    def complete(name: str) -> Any:
-        if name.startswith("__"):  # Python itself asks for these
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        vars(module).pop("__getattr__", None)
-        execute(module)
-        return getattr(module, name)
-
-    vars(module)["__getattr__"] = complete
-    sys.modules[package] = module
-    parent, _, name = package.rpartition(".")
-    if parent:
-        setattr(sys.modules[parent], name, module)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from pipeline.metadata.store import connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, plain_console, print_summary
 from runtime.beam_signatures import remember_signatures
 from runtime.errors import DONE, FAILED, REFUSED
-from runtime.imports import import_on_demand, imported_for_good
+from runtime.imports import imported_for_good
 from runtime.keras_flavour import use_keras_2
 from runtime.places import pattern_problem
 from runtime.spare_process import prepare
@@ -115,7 +115,6 @@ def _run(
     waiting = console.status("loading TensorFlow Extended") if console.is_terminal else contextlib.nullcontext()
     with waiting, imported_for_good():
         prepare(_CHECK)
-        import_on_demand("tfx.components")  # which imports Kubernetes's client and Keras 3
         from pipeline.graph import create_pipeline
         from pipeline.local.runner import run_pipeline
         from pipeline.metadata import history
