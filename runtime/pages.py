@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
 
-import jinja2
-
 
 def fill_in(
     package: str, template: str, filters: Mapping[str, Callable[..., Any]] | None = None, **context: Any
@@ -14,6 +12,8 @@ def fill_in(
 
     All text is escaped, since file names and labels are untrusted. An undefined name raises jinja2.UndefinedError.
     """
+    import jinja2  # the command line, which imports this module, must start quickly
+
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
