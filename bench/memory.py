@@ -6,7 +6,8 @@ from typing import Final
 from bench.comparison import Comparison
 
 IMPORTS: Final = "importing TFX and TensorFlow"
-"""The reference of these comparisons, by which the table of components is told from that of times."""
+"""What these comparisons refer to. Rows with this reference go into the table of components, all others into that of
+times."""
 
 
 def memory_rows(

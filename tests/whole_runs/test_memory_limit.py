@@ -28,7 +28,7 @@ def test_a_run_needs_no_more_than_3_gb(config, overrides, tmp_path):
             timeout=900,
         )
         killed = limit.killed
-    assert not killed, f"killed for want of memory: {ran.stderr[-2000:]}"
+    assert not killed, f"killed because it ran out of memory: {ran.stderr[-2000:]}"
     assert ran.returncode == DONE, ran.stderr[-2000:]
     assert json.loads(ran.stdout)["pushed"]
 
