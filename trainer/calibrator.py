@@ -252,12 +252,13 @@ def _explain(calibration: CalibrationRecord, wanted_rate: float) -> None:
             *(group.name, group.images, group.threshold, group.false_alarm_rate),
             extra={"notice": True},
         )
-    fewest = min((group.images for group in calibration.groups), default=calibration.images)
+    smallest = min(calibration.groups, key=lambda group: group.images, default=None)
+    images, of_what = (smallest.images, f" of group {smallest.name!r}") if smallest else (calibration.images, "")
     if calibration.false_alarm_rate > wanted_rate:
         _LOG.warning(
-            "evaluation.false_alarm_rate %g needs %d normal images to calibrate with, but there are %d, so the rate is "
-            "%.3g; add images, raise data.eval_fraction, or accept a higher rate",
-            *(wanted_rate, images_needed(wanted_rate), fewest, calibration.false_alarm_rate),
+            "evaluation.false_alarm_rate %g needs %d normal images to calibrate with, but there are %d%s, so the "
+            "rate is %.3g; add images, raise data.eval_fraction, or accept a higher rate",
+            *(wanted_rate, images_needed(wanted_rate), images, of_what, calibration.false_alarm_rate),
             extra={"notice": True},
         )
     if calibration.map_of != calibration.score:
