@@ -32,7 +32,7 @@ from schema.signatures import FEATURE_ERROR, LATENT
 from trainer.data.dataset import parse_encoded
 from trainer.export.map_summaries import MOST, write_map_summaries
 from trainer.export.signatures import ServedModel, export_served
-from trainer.export.trained_model import read_record, write_record
+from trainer.export.trained_model import read_record, unseen_maps_of, write_record
 from trainer.scoring.calibration import images_needed, limits_of, rests_on_one_image, thinned
 from trainer.scoring.choice import CHOSEN_ON, PREFERENCE, choose
 from trainer.scoring.cross_fitting import OF_MAPS, cross_fitted_scores, inputs_of_maps
@@ -75,7 +75,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         name, auroc_by_score, compared = _chosen(
             trained, settings, train, held_out, partial(region_of_interest, record["image"]), groups
         )
-        unseen_maps = _unseen_maps(trained)
+        unseen_maps = unseen_maps_of(trained)
         patterns = {features.TRAIN: train, features.EVAL: held_out}
         score: FittedScore | GroupedScore
         score = ungrouped = fit_score(
@@ -176,11 +176,6 @@ def _autoencoded(trained: Any, records: tf.data.Dataset) -> Iterator[tuple[tf.Te
         yield pixels, trained.autoencode(pixels)
 
 
-def _unseen_maps(trained: Any) -> Any:
-    """[n, h, w], n known, or None: the error maps of training images from fits without them, if the family has them."""
-    return tf.constant(trained.unseen_maps.numpy()) if hasattr(trained, "unseen_maps") else None
-
-
 def _fit_groups(trained: Any, train: str, by: GroupColumn) -> Groups:
     """The groups of `evaluation.groups`, by the latents of training images and what this feature of them says."""
     records = spread_records([train], _FIT_IMAGES)
@@ -225,7 +220,7 @@ def _chosen(
         names,
         settings,
         lambda: _autoencoded(trained, spread_records([train], _FIT_TO_COMPARE)),
-        _unseen_maps(trained),
+        unseen_maps_of(trained),
     )
     compared = {name: FittedScore(name, settings, fitted[name]) for name in names}
     choice = choose(
@@ -257,12 +252,13 @@ def _explain(calibration: CalibrationRecord, wanted_rate: float) -> None:
             *(group.name, group.images, group.threshold, group.false_alarm_rate),
             extra={"notice": True},
         )
-    fewest = min((group.images for group in calibration.groups), default=calibration.images)
+    smallest = min(calibration.groups, key=lambda group: group.images, default=None)
+    images, of_what = (smallest.images, f" of group {smallest.name!r}") if smallest else (calibration.images, "")
     if calibration.false_alarm_rate > wanted_rate:
         _LOG.warning(
-            "evaluation.false_alarm_rate %g needs %d normal images to calibrate with, but there are %d, so the rate is "
-            "%.3g; add images, raise data.eval_fraction, or accept a higher rate",
-            *(wanted_rate, images_needed(wanted_rate), fewest, calibration.false_alarm_rate),
+            "evaluation.false_alarm_rate %g needs %d normal images to calibrate with, but there are %d%s, so the "
+            "rate is %.3g; add images, raise data.eval_fraction, or accept a higher rate",
+            *(wanted_rate, images_needed(wanted_rate), images, of_what, calibration.false_alarm_rate),
             extra={"notice": True},
         )
     if calibration.map_of != calibration.score:

@@ -358,6 +358,16 @@ def test_each_group_has_the_threshold_of_its_own_images(grouped, variants):
     assert (record["threshold"], record["pixel_threshold"], record["false_alarm_rate"]) == (1.0, 1.0, 0.05)
 
 
+def test_the_group_with_too_few_images_for_the_rate_is_named(variants, tmp_path, caplog):
+    held_out, labels = variants["eval"]
+    kept = [row for row in range(len(labels)) if labels[row] == b"easy" or row < 20]
+    images = {"train": variants["train"][0], "eval": held_out[kept]}
+    of_images = {"train": variants["train"][1], "eval": [labels[row] for row in kept]}
+    calibrator_of(Shifted(images["train"]), images, tmp_path, of_images)("error", groups="label")
+    [warning] = [record.getMessage() for record in caplog.records if "to calibrate with, but" in record.getMessage()]
+    assert "there are 10 of group 'hard', so the rate is 0.0909" in warning
+
+
 def test_new_images_are_judged_by_their_own_group(grouped, variants):
     loaded, record = grouped
     new, labels = variants["new"]
