@@ -116,7 +116,7 @@ def _queue(
 
         predictor, decided = Predictor(chosen.model), frozenset(standing)
         queue = ReviewQueue(waiting, rate=chosen.rate, limit=limit)
-        queue.set_known(chosen.normal_images, predictor)
+        queue.add_known(chosen.normal_images, predictor)
         queue.add(found(), predictor, decided=decided, scored=count)
         return queue.in_order(decided)
 

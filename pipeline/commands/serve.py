@@ -90,7 +90,7 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
 @click.option(
     "--keep-images",
     type=FOLDER,
-    help="Folder in which to keep a sample of the images, for `autoencoder review`; only you can read it.",
+    help="Folder in which to keep a sample of the images, for review in the page; only you can read it.",
 )
 @click.option(
     "--keep-rate",
@@ -143,6 +143,9 @@ def serve(
 
     With --model_config_file, it serves several models, each under its own name; a change of the file takes effect
     while the server runs.
+
+    With --keep-images, the page has a second tab, in which you decide what the kept images and the suspects of the run
+    show. It needs one of the server's tokens, or the one in the address that the server prints.
 
     With --tls-cert, --tls-key and --token-file, it can listen beyond this machine. The files are read again when they
     change.

@@ -97,9 +97,9 @@ class ReviewQueue:
         self._items: dict[str, Item] = {}
         self._known: list[npt.NDArray[np.float32]] = []
 
-    def set_known(self, contents: Sequence[bytes], predictor: Predictor) -> None:
-        """State which images the model's calibration has seen."""
-        self._known = list(_latents(contents, predictor))
+    def add_known(self, contents: Sequence[bytes], predictor: Predictor) -> None:
+        """Images that the model's calibration has seen: what looks like them is no news."""
+        self._known += _latents(contents, predictor)
 
     def add(
         self,

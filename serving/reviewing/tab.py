@@ -2,9 +2,10 @@
 
 import contextlib
 import functools
+import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,7 +109,7 @@ class _Tab:
         kept = self._kept.folder_of(name)
         decisions = ReviewFolder((folder or kept) / REVIEW_FOLDER)
         read_run = functools.partial(self._runs.read, folder) if folder else None
-        waiting = self._waiting / str(len(self._apps))
+        waiting = Path(tempfile.mkdtemp(dir=self._waiting))
         review = _Review(name, self._models, self._worker, decisions, kept, waiting, read_run)
         setting = "" if folder else f" with --set data.reviewed={decisions.manifest}"
         return review_app(
@@ -126,7 +127,7 @@ class _StoppedError(Exception):
 
 
 class _Worker:
-    """Runs one task at a time, so that reviews of several models leave the processor to requests."""
+    """Runs one task at a time, so that the reviews of several models leave the processor to requests."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="review")
@@ -167,6 +168,8 @@ class _Review:
         self._is_updating = False
         self._shown = Queue(scored=0)
         self._queue: ReviewQueue | None = None
+        self._folder = waiting
+        """Where the files of the queue wait."""
         self._version: int | None = None
         """The version that has scored the queue."""
         self._label = self._problem = ""
@@ -199,13 +202,19 @@ class _Review:
         kept = kept_files(self._kept)
         self._taken &= set(kept)
         newest = self._models.states(Requested(self._name))[0].version
-        if newest == self._version and self._taken.issuperset(kept):
-            return  # without using the model, which may have been unloaded
+        if newest != self._version or not self._taken.issuperset(kept):  # else a model that was unloaded stays so
+            self._take(kept)
+        self._show(scored=None, problem=self._problem)
+
+    def _take(self, kept: Sequence[Path]) -> None:
         with self._models.lease(Requested(self._name)) as served:
-            is_replaced = bool(self._shown.items) and served.number != self._version
-            if served.number != self._version:
+            is_other = served.number != self._version
+            is_replaced = is_other and bool(self._shown.items)
+            if is_other:
                 self._begin(served)
             new = [path for path in kept if path not in self._taken]
+            if not new and not is_other:
+                return
             while new:
                 some, new = new[:_AT_A_TIME], new[_AT_A_TIME:]
                 self._score(of_files(some, KEPT, label=self._label), served)
@@ -213,16 +222,17 @@ class _Review:
                 if not is_replaced:  # the page shows the old queue until the new one is complete
                     self._show_queue()
         self._show_queue()
-        self._show(scored=None, problem=self._problem)
+        for folder in self._waiting.iterdir():
+            if folder != self._folder:  # of a version that was replaced
+                shutil.rmtree(folder)
 
     def _begin(self, served: ServedVersion) -> None:
         """A queue for another version, with the suspects."""
         calibration = read_calibration(served.folder.path)
         if calibration is None:
             raise UsageError(f"version {served.number} of {self._name} has no calibration: push a calibrated model")
-        folder = self._waiting / str(served.number)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._queue = ReviewQueue(folder, rate=calibration.false_alarm_rate, limit=LIMIT)
+        self._folder = Path(tempfile.mkdtemp(dir=self._waiting))
+        self._queue = ReviewQueue(self._folder, rate=calibration.false_alarm_rate, limit=LIMIT)
         self._version, self._taken = None, set()
         self._score(contested(self._decisions), served)
         self._problem = ""
@@ -233,7 +243,9 @@ class _Review:
                 self._problem = str(error)
             else:
                 self._label = run.normal_label
-                self._queue.set_known(run.normal_images, served.predictor)
+                for start in range(0, len(run.normal_images), _AT_A_TIME):
+                    self._worker.check()
+                    self._queue.add_known(run.normal_images[start : start + _AT_A_TIME], served.predictor)
                 self._score(run.suspects(), served)
         self._version = served.number
 
@@ -253,5 +265,4 @@ class _Review:
         self._show(items=self._queue.in_order(self._decided()), number=self._shown.number + 1)
 
     def _show(self, **changes: Any) -> None:
-        with self._lock:
-            self._shown = replace(self._shown, **changes)
+        self._shown = replace(self._shown, **changes)

@@ -1,4 +1,4 @@
-"""Keeps a sample of the images that clients send, for `autoencoder review`; bounded, and readable by the owner only."""
+"""Keeps a sample of the images that clients send, for their review; bounded, and readable by the owner only."""
 
 import hashlib
 import os

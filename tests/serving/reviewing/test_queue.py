@@ -40,7 +40,7 @@ def pictures(png):
 def queue(predictor, folder, candidates, *, limit=100, known=(), decided=frozenset()):
     folder.mkdir(exist_ok=True)
     made = ReviewQueue(folder, rate=0.05, limit=limit)
-    made.set_known(known, predictor)
+    made.add_known(known, predictor)
     made.add(candidates, predictor, decided=decided)
     return made.in_order(decided)
 
