@@ -88,7 +88,7 @@ def pixels_decoder(transform_layer: keras.Model, constants: PixelConstants) -> A
     )
 
 
-def unseen_maps_of(trained: Any) -> tf.Tensor | None:
+def unseen_maps_of(trained: Any) -> Any:
     """`unseen_maps` of a model, loaded or not, as a tensor whose length is known; None if it has none."""
     return tf.constant(trained.unseen_maps.numpy()) if hasattr(trained, "unseen_maps") else None
 
