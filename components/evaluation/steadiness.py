@@ -41,7 +41,8 @@ Steadiness = dict[str, dict[str, float]]
 def images_to_change(image: Mapping[str, Any], test: str, held_out: str | None) -> tuple[str, list[bytes]]:
     """(split, records) of normal test images, or of held-out ones if there are more of these and too few to test.
 
-    `image` is the section of the model's record; `test` and `held_out` are the splits' folders; `held_out` is None if the model was trained on these images, too.
+    `image` is the section of the model's record; `test` and `held_out` are the splits' folders. `held_out` is None if
+    the model was trained on these images, too.
     """
     at_most = most_images(image["height_px"], image["width_px"], at_most=AT_MOST)
     found = _normal_records(test, at_most)
