@@ -278,7 +278,8 @@ def _name_images_that_decide(
     patterns: Mapping[str, str],
 ) -> None:
     """Log which images determine a threshold, if they are few; `scores` and groups [n] in file order."""
-    for number, limits in enumerate(calibration.groups or [calibration]):
+    each: Sequence[GroupRecord | CalibrationRecord] = calibration.groups or (calibration,)
+    for number, limits in enumerate(each):
         rows = np.flatnonzero(group == number)
         few = rests_on_few_images(scores[rows], limits.false_alarm_rate)
         if few is None:
