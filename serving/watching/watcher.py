@@ -169,8 +169,8 @@ class Watcher:
     def _events(self, anomalies: list[tuple[dict[str, Any], FileScore]]) -> list[tuple[str, str, bytes]]:
         events = []
         for row, result in anomalies if self._deliveries else ():
-            names = ("path", "score", "threshold", "p_value", "error", "regions", "model", "time")
-            event = {"event": "anomaly", "id": uuid.uuid4().hex, **{name: row[name] for name in names}}
+            values = {name: value for name, value in row.items() if name not in ("verdict", "problem")}
+            event = {"event": "anomaly", "id": uuid.uuid4().hex, **values}
             overlay = _overlay(result)
             events += [(delivery.sink.name, json.dumps(event), overlay) for delivery in self._deliveries]
         return events

@@ -93,6 +93,9 @@ def test_an_event_has_score_regions_and_picture_and_the_metrics_count_it(
     assert event["path"] == str(place / "0.png")
     assert (event["score"], event["threshold"], event["model"]) == (0.25, pytest.approx(0.05), "7")
     assert event["regions"][0]["area_percent"] == pytest.approx(100, abs=1)
+    [row] = [row for row in json_results(state) if row["verdict"] == "anomaly"]
+    assert event.items() >= {name: row[name] for name in row if name not in ("verdict", "problem")}.items()
+    assert event["group"] is None
     assert event["overlay"].startswith("data:image/png;base64,iVBOR")
     [file] = alarms.glob("*.json")
     assert json.loads(file.read_text())["id"] == event["id"]
