@@ -31,6 +31,7 @@ from images.decoding import UnreadableImageError, as_viewed, upright_size
 from images.reading import AS_STORED
 from images.regions import Placement, Region, find_regions
 from runtime.errors import UsageError
+from runtime.urls import without_secrets
 from schema import signatures
 from schema.signatures import DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
 from serving.errors import ServingError, Status
@@ -158,7 +159,9 @@ def wait_until_ready(
                 raise
             reason = error.message
         if time.monotonic() > deadline:
-            raise ServingError(Status.DEADLINE_EXCEEDED, f"{server}: not ready after {timeout_s:g} s: {reason}")
+            raise ServingError(
+                Status.DEADLINE_EXCEEDED, f"{without_secrets(server)}: not ready after {timeout_s:g} s: {reason}"
+            )
         time.sleep(0.2)
 
 
@@ -211,7 +214,9 @@ def _as_stored(index: int, image: ImageFile) -> bytes:
 def _is_grpc(server: str) -> bool:
     scheme = urlsplit(server).scheme
     if scheme not in ("http", "https", "grpc", "grpcs") or not urlsplit(server).hostname:
-        raise UsageError(f"server {server!r}: give its address as http://host:port or grpc://host:port")
+        raise UsageError(
+            f"server {without_secrets(server)!r}: give its address as http://host:port or grpc://host:port"
+        )
     return scheme.startswith("grpc")
 
 
@@ -234,18 +239,20 @@ def _http(server: str, method: str, path: str, body: bytes | None, timeout_s: fl
             response = connection.getresponse()
             text = response.read()
         except TimeoutError:
-            raise ServingError(Status.DEADLINE_EXCEEDED, f"{server}: no answer in {timeout_s:g} s") from None
+            raise ServingError(
+                Status.DEADLINE_EXCEEDED, f"{without_secrets(server)}: no answer in {timeout_s:g} s"
+            ) from None
         except (OSError, http.client.HTTPException) as error:
             raise ServingError(
                 Status.UNAVAILABLE,
-                f"{server}: cannot be reached ({error}); check the address and that the server is running",
+                f"{without_secrets(server)}: cannot be reached ({error}); check the address and that the server runs",
             ) from None
     if response.status != 200:
         raise _serving_error(server, response.status, text)
     try:
         return json.loads(text)
     except ValueError:
-        raise ServingError(Status.INTERNAL, f"{server}: the answer is not JSON") from None
+        raise ServingError(Status.INTERNAL, f"{without_secrets(server)}: the answer is not JSON") from None
 
 
 def _connection(server: str, timeout_s: float, login: Login) -> http.client.HTTPConnection:
@@ -263,7 +270,7 @@ def _serving_error(server: str, http_status: int, text: bytes) -> ServingError:
     try:
         message = json.loads(text)["error"]
     except (ValueError, KeyError, TypeError):
-        message = f"{server}: HTTP status {http_status}"
+        message = f"{without_secrets(server)}: HTTP status {http_status}"
     return ServingError(status, str(message))
 
 
@@ -310,4 +317,4 @@ def _called(server: str, stub: Callable[[Any], Any], method: str, request: Any, 
         except grpc.RpcError as error:
             number = error.code().value[0]
             status = next((status for status in Status if status.grpc_number == number), Status.INTERNAL)
-            raise ServingError(status, error.details() or f"{server}: {error.code().name}") from None
+            raise ServingError(status, error.details() or f"{without_secrets(server)}: {error.code().name}") from None

@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shlex
 import shutil
 import ssl
@@ -15,11 +16,15 @@ from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from runtime.errors import UsageError
+from runtime.urls import without_secrets
 from serving.watching.state import Event
 
 TIMEOUT_S: Final = 10.0
 COMMAND_TIMEOUT_S: Final = 60.0
 FORMS: Final = "webhook:URL, mqtt://HOST/TOPIC, folder:DIR, or a command"
+_ENCODING: Final = "percent-encode / ? # @ in a user or password, such as / as %2F"
+_REQUEST_TARGET: Final = re.compile("[!-~]*")
+"""What Python's HTTP client can send; for others, its error would quote the whole target."""
 _REFUSALS: Final = (400, 413, 415, 422)
 """HTTP statuses that say that this very event is never accepted; others may be temporary."""
 
@@ -59,17 +64,18 @@ class Webhook:
     """POSTs each event as JSON; `overlay` is a data URL. A user and password in the URL become basic authentication."""
 
     def __init__(self, url: str) -> None:
+        self.name = f"webhook:{without_secrets(url)}"
+        malformed = UsageError(f"--on-anomaly {self.name}: must look like webhook:https://host:443/path; {_ENCODING}")
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
-        except ValueError as error:
-            raise UsageError(f"--on-anomaly webhook:{url}: {error}") from None
-        if parts.scheme not in ("http", "https") or not host:
-            raise UsageError(f"--on-anomaly webhook:{url}: must look like webhook:https://host/path")
+        except ValueError:  # its message may quote the password
+            raise malformed from None
+        if parts.scheme not in ("http", "https") or not host or not _REQUEST_TARGET.fullmatch(parts.path + parts.query):
+            raise malformed
         self._host, self._port, self._is_tls = host, port, parts.scheme == "https"
         self._target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
         self._headers = {"Content-Type": "application/json", **_basic(parts.username, parts.password)}
-        self.name = f"webhook:{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     def deliver(self, event: Event) -> None:
         body = _with_data_url(event)
@@ -104,19 +110,23 @@ class Mqtt:
             import paho.mqtt.client  # noqa: F401
         except ImportError:
             raise UsageError("--on-anomaly mqtt://… needs the extra `watch`: pip install paho-mqtt") from None
+        self.name = without_secrets(url)
+        malformed = UsageError(
+            f"--on-anomaly {self.name}: must look like mqtt://host:1883/a/topic, without the wildcards + and #; "
+            f"{_ENCODING}"
+        )
         try:
             parts = urlsplit(url, allow_fragments=False)
             host, port = parts.hostname, parts.port
-        except ValueError as error:
-            raise UsageError(f"--on-anomaly {url}: {error}") from None
+        except ValueError:  # its message may quote the password
+            raise malformed from None
         self._topic = unquote(parts.path.removeprefix("/"))
         if not host or not self._topic or any(wildcard in self._topic for wildcard in "+#"):
-            raise UsageError(f"--on-anomaly {url}: must look like mqtt://host/a/topic, without the wildcards + and #")
+            raise malformed
         self._is_tls = parts.scheme == "mqtts"
         self._host, self._port = host, port or (8883 if self._is_tls else 1883)
         self._user = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
         self._client: Any = None
-        self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     def deliver(self, event: Event) -> None:
         try:
@@ -161,10 +171,11 @@ class Command:
         try:
             self._words = shlex.split(text)
         except ValueError as error:
-            raise UsageError(f"--on-anomaly {text}: {error}") from None
+            raise UsageError(f"--on-anomaly: a command cannot be split into words: {error}") from None
+        shown = [without_secrets(word) for word in self._words]
+        self.name = text if shown == self._words else shlex.join(shown)
         if not self._words or shutil.which(self._words[0]) is None:
-            raise UsageError(f"--on-anomaly {text}: no such program; give {FORMS}")
-        self.name = text
+            raise UsageError(f"--on-anomaly {self.name}: no such program; give {FORMS}")
 
     def deliver(self, event: Event) -> None:
         with tempfile.TemporaryDirectory(prefix="autoencoder-") as folder:

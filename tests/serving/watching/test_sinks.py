@@ -127,6 +127,21 @@ def test_what_is_no_receiver_is_refused_at_the_start(text: str) -> None:
         sink_of(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "webhook:ftp://user:S3cret@host", "webhook:https://user:S3cret@host:bad/", "webhook:https://user:S3cret/x@host/",
+        "webhook:https://host:bad/?token=S3cret", "webhook:https://host/?token=S3cret x", "webhook:user:S3cret@host",
+        "mqtt://user:S3cret@host:bad/x", "mqtt://user:S3cret@host", "mqtt:/user:S3cret@host/x",
+        "https://user:S3cret@host/", "no-such-program https://user:S3cret@host/", "run 'https://user:S3cret@host/",
+    ],
+)  # fmt: skip
+def test_a_refusal_shows_no_password(text: str) -> None:
+    with pytest.raises(UsageError) as error:
+        sink_of(text)
+    assert "S3cret" not in str(error.value)
+
+
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[State]:
     state = State(tmp_path / "state", "/camera")
