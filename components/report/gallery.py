@@ -43,7 +43,7 @@ def _share_of(rows: npt.NDArray[np.int64], groups: int) -> int:
 
 
 def gallery(model: Model, examples_uri: str, sample: Sample, *, threshold: float) -> list[dict[str, Any]]:
-    """Groups with `title` and `pictures`; a picture has original, reconstruction, anomaly map, regions and caption."""
+    """Groups with `title` and `pictures`; a picture has original, reconstruction, map, regions, verdict and caption."""
     groups = choose(sample)
     positions = {sample.positions[row] for _, rows in groups for row in rows}
     shown = show(model, examples_uri, positions)
@@ -70,6 +70,7 @@ def _picture(image: ShownImage, threshold: float) -> dict[str, Any]:
         "id": source.image_id,
         "label": source.label,
         "score": number(image.score),
+        "is_anomaly": image.score > threshold,
         "outcome": outcome(image.score > threshold, source.is_anomaly),
         "original": file_uri(source.encoded),
         "reconstruction": values_uri(image.reconstruction),

@@ -98,8 +98,9 @@ function overlay(picture, answer) {
     boxes.strokeRect(left * across, top * down, (right - left) * across, (bottom - top) * down);
   const stack = element("div", undefined, "layers");
   stack.append(...layers);
+  if (!regions.length && answer.is_anomaly) return figure(stack, "whole image: no single region stands out");
   if (!regions.length) return figure(stack, "no region above the pixel threshold");
   const share = regions.reduce((sum, region) => sum + region.area, 0) / (placement.rows * placement.columns);
   const several = regions.length === 1 ? "1 region" : `${regions.length} regions`;
-  return figure(stack, `${several}: ${(100 * share).toPrecision(2)} % of the image, peak ${regions[0].peak.toFixed(2)}`);
+  return figure(stack, `${several}: ${Number((100 * share).toPrecision(2))} % of the image, peak ${regions[0].peak.toFixed(2)}`);
 }

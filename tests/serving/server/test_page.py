@@ -24,7 +24,11 @@ const found = CASES.map(({ width, height, answer }) => {
   return { placement, regions: regionsOf(answer.anomaly_map, placement, answer.smallest_region) };
 });
 const colours = VALUES.map(heat);
-document.body.dataset.found = JSON.stringify({ found, colours });
+const captions = [[1, true], [0.5, true], [0.5, false]].map(([value, is_anomaly]) => {
+  const answer = { anomaly_map: [[value + 0.1]], is_padded: 0, smallest_region: 0, is_anomaly };
+  return overlay(null, answer).lastChild.textContent;
+});
+document.body.dataset.found = JSON.stringify({ found, colours, captions });
 </script>"""
 
 
@@ -80,3 +84,11 @@ def test_regions_of_the_page_are_those_of_the_client(cases, measured):
 
 def test_colours_of_the_page_are_those_of_overlays_and_report(measured):
     assert np.array(measured["colours"]) == pytest.approx(heat_colours(np.array([VALUES]))[0].astype(float), abs=1)
+
+
+def test_an_anomaly_without_a_region_is_explained(measured):
+    assert measured["captions"] == [
+        "1 region: 100 % of the image, peak 1.10",
+        "whole image: no single region stands out",
+        "no region above the pixel threshold",
+    ]
