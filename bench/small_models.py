@@ -109,7 +109,7 @@ def write_small_model(
         mean_image=train.mean(axis=0),
         image=image,
     )
-    unseen_maps = getattr(trained, "unseen_maps", None)
+    unseen_maps = tf.constant(trained.unseen_maps.numpy()) if hasattr(trained, "unseen_maps") else None
     assert settings.score != "auto"
     score: FittedScore | GroupedScore
     score = ungrouped = fit_score(settings.score, settings, lambda: _batches(trained, train), unseen_maps)
