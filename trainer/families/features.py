@@ -100,7 +100,8 @@ class FeatureErrors(tf.Module):
             onto_axes = tf.reduce_sum(tf.square(tf.einsum("bhwc,ck->bhwk", maps, self._position_axes)), axis=-1)
             errors = tf.maximum(tf.reduce_mean(tf.square(maps), axis=-1) - onto_axes / channels, 0.0)
         else:
-            residual = centred - tf.matmul(projected, self._whole_axes, transpose_b=True)
+            # Transposing the axes instead would double them in an exported file.
+            residual = centred - tf.transpose(tf.matmul(self._whole_axes, projected, transpose_b=True))
             errors = tf.reduce_mean(tf.reshape(tf.square(residual), [count, height, width, channels]), axis=-1)
         return projected / self._deviations, errors / self._typical
 
