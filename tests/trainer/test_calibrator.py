@@ -259,6 +259,7 @@ def test_with_few_images_the_maps_are_those_of_both_splits(images, tmp_path):
 
 
 def test_with_few_images_auto_chooses_nothing_and_says_so(images, tmp_path, caplog):
+    caplog.set_level("INFO")
     few = {"train": images["train"], "eval": images["eval"][:20]}
     unseen = np.concatenate([UNSEEN, UNSEEN[:20]])
     _, written = calibrator_of(FeatureModel(unseen), few, tmp_path, cross_fitted=True)("auto")
