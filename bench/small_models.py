@@ -127,7 +127,7 @@ def write_small_model(
         calibration = replace(calibration, **asdict(limits_in_units(records)), groups=records)
     model = ServedModel(
         trained,
-        latent_dim=autoencoder.latent_dim,
+        latent_dim=image.tile_count * autoencoder.latent_dim,
         image=image,
         score=score,
         calibration=calibration,

@@ -33,7 +33,7 @@ from trainer.data.dataset import parse_encoded
 from trainer.export.map_summaries import MOST, write_map_summaries
 from trainer.export.signatures import ServedModel, export_served
 from trainer.export.trained_model import read_record, unseen_maps_of, write_record
-from trainer.scoring.calibration import images_needed, limits_of, rests_on_one_image, thinned
+from trainer.scoring.calibration import images_needed, limits_of, rests_on_few_images, thinned
 from trainer.scoring.choice import CHOSEN_ON, PREFERENCE, choose
 from trainer.scoring.cross_fitting import OF_MAPS, cross_fitted_scores, inputs_of_maps
 from trainer.scoring.error_maps import Tensors
@@ -50,6 +50,7 @@ _FIT_TO_COMPARE = 256
 _LARGEST_IGNORED_PERCENT = 0.1
 _SMALLEST = 1e-12
 _RECORDED_SCORES = 10_000
+_NAMED = 5
 _LOG = logging.getLogger(__name__)
 
 
@@ -90,6 +91,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
 
         limits, records = limits_of(settings, scores, peaks), tuple[GroupRecord, ...]()
         group, units = np.zeros(len(scores), np.int64), np.ones(len(scores), np.float32)
+        of_images = scores
         if groups is not None:
             group = _groups_of(trained, groups, [train, held_out] if cross_fitted else [held_out])
             records = records_of(groups.names, group, scores, peaks, settings)
@@ -117,7 +119,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             source_fingerprint=exec_properties["source_fingerprint"],
         )
         _explain(calibration, settings.false_alarm_rate)
-        _name_images_that_decide(calibration, scores, group, patterns)
+        _name_images_that_decide(calibration, of_images, group, patterns)
 
         folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(output_dict["model"]))
         model = ServedModel(
@@ -275,18 +277,24 @@ def _name_images_that_decide(
     group: npt.NDArray[np.int64],
     patterns: Mapping[str, str],
 ) -> None:
-    """Log which image determines a threshold, if one does alone; `scores` and groups [n] in file order."""
-    for number in range(group.max() + 1):
+    """Log which images determine a threshold, if they are few; `scores` and groups [n] in file order."""
+    for number, limits in enumerate(calibration.groups or [calibration]):
         rows = np.flatnonzero(group == number)
-        without = rests_on_one_image(scores[rows], calibration.threshold)
-        if without is None:
+        few = rests_on_few_images(scores[rows], limits.false_alarm_rate)
+        if few is None:
             continue
-        row = int(rows[np.argmax(scores[rows])])
-        image = calibrating_image(patterns, row, cross_fitted=calibration.method == "cross")
+        strangest, without = few
+        cross_fitted = calibration.method == "cross"
+        named = [calibrating_image(patterns, int(row), cross_fitted=cross_fitted) for row in rows[strangest[:_NAMED]]]
+        more = f" and {len(strangest) - _NAMED} more" if len(strangest) > _NAMED else ""
+        of_group = f" of group {limits.name!r}" if isinstance(limits, GroupRecord) else ""
+        rests_on, them = ("the score of a single image", "it")
+        if len(strangest) > 1:
+            rests_on, them = f"the scores of {len(strangest)} images far above all others", "them"
         _LOG.warning(
-            "the threshold, %.4g, is the score of a single image, %s; without it, it would be %.4g: if the image is a "
-            "defect or out of place, name it in data.exclude; if not, add more images like it",
-            *(calibration.threshold, image, without),
+            "the threshold%s, %.4g, rests on %s: %s%s; without %s, it would be about %.4g. If defective or out of "
+            "place, name %s in data.exclude; if not, add more images like %s",
+            *(of_group, limits.threshold, rests_on, ", ".join(named), more, them, without, them, them),
             extra={"notice": True},
         )
 

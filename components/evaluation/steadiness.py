@@ -1,7 +1,7 @@
 """How steady the verdict on normal images is under harmless changes, and whether defects are still found then."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from components.evaluation.synthetic_auroc import count_known, normal_records
+from components.evaluation.synthetic_auroc import count_known, most_images, normal_records
 from images.harmless_changes import STEADINESS
 from images.levels import EIGHT_BIT_LEVELS, Levels
 from images.region_of_interest import Inside
@@ -38,13 +38,15 @@ Steadiness = dict[str, dict[str, float]]
 """Change, first `unchanged` -> `alarms`, `recall` and, unless a score is not finite, `auroc`."""
 
 
-def images_to_change(test: str, held_out: str | None) -> tuple[str, list[bytes]]:
+def images_to_change(image: Mapping[str, Any], test: str, held_out: str | None) -> tuple[str, list[bytes]]:
     """(split, records) of normal test images, or of held-out ones if there are more of these and too few to test.
 
-    `test` and `held_out` are the splits' folders; `held_out` is None if the model was trained on these images, too.
+    `image` is the section of the model's record; `test` and `held_out` are the splits' folders. `held_out` is None if
+    the model was trained on these images, too.
     """
-    found = _normal_records(test)
-    if len(found) < ENOUGH and held_out is not None and len(others := _normal_records(held_out)) > len(found):
+    at_most = most_images(image["height_px"], image["width_px"], at_most=AT_MOST)
+    found = _normal_records(test, at_most)
+    if len(found) < ENOUGH and held_out is not None and len(others := _normal_records(held_out, at_most)) > len(found):
         return EVAL, others
     return TEST, found
 
@@ -86,9 +88,9 @@ def boxes_of(records: Sequence[bytes], *, height_px: int, width_px: int, fit: st
     return [_inside_bars(record, height_px, width_px) if fit == "pad" else whole for record in records]
 
 
-def _normal_records(folder: str) -> list[bytes]:
+def _normal_records(folder: str, at_most: int) -> list[bytes]:
     known = count_known(folder)
-    return normal_records(folder, known[0] + known[UNKNOWN], at_most=AT_MOST)
+    return normal_records(folder, known[0] + known[UNKNOWN], at_most=at_most)
 
 
 def _inside_bars(record: bytes, height_px: int, width_px: int) -> Box:

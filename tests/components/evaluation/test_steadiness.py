@@ -130,8 +130,10 @@ def write_split(folder, normal, anomalous=0):
 )
 def test_held_out_images_serve_if_few_normal_ones_are_tested(tmp_path, tested, held_out, trained_on_held_out, expected):
     test, others = write_split(tmp_path / "test", tested, anomalous=40), write_split(tmp_path / "eval", held_out)
-    split, records = images_to_change(test, None if trained_on_held_out else others)
+    small, large = ({"height_px": side_px, "width_px": side_px} for side_px in (224, 8000))
+    split, records = images_to_change(small, test, None if trained_on_held_out else others)
     assert (split, len(records)) == expected
+    assert len(images_to_change(large, test, others)[1]) <= 20
 
 
 def record(height_px, width_px):
