@@ -25,7 +25,7 @@ from components.evaluation.control_metrics import CONTROL_IMAGES, FLOOR_IMAGES, 
 from components.evaluation.metrics import SYNTHETIC_AUROC
 from components.evaluation.parity_file import write_parity_file
 from components.evaluation.reviewed import measure_reviewed
-from components.evaluation.steadiness import boxes_of, images_to_change, measure_steadiness
+from components.evaluation.steadiness import images_to_change, measure_steadiness, pictures_of
 from components.evaluation.synthetic_auroc import count_known, most_images, normal_records, painted, synthetic_aurocs
 from components.evaluation.tfma_models import custom_eval_shared_model
 from components.evaluation.training_data_check import PixelsOf, pixels_by_transform, require_same_training_data
@@ -169,7 +169,7 @@ def _steadiness(
     image = {key: record["image"][key] for key in ("height_px", "width_px", "fit")}
     levels = Levels.of_model(record, _files(records))
     images, inside = _images_and_regions(pixels_of, records, record, levels)
-    changes = measure_steadiness(signature, images, boxes_of(records, **image), levels, inside)
+    changes = measure_steadiness(signature, images, pictures_of(records, **image), levels, inside)
     return {"split": split, "images": len(records), "changes": changes}
 
 
