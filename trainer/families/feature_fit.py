@@ -29,6 +29,8 @@ _RIDGE = 0.1
 """Added to the variances of the surroundings' components, in units of a feature's variance, which is 1."""
 _MOST_POSITIONS = 320_000
 """Positions from which the reconstruction by surroundings is learned."""
+_COMMON_IMAGES = 100
+"""Images whose weight errors anywhere on a map have among those at one position."""
 _LEAST_SPREAD = 0.01
 """Of errors, in units of their mean."""
 
@@ -87,7 +89,7 @@ def fit_linear(
     familiar = _whole_errors(maps, images, gram, originals, folds, latent_dim)
     expected = np.stack([by_surroundings, unfamiliar], axis=-1)
     unseen = np.stack([by_surroundings[: len(originals)], familiar], axis=-1)
-    usual, spread = usual_errors(expected)
+    usual, spread = usual_errors(expected, len(originals))
     return LinearFit(
         axes=axes,
         kernel=kernel,
@@ -131,22 +133,25 @@ def errors_by_surroundings(maps: Array, axes: Array, kernel: Array) -> Array:
     return errors
 
 
-def usual_errors(errors: Array) -> tuple[Array, Array]:
-    """(mean, spread) of each position [h, w, 2] over errors of images [n, h, w, 2] by two models.
+def usual_errors(errors: Array, images: int) -> tuple[Array, Array]:
+    """(mean, spread) of each position [h, w, 2] over errors of maps [m, h, w, 2] of so many images by two models.
 
     The spread is the standard deviation plus the mean of all standard deviations: the sum bounds the weight of
-    positions whose error hardly varies, such as an empty background.
+    positions whose error hardly varies, such as an empty background. Few images do not tell what is usual at a
+    position, and a single odd one would decide it. So both are shrunk towards what is usual anywhere on the map.
     """
+    own = images / (images + _COMMON_IMAGES)
     usual, deviation = errors.mean(axis=0), errors.std(axis=0)
-    least = _LEAST_SPREAD * usual.mean(axis=(0, 1)) + _SMALLEST
-    return usual, deviation + deviation.mean(axis=(0, 1)) + least
+    anywhere, spread_anywhere = usual.mean(axis=(0, 1)), errors.std(axis=(0, 1, 2))
+    spread = own * (deviation + deviation.mean(axis=(0, 1))) + (1 - own) * spread_anywhere
+    return own * usual + (1 - own) * anywhere, spread + _LEAST_SPREAD * anywhere + _SMALLEST
 
 
 def _unseen_deviations(unseen: Array, expected: Array, folds: Array, folds_of_expected: Array) -> Array:
     """The larger deviation [n, h, w] of errors [n, h, w, 2] from the `expected` ones [m, h, w, 2] of other folds."""
     deviations = np.empty(unseen.shape[:-1], np.float32)
     for fold in np.unique(folds):
-        usual, spread = usual_errors(expected[folds_of_expected != fold])
+        usual, spread = usual_errors(expected[folds_of_expected != fold], np.count_nonzero(folds != fold))
         deviations[folds == fold] = ((unseen[folds == fold] - usual) / spread).max(axis=-1)
     return deviations
 

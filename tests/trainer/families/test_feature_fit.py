@@ -61,6 +61,15 @@ def of_surroundings(train, test, axes):
     return np.square(test - ridge.predict(around(test, axes)).reshape(test.shape)).mean(axis=-1)
 
 
+def usual_of(errors, images):
+    """Mean and spread as if 100 more images had errors that are the same everywhere on the map."""
+    mean, deviation = errors.mean(axis=0), errors.std(axis=0)
+    everywhere = errors.reshape(-1, 2)
+    spread = images * (deviation + deviation.mean(axis=(0, 1))) + 100 * everywhere.std(axis=0)
+    usual = (images * mean + 100 * everywhere.mean(axis=0)) / (images + 100)
+    return usual, spread / (images + 100) + 0.01 * everywhere.mean(axis=0)
+
+
 def test_whole_maps_are_reconstructed_as_by_pca(maps):
     fitted = fit_linear(maps, np.arange(40), latent_dim=4, components=2)
     centred = maps.reshape(40, -1) - fitted.whole_mean
@@ -99,11 +108,12 @@ def test_unseen_deviations_come_from_fits_without_any_map_of_the_image(maps, cha
     unseen[..., 0] = expected[0, ..., 0]
     for fold in range(5):
         others = expected[:, folds != fold].reshape(-1, HEIGHT, WIDTH, 2)
-        usual, deviation = others.mean(axis=0), others.std(axis=0)
-        spread = deviation + deviation.mean(axis=(0, 1)) + 0.01 * usual.mean(axis=(0, 1))
+        usual, spread = usual_of(others, images=32)
         larger = ((unseen[folds == fold] - usual) / spread).max(axis=-1)
         assert fitted.unseen[folds == fold] == pytest.approx(larger, rel=1e-2, abs=1e-2)
-    assert fitted.usual == pytest.approx(expected.reshape(-1, HEIGHT, WIDTH, 2).mean(axis=0), rel=2e-3)
+    usual, spread = usual_of(expected.reshape(-1, HEIGHT, WIDTH, 2), images=40)
+    assert fitted.usual == pytest.approx(usual, rel=2e-3)
+    assert fitted.spread == pytest.approx(spread, rel=5e-3)
 
 
 def test_new_views_are_not_strange_although_whole_maps_know_theirs_by_heart():
