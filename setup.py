@@ -22,7 +22,7 @@ setup(
         "pipeline.local": ["index.html.jinja"],
         "components.report": ["page.html.jinja"],
         "serving.reviewing": ["page.html"],
-        "serving.server": ["page.html", "drawing.js", "look.css"],
+        "serving.server": ["page.html", "drawing.js", "access.js", "look.css"],
     },
     python_requires=">=3.10,<3.14",
     # Ranges, because a library must not pin. requirements.lock has the tested versions with their hashes.

@@ -48,8 +48,7 @@ ALLOWED = {
         "serving.server.metrics",
     ),
     "serving.reviewing": (
-        *GROUND, "serving.errors", "serving.image_files", "serving.model", "serving.server.http_server",
-        "serving.server.pages",
+        *GROUND, "serving.errors", "serving.image_files", "serving.model", "serving.score_log", "serving.server",
     ),
     "pipeline": (),
     "pipeline.packages": (),

@@ -93,7 +93,7 @@ def _queue(
 
     from serving.model.prediction import Predictor
     from serving.reviewing import candidates
-    from serving.reviewing.queue import review_queue
+    from serving.reviewing.queue import ReviewQueue
 
     tf.get_logger().setLevel("ERROR")
     standing = decisions.standing()
@@ -114,16 +114,11 @@ def _queue(
             scored += 1
             status.update(f"scoring: {scored:,} images")
 
-        return review_queue(
-            found(),
-            Predictor(chosen.model),
-            waiting,
-            rate=chosen.rate,
-            limit=limit,
-            known=chosen.normal_images,
-            decided=frozenset(standing),
-            scored=count,
-        )
+        predictor, decided = Predictor(chosen.model), frozenset(standing)
+        queue = ReviewQueue(waiting, rate=chosen.rate, limit=limit)
+        queue.add_known(chosen.normal_images, predictor)
+        queue.add(found(), predictor, decided=decided, scored=count)
+        return queue.in_order(decided)
 
 
 def _serve(
@@ -131,11 +126,13 @@ def _serve(
 ) -> None:
     """Serve until Ctrl-C; `opened_in`: a private folder for the page that opens the browser, or None to leave it."""
     from runtime.signals import stop_on_signals
-    from serving.reviewing.app import review_app
-    from serving.reviewing.run import HOST, new_token, open_in_browser, running
+    from serving.reviewing.app import Queue, local_access, review_app
+    from serving.reviewing.run import HOST, open_in_browser, running
+    from serving.server.access import new_token
 
-    token = new_token()
-    app = review_app(items, decisions, token=token, title=f"Review of {name}", next_step=step)
+    token, queue = new_token(), Queue(items)
+    access = local_access(token, hint="open the address that `autoencoder review` printed; it contains a token")
+    app = review_app(lambda: queue, decisions, access, title=f"Review of {name}", next_step=step)
     with stop_on_signals() as stop, running(app, port) as used:
         address = f"http://{HOST}:{used}/#token={token}"
         click.echo(f"{len(items):,} images to look at: {address}\nCtrl-C ends the review.")

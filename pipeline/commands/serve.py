@@ -6,7 +6,7 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,16 @@ from pipeline.commands.options import FOLDER, PATH, RUNS
 from pipeline.errors import Command
 from runtime.errors import UsageError
 from serving.server.settings import MIB, ServerSettings
+
+if TYPE_CHECKING:  # `--help` must not wait for what these import
+    from contextlib import AbstractContextManager
+
+    from starlette.types import ASGIApp
+
+    from serving.server.access import Tokens
+    from serving.server.kept_images import KeptImages
+    from serving.server.run import Review, ServerAddress
+    from serving.server.served_models import ServedModels
 
 REAL_SERVER = "tensorflow_model_server"
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (the only one that TensorFlow Serving listens on)
@@ -80,7 +90,7 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
 @click.option(
     "--keep-images",
     type=FOLDER,
-    help="Folder in which to keep a sample of the images, for `autoencoder review`; only you can read it.",
+    help="Folder in which to keep a sample of the images, for review in the page; only you can read it.",
 )
 @click.option(
     "--keep-rate",
@@ -134,6 +144,9 @@ def serve(
     With --model_config_file, it serves several models, each under its own name; a change of the file takes effect
     while the server runs.
 
+    With --keep-images, the page has a second tab, in which you decide what the kept images and the suspects of the run
+    show. It needs one of the server's tokens, or the one in the address that the server prints.
+
     With --tls-cert, --tls-key and --token-file, it can listen beyond this machine. The files are read again when they
     change.
 
@@ -183,13 +196,37 @@ def _serve(settings: ServerSettings) -> None:
 
     if not sys.stderr.isatty():
         redirect_standard_error()
+    from serving.server.access import new_token
     from serving.server.run import serve_until_signalled
 
     log_to(sys.stderr)
-    if settings.rest_port and sys.stderr.isatty():
-        scheme = "https" if settings.tls_cert else "http"
-        click.echo(f"Open {scheme}://{settings.host}:{settings.rest_port}/ to try it; Ctrl-C stops it.", err=True)
-    serve_until_signalled(settings)
+    token = new_token() if settings.keep_images and not settings.token_file else ""
+    scheme = "https" if settings.tls_cert else "http"
+
+    def tell(address: "ServerAddress") -> None:
+        if address.rest_port is None:
+            return
+        page = f"{scheme}://{address.host}:{address.rest_port}/"
+        if sys.stderr.isatty():
+            click.echo(f"Open {page} to try it; Ctrl-C stops it.", err=True)
+        if token:
+            click.echo(f"To review the images that it keeps, open {page}#token={token}")
+
+    serve_until_signalled(settings, _review(token) if settings.keep_images else None, tell)
+
+
+def _review(token: str) -> "Review":
+    """The tab with the kept images, for the holders of `token`, or of the server's tokens if it has some."""
+    from pipeline.local.reviewable import folder_of_run, reviewable_run_in
+    from serving.reviewing.app import Access, local_access
+    from serving.reviewing.tab import Runs, review_tab
+
+    def tab(models: "ServedModels", kept: "KeptImages", tokens: "Tokens | None") -> "AbstractContextManager[ASGIApp]":
+        hint = "enter the token in the address that `autoencoder serve` printed"
+        access = Access(check=tokens.check, is_local=False) if tokens else local_access(token, hint=hint)
+        return review_tab(models, kept, access, Runs(folder_of=folder_of_run, read=reviewable_run_in))
+
+    return tab
 
 
 def quieten_tensorflow() -> None:

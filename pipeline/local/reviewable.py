@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.metadata.history import latest_calibration
+from pipeline.metadata.store import METADATA_FILE, MetadataSettings, connection_of
 from runtime.errors import UsageError
 from runtime.tfrecords import bytes_of, each_record, features_of, spread_records, text_of
 from schema import features
 from schema.artifacts import RECORD_FILE, SUSPECTS_FILE
 from schema.calibration_record import CalibrationRecord
 from schema.reviewed import REVIEWED_PREFIX
+from serving.model.versions import RUN_SUBFOLDER
 from serving.reviewing.candidates import SUSPECT, TEST, Candidate
 from serving.reviewing.decisions import Subject, digest_of
 
@@ -42,13 +44,14 @@ class ReviewableRun:
 
     def candidates(self) -> Iterator[Candidate]:
         """The suspects, then at most 5,000 test images, evenly spaced, that no earlier review decided about."""
-        yield from self._suspects()
+        yield from self.suspects()
         records = spread_records([_split(self.examples, features.TEST)], _TEST_IMAGES).as_numpy_iterator()
         for example in map(features_of, records):
             if not text_of(example, features.IMAGE_ID).startswith(REVIEWED_PREFIX):
                 yield _candidate(example, TEST, split="")
 
-    def _suspects(self) -> Iterator[Candidate]:
+    def suspects(self) -> Iterator[Candidate]:
+        """The training images that look like anomalies."""
         file = Path(self.calibration, SUSPECTS_FILE)
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         p_values = {(line["split"], line["position"]): line["p_value"] for line in map(json.loads, lines)}
@@ -57,6 +60,17 @@ class ReviewableRun:
             for position, record in enumerate(each_record([_split(self.examples, split)]) if wanted else ()):
                 if position in wanted:
                     yield _candidate(features_of(record), SUSPECT, split=split, p_value=p_values[split, position])
+
+
+def folder_of_run(versions: Path) -> Path | None:
+    """The folder of the run that pushes to the folder `versions`; None if no run on this machine does."""
+    folder = versions.absolute().parent
+    return folder if versions.name == RUN_SUBFOLDER and (folder / METADATA_FILE).exists() else None
+
+
+def reviewable_run_in(folder: Path) -> ReviewableRun:
+    """The newest run in a folder that holds its own metadata store; raises UserError as `reviewable_run` does."""
+    return reviewable_run(connection_of(MetadataSettings(), folder), folder)
 
 
 def reviewable_run(connection: Any, folder: Path) -> ReviewableRun:

@@ -3,7 +3,7 @@
 import glob
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ from serving.reviewing.decisions import Subject, digest_of, is_contested
 from serving.reviewing.order import distance_from_threshold
 from serving.reviewing.review_folder import ReviewFolder
 
-TEST, SUSPECT, WATCH, FOLDER, CONTESTED = "test image", "suspect", "watch", "folder", "contested"
+TEST, SUSPECT, WATCH, FOLDER, KEPT, CONTESTED = "test image", "suspect", "watch", "folder", "kept", "contested"
 """Where a candidate comes from, as the page shows it."""
 _STATE_SUFFIX: Final = ".sqlite"
 
@@ -65,12 +65,17 @@ def watched(state: Path, *, label: str, rate: float, at_most: int) -> Iterator[C
 
 def in_folder(folder: Path, *, label: str) -> Iterator[Candidate]:
     """The images in a folder and below, such as those that a server kept."""
-    for path in image_files([str(folder)]):
+    return of_files(image_files([str(folder)]), FOLDER, label=label)
+
+
+def of_files(paths: Iterable[Path], source: str, *, label: str) -> Iterator[Candidate]:
+    """The images in these files, without those that were removed meanwhile."""
+    for path in paths:
         try:
             content = path.read_bytes()
         except FileNotFoundError:
             continue  # a server replaces the oldest
-        yield _of_file(str(path), content, FOLDER, label)
+        yield _of_file(str(path), content, source, label)
 
 
 def _of_file(path: str, content: bytes, source: str, label: str) -> Candidate:

@@ -30,7 +30,7 @@ from schema.signatures import (
 from serving.errors import ServingError, Status
 from serving.model.loaded_model import Arrays
 from serving.model.prediction import Predictor, Request
-from serving.reviewing.candidates import CONTESTED, FOLDER, SUSPECT, WATCH, Candidate
+from serving.reviewing.candidates import CONTESTED, FOLDER, KEPT, SUSPECT, WATCH, Candidate
 from serving.reviewing.decisions import Subject
 from serving.reviewing.order import distance_from_threshold, most_informative_first
 
@@ -41,7 +41,7 @@ _LARGEST_SHOWN_MAP: Final = 512
 """Rows and columns of a map that are kept and sent to the page; of larger ones, the maximum of each block."""
 _PROTECTED: Final = (SUSPECT, CONTESTED)
 """Sources whose images are shown wherever they score."""
-_UNLABELLED: Final = (WATCH, FOLDER)
+_UNLABELLED: Final = (WATCH, FOLDER, KEPT)
 """Sources that do not know labels, so a normal image gets that of the group in which the model sees it, if any."""
 
 
@@ -83,52 +83,63 @@ class Item:
 Scored = Callable[[Item], None]
 
 
-def review_queue(
-    candidates: Iterable[Candidate],
-    predictor: Predictor,
-    folder: Path,
-    *,
-    rate: float,
-    limit: int,
-    known: Sequence[bytes] = (),
-    decided: frozenset[str] = frozenset(),
-    scored: Scored = lambda item: None,
-) -> list[Item]:
-    """The `limit` candidates nearest to the threshold, and all suspects, the most informative first.
+class ReviewQueue:
+    """The `limit` images nearest to the threshold among all that were added, and all suspects.
 
     What contradicts the data counts as nearest: misses, false alarms, and suspects at least as strange as the rate.
 
-    Images with the same bytes are one, with the source that comes first. An image that the model cannot read is left
-    out. `known`: images that the model's calibration has seen; `decided`: digests that come last, and count as seen.
-    `scored` is called with every item.
+    Images with the same bytes are one, with the source that was added first. An image that the model cannot read is
+    left out. Files and maps wait in `folder`.
     """
-    items: dict[str, Item] = {}
-    for item in _scored(candidates, predictor, folder, items):
-        scored(item)
-        items[item.subject.digest] = item
-        if len(items) > 2 * limit:
-            _keep_nearest(items, limit, rate, decided)
-    _keep_nearest(items, limit, rate, decided)
-    new = [item for digest, item in items.items() if digest not in decided]
-    old = [item for digest, item in items.items() if digest in decided]
-    size = len(next(iter(items.values())).latent) if items else 0
-    seen = [item.latent for item in old] + list(_latents(known, predictor))
-    order = most_informative_first(
-        [_informative_p_value(item, rate) for item in new],
-        np.array([item.latent for item in new]).reshape(len(new), size),
-        [item.group for item in new],
-        [item.place for item in new],
-        rate=rate,
-        seen=np.array(seen).reshape(len(seen), size),
-    )
-    return [new[index] for index in order] + old
 
+    def __init__(self, folder: Path, *, rate: float, limit: int) -> None:
+        self._folder, self._rate, self._limit = folder, rate, limit
+        self._items: dict[str, Item] = {}
+        self._known: list[npt.NDArray[np.float32]] = []
 
-def _keep_nearest(items: dict[str, Item], limit: int, rate: float, decided: frozenset[str]) -> None:
-    optional = [x for d, x in items.items() if x.source not in _PROTECTED and d not in decided]
-    distances = distance_from_threshold([_informative_p_value(item, rate) for item in optional], rate)
-    for index in np.argsort(distances, kind="stable")[limit:]:
-        items.pop(optional[index].subject.digest).remove()
+    def add_known(self, contents: Sequence[bytes], predictor: Predictor) -> None:
+        """Images that the model's calibration has seen: what looks like them is no news."""
+        self._known += _latents(contents, predictor)
+
+    def add(
+        self,
+        candidates: Iterable[Candidate],
+        predictor: Predictor,
+        *,
+        decided: frozenset[str] = frozenset(),
+        scored: Scored = lambda item: None,
+    ) -> None:
+        """Score more candidates; `scored` is called with every item. `decided`: as in `in_order`, none is dropped."""
+        for item in _scored(candidates, predictor, self._folder, self._items):
+            scored(item)
+            self._items[item.subject.digest] = item
+            if len(self._items) > 2 * self._limit:
+                self._keep_nearest(decided)
+        self._keep_nearest(decided)
+
+    def in_order(self, decided: frozenset[str] = frozenset()) -> list[Item]:
+        """The most informative first; `decided` are the digests that come last, and count as seen."""
+        new = [item for digest, item in self._items.items() if digest not in decided]
+        old = [item for digest, item in self._items.items() if digest in decided]
+        if not new:
+            return old
+        size = len(new[0].latent)
+        seen = [item.latent for item in old] + self._known
+        order = most_informative_first(
+            [_informative_p_value(item, self._rate) for item in new],
+            np.array([item.latent for item in new]),
+            [item.group for item in new],
+            [item.place for item in new],
+            rate=self._rate,
+            seen=np.array(seen).reshape(len(seen), size),
+        )
+        return [new[index] for index in order] + old
+
+    def _keep_nearest(self, decided: frozenset[str]) -> None:
+        optional = [x for d, x in self._items.items() if x.source not in _PROTECTED and d not in decided]
+        distances = distance_from_threshold([_informative_p_value(item, self._rate) for item in optional], self._rate)
+        for index in np.argsort(distances, kind="stable")[self._limit :]:
+            self._items.pop(optional[index].subject.digest).remove()
 
 
 def _informative_p_value(item: Item, rate: float) -> float:

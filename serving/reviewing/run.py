@@ -2,7 +2,6 @@
 
 import contextlib
 import html
-import secrets
 import socket
 import webbrowser
 from collections.abc import Iterator
@@ -22,11 +21,6 @@ _LEADS_TO: Final = """<!doctype html>
 <meta http-equiv="refresh" content="0; url={address}">
 <a href="{address}">the review</a>
 """
-
-
-def new_token() -> str:
-    """A secret for the address of a review."""
-    return secrets.token_urlsafe(16)
 
 
 @contextlib.contextmanager

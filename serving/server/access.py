@@ -2,6 +2,7 @@
 
 import hmac
 import logging
+import secrets
 import ssl
 import threading
 import time
@@ -47,6 +48,11 @@ class Watched:
         except OSError:
             return ()
         return tuple((status.st_ino, status.st_mtime_ns, status.st_size) for status in found)
+
+
+def new_token() -> str:
+    """A secret for the address of a page."""
+    return secrets.token_urlsafe(16)
 
 
 class Tokens:

@@ -1,4 +1,4 @@
-"""Keeps a sample of the images that clients send, for `autoencoder review`; bounded, and readable by the owner only."""
+"""Keeps a sample of the images that clients send, for their review; bounded, and readable by the owner only."""
 
 import hashlib
 import os
@@ -45,7 +45,7 @@ class KeptImages:
             for each in folders:
                 if stat.S_IMODE(each.stat().st_mode) & 0o077:
                     raise UsageError(f"--keep-images {folder}: others may read {each}; run: chmod 700 {each}")
-            self._sizes = {each: _own_sizes(each) for each in folders}
+            self._sizes = {each: _sizes_of(each) for each in folders}
         except OSError as error:
             raise UsageError(f"--keep-images {folder}: cannot be used: {error.strerror or error}") from None
         self._waiting: queue.Queue[tuple[Path, bytes] | None] = queue.Queue(_WAITING)
@@ -55,7 +55,7 @@ class KeptImages:
 
     def offer(self, images: Iterable[bytes], *, model_name: str) -> None:
         """Keep some of these encoded images, which a model has scored."""
-        folder = self._folder / model_name if self._has_several_models else self._folder
+        folder = self.folder_of(model_name)
         for content in images:
             if random.random() < self._rate:
                 with self._lock:
@@ -66,6 +66,10 @@ class KeptImages:
                     except queue.Full:
                         return
                     self._waiting_bytes += len(content)
+
+    def folder_of(self, model_name: str) -> Path:
+        """The folder with the images of a model; it is created when the first one is kept."""
+        return self._folder / model_name if self._has_several_models else self._folder
 
     def close(self) -> None:
         """Write what waits, and end the thread."""
@@ -115,9 +119,13 @@ class KeptImages:
         return images > self._max_images or sum(sum(kept.values()) for kept in self._sizes.values()) > self._max_bytes
 
 
-def _own_sizes(folder: Path) -> "OrderedDict[Path, int]":
-    """The sizes of the kept images in a folder, the oldest first."""
-    return OrderedDict((path, path.stat().st_size) for path in sorted(folder.iterdir()) if _is_own(path))
+def kept_files(folder: Path) -> list[Path]:
+    """The kept images in a folder, the oldest first; [] if it does not exist."""
+    return [path for path in sorted(folder.iterdir()) if _is_own(path)] if folder.is_dir() else []
+
+
+def _sizes_of(folder: Path) -> "OrderedDict[Path, int]":
+    return OrderedDict((path, path.stat().st_size) for path in kept_files(folder))
 
 
 def _is_own(path: Path) -> bool:

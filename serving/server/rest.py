@@ -18,7 +18,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
 from tensorflow.core.protobuf import error_codes_pb2
 
 from serving.errors import ServingError, Status, invalid_argument
@@ -27,13 +28,14 @@ from serving.server.access import Tokens
 from serving.server.grpc import signature_def_map
 from serving.server.json_tensors import answer_to_json, request_from_json
 from serving.server.model_host import Requested, ServedVersion, VersionState
-from serving.server.pages import HEADERS, page_text
+from serving.server.pages import HEADERS, page_text, tabs
 from serving.server.service import Service
 from serving.server.settings import ServerSettings
 
 METRICS_PATH: Final = "/monitoring/prometheus/metrics"
 LIVE_PATH: Final = "/livez"
 READY_PATH: Final = "/readyz"
+REVIEW_PATH: Final = "/review"
 PAGE: Final = "page.html"
 _GZIP_WBITS: Final = 31
 _UNZIPPED_PART: Final = 1 << 20
@@ -49,18 +51,22 @@ _WITH_DEFAULTS: Final = next(  # renamed in protobuf 5
 )
 
 
-def rest_app(service: Service, settings: ServerSettings, tokens: Tokens | None = None) -> Starlette:
+def rest_app(
+    service: Service, settings: ServerSettings, tokens: Tokens | None = None, review: ASGIApp | None = None
+) -> Starlette:
     """The ASGI application; blocking work runs in at most `settings.worker_threads` threads.
 
-    With `tokens`, everything needs one except the page, which asks for it, and the paths for probes.
+    With `tokens`, everything needs one except the page, which asks for it, and the paths for probes. `review` answers
+    below REVIEW_PATH, each model under its name, and checks access itself.
     """
-    api = _RestApi(service, settings, tokens)
+    api = _RestApi(service, settings, tokens, tabs(review=REVIEW_PATH[1:]) if review else "")
     return Starlette(
         routes=[
             Route("/", api.page, methods=["GET"]),
             Route(LIVE_PATH, api.live, methods=["GET"]),
             Route(READY_PATH, api.ready, methods=["GET"]),
             Route(METRICS_PATH, api.metrics, methods=["GET"]),
+            *([Mount(REVIEW_PATH, app=review)] if review else []),
             Route("/{path:path}", api.v1, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]),
         ],
         exception_handlers={ServingError: _refused, HTTPException: _http_refused, ClientDisconnect: _client_gone},
@@ -68,14 +74,14 @@ def rest_app(service: Service, settings: ServerSettings, tokens: Tokens | None =
 
 
 class _RestApi:
-    def __init__(self, service: Service, settings: ServerSettings, tokens: Tokens | None) -> None:
+    def __init__(self, service: Service, settings: ServerSettings, tokens: Tokens | None, tabs: str) -> None:
         self._service = service
         self._tokens = tokens
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="rest")
         self._slots = threading.Semaphore(settings.max_requests)
         self._budget = _Budget(settings.max_pending_bytes)
-        self._page = page_text("serving.server", PAGE)
+        self._page = page_text("serving.server", PAGE, TABS=tabs)
 
     async def page(self, request: Request) -> Response:
         if "application/json" in request.headers.get("accept", ""):

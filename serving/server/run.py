@@ -2,10 +2,12 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import tensorflow as tf
+from starlette.types import ASGIApp
 
 from runtime.signals import stop_on_signals
 from serving.server.access import Certificate, Tokens
@@ -28,9 +30,15 @@ class ServerAddress:
     rest_port: int | None
 
 
+Review = Callable[[ServedModels, KeptImages, Tokens | None], AbstractContextManager[ASGIApp]]
+"""The review of kept images, for as long as a server runs; without Tokens it has one of its own."""
+
+
 @contextlib.contextmanager
-def running_server(settings: ServerSettings) -> Iterator[ServerAddress]:
+def running_server(settings: ServerSettings, review: Review | None = None) -> Iterator[ServerAddress]:
     """Run a server for the duration of the block: it listens on entry, and is drained and closed on exit.
+
+    `review` becomes a tab of the page if images are kept.
 
     Raises UsageError for unusable tokens, certificates or configurations of models, before it listens.
 
@@ -54,7 +62,9 @@ def running_server(settings: ServerSettings) -> Iterator[ServerAddress]:
             grpc_server, grpc_port = start_grpc_server(service, settings, tokens=tokens, certificate=certificate)
             stack.callback(lambda: grpc_server.stop(settings.stop_grace_s).wait())
         if settings.rest_port is not None:
-            rest_port = stack.enter_context(_running_rest_server(service, settings, tokens, certificate))
+            tab = stack.enter_context(review(models, kept, tokens)) if review and kept else None
+            app = rest_app(service, settings, tokens, tab)
+            rest_port = stack.enter_context(_running_rest_server(app, settings, certificate))
         address = ServerAddress(settings.host, grpc_port, rest_port)
         served = {"models": len(models.names)} if settings.has_several_models else {"model": settings.model_name}
         access = {"tls": certificate is not None, "tokens": tokens is not None}
@@ -72,19 +82,23 @@ def _kept_images(settings: ServerSettings) -> KeptImages | None:
     )
 
 
-def serve_until_signalled(settings: ServerSettings) -> None:
-    """Serve until SIGINT or SIGTERM, then finish running requests and return; a second signal ends the process."""
-    with stop_on_signals() as stop, running_server(settings):
+def serve_until_signalled(
+    settings: ServerSettings, review: Review | None = None, started: Callable[[ServerAddress], None] = lambda _: None
+) -> None:
+    """Serve until SIGINT or SIGTERM, then finish running requests and return; a second signal ends the process.
+
+    `started` is called once the server listens; `review`: as in `running_server`.
+    """
+    with stop_on_signals() as stop, running_server(settings, review) as address:
+        started(address)
         stop.wait()
 
 
 @contextlib.contextmanager
-def _running_rest_server(
-    service: Service, settings: ServerSettings, tokens: Tokens | None, certificate: Certificate | None
-) -> Iterator[int]:
+def _running_rest_server(app: ASGIApp, settings: ServerSettings, certificate: Certificate | None) -> Iterator[int]:
     listener = _listening_socket(settings.host, settings.rest_port or 0)
     config = config_of(
-        rest_app(service, settings, tokens),
+        app,
         header_timeout_s=settings.header_timeout_s,
         max_connections=settings.max_connections,
         stop_grace_s=max(1, round(settings.stop_grace_s)),

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Final
 
 from runtime.errors import UsageError
@@ -61,6 +62,10 @@ class ServedModels:
     def serves(self, name: str) -> bool:
         """Whether there is a model of this name."""
         return name in self._hosts
+
+    def base_path(self, name: str) -> Path:
+        """The folder of a served model's versions."""
+        return self._hosts[name].model.base_path
 
     @property
     def loaded_bytes(self) -> int:

@@ -29,8 +29,8 @@ class ServerSettings:
     memory of all loaded models (None: no limit).
 
     `record_scores` is a folder that receives one file of score counts per version, for `autoencoder drift`, and
-    `keep_images` one that receives a random share `keep_rate` of the images, for `autoencoder review`, where the oldest
-    are replaced; with a `model_config_file`, each model has a folder of its own in them. Port 0 picks a free port; None
+    `keep_images` one that receives a random share `keep_rate` of the images, for their review, where the oldest are
+    replaced; with a `model_config_file`, each model has a folder of its own in them. Port 0 picks a free port; None
     disables the protocol. Pixel limits apply to the sizes in the images' headers, before decoding, because a small file
     can declare a huge image. `max_body_bytes` limits each request, `max_pending_bytes` all REST requests together.
     `tls_cert` and `tls_key` encrypt both protocols; with `token_file`, both require one of its tokens. Raises

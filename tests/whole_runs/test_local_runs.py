@@ -14,15 +14,26 @@ import pytest
 from command_line import REPOSITORY, autoencoder, command
 from local_runs import BAD_USAGE, COMPONENTS, DONE, FAILED, REFUSED, names_that, read_examples, run, states
 from PIL import Image
+from ports import free_port
+from waiting import wait_until
+
+from serving.client import score_images, wait_until_ready
+from serving.reviewing.decisions import digest_of
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def first_run(tmp_path_factory):
+def temporary(tmp_path_factory):
+    """The folder for temporary files of the first run."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory, temporary):
     """A first run of the default configuration, which tests must not change: (root, document)."""
     root = tmp_path_factory.mktemp("runs")
-    code, document = run("configs/digits.yaml", root)
+    code, document = run("configs/digits.yaml", root, TMPDIR=str(temporary))
     assert code == DONE, document
     return root, document
 
@@ -52,6 +63,10 @@ def test_a_first_run_runs_everything_and_pushes_a_model(first_run):
     assert all(row["passed"] for row in document["thresholds"])
     assert (Path(document["pushed"]) / "saved_model.pb").exists()
     assert Path(document["pushed"]).parent == Path(document["run"]) / "serving"
+
+
+def test_a_run_leaves_no_temporary_files(first_run, temporary):
+    assert sorted(temporary.iterdir()) == []
 
 
 def test_the_pushed_model_scores_a_png_as_numpy_does(first_run):
@@ -190,31 +205,45 @@ def test_a_review_shows_suspects_and_test_images_and_records_decisions(digits):
     assert ",smear,,1," in (folder / "review/reviewed.csv").read_text()
 
 
-def test_the_next_run_uses_what_reviewers_decided(digits):
+def test_what_is_decided_in_the_tab_of_a_server_reaches_the_next_run(digits, tmp_path):
     """Their images test both models; a defect leaves the training images, and half of the normal ones calibrate."""
-    from serving.reviewing.decisions import Subject, digest_of
-    from serving.reviewing.review_folder import ReviewFolder
-
     root, first = digits
-    review = ReviewFolder(root / "digits" / "review")
+    test = [example["image"].bytes_list.value[0] for example in read_examples(root, "test")]
+    inverted = [inverted_png(image) for image in test[:20]]
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/"
+    options = ("--own", "--port", "0", "--rest-port", port, "--keep-images", tmp_path / "kept", "--keep-rate", "1")
+    server = subprocess.Popen(
+        command("serve", root / "digits", *options), cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        printed, _, token = server.stdout.readline().decode().strip().partition("#token=")
+        assert printed == f"To review the images that it keeps, open {address}"
+        wait_until_ready(address, timeout_s=90)
+        score_images([*inverted, *test[20:40]], server=address)
 
-    def decide(pixels, decision, **known):
-        buffer = io.BytesIO()
-        Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
-        content = buffer.getvalue()
-        subject = Subject(digest=digest_of(content), name="line/1.png", **known)
-        review.decide(subject, decision, reviewer="Anna", content=content, label="odd")
+        def ask(path, document=None):
+            headers = {"Authorization": f"Bearer {token}", "Origin": address.rstrip("/")}
+            body = None if document is None else json.dumps(document).encode()
+            with urllib.request.urlopen(urllib.request.Request(address + path, body, headers), timeout=60) as response:
+                return json.loads(response.read())
 
-    def pixels_of(split):
-        images = [example["image"].bytes_list.value[0] for example in read_examples(root, split)]
-        return [np.asarray(Image.open(io.BytesIO(image))) for image in images]
-
-    train, test = pixels_of("train"), pixels_of("test")
-    for pixels in test[:20]:
-        decide(255 - pixels, "defect")
-    for pixels in test[20:40]:
-        decide(pixels, "normal", label="3")
-    decide(train[0], "defect", split="train")
+        suspects = [json.loads(line) for line in (root / "digits/suspects.jsonl").read_text().splitlines()]
+        queue = "review/autoencoder/queue"
+        wait_until(lambda: len(ask(queue)["items"]) == 40 + len(suspects), timeout_s=120)
+        items = ask(queue)["items"]
+        suspect = next(item for item in items if item["split"] == "train")
+        decided = {digest_of(image): "defect" for image in inverted} | {
+            digest_of(image): "normal" for image in test[20:40]
+        }
+        assert {item["digest"] for item in items if item["source"] == "kept"} == set(decided)
+        for digest, decision in {**decided, suspect["digest"]: "defect"}.items():
+            sent = {"digest": digest, "decision": decision, "label": "odd", "reviewer": "Anna"}
+            ask("review/autoencoder/decisions", sent)
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=60)
+    assert server.returncode == DONE
     code, document = run("configs/digits.yaml", root, "trainer.epochs=5", "evaluation.thresholds=[]")
     assert code == REFUSED, document["error"]
     counts, reviewed = document["images"], document["reviewed"]
@@ -228,6 +257,12 @@ def test_the_next_run_uses_what_reviewers_decided(digits):
     check_reviewed_against_the_served_model(root, first, reviewed)
     assert document["changes"]["train images"] == [first["images"]["train"], counts["train"]]
     assert document["changes"]["threshold"][0] != document["changes"]["threshold"][1]
+
+
+def inverted_png(encoded):
+    buffer = io.BytesIO()
+    Image.fromarray(255 - np.asarray(Image.open(io.BytesIO(encoded)))).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def check_reviewed_against_the_served_model(root, first, reviewed):

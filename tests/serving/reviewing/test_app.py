@@ -18,10 +18,10 @@ from waiting import wait_until
 from web_driver import ARROWS, browsers
 
 from serving.model.prediction import Predictor
-from serving.reviewing.app import review_app
+from serving.reviewing.app import Queue, local_access, review_app
 from serving.reviewing.candidates import TEST, Candidate
 from serving.reviewing.decisions import Subject, digest_of
-from serving.reviewing.queue import review_queue
+from serving.reviewing.queue import ReviewQueue
 from serving.reviewing.review_folder import ReviewFolder
 from serving.reviewing.run import running
 
@@ -41,10 +41,12 @@ def review(image_model, png, tmp_path):
         known_as = "scratch" if number == 1 else ""
         candidates.append(Candidate(subject=subject, content=content, source=TEST, p_value=0.05, known_as=known_as))
     (tmp_path / "queue").mkdir()
-    found = review_queue(candidates, Predictor(image_model / "7"), tmp_path / "queue", rate=0.05, limit=10)
-    items = sorted(found, key=lambda item: [one.subject for one in candidates].index(item.subject))
+    queue = ReviewQueue(tmp_path / "queue", rate=0.05, limit=10)
+    queue.add(candidates, Predictor(image_model / "7"))
+    items = sorted(queue.in_order(), key=lambda item: [one.subject for one in candidates].index(item.subject))
     folder = ReviewFolder(tmp_path / "review")
-    app = review_app(items, folder, token=TOKEN, title="Review of parts", next_step="Run again.")
+    access, shown = local_access(TOKEN, hint="no token"), Queue(items)
+    app = review_app(lambda: shown, folder, access, title="Review of parts", next_step="Run again.")
     with running(app, 0) as port:
         yield port, folder, [item.subject.digest for item in items]
 

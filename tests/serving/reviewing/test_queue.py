@@ -11,7 +11,7 @@ from runtime.errors import UsageError
 from serving.model.prediction import Predictor
 from serving.reviewing.candidates import FOLDER, SUSPECT, TEST, WATCH, Candidate, contested, in_folder, watched
 from serving.reviewing.decisions import Subject, digest_of
-from serving.reviewing.queue import review_queue
+from serving.reviewing.queue import ReviewQueue
 from serving.reviewing.review_folder import ReviewFolder
 
 SIZE = 16
@@ -37,9 +37,12 @@ def pictures(png):
     return found
 
 
-def queue(predictor, folder, candidates, **given):
+def queue(predictor, folder, candidates, *, limit=100, known=(), decided=frozenset()):
     folder.mkdir(exist_ok=True)
-    return review_queue(candidates, predictor, folder, **{"rate": 0.05, "limit": 100, **given})
+    made = ReviewQueue(folder, rate=0.05, limit=limit)
+    made.add_known(known, predictor)
+    made.add(candidates, predictor, decided=decided)
+    return made.in_order(decided)
 
 
 def test_an_item_has_what_the_model_answers(predictor, pictures, tmp_path):
