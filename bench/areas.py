@@ -9,7 +9,7 @@ from bench.comparison import Comparison
 
 AREAS = (
     "startup", "small_run", "ingestion", "features", "training", "serving", "local_runners", "whole_pipeline",
-    "scaling", "export", "many_models",
+    "scaling", "tiles", "export", "many_models",
 )  # fmt: skip
 """Modules of this package, in the order of the table; each has `compare(size, repetitions) -> list[Comparison]`."""
 

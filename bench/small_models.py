@@ -16,7 +16,7 @@ from schema.calibration_record import CalibrationRecord
 from schema.features import EVAL, NORMALISED, TEST, TRAIN
 from trainer.data.dataset import ImageSet, PixelConstants
 from trainer.export.signatures import ServedModel, export_served
-from trainer.export.trained_model import TrainedModel, write_record
+from trainer.export.trained_model import TrainedModel, unseen_maps_of, write_record
 from trainer.families.autoencoder import Autoencoder
 from trainer.families.registry import has_closed_form, started_autoencoder
 from trainer.fitting.tracing import keep_autograph_out
@@ -109,7 +109,7 @@ def write_small_model(
         mean_image=train.mean(axis=0),
         image=image,
     )
-    unseen_maps = tf.constant(trained.unseen_maps.numpy()) if hasattr(trained, "unseen_maps") else None
+    unseen_maps = unseen_maps_of(trained)
     assert settings.score != "auto"
     score: FittedScore | GroupedScore
     score = ungrouped = fit_score(settings.score, settings, lambda: _batches(trained, train), unseen_maps)
@@ -127,7 +127,7 @@ def write_small_model(
         calibration = replace(calibration, **asdict(limits_in_units(records)), groups=records)
     model = ServedModel(
         trained,
-        latent_dim=autoencoder.latent_dim,
+        latent_dim=image.tile_count * autoencoder.latent_dim,
         image=image,
         score=score,
         calibration=calibration,

@@ -86,7 +86,7 @@ class DataSettings(Section):
     """Images in one unit of Beam work, which writes one TFRecord file per split."""
     workers: int | None = Field(None, ge=1)
     """Files or records that are decoded at a time; null: as many as the process may use cores."""
-    drift: DriftSettings = DriftSettings()
+    drift: DriftSettings = Field(default_factory=DriftSettings)
 
     @model_validator(mode="after")
     def _check_path_and_fractions(self) -> "DataSettings":

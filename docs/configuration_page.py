@@ -82,7 +82,7 @@ def rows(
 
 def preset_defaults() -> dict[str, dict[str, Any]]:
     """Preset -> the `trainer` fields in which its defaults differ from those of the model."""
-    plain = {name: field.get_default() for name, field in TrainerSettings.model_fields.items()}
+    plain = {name: field.get_default(call_default_factory=True) for name, field in TrainerSettings.model_fields.items()}
     presets = TrainerSettings.model_json_schema()["properties"]["preset"]["enum"]
     filled = {preset: TrainerSettings.model_validate({"preset": preset}) for preset in presets}
     return {

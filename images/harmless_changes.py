@@ -1,7 +1,7 @@
 """Small changes to a picture that change nothing about the product it shows, such as light, position and noise.
 
 Images are [H, W] or [H, W, 3] of type uint8 or uint16, and every function returns a new one of the same type. Changes
-that need pixels from beyond the edge repeat those at the edge.
+that need pixels from beyond the edge mirror the image there, since repeated edges look like scratches.
 """
 
 import io
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 
+from images.regions import Placement
 from schema.changes import ChangeName
 
 Pixels = npt.NDArray[Any]
@@ -50,7 +51,7 @@ def move(image: Pixels, across: float, down: float, degrees: float = 0.0) -> Pix
     angle = np.deg2rad(degrees)
     cos, sin = np.cos(angle), np.sin(angle)
     margin = int(np.ceil(max(height_px, width_px) * (abs(sin) / 2 + abs(across) + abs(down)))) + 1
-    padded = np.pad(image, [(margin, margin)] * 2 + [(0, 0)] * (image.ndim - 2), mode="edge")
+    padded = np.pad(image, [(margin, margin)] * 2 + [(0, 0)] * (image.ndim - 2), mode="symmetric")
     size = (padded.shape[1], padded.shape[0])
     x, y = size[0] / 2, size[1] / 2
     x_from, y_from = x + across * width_px, y + down * height_px  # Pillow maps output pixels to input pixels
@@ -119,6 +120,32 @@ STEADINESS: Final[dict[str, Callable[[Pixels, Random], Pixels]]] = {
     "blur": lambda image, random: defocus(image, 0.7),
 }
 """The changes with which every run measures how steady the verdict on normal images is."""
+_OF_THE_CAMERA: Final = ("jpeg_85", "noise_2", "blur")
+"""Changes that arise in the camera, so they are as fine as its pixels."""
+_LARGEST_PX: Final = 1024
+"""The longer side of an image at which they are computed, at most."""
+
+
+def change_picture(name: str, image: Pixels, random: Random, *, picture: Placement) -> Pixels:
+    """One of STEADINESS, on the part of an image [H, W], [H, W, 1] or [H, W, 3] that shows a camera's `picture`.
+
+    What arises in the camera is computed at the picture's own size, and added as what remains of it after the resizing:
+    JPEG's blocks and noise would otherwise be several times as large as in the picture.
+    """
+    own = picture.crop(image)
+    part = np.ascontiguousarray(own[..., 0] if own.shape[2:] == (1,) else own)
+    scale = min(1.0, _LARGEST_PX / max(picture.height_px, picture.width_px))
+    source_px = (max(1, round(scale * picture.height_px)), max(1, round(scale * picture.width_px)))
+    own_px = (picture.rows, picture.columns)
+    if name not in _OF_THE_CAMERA or source_px == own_px:
+        changed = STEADINESS[name](part, random)
+    else:
+        seen = _to_pixels(_resized(part, source_px), part.dtype)
+        remaining = _resized(STEADINESS[name](seen, random), own_px) - _resized(seen, own_px)
+        changed = _to_pixels(part + remaining, part.dtype)
+    whole = image.copy()
+    picture.crop(whole)[:] = changed.reshape(own.shape)
+    return whole
 
 
 def _from_centre(side_px: int) -> npt.NDArray[np.float64]:
@@ -129,6 +156,13 @@ def _from_centre(side_px: int) -> npt.NDArray[np.float64]:
 
 def _through_table(image: Pixels, table: npt.NDArray[np.float64]) -> Pixels:
     return _to_pixels(table, image.dtype)[image]
+
+
+def _resized(image: Pixels, size_px: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """In another height and width, with a triangle filter as wide as the coarser grid."""
+    planes = np.moveaxis(image.reshape(*image.shape[:2], -1).astype(np.float32), 2, 0)
+    resized = [np.asarray(Image.fromarray(one).resize(size_px[::-1], Image.Resampling.BILINEAR)) for one in planes]
+    return np.stack(resized, axis=-1).reshape(*size_px, *image.shape[2:])
 
 
 def _transformed(image: Image.Image, size: tuple[int, int], affine: tuple[float, ...]) -> npt.NDArray[Any]:

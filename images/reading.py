@@ -75,6 +75,9 @@ def reading_of(settings: Reading) -> Reading:
     return Reading(**{name: getattr(settings, name) for name in Reading.model_fields})
 
 
-EIGHT_BITS: Final = Reading()
-AS_STORED: Final = Reading(depth=16, range=Percentiles(percentiles=(0, 100)), alpha="roi")
+# Without validation, whose preparation would delay every message about a mistake in the configuration.
+EIGHT_BITS: Final = Reading.model_construct()
+AS_STORED: Final = Reading.model_construct(
+    depth=16, range=Percentiles.model_construct(percentiles=(0.0, 100.0)), alpha="roi"
+)
 """Keeps all that a file holds, for a model whose settings are unknown: its graph reduces that to what it needs."""

@@ -11,6 +11,7 @@ from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from runtime.beam_runner import with_local_runner
 from serving.image_files import image_files
 from serving.model.image_inputs import reading_of_model
 from serving.scoring import BATCH_SIZE, FileScore, Scorer, local_scorer, row_of, score_files, with_maps_if_possible
@@ -40,7 +41,7 @@ def score_on_beam(images: Sequence[str], model: Path, output: str, arguments: Se
 
     `images` are files, folders or patterns that every worker can read; `arguments` are Beam's options.
     """
-    pipeline = beam.Pipeline(options=PipelineOptions(list(arguments)))
+    pipeline = beam.Pipeline(options=PipelineOptions(with_local_runner(arguments)))
     (
         pipeline
         | "Take arguments" >> beam.Create(list(images))

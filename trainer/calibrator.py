@@ -32,8 +32,8 @@ from schema.signatures import FEATURE_ERROR, LATENT
 from trainer.data.dataset import parse_encoded
 from trainer.export.map_summaries import MOST, write_map_summaries
 from trainer.export.signatures import ServedModel, export_served
-from trainer.export.trained_model import read_record, write_record
-from trainer.scoring.calibration import images_needed, limits_of, rests_on_one_image, thinned
+from trainer.export.trained_model import read_record, unseen_maps_of, write_record
+from trainer.scoring.calibration import images_needed, limits_of, rests_on_few_images, thinned
 from trainer.scoring.choice import CHOSEN_ON, PREFERENCE, choose
 from trainer.scoring.cross_fitting import OF_MAPS, cross_fitted_scores, inputs_of_maps
 from trainer.scoring.error_maps import Tensors
@@ -50,6 +50,7 @@ _FIT_TO_COMPARE = 256
 _LARGEST_IGNORED_PERCENT = 0.1
 _SMALLEST = 1e-12
 _RECORDED_SCORES = 10_000
+_NAMED = 5
 _LOG = logging.getLogger(__name__)
 
 
@@ -71,11 +72,16 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         cross_fitted = bool(record.get("cross_fitted"))
         if cross_fitted and settings.score == "auto":
             settings = settings.model_copy(update={"score": OF_MAPS[0]})
+            _LOG.info(
+                "evaluation.score auto: all images train, and none is left to compare scores on, so it means %s",
+                settings.score,
+                extra={"notice": True},
+            )
         groups = _fit_groups(trained, train, settings.groups) if settings.groups else None
         name, auroc_by_score, compared = _chosen(
             trained, settings, train, held_out, partial(region_of_interest, record["image"]), groups
         )
-        unseen_maps = _unseen_maps(trained)
+        unseen_maps = unseen_maps_of(trained)
         patterns = {features.TRAIN: train, features.EVAL: held_out}
         score: FittedScore | GroupedScore
         score = ungrouped = fit_score(
@@ -90,6 +96,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
 
         limits, records = limits_of(settings, scores, peaks), tuple[GroupRecord, ...]()
         group, units = np.zeros(len(scores), np.int64), np.ones(len(scores), np.float32)
+        of_images = scores
         if groups is not None:
             group = _groups_of(trained, groups, [train, held_out] if cross_fitted else [held_out])
             records = records_of(groups.names, group, scores, peaks, settings)
@@ -117,7 +124,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             source_fingerprint=exec_properties["source_fingerprint"],
         )
         _explain(calibration, settings.false_alarm_rate)
-        _name_images_that_decide(calibration, scores, group, patterns)
+        _name_images_that_decide(calibration, of_images, group, patterns)
 
         folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(output_dict["model"]))
         model = ServedModel(
@@ -176,11 +183,6 @@ def _autoencoded(trained: Any, records: tf.data.Dataset) -> Iterator[tuple[tf.Te
         yield pixels, trained.autoencode(pixels)
 
 
-def _unseen_maps(trained: Any) -> Any:
-    """[n, h, w], n known, or None: the error maps of training images from fits without them, if the family has them."""
-    return tf.constant(trained.unseen_maps.numpy()) if hasattr(trained, "unseen_maps") else None
-
-
 def _fit_groups(trained: Any, train: str, by: GroupColumn) -> Groups:
     """The groups of `evaluation.groups`, by the latents of training images and what this feature of them says."""
     records = spread_records([train], _FIT_IMAGES)
@@ -225,7 +227,7 @@ def _chosen(
         names,
         settings,
         lambda: _autoencoded(trained, spread_records([train], _FIT_TO_COMPARE)),
-        _unseen_maps(trained),
+        unseen_maps_of(trained),
     )
     compared = {name: FittedScore(name, settings, fitted[name]) for name in names}
     choice = choose(
@@ -257,12 +259,13 @@ def _explain(calibration: CalibrationRecord, wanted_rate: float) -> None:
             *(group.name, group.images, group.threshold, group.false_alarm_rate),
             extra={"notice": True},
         )
-    fewest = min((group.images for group in calibration.groups), default=calibration.images)
+    smallest = min(calibration.groups, key=lambda group: group.images, default=None)
+    images, of_what = (smallest.images, f" of group {smallest.name!r}") if smallest else (calibration.images, "")
     if calibration.false_alarm_rate > wanted_rate:
         _LOG.warning(
-            "evaluation.false_alarm_rate %g needs %d normal images to calibrate with, but there are %d, so the rate is "
-            "%.3g; add images, raise data.eval_fraction, or accept a higher rate",
-            *(wanted_rate, images_needed(wanted_rate), fewest, calibration.false_alarm_rate),
+            "evaluation.false_alarm_rate %g needs %d normal images to calibrate with, but there are %d%s, so the "
+            "rate is %.3g; add images, raise data.eval_fraction, or accept a higher rate",
+            *(wanted_rate, images_needed(wanted_rate), images, of_what, calibration.false_alarm_rate),
             extra={"notice": True},
         )
     if calibration.map_of != calibration.score:
@@ -279,18 +282,25 @@ def _name_images_that_decide(
     group: npt.NDArray[np.int64],
     patterns: Mapping[str, str],
 ) -> None:
-    """Log which image determines a threshold, if one does alone; `scores` and groups [n] in file order."""
-    for number in range(group.max() + 1):
+    """Log which images determine a threshold, if they are few; `scores` and groups [n] in file order."""
+    each: Sequence[GroupRecord | CalibrationRecord] = calibration.groups or (calibration,)
+    for number, limits in enumerate(each):
         rows = np.flatnonzero(group == number)
-        without = rests_on_one_image(scores[rows], calibration.threshold)
-        if without is None:
+        few = rests_on_few_images(scores[rows], limits.false_alarm_rate)
+        if few is None:
             continue
-        row = int(rows[np.argmax(scores[rows])])
-        image = calibrating_image(patterns, row, cross_fitted=calibration.method == "cross")
+        strangest, without = few
+        cross_fitted = calibration.method == "cross"
+        named = [calibrating_image(patterns, int(row), cross_fitted=cross_fitted) for row in rows[strangest[:_NAMED]]]
+        more = f" and {len(strangest) - _NAMED} more" if len(strangest) > _NAMED else ""
+        of_group = f" of group {limits.name!r}" if isinstance(limits, GroupRecord) else ""
+        rests_on, them = ("the score of a single image", "it")
+        if len(strangest) > 1:
+            rests_on, them = f"the scores of {len(strangest)} images far above all others", "them"
         _LOG.warning(
-            "the threshold, %.4g, is the score of a single image, %s; without it, it would be %.4g: if the image is a "
-            "defect or out of place, name it in data.exclude; if not, add more images like it",
-            *(calibration.threshold, image, without),
+            "the threshold%s, %.4g, rests on %s: %s%s; without %s, it would be about %.4g. If defective or out of "
+            "place, name %s in data.exclude; if not, add more images like %s",
+            *(of_group, limits.threshold, rests_on, ", ".join(named), more, them, without, them, them),
             extra={"notice": True},
         )
 

@@ -19,6 +19,9 @@ _SHARES = {
     "recall at 1 %": "recall_at_1",
     "at 5 %": "recall_at_5",
 }
+_AT_OWN_THRESHOLD = ("alarms", "found")
+"""Details of our models: shares of sound and of defective test images that raise an alarm."""
+_NONE = "–"
 
 
 def table_of(measurements: Sequence[Measurement], *, title: str) -> Table:
@@ -26,7 +29,7 @@ def table_of(measurements: Sequence[Measurement], *, title: str) -> Table:
     table = Table(title=title, title_justify="left")
     for name in ("task", "method"):
         table.add_column(name)
-    for name in (*_SHARES, "training", "per image", "memory", "gate"):
+    for name in (*_SHARES, "alarms, found", "training", "per image", "memory", "gate"):
         table.add_column(name, justify="right")
     for task, method in dict.fromkeys((one.task, one.method) for one in measurements):
         table.add_row(*row_of([one for one in measurements if (one.task, one.method) == (task, method)]))
@@ -44,6 +47,10 @@ def row_of(seeds: Sequence[Measurement]) -> tuple[str, ...]:
         seeds[0].task,
         seeds[0].method,
         *(_percent([getattr(one.quality, name) for one in seeds]) for name in _SHARES.values()),
+        ", ".join(
+            _percent([one.details[name] for one in seeds]) for name in _AT_OWN_THRESHOLD if name in seeds[0].details
+        )
+        or _NONE,
         f"{average(lambda one: one.training_s):.0f} s",
         f"{average(lambda one: one.ms_per_image):.0f} ms",
         f"{average(lambda one: one.peak_mb):,.0f} MB",
@@ -69,7 +76,7 @@ def document_of(
 
 def _percent(values: Sequence[float]) -> str:
     if any(map(math.isnan, values)):
-        return "–"
+        return _NONE
     spread = f" ({100 * (max(values) - min(values)):.1f})" if len(values) > 1 else ""
     return f"{100 * mean(values):.1f}{spread}"
 

@@ -25,8 +25,8 @@ from components.evaluation.control_metrics import CONTROL_IMAGES, FLOOR_IMAGES, 
 from components.evaluation.metrics import SYNTHETIC_AUROC
 from components.evaluation.parity_file import write_parity_file
 from components.evaluation.reviewed import measure_reviewed
-from components.evaluation.steadiness import boxes_of, images_to_change, measure_steadiness
-from components.evaluation.synthetic_auroc import count_known, normal_records, painted, synthetic_aurocs
+from components.evaluation.steadiness import images_to_change, measure_steadiness, pictures_of
+from components.evaluation.synthetic_auroc import count_known, most_images, normal_records, painted, synthetic_aurocs
 from components.evaluation.tfma_models import custom_eval_shared_model
 from components.evaluation.training_data_check import PixelsOf, pixels_by_transform, require_same_training_data
 from images.decoding import Pixels
@@ -144,7 +144,8 @@ def _detection(models: Mapping[str, Any], record: dict[str, Any], test: str, pix
     """
     known = count_known(test)
     normal = known[0] + known[features.UNKNOWN]
-    records = normal_records(test, normal)
+    size = record["image"]["height_px"], record["image"]["width_px"]
+    records = normal_records(test, normal, at_most=most_images(*size))
     synthetic: dict[str, dict[str, float]] = {}
     if len(records) > 1:
         levels = Levels.of_model(record, _files(records))
@@ -162,13 +163,13 @@ def _steadiness(
 ) -> dict[str, Any]:
     """The split and the number of the images that `measure_steadiness` measured, and what it found."""
     is_cross_fitted = CalibrationRecord.from_json(record["calibration"]).method == "cross"
-    split, records = images_to_change(test, None if is_cross_fitted else held_out)
+    split, records = images_to_change(record["image"], test, None if is_cross_fitted else held_out)
     if not records:
         return {"split": split, "images": 0, "changes": {}}
     image = {key: record["image"][key] for key in ("height_px", "width_px", "fit")}
     levels = Levels.of_model(record, _files(records))
     images, inside = _images_and_regions(pixels_of, records, record, levels)
-    changes = measure_steadiness(signature, images, boxes_of(records, **image), levels, inside)
+    changes = measure_steadiness(signature, images, pictures_of(records, **image), levels, inside)
     return {"split": split, "images": len(records), "changes": changes}
 
 

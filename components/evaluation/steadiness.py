@@ -1,7 +1,8 @@
 """How steady the verdict on normal images is under harmless changes, and whether defects are still found then."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy.typing as npt
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from components.evaluation.synthetic_auroc import count_known, normal_records
-from images.harmless_changes import STEADINESS
+from components.evaluation.synthetic_auroc import count_known, most_images, normal_records
+from images.harmless_changes import STEADINESS, change_picture
 from images.levels import EIGHT_BIT_LEVELS, Levels
 from images.region_of_interest import Inside
 from images.regions import Placement
@@ -30,21 +31,24 @@ _BATCH: Final = 32
 _MOVING: Final = ("shift_1", "rotation_1")
 """Changes that move the part, and with it its region of interest, if each image has its own."""
 
+_LOG = logging.getLogger(__name__)
+
 Pixels = npt.NDArray[Any]
-Box = tuple[slice, slice]
 Verdicts = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
 """Score and whether it is an alarm of each image [N]."""
 Steadiness = dict[str, dict[str, float]]
 """Change, first `unchanged` -> `alarms`, `recall` and, unless a score is not finite, `auroc`."""
 
 
-def images_to_change(test: str, held_out: str | None) -> tuple[str, list[bytes]]:
+def images_to_change(image: Mapping[str, Any], test: str, held_out: str | None) -> tuple[str, list[bytes]]:
     """(split, records) of normal test images, or of held-out ones if there are more of these and too few to test.
 
-    `test` and `held_out` are the splits' folders; `held_out` is None if the model was trained on these images, too.
+    `image` is the section of the model's record; `test` and `held_out` are the splits' folders. `held_out` is None if
+    the model was trained on these images, too.
     """
-    found = _normal_records(test)
-    if len(found) < ENOUGH and held_out is not None and len(others := _normal_records(held_out)) > len(found):
+    at_most = most_images(image["height_px"], image["width_px"], at_most=AT_MOST)
+    found = _normal_records(test, at_most)
+    if len(found) < ENOUGH and held_out is not None and len(others := _normal_records(held_out, at_most)) > len(found):
         return EVAL, others
     return TEST, found
 
@@ -52,11 +56,11 @@ def images_to_change(test: str, held_out: str | None) -> tuple[str, list[bytes]]
 def measure_steadiness(
     signature: Any,
     images: Pixels,
-    boxes: Sequence[Box],
+    pictures: Sequence[Placement],
     levels: Levels = EIGHT_BIT_LEVELS,
     inside: Inside | None = None,
 ) -> Steadiness:
-    """A model's verdicts, by its signature for encoded images, on images [N, H, W, C] changed within their boxes.
+    """A model's verdicts, by its signature for encoded images, on images [N, H, W, C] whose pictures are changed.
 
     Every change is measured without and with a defect, which is painted before the change. `alarms` is the share of the
     images that raise an alarm, `recall` the share of those with a defect that do, and `auroc` how well the score
@@ -68,34 +72,31 @@ def measure_steadiness(
     some = None if inside is None else inside[::2]
     defective = _one_defect_each(images[::2], some)
     found = {}
-    for number, (name, change) in enumerate({UNCHANGED: _unchanged, **STEADINESS}.items()):
-        moved, some_moved = (_moved(regions, change if name in _MOVING else _unchanged) for regions in (inside, some))
-        normal = judge(_changed(images, boxes, change, number), moved)
-        anomalous = judge(_changed(defective, boxes[::2], change, number), some_moved)
+    for number, name in enumerate((UNCHANGED, *STEADINESS)):
+        moved, some_moved = (_moved(regions, name) for regions in (inside, some))
+        normal = judge(_changed(images, pictures, name, number), moved)
+        anomalous = judge(_changed(defective, pictures[::2], name, number), some_moved)
         found[name] = {"alarms": float(normal[1].mean()), "recall": float(anomalous[1].mean())}
         scores = np.concatenate([normal[0], anomalous[0]])
         if np.isfinite(scores).all():
             is_defective = np.repeat([0, 1], [len(images), len(defective)])
             found[name]["auroc"] = float(roc_auc_score(is_defective, scores))
+        _LOG.info("steadiness", extra={"done": number, "total": len(STEADINESS), "unit": "harmless changes"})
     return found
 
 
-def boxes_of(records: Sequence[bytes], *, height_px: int, width_px: int, fit: str) -> list[Box]:
-    """Where each record's image lies in the model's frame: with `pad` between bars, which no camera changes."""
-    whole = (slice(0, height_px), slice(0, width_px))
-    return [_inside_bars(record, height_px, width_px) if fit == "pad" else whole for record in records]
+def pictures_of(records: Sequence[bytes], *, height_px: int, width_px: int, fit: str) -> list[Placement]:
+    """Where each record's picture lies in the model's frame: with `pad` between bars, which no camera changes."""
+    sizes = [
+        (feature[HEIGHT_PX].int64_list.value[0], feature[WIDTH_PX].int64_list.value[0])
+        for feature in map(features_of, records)
+    ]
+    return [Placement.on_map(size, (height_px, width_px), is_padded=fit == "pad") for size in sizes]
 
 
-def _normal_records(folder: str) -> list[bytes]:
+def _normal_records(folder: str, at_most: int) -> list[bytes]:
     known = count_known(folder)
-    return normal_records(folder, known[0] + known[UNKNOWN], at_most=AT_MOST)
-
-
-def _inside_bars(record: bytes, height_px: int, width_px: int) -> Box:
-    feature = features_of(record)
-    size = feature[HEIGHT_PX].int64_list.value[0], feature[WIDTH_PX].int64_list.value[0]
-    place = Placement.on_map(size, (height_px, width_px), is_padded=True)
-    return slice(place.top, place.top + place.rows), slice(place.left, place.left + place.columns)
+    return normal_records(folder, known[0] + known[UNKNOWN], at_most=at_most)
 
 
 def _one_defect_each(images: Pixels, inside: Inside | None) -> Pixels:
@@ -107,28 +108,19 @@ def _one_defect_each(images: Pixels, inside: Inside | None) -> Pixels:
     return defective
 
 
-def _moved(inside: Inside | None, change: Callable[[Pixels, np.random.Generator], Pixels]) -> Inside | None:
-    """Each image's own region [N, H, W] after the change, which moves its part."""
-    if inside is None:
-        return None
+def _moved(inside: Inside | None, name: str) -> Inside | None:
+    """Each image's own region [N, H, W] after the change, which may move its part."""
+    if inside is None or name not in _MOVING:
+        return inside
     random = np.random.default_rng(_SEED)
-    return np.stack([change(own * np.uint8(255), random) > 127 for own in inside])
+    return np.stack([STEADINESS[name](own * np.uint8(255), random) > 127 for own in inside])
 
 
-def _unchanged(image: Pixels, random: np.random.Generator) -> Pixels:
-    return image
-
-
-def _changed(
-    images: Pixels, boxes: Sequence[Box], change: Callable[[Pixels, np.random.Generator], Pixels], number: int
-) -> Iterator[Pixels]:
-    """Each image [H, W, C] with the part in its box changed."""
-    for row, (image, box) in enumerate(zip(images, boxes, strict=True)):
+def _changed(images: Pixels, pictures: Sequence[Placement], name: str, number: int) -> Iterator[Pixels]:
+    """Each image [H, W, C] with its picture changed."""
+    for row, (image, picture) in enumerate(zip(images, pictures, strict=True)):
         random = np.random.default_rng([_SEED, number, row])
-        part = image[box][..., 0] if image.shape[-1] == 1 else image[box]
-        framed = image.copy()
-        framed[box] = change(np.ascontiguousarray(part), random).reshape(image[box].shape)
-        yield framed
+        yield image if name == UNCHANGED else change_picture(name, image, random, picture=picture)
 
 
 def _judge_of(signature: Any, levels: Levels, at_a_time: int) -> Callable[[Iterator[Pixels], Inside | None], Verdicts]:

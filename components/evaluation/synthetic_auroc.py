@@ -1,5 +1,6 @@
 """How well a model finds faint synthetic defects in normal test images, measured like every metric: by its scores."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -18,9 +19,15 @@ from schema.features import IS_ANOMALY, UNKNOWN
 from schema.signatures import ERROR_LEVELS, SCORE
 
 AT_MOST: Final = 128
+_FEWEST: Final = 20
+"""Images that are measured however large they are."""
+_PIXELS: Final = 2**25
+"""Of all images together, if there are more."""
 _NORMAL: Final = ""
 _SEED: Final = 21
 """Another one than the seed of the defects that `evaluation.score: auto` compares scores by."""
+
+_LOG = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[Any]
 Painted = Iterable[tuple[str, list[bytes]]]
@@ -35,7 +42,12 @@ def count_known(test: str) -> dict[int, int]:
     return counts
 
 
-def normal_records(test: str, count: int, *, at_most: int = AT_MOST) -> list[bytes]:
+def most_images(height_px: int, width_px: int, *, at_most: int = AT_MOST) -> int:
+    """How many images of this size are measured, at most: fewer if they are large, because all are in memory."""
+    return min(at_most, max(_FEWEST, _PIXELS // (height_px * width_px)))
+
+
+def normal_records(test: str, count: int, *, at_most: int) -> list[bytes]:
     """At most `at_most` of the `count` records of the split that are not known to be anomalous, evenly spaced."""
     normal = (record for record in each_record([f"{test}/*"]) if _is_anomaly(record) != 1)
     every = max(1, -(-count // at_most))
@@ -53,9 +65,10 @@ def synthetic_aurocs(signatures: Mapping[str, Any], examples: Painted) -> dict[s
     """Model -> kind of defect -> AUROC of the scores by its signature for tf.Examples; {} if one is not finite."""
     scorers = {name: _scorer(signature) for name, signature in signatures.items()}
     found: dict[str, dict[str, Any]] = {name: {} for name in signatures}
-    for kind, serialized in examples:
+    for number, (kind, serialized) in enumerate(examples):
         for name, scores in scorers.items():
             found[name][kind] = scores(serialized)
+        _LOG.info("synthetic defects", extra={"done": number, "total": len(KINDS), "unit": "kinds of defect"})
     return {name: _aurocs(by_kind) for name, by_kind in found.items()}
 
 

@@ -10,7 +10,9 @@ from components.report.data_uris import pixels_uri
 from components.report.defect_study import scaled_to_model
 from components.report.facts import Document
 from components.report.scored_images import Sample, read_images
-from images.harmless_changes import STEADINESS
+from images.harmless_changes import STEADINESS, change_picture
+from images.levels import Levels
+from images.regions import Placement
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,13 @@ def change_rows(gate: Document, examples_uri: str, sample: Sample, *, record: Ma
     typical = normal[np.argsort(sample.scores[normal], kind="stable")[len(normal) // 2]]
     [shown] = read_images(examples_uri, [sample.positions[typical]])
     pixels = scaled_to_model(shown.encoded, record)
-    pictures = {name: STEADINESS[name](pixels, np.random.default_rng(0)) for name in changes if name in STEADINESS}
+    size = Levels.of_model(record, [shown.encoded]).pixels(shown.encoded).shape
+    place = Placement.on_map((size[0], size[1]), pixels.shape, is_padded=record["image"]["fit"] == "pad")
+    pictures = {
+        name: change_picture(name, pixels, np.random.default_rng(0), picture=place)
+        for name in changes
+        if name in STEADINESS
+    }
     return [
         ChangeRow(name, pixels_uri(pictures.get(name, pixels)), found["alarms"], found.get("auroc"), found["recall"])
         for name, found in changes.items()

@@ -40,13 +40,15 @@ def run(arguments: tuple[str, ...], overrides: tuple[str, ...], as_json: bool, s
     for path in paths:
         if "=" in path.name and not path.exists():
             raise UsageError(f"unexpected argument '{path}': a setting needs --set, as in --set {path}")
-    from pipeline.local.plant import load_products, run_products
-    from pipeline.local.run import run as run_locally
+    from pipeline.configuration.products import load_products
 
     configurations = []
     for configuration in load_products(paths or [DEFAULT_CONFIG], overrides):
         beam = configuration.beam.model_copy(update={"args": (*configuration.beam.args, *beam_options)})
         configurations.append(configuration.model_copy(update={"beam": beam}))
+    from pipeline.local.plant import run_products  # a mistake in the configuration does not wait for what these import
+    from pipeline.local.run import run as run_locally
+
     if len(configurations) > 1:
         sys.exit(run_products(configurations, as_json=as_json, same_product=same_product))
     sys.exit(run_locally(configurations[0], as_json=as_json, same_product=same_product))

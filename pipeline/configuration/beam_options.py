@@ -9,15 +9,9 @@ from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
 from tfx.dsl.components.base.base_node import BaseNode
 
 from pipeline.configuration.configuration import BeamSettings, ConfigurationError
+from runtime.beam_runner import FN_API_RUNNER, with_local_runner
 
-_LOCAL_RUNNERS = (
-    None,
-    "DirectRunner",
-    "SwitchingDirectRunner",
-    "BundleBasedDirectRunner",
-    "FnApiRunner",
-    "PrismRunner",
-)
+_LOCAL_RUNNERS = ("FnApiRunner", FN_API_RUNNER, "BundleBasedDirectRunner", "PrismRunner")
 _BRINGS_OUR_CODE = ("sdk_container_image", "setup_file", "extra_packages", "requirements_file")
 # Without this option, TFX builds a source distribution of itself for remote workers in every Beam component, which
 # takes two seconds each and is useless for workers that install nothing.
@@ -41,7 +35,8 @@ def set_beam_options(components: Iterable[BaseNode], settings: BeamSettings) -> 
 
 
 def _arguments(name: str, settings: BeamSettings) -> list[str]:
-    arguments = [*settings.args, *settings.components.get(name, ())]  # of repeated options, Beam uses the last
+    # Of repeated options, Beam uses the last.
+    arguments = with_local_runner([*settings.args, *settings.components.get(name, ())])
     options = PipelineOptions(arguments)
     if any(options.get_all_options().get(option) for option in _BRINGS_OUR_CODE):
         return arguments

@@ -63,15 +63,15 @@ class Configuration(Section):
     """Folder of all runs."""
     seed: int = Field(42, ge=0, lt=2**31)
     """Seed of all random numbers."""
-    data: DataSettings = DataSettings()
-    image: ImageSettings = ImageSettings()
-    trainer: TrainerSettings = TrainerSettings.model_validate({})
-    tuner: TunerSettings = TunerSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
-    push: PushSettings = PushSettings()
-    beam: BeamSettings = BeamSettings()
-    metadata: MetadataSettings = MetadataSettings()
-    kubeflow: KubeflowSettings = KubeflowSettings()
+    data: DataSettings = Field(default_factory=DataSettings)
+    image: ImageSettings = Field(default_factory=ImageSettings)
+    trainer: TrainerSettings = Field(default_factory=lambda: TrainerSettings.model_validate({}))
+    tuner: TunerSettings = Field(default_factory=TunerSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    push: PushSettings = Field(default_factory=PushSettings)
+    beam: BeamSettings = Field(default_factory=BeamSettings)
+    metadata: MetadataSettings = Field(default_factory=MetadataSettings)
+    kubeflow: KubeflowSettings = Field(default_factory=KubeflowSettings)
 
     @model_validator(mode="after")
     def _check_search_space(self) -> "Configuration":

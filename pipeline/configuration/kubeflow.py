@@ -122,7 +122,7 @@ class KubeflowSettings(Section):
     """Kubernetes' name of the GPU resource."""
     tfjob: TrainingJobSettings | None = None
     """Train on several nodes; null: in the Trainer's pod."""
-    pods: dict[str, PodSettings] = {DEFAULT_POD: PodSettings(cpu=0.5, memory_gb=1.5)}
+    pods: dict[str, PodSettings] = {DEFAULT_POD: PodSettings.model_construct(cpu=0.5, memory_gb=1.5)}
     """Pods by component, e.g. `Trainer`; `Worker` for those of the TFJob; `default` for all without an entry."""
     volumes: tuple[Volume, ...] = ()
     """Volumes of every pod."""
@@ -132,7 +132,7 @@ class KubeflowSettings(Section):
     """Secrets as folders in every pod."""
     variables: dict[str, str] = {}
     """Environment variables of every pod; never put a secret here, since the package shows them."""
-    retries: RetrySettings = RetrySettings()
+    retries: RetrySettings = Field(default_factory=RetrySettings)
     """Retries of every pod."""
     fail_when_refused: Literal["schedules", "always", "never"] = "schedules"
     """When a run whose model the gate refused ends as failed: only scheduled runs, all runs, or none."""

@@ -14,6 +14,7 @@ from pipeline.configuration.loading import load_configuration, read_values
 from runtime.errors import DONE, REFUSED
 from serving.model.versions import RUN_SUBFOLDER
 from trainer.settings.families import FAMILY_SETTINGS, PRESET_FIELDS
+from trainer.settings.image import ImageSettings
 from trainer.settings.trainer import GRADIENT_DESCENT_FIELDS
 
 
@@ -56,7 +57,10 @@ def compare(config: Path, overrides: tuple[str, ...], presets: Iterable[str]) ->
     if len(errors) == len(planned):
         raise ConfigurationError("\n".join(f"{preset}: {error}" for preset, error in errors.items()))
     for preset, own in planned.items():
-        yield Entry(preset, error=errors[preset]) if preset in errors else _entry(preset, _run(config, own))
+        if preset in errors:
+            yield Entry(preset, error=errors[preset])
+        else:
+            yield _entry(preset, _run(config, own), configuration.image)
 
 
 def _mistake(config: Path, overrides: tuple[str, ...]) -> str | None:
@@ -123,7 +127,7 @@ def _run(config: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
     return document
 
 
-def _entry(preset: str, document: dict[str, Any]) -> Entry:
+def _entry(preset: str, document: dict[str, Any], image: ImageSettings) -> Entry:
     if document["error"]:
         return Entry(preset, error=document["error"])
     metrics, model = document["metrics"], document["model"]
@@ -135,25 +139,25 @@ def _entry(preset: str, document: dict[str, Any]) -> Entry:
         pca_ratio=metrics["mean_error"] / metrics["pca_mean_error"] if metrics.get("pca_mean_error") else None,
         auroc=metrics.get("auroc"),
         synthetic_auroc=metrics.get("synthetic_auroc"),
-        within=_within(metrics, document["images"]["test"]),
+        within=_within(metrics, document["images"]["test"], image),
         parameters=model["parameters"],
         training_s=model["training_s"],
         images_per_s=seen / model["training_s"] if model["training_s"] else None,
     )
 
 
-def _within(metrics: dict[str, float], test_images: int) -> float | None:
+def _within(metrics: dict[str, float], test_images: int, image: ImageSettings) -> float | None:
     """Half the 95 % confidence interval of the AUROC that ranks.
 
     For synthetic defects it is that of one kind, so a little wide for the mean of all kinds.
     """
-    from components.evaluation.synthetic_auroc import AT_MOST
+    from components.evaluation.synthetic_auroc import most_images
 
     normal = round(metrics["example_count"])
     if "auroc" in metrics and 0 < normal < test_images:
         return 1.96 * auroc_deviation(metrics["auroc"], normal, test_images - normal)
     if "synthetic_auroc" in metrics and normal:
-        painted = min(normal, AT_MOST)
+        painted = min(normal, most_images(image.height_px, image.width_px))
         return 1.96 * auroc_deviation(metrics["synthetic_auroc"], painted, painted)
     return None
 

@@ -4,14 +4,13 @@ import gc
 import json
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
-from pipeline.configuration.configuration import Configuration, ConfigurationError
-from pipeline.configuration.loading import load_configuration
+from pipeline.configuration.configuration import Configuration
 from pipeline.errors import interrupt_on_signals, message_of, raise_if_interrupted, translate
 from pipeline.local.product_index import BLESSED, MODELS_FILE, Product, product_of, write_indexes
 from pipeline.local.product_index import FAILED as RUN_FAILED
@@ -21,35 +20,6 @@ from runtime.errors import DONE, FAILED, REFUSED
 
 _WORST_LAST = (DONE, REFUSED, FAILED)
 _MAIN_METRICS = {"mean_error": "mean error", "auroc": "AUROC", "synthetic_auroc": "synthetic"}
-
-
-def load_products(paths: Iterable[Path], overrides: tuple[str, ...]) -> list[Configuration]:
-    """The configurations of several products, in order.
-
-    Raises ConfigurationError with all mistakes in all files, or if two products would overwrite each other.
-    """
-    loaded: dict[Path, Configuration] = {}
-    mistakes = []
-    for path in paths:
-        try:
-            loaded[path] = load_configuration(path, overrides)
-        except ConfigurationError as error:
-            mistakes.append(str(error))
-    owners: dict[str, Path] = {}
-    for path, configuration in loaded.items():
-        for field, place in _places_written_by(configuration).items():
-            if (owner := owners.setdefault(place, path)) != path:
-                mistakes.append(f"{path}: {field}: {place} belongs to {owner}; give each product its own")
-    if mistakes:
-        raise ConfigurationError("\n".join(mistakes))
-    return list(loaded.values())
-
-
-def _places_written_by(configuration: Configuration) -> dict[str, str]:
-    places = {"name": str(Path(configuration.root).expanduser().absolute() / configuration.name)}
-    if configuration.push.destination:
-        places["push.destination"] = configuration.push.destination.rstrip("/")
-    return places
 
 
 def run_products(configurations: Sequence[Configuration], *, as_json: bool, same_product: bool = False) -> int:

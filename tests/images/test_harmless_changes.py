@@ -13,12 +13,14 @@ from images.harmless_changes import (
     apply_gamma,
     brighten,
     change_colour_temperature,
+    change_picture,
     change_randomly,
     compress,
     defocus,
     move,
     shade,
 )
+from images.regions import Placement
 from schema.changes import CHANGES
 
 RANDOM = np.random.default_rng(5)
@@ -108,10 +110,10 @@ def test_a_shift_moves_by_shares_of_width_and_height(across, down):
     assert row == pytest.approx(30 + 60 * down, abs=0.02)
 
 
-def test_a_whole_pixels_shift_copies_pixels_and_repeats_the_edge():
+def test_a_whole_pixels_shift_copies_pixels_and_mirrors_the_edge():
     moved = move(COLOUR, 2 / 41, -1 / 30)
     assert np.array_equal(moved[:-1, 2:], COLOUR[1:, :-2])
-    assert np.array_equal(moved[:-1, :2], np.repeat(COLOUR[1:, :1], 2, axis=1))
+    assert np.array_equal(moved[:-1, :2], COLOUR[1:, 1::-1])
     assert np.array_equal(moved[-1, 2:], COLOUR[-1, :-2])
 
 
@@ -231,3 +233,66 @@ def test_16_bits_keep_faint_differences():
     faint[8:] += 40  # less than a sixth of a level of 8 bits
     for change in (lambda one: brighten(one, 1.1), lambda one: move(one, 0.1, 0.0), lambda one: defocus(one, 0.7)):
         assert 30 < int(change(faint)[14, 8]) - int(change(faint)[1, 8]) < 50
+
+
+def of_photograph(side_px, reduced_px, dtype=np.uint8):
+    """(a photograph's texture [S, S, 3], the same reduced to [R, R, 3]) of 8 or 16 bits."""
+    random = np.random.default_rng(2)
+    texture = ndimage.gaussian_filter(random.standard_normal((side_px, side_px, 3)), (2.0, 2.0, 0.5))
+    photograph = np.clip(127 + 40 * texture / texture.std(), 0, 255).astype(np.uint8)
+    reduced = np.asarray(Image.fromarray(photograph).resize((reduced_px, reduced_px), Image.Resampling.BILINEAR))
+    scale = np.iinfo(dtype).max // 255
+    return photograph.astype(dtype) * scale, reduced.astype(dtype) * scale
+
+
+def placed(source_px, size_px, *, is_padded=False):
+    return Placement.on_map(source_px, size_px, is_padded=is_padded)
+
+
+@pytest.mark.parametrize(
+    ("name", "of_picture"), [("jpeg_85", (0.5, 1.2)), ("noise_2", (0.7, 1.3)), ("blur", (0.4, 1.2))]
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_arises_in_the_camera_is_as_weak_as_in_a_photograph_reduced_afterwards(name, of_picture, dtype):
+    photograph, reduced = of_photograph(600, 150, dtype)
+    as_taken = STEADINESS[name](photograph, np.random.default_rng(0))
+    white = np.iinfo(dtype).max
+    planes = [Image.fromarray((255.0 / white * plane).astype(np.float32)) for plane in np.moveaxis(as_taken, 2, 0)]
+    expected = np.stack([np.asarray(plane.resize((150, 150), Image.Resampling.BILINEAR)) for plane in planes], axis=-1)
+    changed = change_picture(name, reduced, np.random.default_rng(0), picture=placed((600, 600), (150, 150)))
+
+    def deviation(image):
+        return np.std(255.0 / white * image.astype(float) - 255.0 / white * reduced)
+
+    rounding = 0.29 if dtype == np.uint8 else 0.0
+    low, high = of_picture
+    assert low * np.std(expected - 255.0 / white * reduced) - rounding < deviation(changed)
+    assert deviation(changed) < high * np.std(expected - 255.0 / white * reduced) + rounding
+    assert deviation(changed) < 0.7 * deviation(STEADINESS[name](reduced, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("name", STEADINESS)
+@pytest.mark.parametrize("image", [GREY, GREY[..., np.newaxis], COLOUR], ids=["grey", "one channel", "colour"])
+def test_a_picture_in_its_own_size_is_changed_as_it_is(name, image):
+    changed = change_picture(name, image, np.random.default_rng(0), picture=placed((30, 41), (30, 41)))
+    expected = STEADINESS[name](image.squeeze(), np.random.default_rng(0))
+    assert np.array_equal(changed, expected.reshape(image.shape))
+
+
+@pytest.mark.parametrize("name", STEADINESS)
+def test_bars_around_a_picture_stay_as_they_are(name):
+    framed = np.zeros((41, 41, 3), np.uint8)
+    framed[10:31] = TEXTURE[:21]
+    changed = change_picture(
+        name, framed, np.random.default_rng(0), picture=placed((210, 410), (41, 41), is_padded=True)
+    )
+    assert not changed[:10].any()
+    assert not changed[31:].any()
+    assert changed[10:31].any()
+
+
+@pytest.mark.parametrize("source_px", [(9, 12), (1, 1), (30_000, 41_000), (100_000, 3)])
+@pytest.mark.parametrize("name", STEADINESS)
+def test_pictures_of_any_size_are_changed(name, source_px):
+    changed = change_picture(name, COLOUR, np.random.default_rng(0), picture=placed(source_px, (30, 41)))
+    assert (changed.shape, changed.dtype) == (COLOUR.shape, np.uint8)

@@ -12,8 +12,8 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-c", "from pipeline.cli import main; main()", *map(str, arguments)]
 
 
-def autoencoder(*arguments: object, cwd: Path = REPOSITORY) -> tuple[int, str, str]:
+def autoencoder(*arguments: object, cwd: Path = REPOSITORY, **variables: str) -> tuple[int, str, str]:
     """(exit code, standard output, standard error)."""
-    environment = {**os.environ, "PYTHONPATH": str(cwd)}
+    environment = {**os.environ, "PYTHONPATH": str(cwd), **variables}
     ran = subprocess.run(command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
     return ran.returncode, ran.stdout, ran.stderr

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,7 @@ def _command_line(
         with path.open("w") as file:
             os.dup2(file.fileno(), stream.fileno())
     os.chdir(REPOSITORY)
+    tempfile.tempdir = str(stdout.parent)  # such a process ends without deleting its temporary files
     if fault:
         fault(*details)
     main(arguments)

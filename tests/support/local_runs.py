@@ -25,10 +25,10 @@ SMALL = ("image.height_px=96", "image.width_px=96")
 """Settings that make runs on photographs quick."""
 
 
-def run(config, root, *overrides, cwd=REPOSITORY):
+def run(config, root, *overrides, cwd=REPOSITORY, **variables):
     """(exit code, the --json document) of one run."""
     settings = [argument for override in (f"root={root}", *overrides) for argument in ("--set", override)]
-    code, stdout, stderr = autoencoder("run", config, "--json", *settings, cwd=cwd)
+    code, stdout, stderr = autoencoder("run", config, "--json", *settings, cwd=cwd, **variables)
     assert stdout, stderr
     return code, json.loads(stdout)
 

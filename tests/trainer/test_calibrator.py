@@ -258,6 +258,15 @@ def test_with_few_images_the_maps_are_those_of_both_splits(images, tmp_path):
     assert suspects[0]["of"] == 50
 
 
+def test_with_few_images_auto_chooses_nothing_and_says_so(images, tmp_path, caplog):
+    caplog.set_level("INFO")
+    few = {"train": images["train"], "eval": images["eval"][:20]}
+    unseen = np.concatenate([UNSEEN, UNSEEN[:20]])
+    _, written = calibrator_of(FeatureModel(unseen), few, tmp_path, cross_fitted=True)("auto")
+    assert (written["score"], written["auroc_by_score"]) == ("worst_pixels", {})
+    assert any("none is left to compare scores on" in record.getMessage() for record in caplog.records)
+
+
 def test_a_score_that_needs_more_than_the_map_gives_way_to_standardised_patch(images, tmp_path):
     unseen = UNSEEN.copy()
     unseen[9, 3, 3] += 0.5
@@ -284,8 +293,8 @@ def test_an_image_that_determines_the_threshold_alone_is_named(images, tmp_path,
     calibrator_of(FeatureModel(unseen), few, tmp_path, cross_fitted=True)("error", rate=0.02)
     [notice] = [record.getMessage() for record in caplog.records if "single image" in record.getMessage()]
     scores = np.sort(unseen.mean(axis=(1, 2)))
-    assert f"{scores[-1]:.4g}, is the score of a single image, Split-eval/14; without it" in notice
-    assert f"would be {scores[-2]:.4g}" in notice
+    assert f"{scores[-1]:.4g}, rests on the score of a single image: Split-eval/14; without it" in notice
+    assert f"would be about {scores[-2]:.4g}" in notice
 
 
 def test_at_most_the_promised_share_of_normal_images_shows_an_anomalous_pixel(tmp_path):
@@ -356,6 +365,16 @@ def test_each_group_has_the_threshold_of_its_own_images(grouped, variants):
         assert group["threshold"] == pytest.approx(own[math.ceil(42 * 0.95) - 1], rel=1e-5)
         assert group["typical"] == pytest.approx(np.median(own), rel=1e-5)
     assert (record["threshold"], record["pixel_threshold"], record["false_alarm_rate"]) == (1.0, 1.0, 0.05)
+
+
+def test_the_group_with_too_few_images_for_the_rate_is_named(variants, tmp_path, caplog):
+    held_out, labels = variants["eval"]
+    kept = [row for row in range(len(labels)) if labels[row] == b"easy" or row < 20]
+    images = {"train": variants["train"][0], "eval": held_out[kept]}
+    of_images = {"train": variants["train"][1], "eval": [labels[row] for row in kept]}
+    calibrator_of(Shifted(images["train"]), images, tmp_path, of_images)("error", groups="label")
+    [warning] = [record.getMessage() for record in caplog.records if "to calibrate with, but" in record.getMessage()]
+    assert "there are 10 of group 'hard', so the rate is 0.0909" in warning
 
 
 def test_new_images_are_judged_by_their_own_group(grouped, variants):

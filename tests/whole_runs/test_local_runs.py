@@ -24,10 +24,16 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def first_run(tmp_path_factory):
+def temporary(tmp_path_factory):
+    """The folder for temporary files of the first run."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory, temporary):
     """A first run of the default configuration, which tests must not change: (root, document)."""
     root = tmp_path_factory.mktemp("runs")
-    code, document = run("configs/digits.yaml", root)
+    code, document = run("configs/digits.yaml", root, TMPDIR=str(temporary))
     assert code == DONE, document
     return root, document
 
@@ -57,6 +63,10 @@ def test_a_first_run_runs_everything_and_pushes_a_model(first_run):
     assert all(row["passed"] for row in document["thresholds"])
     assert (Path(document["pushed"]) / "saved_model.pb").exists()
     assert Path(document["pushed"]).parent == Path(document["run"]) / "serving"
+
+
+def test_a_run_leaves_no_temporary_files(first_run, temporary):
+    assert sorted(temporary.iterdir()) == []
 
 
 def test_the_pushed_model_scores_a_png_as_numpy_does(first_run):

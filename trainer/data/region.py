@@ -10,7 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from images.region_of_interest import FAINTEST, Region, cell_of, inside_of
+from images.region import Region
+from images.region_of_interest import FAINTEST, cell_of, inside_of
 from runtime.tfrecords import as_many_as_fit
 from schema.signatures import FEATURE_ERROR, INSIDE, PIXEL_ERROR, RECONSTRUCTION
 from trainer.data.dataset import ImageSet, PixelConstants

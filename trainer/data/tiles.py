@@ -1,6 +1,7 @@
 """Tiles in the graph: cuts images into overlapping tiles, computes them in batches, and blends the results."""
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -46,12 +47,12 @@ def tiled(of_tiles: Compute, image: ImageSettings, *, shows: bool = True) -> Com
 
 
 def fits_at_once(image: ImageSettings) -> bool:
-    """Whether `tiled_at_once` can take all tiles of an image together: its matrices grow with the image's sides."""
+    """Whether `tiled_at_once` can take all tiles of an image together: the activations of all are in memory."""
     return image.tiles is None or image.height_px * image.width_px <= _PIXELS_AT_ONCE
 
 
 def tiled_at_once(of_tiles: Compute, image: ImageSettings) -> Compute:
-    """The same for pixels [1, H, W, C], without loops, and with operations that other runtimes have."""
+    """`tiled` for pixels [1, H, W, C], without loops, and with operations that other runtimes have."""
     return of_tiles if image.tiles is None else functools.partial(_Tiling(image).at_once, of_tiles)
 
 
@@ -158,7 +159,7 @@ class _Tiling:
         return self._joined(outputs)
 
     def at_once(self, compute: Compute, pixels: tf.Tensor) -> Tensors:
-        """The outputs for pixels [1, H, W, C]: cuts by gathering rows and columns, and blends by matrix products."""
+        """The outputs for pixels [1, H, W, C]: cuts by gathering rows and columns, and blends by adding slices."""
         (tops, lefts), (height_px, width_px, channels) = self._starts, self._tile
         rows, columns = (np.add.outer(own, np.arange(side)).ravel()
                          for own, side in ((tops, height_px), (lefts, width_px)))  # fmt: skip
@@ -170,9 +171,10 @@ class _Tiling:
         parts = [compute(tiles[first : first + _AT_ONCE]) for first in range(0, self.count, _AT_ONCE)]
         outputs = {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
         if RECONSTRUCTION in outputs:
-            by_channel = tf.reshape(tf.transpose(outputs[RECONSTRUCTION], [3, 0, 1, 2]), [-1, height_px, width_px])
-            blended = self._blended(by_channel, self._shape[:2])
-            outputs[RECONSTRUCTION] = tf.transpose(blended, [1, 2, 0])[tf.newaxis]
+            by_row = tf.reshape(outputs[RECONSTRUCTION], [len(tops), len(lefts), height_px, width_px * channels])
+            columns = _overlaid(tf.transpose(by_row, [1, 0, 2, 3]), tops, self._down)
+            by_column = tf.transpose(tf.reshape(columns, [len(lefts), -1, width_px, channels]), [1, 0, 2, 3])
+            outputs[RECONSTRUCTION] = _overlaid(by_column, lefts, self._across)[tf.newaxis]
         return self._joined(outputs)
 
     def _joined(self, outputs: Tensors) -> Tensors:
@@ -225,6 +227,23 @@ def _weights(starts: Sequence[int], tile_px: int, side_px: int) -> Floats:
         total[start : start + tile_px] += window
     weights: Floats = np.stack([window / total[start : start + tile_px] for start in starts]).astype(np.float32)
     return weights
+
+
+def _overlaid(tiles: tf.Tensor, starts: Sequence[int], weights: Floats) -> tf.Tensor:
+    """The sum [n, side, d] of tiles [n, T, t, d] times `weights` [T, t], each from one of `starts` [T] on."""
+    tile_px = weights.shape[1]
+    edges = sorted({*starts, *(start + tile_px for start in starts)})
+    sections = [
+        tf.add_n(
+            [
+                tiles[:, number, first - start : end - start] * weights[number, first - start : end - start, np.newaxis]
+                for number, start in enumerate(starts)
+                if start <= first < start + tile_px
+            ]
+        )
+        for first, end in itertools.pairwise(edges)
+    ]
+    return tf.concat(sections, axis=1)
 
 
 def _blending(starts: Sequence[int], weights: Floats, side_px: int, cells: int, size: int) -> Floats:

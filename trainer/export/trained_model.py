@@ -88,6 +88,11 @@ def pixels_decoder(transform_layer: keras.Model, constants: PixelConstants) -> A
     )
 
 
+def unseen_maps_of(trained: Any) -> Any:
+    """`unseen_maps` of a model, loaded or not, as a tensor whose length is known; None if it has none."""
+    return tf.constant(trained.unseen_maps.numpy()) if hasattr(trained, "unseen_maps") else None
+
+
 def export_trained(model: TrainedModel, folder: str, *, record: dict[str, Any]) -> None:
     """Write the SavedModel, without signatures, and its record."""
     tf.saved_model.save(model, folder)

@@ -52,17 +52,22 @@ def limits_of(settings: CalibrationSettings, scores: npt.NDArray[np.float32], pe
     return Limits(conformal_threshold(scores, rate), rate, conformal_threshold(peaks, pixel_rate), pixel_rate)
 
 
-def rests_on_one_image(scores: npt.NDArray[np.float32], threshold: float) -> float | None:
-    """What the threshold would be without the image that determines it alone; None if it does not.
+def rests_on_few_images(scores: npt.NDArray[np.float32], rate: float) -> tuple[npt.NDArray[np.int64], float] | None:
+    """(the images that determine the conformal threshold at `rate`, the strangest first; the threshold without them).
 
-    It does if no score [n] is higher, and the threshold is far above the next one: by a tenth of its distance from the
-    median.
+    None if no few images do. They do if they are at most a tenth of all [n], or one; if the threshold is the score of
+    one of them; and if their scores are far above the others: by a tenth of the threshold's distance from the median.
     """
-    ascending = np.sort(scores)
-    if len(scores) < 3 or threshold < ascending[-1]:
+    if len(scores) < 3:
         return None
-    gap, above_median = (threshold - float(other) for other in (ascending[-2], np.median(ascending)))
-    return float(ascending[-2]) if gap > _FAR * above_median else None
+    threshold, strangest_first = conformal_threshold(scores, rate), np.argsort(-scores, kind="stable")
+    descending = scores[strangest_first]
+    far = _FAR * (threshold - float(np.median(scores)))
+    for few in range(max(1, len(scores) // 10), 0, -1):
+        if descending[few - 1] <= threshold and descending[few - 1] - descending[few] > far:
+            others = descending[few:]
+            return strangest_first[:few], conformal_threshold(others, attainable_rate(len(others), rate))
+    return None
 
 
 def p_values(held_out_scores: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:

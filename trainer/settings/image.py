@@ -1,15 +1,18 @@
 """The `image:` section of the configuration."""
 
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from images.formats import MAX_PIXELS, MAX_SIDE_PX
 from images.reading import Reading
-from images.region_of_interest import Inside, Region, pixels_inside
+from images.region import Region
 from trainer.settings.tiles import Tiles, starts
+
+if TYPE_CHECKING:  # NumPy: a mistake in the configuration must not wait for this import
+    from images.region_of_interest import Inside
 
 Normalisation = Literal["unit", "zscore", "minmax"]
 Shape = tuple[int, int, int]
@@ -97,14 +100,18 @@ class ImageSettings(Reading):
                 f"times image.width_px {self.width_px} is more; lower them, or cut the files to the region"
             )
         if self.inside is not None and not self.inside.any():
-            what = "mask" if self.roi is None or self.roi.mask else self.roi.corners
+            what = "mask" if self.roi is None or self.roi.mask else list(self.roi.corners)
             raise ValueError(f"image.roi {what} contains no pixel; enlarge the region")
         return self
 
     @property
-    def inside(self) -> Inside | None:
+    def inside(self) -> "Inside | None":
         """The model's pixels that lie in the region of interest: [H, W]; None if all count."""
-        return None if self.roi is None else pixels_inside(self.roi, self.height_px, self.width_px)
+        if self.roi is None:
+            return None
+        from images.region_of_interest import pixels_inside
+
+        return pixels_inside(self.roi, self.height_px, self.width_px)
 
     @property
     def shape(self) -> Shape:

@@ -105,7 +105,7 @@ class ModelSettings(Section):
     def _check_family(self) -> "ModelSettings":
         family = FAMILY_SETTINGS[self.preset]
         for field in sorted(FAMILY_FIELDS - family.fields):
-            if getattr(self, field) != type(self).model_fields[field].default:
+            if getattr(self, field) != type(self).model_fields[field].get_default(call_default_factory=True):
                 raise ValueError(
                     f"trainer.{field} does not apply to preset '{self.preset}'; remove it, or use preset "
                     f"{_alternatives(families_that_use(field))}"

@@ -53,7 +53,7 @@ class TrainerSettings(ModelSettings):
     weight_averaging: float | None = Field(None, gt=0, lt=1)
     """Momentum of an exponential moving average of the weights, such as 0.999; the model gets the average when training
     ends. null: no averaging."""
-    augmentation: AugmentationSettings = AugmentationSettings()
+    augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
     """Random changes to the training images."""
     precision: Literal["float32", "mixed"] = "float32"
     """`mixed` computes in 16 bits on GPUs that support it; weights and the exported model stay in float32."""
@@ -99,7 +99,8 @@ class TrainerSettings(ModelSettings):
     def _check_closed_form(self) -> "TrainerSettings":
         family = FAMILY_SETTINGS[self.preset]
         for field in GRADIENT_DESCENT_FIELDS if family.closed_form else ():
-            if getattr(self, field) != family.defaults.get(field, type(self).model_fields[field].default):
+            default = type(self).model_fields[field].get_default(call_default_factory=True)
+            if getattr(self, field) != family.defaults.get(field, default):
                 raise ValueError(
                     f"trainer.{field} does not apply to preset '{self.preset}', which is fitted in closed form on one "
                     "machine; remove it"

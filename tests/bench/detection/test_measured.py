@@ -51,9 +51,9 @@ def task(tmp_path_factory):
     return Task(draw(tmp_path_factory.mktemp("tasks") / "spots"))
 
 
-def measurement(method="PaDiM", seed=0, auroc=0.9, verdict=None):
+def measurement(method="PaDiM", seed=0, auroc=0.9, verdict=None, **details):
     quality = Quality(auroc, 0.5, 0.75, float("nan"), float("nan"))
-    return Measurement("spots", method, seed, quality, 12.0, 8.0, 900.0, verdict)
+    return Measurement("spots", method, seed, quality, 12.0, 8.0, 900.0, verdict, details)
 
 
 def test_a_task_yields_its_images_with_masks_at_their_size(task):
@@ -155,6 +155,12 @@ def test_the_table_shows_means_with_the_largest_difference_and_the_gate():
     seeds = [measurement(auroc=auroc, verdict=verdict) for auroc, verdict in ((0.9, "blessed"), (0.96, "refused"))]
     assert row_of(seeds)[:7] == ("spots", "PaDiM", "93.0 (6.0)", "–", "–", "50.0 (0.0)", "75.0 (0.0)")
     assert row_of(seeds)[-1] == "1 of 2 blessed"
+
+
+def test_the_table_shows_what_a_model_finds_at_its_own_threshold():
+    seeds = [measurement(alarms=0.0, found=found) for found in (0.5, 0.6)]
+    assert row_of(seeds)[7] == "0.0 (0.0), 55.0 (10.0)"
+    assert row_of([measurement()])[7] == "–"
 
 
 def test_the_document_holds_every_seed_and_is_strict_json():

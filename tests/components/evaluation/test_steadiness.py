@@ -5,15 +5,16 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from components.evaluation.steadiness import boxes_of, images_to_change, measure_steadiness
+from components.evaluation.steadiness import images_to_change, measure_steadiness, pictures_of
 from images.harmless_changes import STEADINESS, brighten
+from images.regions import Placement
 from images.synthetic_defects import KINDS, paint
 from runtime.loaded_models import loaded
 
 RANDOM = np.random.default_rng(8)
 LEVELS = RANDOM.integers(100, 150, (40, 1, 1, 1)) + RANDOM.integers(-9, 10, (40, 12, 16, 3))
 IMAGES = LEVELS.astype(np.uint8)
-WHOLE = [(slice(0, 12), slice(0, 16))] * 40
+WHOLE = [Placement.on_map((12, 16), (12, 16), is_padded=False)] * 40
 THRESHOLD = 140.0
 
 
@@ -85,6 +86,15 @@ def test_a_score_that_is_not_finite_is_an_alarm_and_has_no_auroc(tmp_path):
     assert found["blur"] == {"alarms": 1.0, "recall": 1.0}
 
 
+def test_progress_counts_the_changes(tmp_path, caplog):
+    caplog.set_level("INFO")
+    measure_steadiness(saved(tmp_path), IMAGES[:2], WHOLE[:2])
+    told = [
+        (record.done, record.total) for record in caplog.records if getattr(record, "unit", "") == "harmless changes"
+    ]
+    assert told == [(done, 13) for done in range(14)]
+
+
 def test_the_same_images_give_the_same_numbers(found, tmp_path):
     assert measure_steadiness(saved(tmp_path), IMAGES, WHOLE) == found
 
@@ -99,7 +109,8 @@ def test_only_what_the_camera_saw_is_changed(tmp_path):
     framed[:, 3:9] = IMAGES[:, 3:9]
     model = saved(tmp_path, rows=3, threshold=0.0)
     inside, everywhere = (
-        measure_steadiness(model, framed, boxes) for boxes in ([(slice(3, 9), slice(0, 16))] * 40, WHOLE)
+        measure_steadiness(model, framed, pictures)
+        for pictures in ([Placement.on_map((6, 16), (12, 16), is_padded=True)] * 40, WHOLE)
     )
     assert {of_change["alarms"] for of_change in inside.values()} == {0.0}
     assert everywhere["noise_2"]["alarms"] == everywhere["blur"]["alarms"] == 1.0
@@ -130,8 +141,10 @@ def write_split(folder, normal, anomalous=0):
 )
 def test_held_out_images_serve_if_few_normal_ones_are_tested(tmp_path, tested, held_out, trained_on_held_out, expected):
     test, others = write_split(tmp_path / "test", tested, anomalous=40), write_split(tmp_path / "eval", held_out)
-    split, records = images_to_change(test, None if trained_on_held_out else others)
+    small, large = ({"height_px": side_px, "width_px": side_px} for side_px in (224, 8000))
+    split, records = images_to_change(small, test, None if trained_on_held_out else others)
     assert (split, len(records)) == expected
+    assert len(images_to_change(large, test, others)[1]) <= 20
 
 
 def record(height_px, width_px):
@@ -142,13 +155,16 @@ def record(height_px, width_px):
 
 @pytest.mark.parametrize("size", [(460, 1130), (1130, 460), (12, 16), (7, 60), (60, 7), (33, 31), (100, 101)])
 @pytest.mark.parametrize("frame", [(224, 224), (48, 64), (9, 11)])
-def test_a_box_is_where_tensorflow_puts_an_image_between_bars(size, frame):
+def test_a_picture_is_where_tensorflow_puts_it_between_bars(size, frame):
     white = tf.ones((*size, 1))
     padded = tf.image.resize_with_pad(white, *frame, antialias=True).numpy()[..., 0]
     rows, columns = np.nonzero(padded)
-    [box] = boxes_of([record(*size)], height_px=frame[0], width_px=frame[1], fit="pad")
-    assert box == (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+    [picture] = pictures_of([record(*size)], height_px=frame[0], width_px=frame[1], fit="pad")
+    shown = picture.crop(padded)
+    assert (picture.top, picture.left) == (rows.min(), columns.min())
+    assert shown.shape == (rows.max() + 1 - rows.min(), columns.max() + 1 - columns.min())
 
 
-def test_a_stretched_image_fills_the_frame():
-    assert boxes_of([record(7, 300)], height_px=20, width_px=30, fit="stretch") == [(slice(0, 20), slice(0, 30))]
+def test_a_stretched_picture_fills_the_frame_and_knows_its_size():
+    [picture] = pictures_of([record(7, 300)], height_px=20, width_px=30, fit="stretch")
+    assert picture == Placement(height_px=7, width_px=300, top=0, left=0, rows=20, columns=30)

@@ -6,8 +6,8 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from components.evaluation.synthetic_auroc import (
-    AT_MOST,
     count_known,
+    most_images,
     normal_records,
     painted,
     synthetic_aurocs,
@@ -67,9 +67,17 @@ def test_images_are_counted_by_what_is_known_of_them(split):
 
 
 def test_the_normal_images_are_spread_over_the_split(split):
-    chosen = numbers(normal_records(split, 300))
+    chosen = numbers(normal_records(split, 300, at_most=128))
     assert chosen == [number for number in range(400) if number % 4][::3]
-    assert len(chosen) <= AT_MOST
+    assert len(chosen) <= 128
+
+
+@pytest.mark.parametrize(
+    ("size", "most"), [((224, 224), 128), ((460, 1130), 64), ((1000, 1000), 33), ((8000, 8000), 20)]
+)
+def test_fewer_images_are_measured_if_they_are_large(size, most):
+    assert most_images(*size) == most
+    assert most_images(*size, at_most=40) == min(most, 40)
 
 
 def test_the_auroc_of_each_kind_is_scikit_learns(tmp_path):

@@ -42,6 +42,14 @@ def test_a_components_own_options_override_the_common_ones():
     assert set(workers.values()) == {2}
 
 
+@pytest.mark.parametrize("given", [(), ("--runner=DirectRunner",)])
+def test_pipelines_on_this_machine_download_no_runner(given):
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+    for arguments in options_by_component(BeamSettings(args=given)).values():
+        assert PipelineOptions(arguments).view_as(StandardOptions).runner.endswith(".FnApiRunner")
+
+
 def test_options_of_an_unknown_component_suggest_the_closest_name():
     with pytest.raises(ConfigurationError, match="'Transfrom'; did you mean 'Transform'"):
         options_by_component(BeamSettings(components={"Transfrom": ("--parallelism=2",)}))

@@ -9,7 +9,8 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 from pydantic import ValidationError
 
-from images.region_of_interest import Region, pixels_inside
+from images.region import Region
+from images.region_of_interest import pixels_inside
 from images.stored import from_pixels
 from images.synthetic_defects import KINDS, paint
 from trainer.data.region import limited

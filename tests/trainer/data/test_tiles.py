@@ -59,6 +59,14 @@ def test_a_batch_gives_what_each_image_gives_alone_and_at_once():
     assert tiled(of_tiles, IMAGE)(tf.zeros([0, 53, 70, 3]))["latent"].shape == (0, 75)
 
 
+def test_the_graph_that_takes_all_tiles_at_once_is_smaller_than_an_image():
+    tiles = {"height_px": 256, "width_px": 256}
+    large = ImageSettings.model_validate({"height_px": 2000, "width_px": 2000, "channels": 3, "tiles": tiles})
+    at_once = tf.function(tiled_at_once(lambda tiles: {"reconstruction": tiles}, large), autograph=False)
+    graph = at_once.get_concrete_function(tf.TensorSpec([1, *large.shape], tf.float32)).graph
+    assert graph.as_graph_def().ByteSize() < 1_000_000
+
+
 def test_errors_without_a_whole_reconstruction_are_the_same_to_the_last_bit():
     """Tiles are reconstructed darker, by a share that is their own."""
 

@@ -10,7 +10,7 @@ from trainer.scoring.calibration import (
     conformal_threshold,
     images_needed,
     p_values,
-    rests_on_one_image,
+    rests_on_few_images,
     thinned,
     thresholds_at,
 )
@@ -70,17 +70,32 @@ def test_a_rate_that_too_few_images_cannot_guarantee_is_raised_to_the_lowest_tha
 
 
 @pytest.mark.parametrize(
-    ("scores", "rate", "without"),
+    ("scores", "rate", "images", "without"),
     [
-        ([1, 2, 3, 4, 10], 0.2, 4.0),
-        ([10, 4, 3, 2, 1], 0.2, 4.0),
-        ([1, 2, 3, 4, 10], 0.4, None),  # the second highest decides
-        ([1, 2, 3, 10, 10], 0.2, None),  # two images are as strange
-        ([1, 2, 3, 9.5, 10], 0.2, None),
-        ([-9, -8, -7, -6, -1], 0.2, -6.0),
-        ([1, 9], 0.4, None),
+        ([1, 2, 3, 4, 10], 0.2, [4], 4.0),
+        ([10, 4, 3, 2, 1], 0.2, [0], 4.0),
+        ([-9, -8, -7, -6, -1], 0.2, [4], -6.0),
+        ([*range(20), 50, 60], 0.05, [21, 20], 19.0),
+        ([70, *range(30), 50, 60], 0.04, [0, 32, 31], 29.0),
+        ([70, *range(30), 50, 60], 0.06, [0, 32, 31], 29.0),  # the second highest is the threshold
     ],
 )
-def test_a_threshold_that_rests_on_one_image(scores, rate, without):
-    values = np.array(scores, np.float32)
-    assert rests_on_one_image(values, conformal_threshold(values, rate)) == without
+def test_a_threshold_that_rests_on_few_images(scores, rate, images, without):
+    found, lower = rests_on_few_images(np.array(scores, np.float32), rate)
+    assert (list(found), lower) == (images, without)
+
+
+@pytest.mark.parametrize(
+    ("scores", "rate"),
+    [
+        ([1, 2, 3, 4, 10], 0.4),  # the second highest decides
+        ([1, 2, 3, 10, 10], 0.2),  # two of five images are as strange
+        ([1, 2, 3, 9.5, 10], 0.2),
+        ([*range(20), 60, 60, 60], 0.05),  # more than a tenth
+        ([*range(40), 100], 0.1),  # the strangest is above the threshold
+        (range(40), 0.05),
+        ([1, 9], 0.4),
+    ],
+)
+def test_a_threshold_that_rests_on_many_images(scores, rate):
+    assert rests_on_few_images(np.array(scores, np.float32), rate) is None

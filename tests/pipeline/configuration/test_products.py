@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from pipeline.cli import main
 from pipeline.configuration.configuration import ConfigurationError
-from pipeline.local.plant import load_products
+from pipeline.configuration.products import load_products
 
 
 def _write(folder: Path, **texts: str) -> list[Path]:
