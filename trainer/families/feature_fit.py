@@ -210,7 +210,7 @@ def _whole_errors(maps: Array, images: Array, gram: Array, measured: Array, grou
         own, kept = np.flatnonzero(groups[images[measured]] == group), np.flatnonzero(groups[images] != group)
         weights = _WholeMaps(gram, kept, latent_dim).weights(measured[own])
         for start, end in _portions(flat.shape[1], channels):
-            residual = flat[measured[own], start:end] - weights @ flat[kept, start:end].astype(np.float32)
+            residual: Array = flat[measured[own], start:end] - weights @ flat[kept, start:end].astype(np.float32)
             positions = slice(start // channels, end // channels)
             errors[own, positions] = np.square(residual).reshape(len(own), -1, channels).mean(axis=2)
     return errors.reshape(len(measured), height, width)
