@@ -7,12 +7,12 @@ and with few the estimate is uncertain, so neither a p-value nor the estimate al
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
@@ -73,38 +73,54 @@ def drift_of(counts: ScoreCounts, calibration: CalibrationRecord) -> Drift:
     return Drift(**{**vars(drift), "sentence": _sentence(drift, calibration, alarms_too_often=alarms_too_often)})
 
 
-def read_scores(path: Path, calibration: CalibrationRecord) -> ScoreCounts:
-    """The scores in a file written by `autoencoder score` (JSON Lines or CSV) or the server, or in a folder of them.
+def read_scores(paths: Iterable[Path], calibration: CalibrationRecord) -> ScoreCounts:
+    """The scores in files written by `autoencoder score` or `watch` (JSON Lines or CSV) or the server, or in folders.
 
-    Raises ScoresError if a file holds no scores, or those of a model with a different threshold.
+    A watch writes every result to NAME.jsonl and to NAME.csv: of two such files, only the first is read. Raises
+    ScoresError if a file holds no scores, or those of a model with a different threshold.
     """
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".jsonl", ".csv"))
-        if not files:
-            raise ScoresError(f"{path}: contains no .json, .jsonl or .csv file")
-        return reduce(add, (read_scores(file, calibration) for file in files))
+    files = {file.resolve(): file for path in paths for file in _files(path)}
+    copies = {file for file in files if file.suffix == ".csv" and file.with_suffix(".jsonl") in files}
+    return reduce(add, (_counts(file, calibration) for path, file in files.items() if path not in copies))
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".jsonl", ".csv"))
+    if not files:
+        raise ScoresError(f"{path}: contains no .json, .jsonl or .csv file")
+    return files
+
+
+def _counts(file: Path, calibration: CalibrationRecord) -> ScoreCounts:
     try:
-        if path.suffix == ".json":
-            document = json.loads(path.read_text(encoding="utf-8"))
+        if file.suffix == ".json":
+            document = json.loads(file.read_text(encoding="utf-8"))
             counts = ScoreCounts(**{**document, "per_interval": tuple(document["per_interval"])})
             thresholds = {counts.threshold}
         else:
-            rows = [(float(row["score"]), float(row["threshold"])) for row in _rows(path) if row["score"]]
-            thresholds = {threshold for _, threshold in rows}
-            counts = count_scores(np.array([score for score, _ in rows], np.float32), calibration)
+            rows = [row for row in _rows(file) if row["verdict"] != "failed"]
+            thresholds = {float(row["threshold"]) for row in rows}
+            counts = count_scores(np.array([_score(row) for row in rows], np.float32), calibration)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ScoresError(f"{path}: contains no recorded scores ({type(error).__name__}: {error})") from None
+        raise ScoresError(f"{file}: contains no recorded scores ({type(error).__name__}: {error})") from None
     if any(not math.isclose(threshold, calibration.threshold, rel_tol=1e-5) for threshold in thresholds):
-        raise ScoresError(f"{path}: the scores come from a different model (threshold {thresholds.pop():.6g})")
+        raise ScoresError(f"{file}: the scores come from a different model (threshold {thresholds.pop():.6g})")
     return counts
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        if path.suffix == ".csv":
-            yield from csv.DictReader(file)
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open(encoding="utf-8", newline="") as lines:
+        if file.suffix == ".csv":
+            yield from csv.DictReader(lines)
         else:
-            yield from (json.loads(line) for line in file)
+            yield from (json.loads(line) for line in lines)
+
+
+def _score(row: dict[str, Any]) -> float:
+    """The score of an image, NaN if it was not finite: then JSON has null, and CSV nothing."""
+    return math.nan if row["score"] in (None, "") else float(row["score"])
 
 
 def _distance(counts: ScoreCounts, calibration: CalibrationRecord) -> float:

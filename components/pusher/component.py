@@ -83,7 +83,7 @@ class AtomicPushExecutor(executor.Executor):
         model, base = self.GetModelPath(input_dict), destination.filesystem.base_directory
         digest = digest_of(model)
         if withdrawal := withdrawn(base).get(digest):
-            reason = f"a rollback withdrew this model (version {withdrawal['version']}) on {withdrawal['at']}"
+            reason = f"a rollback withdrew this model ({withdrawal.text})"
             logging.warning("Not pushed: %s.", reason)
             model_push.set_string_custom_property(NOT_PUSHED_BECAUSE, reason)
             self._MarkNotPushed(model_push)

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -17,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from absl import logging
 from tfx.dsl.io import fileio
@@ -31,6 +32,7 @@ ABANDONED_AFTER_S: Final = 24 * 3600
 """Age at which a partial push counts as abandoned if locks cannot show it, as on network file systems."""
 WITHDRAWN_FOLDER: Final = ".withdrawn"
 """In the destination, with one small file per model, named by its digest; not a number, so servers ignore it."""
+_RECORD_NAME: Final = re.compile(r"([0-9a-f]{32})[.]json")
 _VARIABLES_INDEX: Final = "variables/variables.index"
 
 Check = Callable[[Path], None]
@@ -57,6 +59,14 @@ class Version:
     path: str
     digest: str
     is_withdrawn: bool
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """That a rollback withdrew a model; `text` says which version and when, or that the record of it is damaged."""
+
+    text: str
+    is_damaged: bool
 
 
 @dataclass(frozen=True)
@@ -235,22 +245,28 @@ def rollback(base: str, *, check: Check) -> Rollback:
     return Rollback(served, earlier[0], push(earlier[0].path, base, check=check_and_withdraw))
 
 
-def withdrawn(base: str) -> dict[str, dict[str, Any]]:
-    """The models withdrawn by rollbacks: digest -> {"version", "at"}."""
+def withdrawn(base: str) -> dict[str, Withdrawal]:
+    """The models withdrawn by rollbacks, by digest. Files whose names are not those of records are ignored."""
     folder = f"{base.rstrip('/')}/{WITHDRAWN_FOLDER}"
-    if not fileio.exists(folder):
-        return {}
-    found = {}
-    for name in map(str, fileio.listdir(folder)):
-        with fileio.open(f"{folder}/{name}") as file:
-            found[name.removesuffix(".json")] = json.loads(file.read())
-    return found
+    names = map(str, fileio.listdir(folder)) if fileio.exists(folder) else ()
+    return {match[1]: _withdrawal(f"{folder}/{name}") for name in names if (match := _RECORD_NAME.fullmatch(name))}
+
+
+def _withdrawal(record: str) -> Withdrawal:
+    """A damaged record still withdraws its model, which its name identifies."""
+    try:
+        with fileio.open(record) as file:
+            values = json.loads(file.read())
+        return Withdrawal(f"version {int(values['version'])}, on {values['at']}", is_damaged=False)
+    except (OSError, ValueError, KeyError, TypeError):
+        reason = f"{record} cannot be read; remove it if the model may be pushed again"
+        return Withdrawal(reason, is_damaged=True)
 
 
 def reinstate(base: str, digest: str) -> None:
     """Remove the model's withdrawal, if there is one."""
     if digest in withdrawn(base):
-        fileio.remove(f"{base.rstrip('/')}/{WITHDRAWN_FOLDER}/{digest}.json")
+        fileio.remove(_record_of(base, digest))
 
 
 def digest_of(model: str) -> str:
@@ -270,11 +286,28 @@ def digest_of(model: str) -> str:
 
 
 def _withdraw(base: str, version: Version) -> None:
-    folder = f"{base.rstrip('/')}/{WITHDRAWN_FOLDER}"
-    fileio.makedirs(folder)
+    """Write the record atomically: whole, or not at all if the disk is full. Objects of a store are always whole."""
+    record = _record_of(base, version.digest)
     at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    with fileio.open(f"{folder}/{version.digest}.json", "w") as file:
-        file.write(json.dumps({"version": version.number, "at": at}))
+    text = json.dumps({"version": version.number, "at": at})
+    if _is_remote(base):
+        with fileio.open(record, "w") as file:
+            file.write(text)
+        return
+    Path(record).parent.mkdir(exist_ok=True)
+    partial = Path(record).with_name(f".{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(record)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _record_of(base: str, digest: str) -> str:
+    return f"{base.rstrip('/')}/{WITHDRAWN_FOLDER}/{digest}.json"
 
 
 def _complete_versions(base: str) -> Iterator[str]:

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import sys
-from functools import reduce
-from operator import add
 from pathlib import Path
 
 import click
@@ -24,7 +22,8 @@ def drift(scores: tuple[Path, ...], model: Path | None, as_json: bool) -> None:
     """Check whether recorded scores have drifted.
 
     They are compared with the scores of the normal images that calibrated the model. SCORES are files written by
-    `autoencoder score --format jsonl` (or csv) or by `autoencoder serve --record-scores`, or folders of them. No
+    `autoencoder score --format jsonl` (or csv), by `autoencoder watch` or by `autoencoder serve --record-scores`, or
+    folders of them. Of NAME.jsonl and NAME.csv, in which a watch writes the same results, only the first is read. No
     labels are needed. Exit code 3 if it is time to retrain.
     """
     from serving.drift import drift_of, read_scores
@@ -35,7 +34,7 @@ def drift(scores: tuple[Path, ...], model: Path | None, as_json: bool) -> None:
     calibration = read_calibration(folder)
     if calibration is None:
         raise UsageError(f"{folder}: the model has no record of its calibration scores; retrain it")
-    found = drift_of(reduce(add, (read_scores(path, calibration) for path in scores)), calibration)
+    found = drift_of(read_scores(scores, calibration), calibration)
     click.echo(json.dumps(dataclasses.asdict(found), indent=2) if as_json else found.sentence)
     if found.should_retrain:
         sys.exit(REFUSED)

@@ -59,13 +59,14 @@ def push(where: str | None, rollback: bool, is_list: bool, to: str | None, force
 
 
 def _listed(base: str) -> Outcome:
-    from components.pusher.destination import versions
+    from components.pusher.destination import versions, withdrawn
 
     found = versions(base)
+    damaged = [f"withdrawn: {withdrawal.text}" for withdrawal in withdrawn(base).values() if withdrawal.is_damaged]
     lines = [
         f"{version.number:<17} model {version.digest[:12]}  {_state(version, found)}".rstrip() for version in found
     ]
-    return [dataclasses.asdict(version) for version in found], "\n".join([f"versions in {base}:", *lines])
+    return [dataclasses.asdict(version) for version in found], "\n".join([f"versions in {base}:", *lines, *damaged])
 
 
 def _state(version: "Version", found: list["Version"]) -> str:
@@ -100,7 +101,7 @@ def _pushed(where: str | None, to: str | None, *, force: bool) -> Outcome:
     digest = digest_of(model)
     if (withdrawal := withdrawn(base).get(digest)) and not force:
         raise PushError(
-            f"{run}: a rollback withdrew its latest blessed model on {withdrawal['at']}; --force pushes it anyway"
+            f"{run}: a rollback withdrew its latest blessed model ({withdrawal.text}); --force pushes it anyway"
         )
     pushed = push_checked(model, base, analysis=analysis, statistics=statistics, check_module=smoke_check.__name__)
     reinstate(base, digest)

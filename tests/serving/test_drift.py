@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from serving.drift import drift_of, read_scores
 from serving.score_log import ScoreCounts, ScoreLog, ScoresError, count_scores, interval_edges
 from serving.server.run import running_server
 from serving.server.settings import ServerSettings
+from serving.watching.results import COLUMNS, Position, Results
 
 
 def _calibration(images: int = 1000, rate: float = 0.01, seed: int = 0) -> CalibrationRecord:
@@ -126,6 +128,28 @@ def test_command_reports_drift_in_a_sentence_and_its_exit_status(model: Path, tm
     assert (code, "come from a different model" in text) == (FAILED, True)
 
 
+def _results(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """As a watch writes them, to both files."""
+    results = Results(folder / "camera", Position(), max_bytes=10**6)
+    with results.appended([dict.fromkeys(COLUMNS) | row for row in rows]):
+        pass
+
+
+def test_results_of_a_watch_count_once_and_alike_in_both_files(tmp_path: Path) -> None:
+    """A score of 0 counts, one that is not finite is an alarm, and a failed image has none."""
+    calibration = _calibration()
+    images = [("normal", 0.0), ("normal", calibration.scores[500]), ("anomaly", None), ("failed", None)]
+    rows = [
+        {"verdict": verdict, "score": score, "threshold": None if verdict == "failed" else calibration.threshold}
+        for verdict, score in images
+    ]
+    _results(tmp_path / "watch", rows)
+    expected = count_scores(np.array([0.0, calibration.scores[500], np.inf], np.float32), calibration)
+    jsonl, table = tmp_path / "watch" / "camera-000001.jsonl", tmp_path / "watch" / "camera-000001.csv"
+    for paths in ([jsonl], [table], [table, jsonl], [tmp_path / "watch"], [jsonl, tmp_path / "watch"]):
+        assert read_scores(paths, calibration) == expected
+
+
 def test_command_refuses_a_model_whose_record_is_broken(model: Path, tmp_path: Path) -> None:
     """The message names the record; there is no traceback."""
     scores = _jsonl(tmp_path / "same.jsonl", 1.0, _calibration().threshold)
@@ -153,9 +177,9 @@ def test_server_records_scores_that_drift_reads(
                 score_images([normal_png, normal_png, anomalous_png], server=server)
     finally:
         record.unlink()
-    counts = read_scores(tmp_path / "scores", calibration)
+    counts = read_scores([tmp_path / "scores"], calibration)
     assert (counts.images, counts.above_threshold) == (6, 2)
     assert counts.per_interval == (4, 0, 0, 0, 2)
     (tmp_path / "scores" / "other.json").write_text("[]")
     with pytest.raises(ScoresError, match=r"other\.json"):
-        read_scores(tmp_path / "scores", calibration)
+        read_scores([tmp_path / "scores"], calibration)

@@ -1,6 +1,9 @@
 """A push is atomic for servers, for other pushes, and if it is interrupted."""
 
+import errno
 import os
+import resource
+import signal
 import threading
 import time
 from pathlib import Path
@@ -267,6 +270,46 @@ def test_a_reinstated_model_is_no_longer_withdrawn(destination: str) -> None:
     reinstate(destination, "0" * 32)
     reinstate(destination, left.digest)
     assert withdrawn(destination) == {}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": "x"}', "\x80"])
+def test_a_damaged_record_still_withdraws_its_model(destination: str, content: str) -> None:
+    """A model that was rolled back must not return; the message names the file to remove."""
+    left = rollback(destination, check=_allow).left
+    record = Path(destination, ".withdrawn", f"{left.digest}.json")
+    record.write_text(content, encoding="latin-1")
+    assert [version.is_withdrawn for version in versions(destination)] == [False, True, False, False]
+    assert withdrawn(destination)[left.digest].text.startswith(f"{record} cannot be read; remove it")
+    assert _models(destination)[-1] == "b"
+    rollback(destination, check=_allow)
+    assert _models(destination)[-1] == "a"
+    reinstate(destination, left.digest)
+    assert left.digest not in withdrawn(destination)
+
+
+def test_other_files_beside_the_records_are_ignored(destination: str) -> None:
+    """Such as what NFS keeps of a file that was removed while it was open."""
+    left = rollback(destination, check=_allow).left
+    for name in (".nfs0001", "x.json", f".{left.digest}.json.swp", f"{left.digest}.txt"):
+        Path(destination, ".withdrawn", name).touch()
+    Path(destination, ".withdrawn", "lost+found").mkdir()
+    assert list(withdrawn(destination)) == [left.digest]
+
+
+def test_a_rollback_that_cannot_write_its_record_changes_nothing(destination: str) -> None:
+    """The limit is larger than the files of these models, and smaller than a record."""
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, resource.RLIM_INFINITY))
+        try:
+            rollback(destination, check=_allow)
+        except OSError as error:
+            os._exit(error.errno or 0)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == errno.EFBIG
+    assert (_models(destination), withdrawn(destination)) == (["a", "b", "c"], {})
+    assert list(Path(destination, ".withdrawn").iterdir()) == []
 
 
 def test_an_unfinished_upload_is_not_a_version(destination: str) -> None:
