@@ -14,7 +14,7 @@ from runtime.settings import Section
 if TYPE_CHECKING:
     from images.region_of_interest import Inside
 
-Points = list[tuple[float, float]]
+Points = tuple[tuple[float, float], ...]
 """The corners (x, y) of a polygon, in fractions of the image."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 _PNG_URI: Final = "data:image/png;base64,"
@@ -27,7 +27,7 @@ class Region(Section):
 
     box: tuple[Fraction, Fraction, Fraction, Fraction] | None = None
     """Left, top, right and bottom edge, in fractions of the image's width and height."""
-    polygon: list[tuple[Fraction, Fraction]] | None = None
+    polygon: tuple[tuple[Fraction, Fraction], ...] | None = None
     """Corners `[x, y]` in order, in fractions of the image's width and height."""
     mask: str | None = None
     """An image file, white where images count, black elsewhere, of any size: it is stretched over each image. The
@@ -47,9 +47,9 @@ class Region(Section):
     def corners(self) -> Points:
         """Of the box or the polygon, in order."""
         if self.box is None:
-            return self.polygon or []
+            return self.polygon or ()
         left, top, right, bottom = self.box
-        return [(left, top), (right, top), (right, bottom), (left, bottom)]
+        return (left, top), (right, top), (right, bottom), (left, bottom)
 
 
 def _uri_of_file(path: str) -> str:

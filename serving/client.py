@@ -27,7 +27,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from images.decoding import UnreadableImageError, as_viewed, upright_size
+from images.decoding import UnreadableImageError, as_viewed, page_count, upright_size
 from images.reading import AS_STORED
 from images.regions import Placement, Region, find_regions
 from runtime.errors import UsageError
@@ -110,7 +110,8 @@ def score_images(
 ) -> list[Score]:
     """The scores, in order, of encoded images given as bytes or as paths; sends one request.
 
-    Every format that ingestion accepts is converted as ingestion does, so any server's model can decode it.
+    Every format that ingestion accepts is converted as ingestion does, so any server's model can decode it, except for
+    files of several pages: this project's server takes the first, or gives INVALID_ARGUMENT if each is an image.
     `with_maps` adds anomaly maps and regions; a model of a version without them gives FAILED_PRECONDITION.
     """
     if not images:
@@ -202,10 +203,12 @@ def _map_of(columns: Mapping[str, Any], index: int, image: bytes) -> dict[str, A
 def _as_stored(index: int, image: ImageFile) -> bytes:
     """The image with all its bits, of which the model's graph takes what it needs.
 
-    INVALID_ARGUMENT if no model could read it.
+    A file of several pages stays as it is: only the server knows whether each is an image. INVALID_ARGUMENT if no model
+    could read it.
     """
     try:
-        return as_viewed(image.read_bytes() if isinstance(image, Path) else image, AS_STORED)
+        content = image.read_bytes() if isinstance(image, Path) else image
+        return content if page_count(content) > 1 else as_viewed(content, AS_STORED)
     except UnreadableImageError as error:
         message = f"{signatures.IMAGE_BYTES}[{index}]: {error}"
         raise ServingError(Status.INVALID_ARGUMENT, message) from None

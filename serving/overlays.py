@@ -1,6 +1,7 @@
 """Pictures of where an image is anomalous: overlays to look at, masks and COCO annotations for other programs."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -39,7 +40,8 @@ def write_overlay(
     for region in regions:
         first, last = (scale * region.left, scale * region.top), (scale * region.right - 1, scale * region.bottom - 1)
         draw.rectangle((*first, *(max(pair) for pair in zip(first, last, strict=True))), outline=_BOX, width=2)
-    panels = Image.new("RGB", (2 * size[0], height_px + _LEGEND_PX + _MARGIN_PX))
+    legend_px = math.ceil(draw.textlength(LEGEND)) + 4
+    panels = Image.new("RGB", (max(2 * size[0], legend_px), height_px + _LEGEND_PX + _MARGIN_PX))
     panels.paste(boxed, (0, 0))
     panels.paste(Image.blend(original, heat, 0.6), (size[0], 0))
     panels.paste(Image.fromarray(legend_strip(panels.width, _LEGEND_PX)), (0, height_px))

@@ -150,6 +150,11 @@ def exported_scorer(file: Path, *, with_maps: bool = False) -> Scorer:
 
 
 def _score_of_one(model: "ExportedModel", index: int, image: bytes, *, with_maps: bool) -> Score:
+    if (pages := page_count(image)) > 1:
+        raise invalid_argument(
+            f"{IMAGE_BYTES}[{index}]: the file has {pages} pages, and an exported model does not tell whether each is "
+            "an image: save the pages as files, or score with the SavedModel"
+        )
     try:
         outputs = model(image)
     except UnreadableImageError as error:

@@ -72,6 +72,11 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         cross_fitted = bool(record.get("cross_fitted"))
         if cross_fitted and settings.score == "auto":
             settings = settings.model_copy(update={"score": OF_MAPS[0]})
+            _LOG.info(
+                "evaluation.score auto: all images train, and none is left to compare scores on, so it means %s",
+                settings.score,
+                extra={"notice": True},
+            )
         groups = _fit_groups(trained, train, settings.groups) if settings.groups else None
         name, auroc_by_score, compared = _chosen(
             trained, settings, train, held_out, partial(region_of_interest, record["image"]), groups

@@ -1,6 +1,7 @@
 """The preprocessing graph, shared by training, evaluation and serving: encoded bytes -> normalised pixels."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -8,6 +9,7 @@ import tensorflow_transform as tft
 
 from images.reading import Percentiles
 from images.values import PNG_AT, VALUES_START
+from runtime.traced_once import traced_once
 from schema import features
 from schema.features import LEVELS, NORMALISED, OFFSET, SCALE
 from trainer.data.region import blacked_out, inside_of_images, lit
@@ -26,7 +28,7 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
     """tf.Transform's entry point; `custom_config['image']` is an ImageSettings as a mapping."""
     settings = ImageSettings.model_validate(custom_config["image"])
     levels = _levels(inputs[features.IMAGE], settings)
-    pixels = decode_images(inputs[features.IMAGE], settings, levels)
+    pixels = tf.ensure_shape(_traced_decoder(settings)(inputs[features.IMAGE], levels), (None, *settings.shape))
     offset, scale = _normalisation_constants(pixels, settings)
     rows = tf.shape(pixels)[0]
     return {
@@ -35,6 +37,12 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
         SCALE: tf.tile(scale[tf.newaxis], [rows, 1]),
         LEVELS: tf.tile(levels[tf.newaxis], [rows, 1]),
     }
+
+
+@functools.lru_cache(maxsize=4)
+def _traced_decoder(settings: ImageSettings) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """`decode_images` as one function: tf.Transform traces the graph around it up to ten times."""
+    return traced_once(lambda encoded, levels: decode_images(encoded, settings, levels))
 
 
 def decode_images(encoded: tf.Tensor, settings: ImageSettings, levels: tf.Tensor | None = None) -> tf.Tensor:

@@ -1,6 +1,7 @@
 """How steady the verdict on normal images is under harmless changes, and whether defects are still found then."""
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ _SEED: Final = 22
 _BATCH: Final = 32
 _MOVING: Final = ("shift_1", "rotation_1")
 """Changes that move the part, and with it its region of interest, if each image has its own."""
+
+_LOG = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[Any]
 Verdicts = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
@@ -78,6 +81,7 @@ def measure_steadiness(
         if np.isfinite(scores).all():
             is_defective = np.repeat([0, 1], [len(images), len(defective)])
             found[name]["auroc"] = float(roc_auc_score(is_defective, scores))
+        _LOG.info("steadiness", extra={"done": number, "total": len(STEADINESS), "unit": "harmless changes"})
     return found
 
 

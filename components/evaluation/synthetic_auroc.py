@@ -1,5 +1,6 @@
 """How well a model finds faint synthetic defects in normal test images, measured like every metric: by its scores."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -25,6 +26,8 @@ _PIXELS: Final = 2**25
 _NORMAL: Final = ""
 _SEED: Final = 21
 """Another one than the seed of the defects that `evaluation.score: auto` compares scores by."""
+
+_LOG = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[Any]
 Painted = Iterable[tuple[str, list[bytes]]]
@@ -62,9 +65,10 @@ def synthetic_aurocs(signatures: Mapping[str, Any], examples: Painted) -> dict[s
     """Model -> kind of defect -> AUROC of the scores by its signature for tf.Examples; {} if one is not finite."""
     scorers = {name: _scorer(signature) for name, signature in signatures.items()}
     found: dict[str, dict[str, Any]] = {name: {} for name in signatures}
-    for kind, serialized in examples:
+    for number, (kind, serialized) in enumerate(examples):
         for name, scores in scorers.items():
             found[name][kind] = scores(serialized)
+        _LOG.info("synthetic defects", extra={"done": number, "total": len(KINDS), "unit": "kinds of defect"})
     return {name: _aurocs(by_kind) for name, by_kind in found.items()}
 
 

@@ -150,7 +150,7 @@ def _scorer_of(model: Path | None, server: str | None, model_name: str, login: "
 
 
 def _reading_of(model: Path | None, server: str | None) -> "Reading":
-    """How the model reads files; servers and exported models do not tell, and get the first page of each."""
+    """How the model reads files; servers and exported models do not tell, and get files of several pages whole."""
     from images.reading import EIGHT_BITS
     from serving.model.image_inputs import reading_of_model
     from serving.model.versions import newest_base_folder, saved_model_folder

@@ -237,6 +237,26 @@ def _accepted_from(client: object) -> socket.socket:
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_a_file_of_several_pages_is_refused_if_each_is_an_image_to_the_model(
+    image_model: Path, settings_for: Callable[..., ServerSettings], tmp_path: Path, protocol: str
+) -> None:
+    """A model of first pages scores the first, which differs from the second."""
+    pages = [Image.fromarray(np.tile(np.array([0, 80], np.uint8), (16, 8))), Image.new("L", (16, 16))]
+    stack = _stored_as("TIFF", pages[0], save_all=True, append_images=pages[1:])
+    for page in ("first", "all"):
+        base = shutil.copytree(image_model, tmp_path / page)
+        (base / "7" / RECORD_FILE).write_text(json.dumps({"image": {"page": page}}))
+        with running_server(settings_for(base)) as address:
+            server = rest_url(address) if protocol == "rest" else grpc_url(address)
+            if page == "first":
+                [score] = score_images([stack], server=server)
+                assert score.error == pytest.approx((40 / 255) ** 2, rel=1e-3)
+            else:
+                with pytest.raises(ServingError, match="the file has 2 pages.*send them one by one"):
+                    score_images([stack], server=server)
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_a_model_of_16_bits_sees_all_of_them(
     image_model: Path, settings_for: Callable[..., ServerSettings], tmp_path: Path, protocol: str
 ) -> None:

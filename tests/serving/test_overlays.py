@@ -21,3 +21,16 @@ def test_the_camera_s_rotation_is_applied(tmp_path: Path) -> None:
     write_overlay(tmp_path / "a.png", score, tmp_path / "overlay.png", height_px=64)
     original = np.asarray(Image.open(tmp_path / "overlay.png").convert("L"))[:64, :64]
     assert (original[:, :28].max(), original[:, 36:].min()) == (0, 255)
+
+
+def test_the_legend_has_room_beside_a_narrow_image(tmp_path: Path) -> None:
+    """Its last letters are as far to the right as in the overlay of a wide image."""
+    ends = []
+    for width_px in (16, 640):
+        Image.new("L", (width_px, 128)).save(tmp_path / "a.png")
+        placement = Placement.on_map((128, width_px), (64, 64), is_padded=False)
+        score = Score(0, 0, 1, False, anomaly_map=np.zeros((64, 64), np.float32), placement=placement)
+        write_overlay(tmp_path / "a.png", score, tmp_path / "overlay.png", height_px=128)
+        text = np.asarray(Image.open(tmp_path / "overlay.png").convert("L"))[136:]
+        ends.append(int(np.flatnonzero(text.max(axis=0))[-1]))
+    assert ends[0] == ends[1] > 200

@@ -258,6 +258,15 @@ def test_with_few_images_the_maps_are_those_of_both_splits(images, tmp_path):
     assert suspects[0]["of"] == 50
 
 
+def test_with_few_images_auto_chooses_nothing_and_says_so(images, tmp_path, caplog):
+    caplog.set_level("INFO")
+    few = {"train": images["train"], "eval": images["eval"][:20]}
+    unseen = np.concatenate([UNSEEN, UNSEEN[:20]])
+    _, written = calibrator_of(FeatureModel(unseen), few, tmp_path, cross_fitted=True)("auto")
+    assert (written["score"], written["auroc_by_score"]) == ("worst_pixels", {})
+    assert any("none is left to compare scores on" in record.getMessage() for record in caplog.records)
+
+
 def test_a_score_that_needs_more_than_the_map_gives_way_to_standardised_patch(images, tmp_path):
     unseen = UNSEEN.copy()
     unseen[9, 3, 3] += 0.5

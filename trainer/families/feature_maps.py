@@ -10,7 +10,6 @@ from trainer.families.autoencoder import Shape
 
 _WINDOW = 3
 """Positions over which the maps are averaged, along each side (Roth et al. 2022, arXiv:2106.08265, section 3.1)."""
-_BATCH = 16
 _LARGEST_SIDE = 64
 """Positions along the longer side of the joined maps."""
 
@@ -32,19 +31,6 @@ class FeatureMaps(tf.Module):
         self.shape: Shape = (*self._grid, sum(channels))
 
     def __call__(self, pixels: tf.Tensor) -> tf.Tensor:
-        """In batches of 16, because a backbone's first layers take many times the memory of the images."""
-        if pixels.shape[0] is not None and pixels.shape[0] <= _BATCH:  # no loop, which not every runtime has
-            return self._of_batch(pixels)
-        count = tf.maximum(tf.shape(pixels)[0], 1)
-        maps = tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False, element_shape=(None, *self.shape))
-
-        def add_batch(start: tf.Tensor, maps: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-            return start + _BATCH, maps.write(maps.size(), self._of_batch(pixels[start : start + _BATCH]))
-
-        maps = tf.while_loop(lambda start, _: start < count, add_batch, [0, maps], parallel_iterations=1)[1]
-        return tf.ensure_shape(maps.concat(), (None, *self.shape))
-
-    def _of_batch(self, pixels: tf.Tensor) -> tf.Tensor:
         joined = tf.concat([self._on_grid(features) for features in self.backbone(pixels)], axis=-1)
         padded = tf.pad(joined, [[0, 0], *[[_WINDOW // 2] * 2] * 2, [0, 0]], "SYMMETRIC")
         return tf.nn.avg_pool2d(padded, _WINDOW, 1, "VALID")

@@ -1,4 +1,4 @@
-"""`features`: linear autoencoders of a frozen network's feature maps, fitted in closed form, for finding defects.
+"""`features`: linear models of a frozen network's feature maps, fitted in closed form, for finding defects.
 
 Shi et al. 2021, "Unsupervised Anomaly Segmentation via Deep Feature Reconstruction", arXiv:2012.07122; Ndiour et al.
 2022, "FRE: A Fast Method for Anomaly Detection and Segmentation", arXiv:2211.12650.
@@ -18,18 +18,18 @@ from schema.changes import ChangeName
 from trainer.backbones.loading import load_backbone
 from trainer.families.autoencoder import Autoencoder, Shape, join
 from trainer.families.family import Images, TrainingImages
-from trainer.families.feature_fit import Array, LinearFit, fit_linear
+from trainer.families.feature_fit import Array, fit_linear, surroundings
 from trainer.families.feature_maps import FeatureMaps
 from trainer.families.output_range import Clip
 from trainer.settings.model import ModelSettings
 
-_COMPONENTS: Final = 64
-"""Components from which each position is reconstructed."""
+_COMPONENTS: Final = 32
+"""Components of each surrounding position from which a position is reconstructed."""
 _MOST_MAPS, _MAP_BYTES = 2048, 600 * 2**20
-"""Maps that the autoencoders are fitted to, at most, and their size in memory, in 16 bits each."""
+"""Maps that the models are fitted to, at most, and their size in memory, in 16 bits each."""
 _MOST_COPIES: Final = 8
-_NEW_VIEWS: Final = 1.5
-"""Factor by which the error of whole maps may rise on views unlike all others before positions count instead."""
+_BELOW_USUAL: Final = 3.0
+"""Spreads below the usual error at which a position counts as free of error, so that errors are not negative."""
 _SMALLEST: Final = 1e-9
 _RIDGE: Final = 1e-2
 _BATCH: Final = 16
@@ -37,7 +37,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def features(shape: Shape, settings: ModelSettings) -> Autoencoder:
-    """The backbone, and linear autoencoders that are all zero until `fit_features`."""
+    """The backbone, and linear models that are all zero until `fit_features`."""
     maps = FeatureMaps(load_backbone(settings.backbone, settings.backbone_layers), shape)
     errors = FeatureErrors(maps, settings.latent_size, settings.steady_against)
     image = keras.layers.Input(shape)
@@ -50,7 +50,7 @@ def features(shape: Shape, settings: ModelSettings) -> Autoencoder:
 
 
 def fit_features(autoencoder: Autoencoder, images: TrainingImages, to_pixels: Callable[[Images], Any]) -> None:
-    """Fit the linear autoencoders to the training images, and the decoder from latent to pixels by ridge regression."""
+    """Fit the linear models to the training images, and the decoder from latent to pixels by ridge regression."""
     assert autoencoder.feature_errors is not None
     chosen, latents = autoencoder.feature_errors.fit(images)
     mean, moment = 0.0, np.zeros((latents.shape[1], math.prod(images.shape)))
@@ -70,9 +70,9 @@ def fit_features(autoencoder: Autoencoder, images: TrainingImages, to_pixels: Ca
 class FeatureErrors(tf.Module):
     """Pixels [B, H, W, C] in [0, 1] -> latent [B, Z] and error of each position of the feature maps [B, h, w].
 
-    The error is that of the whole map's reconstruction from the latent. But if that error rises by half for images that
-    are unlike all others, the autoencoder knows its views by heart, and new views would look like defects. Then the
-    error is that of each position's own reconstruction. Either is relative to its mean on images left out of the fit.
+    Each position is reconstructed twice: from its surroundings, and with the whole map from the latent. Either error
+    counts by how far it is above what is usual at this position; the larger of the two is the position's error,
+    relative to its mean on images left out of the fit.
     """
 
     def __init__(self, maps: FeatureMaps, latent_dim: int, steady_against: Collection[ChangeName]) -> None:
@@ -81,28 +81,57 @@ class FeatureErrors(tf.Module):
         self.maps = maps
         self._latent_dim, self._steady_against = latent_dim, tuple(steady_against)
         self._mean, self._scale = _frozen(channels), _frozen(channels, value=1.0)
-        self._position_axes = _frozen(channels, min(_COMPONENTS, channels))
+        components = min(_COMPONENTS, channels)
+        self._surroundings = surroundings(height, width).astype(np.int32)
+        self._axes = _frozen(channels, components)
+        self._kernel = _frozen(components * self._surroundings.shape[1], channels)
         self._whole_mean = _frozen(height * width * channels)
         self._whole_axes = _frozen(height * width * channels, latent_dim)
         self._deviations, self._typical = _frozen(latent_dim, value=1.0), _frozen(value=1.0)
-        self.knows_by_heart = False
+        self._usual, self._spread = _frozen(height, width, 2), _frozen(height, width, 2, value=1.0)
         self.depth = 8
         """Bits of the levels in which training images are changed."""
         self.unseen_maps = tf.Variable(tf.zeros((0, height, width)), trainable=False, shape=(None, height, width))
         """[n, h, w]: errors of training images, from fits without them."""
 
     def __call__(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """In batches of 16, because a backbone's first layers and surroundings take many times the images' memory."""
+        if pixels.shape[0] is not None and pixels.shape[0] <= _BATCH:  # no loop, which not every runtime has
+            return self._of_batch(pixels)
+        count = tf.maximum(tf.shape(pixels)[0], 1)
+        shapes = [(None, self._latent_dim), (None, *self.maps.shape[:2])]
+        found = [
+            tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False, element_shape=shape) for shape in shapes
+        ]
+
+        def add_batch(start: tf.Tensor, *found: tf.TensorArray) -> tuple[tf.Tensor, ...]:
+            of_batch = self._of_batch(pixels[start : start + _BATCH])
+            written = [whole.write(whole.size(), part) for whole, part in zip(found, of_batch, strict=True)]
+            return start + _BATCH, *written
+
+        found = tf.while_loop(lambda start, *_: start < count, add_batch, [0, *found], parallel_iterations=1)[1:]
+        latents, errors = (tf.ensure_shape(one.concat(), shape) for one, shape in zip(found, shapes, strict=True))
+        return latents, errors
+
+    def _of_batch(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         maps = (self.maps(pixels) - self._mean) / self._scale
         count, (height, width, channels) = tf.shape(maps)[0], self.maps.shape
         centred = tf.reshape(maps, [count, height * width * channels]) - self._whole_mean
         projected = tf.matmul(centred, self._whole_axes)
-        if self.knows_by_heart:
-            onto_axes = tf.reduce_sum(tf.square(tf.einsum("bhwc,ck->bhwk", maps, self._position_axes)), axis=-1)
-            errors = tf.maximum(tf.reduce_mean(tf.square(maps), axis=-1) - onto_axes / channels, 0.0)
-        else:
-            residual = centred - tf.matmul(projected, self._whole_axes, transpose_b=True)
-            errors = tf.reduce_mean(tf.reshape(tf.square(residual), [count, height, width, channels]), axis=-1)
-        return projected / self._deviations, errors / self._typical
+        # Transposing the axes instead would store them twice in an exported file.
+        as_a_whole = centred - tf.transpose(tf.matmul(self._whole_axes, projected, transpose_b=True))
+        components = tf.reshape(tf.matmul(maps, self._axes), [count, height * width, self._axes.shape[1]])
+        around = tf.reshape(tf.gather(components, self._surroundings, axis=1), [-1, self._kernel.shape[0]])
+        by_surroundings = tf.reshape(maps, [-1, channels]) - tf.matmul(around, self._kernel)
+        errors = tf.stack(
+            [
+                tf.reduce_mean(tf.square(tf.reshape(residual, [count, height, width, channels])), axis=-1)
+                for residual in (by_surroundings, as_a_whole)
+            ],
+            axis=-1,
+        )
+        deviation = tf.reduce_max((errors - self._usual) / self._spread, axis=-1)
+        return projected / self._deviations, tf.nn.relu(deviation + _BELOW_USUAL) / self._typical
 
     def fit(self, images: TrainingImages) -> tuple[range, Array]:
         """Fit to at most 2,048 maps; returns the rows of the images used [n] and their latents [n, Z or fewer]."""
@@ -120,26 +149,18 @@ class FeatureErrors(tf.Module):
         )
         self._mean.assign(mean)
         self._scale.assign(scale)
-        self._position_axes.assign(fitted.position_axes)
+        self._axes.assign(fitted.axes)
+        self._kernel.assign(fitted.kernel)
         self._whole_mean.assign(fitted.whole_mean)
         self._whole_axes.assign(_padded(fitted.whole_axes, self._whole_axes.shape))
         missing = self._latent_dim - len(fitted.deviations)
         self._deviations.assign(np.pad(fitted.deviations, (0, missing), constant_values=1.0))
-        self._judge_views(fitted)
-        return chosen, fitted.latents
-
-    def _judge_views(self, fitted: LinearFit) -> None:
-        """Find out whether the autoencoder of whole maps knows its views by heart, and what errors are typical."""
-        familiar, unfamiliar = (float(errors[..., 1].mean()) for errors in (fitted.unseen, fitted.unseen_views))
-        self.knows_by_heart = unfamiliar > _NEW_VIEWS * familiar
-        unseen = fitted.unseen[..., 0 if self.knows_by_heart else 1]
+        self._usual.assign(fitted.usual)
+        self._spread.assign(fitted.spread)
+        unseen = np.maximum(fitted.unseen + _BELOW_USUAL, 0.0)
         self._typical.assign(max(float(unseen.mean()), _SMALLEST))
         self.unseen_maps.assign(unseen / self._typical)
-        _LOG.info(
-            "the error of whole feature maps is %.2f times as large for views unlike all others, so %s reconstructed",
-            unfamiliar / max(familiar, _SMALLEST),
-            "each position by itself is" if self.knows_by_heart else "whole maps are",
-        )
+        return chosen, fitted.latents
 
     def _maps_of(self, images: TrainingImages) -> tuple[range, Array, Array]:
         """(rows of the images used, maps [N, h, w, c], each map's image [N]): the images as they are, then changed."""

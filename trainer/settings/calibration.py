@@ -24,7 +24,7 @@ class CalibrationSettings(Section):
 
     score: ScoreChoice = "auto"
     """Anomaly score that the threshold applies to; docs/scores.md compares them. `auto`: the one that best finds faint
-    synthetic defects in held-out images."""
+    synthetic defects in held-out images, or `worst_pixels` if fewer than 200 images leave none held out."""
     score_members: tuple[ScoreName, ...] = ("error", "patch_max", "local_ssim")
     """Scores that `ensemble` combines."""
     worst_percent: float = Field(3.0, gt=0, le=100)

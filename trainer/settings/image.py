@@ -100,7 +100,7 @@ class ImageSettings(Reading):
                 f"times image.width_px {self.width_px} is more; lower them, or cut the files to the region"
             )
         if self.inside is not None and not self.inside.any():
-            what = "mask" if self.roi is None or self.roi.mask else self.roi.corners
+            what = "mask" if self.roi is None or self.roi.mask else list(self.roi.corners)
             raise ValueError(f"image.roi {what} contains no pixel; enlarge the region")
         return self
 

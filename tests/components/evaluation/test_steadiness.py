@@ -86,6 +86,15 @@ def test_a_score_that_is_not_finite_is_an_alarm_and_has_no_auroc(tmp_path):
     assert found["blur"] == {"alarms": 1.0, "recall": 1.0}
 
 
+def test_progress_counts_the_changes(tmp_path, caplog):
+    caplog.set_level("INFO")
+    measure_steadiness(saved(tmp_path), IMAGES[:2], WHOLE[:2])
+    told = [
+        (record.done, record.total) for record in caplog.records if getattr(record, "unit", "") == "harmless changes"
+    ]
+    assert told == [(done, 13) for done in range(14)]
+
+
 def test_the_same_images_give_the_same_numbers(found, tmp_path):
     assert measure_steadiness(saved(tmp_path), IMAGES, WHOLE) == found
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from exportable_models import RATE, images, write_examples, write_model
+from PIL import Image
 
 from schema.artifacts import RECORD_FILE
 from serving.exporting.conversion import convert
@@ -17,6 +18,7 @@ from serving.exporting.decision import NotExportableError, decision_of
 from serving.exporting.export import export_model
 from serving.exporting.proof import ExportRefusedError, images_of, replayed
 from serving.exporting.runtimes import MissingRuntimeError
+from serving.scoring import exported_scorer, score_files
 from trainer.settings.calibration import ScoreName
 
 TARGETS = ["onnx", *(pytest.param(target, marks=pytest.mark.slow) for target in ("litert", "openvino"))]
@@ -71,6 +73,19 @@ def test_groups_keep_their_thresholds_in_fewer_bits(splits, tmp_path):
     done = export_model(model, tmp_path / "out", target="onnx", precision="float16", **splits)
     assert not done.is_recalibrated
     assert {row["threshold"] for row in replayed(done.path, images_of(splits["test"]))} == {1.0}
+
+
+def test_a_file_of_several_pages_is_refused_with_the_remedy(plain, splits, tmp_path):
+    """A single page is scored."""
+    file = export_model(plain, tmp_path, target="onnx", precision="float32", **splits).path
+    pages = [Image.new("RGB", (16, 16), level) for level in ("black", "white")]
+    for count in (1, 2):
+        pages[0].save(tmp_path / f"{count}.tif", save_all=True, append_images=pages[1:count])
+    one, two = score_files([tmp_path / "1.tif", tmp_path / "2.tif"], exported_scorer(file))
+    assert one.score is not None
+    assert two.score is None
+    assert "the file has 2 pages" in two.problem
+    assert two.problem.endswith("save the pages as files, or score with the SavedModel")
 
 
 def test_a_model_of_an_older_version_is_refused(plain, tmp_path):

@@ -1,4 +1,4 @@
-"""Features are reconstructed by whole maps, or by positions for views learned by heart; few images are enough."""
+"""Features are reconstructed as whole maps and from their surroundings: small and gross changes show; few images do."""
 
 import numpy as np
 import pytest
@@ -57,8 +57,12 @@ def test_an_image_without_the_product_is_far_stranger_than_any_with_it():
         return np.clip(drawn, 0, 1).astype(np.float32)
 
     errors = started(images(40, True)).feature_errors
-    worst, missing = (errors(images(20, is_there))[1].numpy().max(axis=(1, 2)) for is_there in (True, False))
-    assert missing.min() > 3 * worst.max()
+    normal, missing = images(20, True), images(20, False)
+    half_hidden, elsewhere = normal.copy(), np.roll(normal, 16, axis=2)
+    half_hidden[:, :, 32:] = 0.3
+    worst = errors(normal)[1].numpy().max()
+    for strange in (missing, half_hidden, elsewhere, np.zeros_like(normal), np.ones_like(normal)):
+        assert errors(strange)[1].numpy().max(axis=(1, 2)).min() > 3 * worst
 
 
 def test_the_error_of_unseen_images_is_one_on_average(autoencoder):
