@@ -35,8 +35,9 @@ def change_rows(gate: Document, examples_uri: str, sample: Sample, *, record: Ma
     typical = normal[np.argsort(sample.scores[normal], kind="stable")[len(normal) // 2]]
     [shown] = read_images(examples_uri, [sample.positions[typical]])
     pixels = scaled_to_model(shown.encoded, record)
-    size = Levels.of_model(record, [shown.encoded]).pixels(shown.encoded).shape
-    place = Placement.on_map((size[0], size[1]), pixels.shape, is_padded=record["image"]["fit"] == "pad")
+    height_px, width_px = Levels.of_model(record, [shown.encoded]).pixels(shown.encoded).shape[:2]
+    is_padded = record["image"]["fit"] == "pad"
+    place = Placement.on_map((height_px, width_px), pixels.shape[:2], is_padded=is_padded)
     pictures = {
         name: change_picture(name, pixels, np.random.default_rng(0), picture=place)
         for name in changes
