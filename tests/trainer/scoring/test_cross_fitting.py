@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.families.feature_fit import fit_linear
+from trainer.families.feature_fit import fit_linear, surroundings
 from trainer.scoring.calibration import conformal_threshold
 from trainer.scoring.cross_fitting import OF_MAPS, cross_fitted_scores
 from trainer.scoring.learners import ScoreError
+from trainer.scoring.scores import FittedScore, fit_scores
 from trainer.settings.calibration import CalibrationSettings
 
 IMAGES, RATE, FRESH = 30, 0.1, 50
@@ -20,25 +21,32 @@ def maps_of(count, random):
     return (common + noise).astype(np.float32)
 
 
-def whole_errors(maps, fitted):
+def deviations(maps, fitted):
+    """The model's error map [n, 4, 4] of new maps: how far the larger of both errors is from what is usual."""
     centred = maps.reshape(len(maps), -1) - fitted.whole_mean
     residual = centred - centred @ fitted.whole_axes @ fitted.whole_axes.T
-    return np.square(residual).reshape(maps.shape).mean(axis=-1)
+    as_a_whole = np.square(residual).reshape(maps.shape).mean(axis=-1)
+    around = (maps @ fitted.axes).reshape(len(maps), 16, -1)[:, surroundings(4, 4)].reshape(len(maps), 16, -1)
+    by_surroundings = np.square(maps - (around @ fitted.kernel).reshape(maps.shape)).mean(axis=-1)
+    errors = np.stack([by_surroundings, as_a_whole], axis=-1)
+    return ((errors - fitted.usual) / fitted.spread).max(axis=-1)
+
+
+def positive(deviations):
+    return np.maximum(deviations + 3.0, 0.0).astype(np.float32)
 
 
 @pytest.mark.parametrize("name", ["worst_pixels", "standardised_patch"])
 def test_the_share_of_alarms_and_of_images_with_anomalous_pixels_over_200_draws_is_near_the_rate(name):
     settings, alarms, flagged = CalibrationSettings(score=name, false_alarm_rate=RATE), [], []
-    from trainer.scoring.scores import FittedScore, fit_scores
-
     for draw in range(200):
         random = np.random.default_rng(draw)
         maps, fresh = maps_of(IMAGES, random), maps_of(FRESH, random)
         fitted = fit_linear(maps, np.arange(IMAGES), latent_dim=4, components=3)
-        unseen = tf.constant(fitted.unseen[..., 1])
+        unseen = tf.constant(positive(fitted.unseen))
         scores, peaks = cross_fitted_scores(name, settings, unseen, (4, 4, 1))
         blank = tf.zeros((FRESH, 4, 4, 1))
-        outputs = {"feature_error": tf.constant(whole_errors(fresh, fitted)), "reconstruction": blank}
+        outputs = {"feature_error": tf.constant(positive(deviations(fresh, fitted))), "reconstruction": blank}
         learned = fit_scores([name], settings, lambda own=(blank, outputs): iter([own]), unseen)[name]
         score = FittedScore(name, settings, learned)
         alarms.append(np.mean(score(blank, outputs).numpy() > conformal_threshold(scores, RATE)))
