@@ -151,7 +151,7 @@ def _unseen_deviations(unseen: Array, expected: Array, folds: Array, folds_of_ex
     """The larger deviation [n, h, w] of errors [n, h, w, 2] from the `expected` ones [m, h, w, 2] of other folds."""
     deviations = np.empty(unseen.shape[:-1], np.float32)
     for fold in np.unique(folds):
-        usual, spread = usual_errors(expected[folds_of_expected != fold], np.count_nonzero(folds != fold))
+        usual, spread = usual_errors(expected[folds_of_expected != fold], int(np.count_nonzero(folds != fold)))
         deviations[folds == fold] = ((unseen[folds == fold] - usual) / spread).max(axis=-1)
     return deviations
 
