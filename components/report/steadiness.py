@@ -10,8 +10,8 @@ from components.report.data_uris import pixels_uri
 from components.report.defect_study import scaled_to_model
 from components.report.facts import Document
 from components.report.scored_images import Sample, read_images
+from images.decoding import upright_size
 from images.harmless_changes import STEADINESS, change_picture
-from images.levels import Levels
 from images.regions import Placement
 
 
@@ -35,9 +35,8 @@ def change_rows(gate: Document, examples_uri: str, sample: Sample, *, record: Ma
     typical = normal[np.argsort(sample.scores[normal], kind="stable")[len(normal) // 2]]
     [shown] = read_images(examples_uri, [sample.positions[typical]])
     pixels = scaled_to_model(shown.encoded, record)
-    height_px, width_px = Levels.of_model(record, [shown.encoded]).pixels(shown.encoded).shape[:2]
     is_padded = record["image"]["fit"] == "pad"
-    place = Placement.on_map((height_px, width_px), pixels.shape[:2], is_padded=is_padded)
+    place = Placement.on_map(upright_size(shown.encoded), pixels.shape[:2], is_padded=is_padded)
     pictures = {
         name: change_picture(name, pixels, np.random.default_rng(0), picture=place)
         for name in changes
