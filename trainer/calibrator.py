@@ -139,6 +139,8 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         some = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(MOST)))
         export_served(model, folder, warmup_image=some[0].numpy())
         counts = read_counts(artifact_utils.get_single_uri(input_dict["examples"]))
+        if cross_fitted:
+            counts |= {features.TRAIN: counts[features.TRAIN] + counts[features.EVAL], features.EVAL: 0}
         write_record(folder, {**record, "images": counts, "calibration": calibration.to_json()})
         artifact = artifact_utils.get_single_instance(output_dict["calibration"])
         _write_calibration(artifact, calibration)

@@ -267,6 +267,14 @@ def test_with_few_images_auto_chooses_nothing_and_says_so(images, tmp_path, capl
     assert any("none is left to compare scores on" in record.getMessage() for record in caplog.records)
 
 
+def test_with_few_images_the_model_s_record_counts_all_of_them_as_training_images(images, tmp_path):
+    few = {"train": images["train"], "eval": images["eval"][:20]}
+    unseen = np.concatenate([UNSEEN, UNSEEN[:20]])
+    calibrator_of(FeatureModel(unseen), few, tmp_path, cross_fitted=True)("error")
+    record = json.loads((tmp_path / "error/model/Format-Serving/assets.extra/autoencoder.json").read_text())
+    assert record["images"] == {"train": 50, "eval": 0}
+
+
 def test_a_score_that_needs_more_than_the_map_gives_way_to_standardised_patch(images, tmp_path):
     unseen = UNSEEN.copy()
     unseen[9, 3, 3] += 0.5
