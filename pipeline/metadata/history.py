@@ -219,7 +219,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         "metrics": gate["metrics"],
         "thresholds": gate["thresholds"],
         "model_run": model_run.uri if model_run else None,
-        "images": record.get("images") or _image_counts(outputs),  # records of older versions lack them
+        "images": _image_counts(outputs) | record.get("images", {}),  # records of older versions lack them
         "model": _model_facts(record, outputs),
         "drift": (_read(Path(anomalies.uri, DRIFT_FILE)) or None) if anomalies else None,
         "reviewed": gate.get("reviewed", {}),  # runs of older versions lack them

@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from waiting import wait_until
 
 from runtime.errors import UsageError
 from schema.artifacts import RECORD_FILE
+from schema.usual_sizes import UsualSizes
 from serving.client import Login, Score, VersionStatus, model_status, score_images, wait_until_ready
 from serving.errors import ServingError, Status
 from serving.server.run import ServerAddress, running_server
@@ -275,6 +276,23 @@ def test_a_file_of_several_pages_is_refused_if_each_is_an_image_to_the_model(
             else:
                 with pytest.raises(ServingError, match="the file has 2 pages.*send them one by one"):
                     score_images([stack], server=server)
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_the_answer_warns_of_a_size_unlike_that_of_any_training_image(
+    image_model: Path, settings_for: Callable[..., ServerSettings], tmp_path: Path, protocol: str, normal_png: bytes
+) -> None:
+    """Each image of a request has its own."""
+    base = shutil.copytree(image_model, tmp_path / "model")
+    usual = UsualSizes.of([(16, 16), (20, 20)])
+    (base / "7" / RECORD_FILE).write_text(json.dumps({"sizes": asdict(usual)}))
+    wide = _stored_as("PNG", Image.new("L", (40, 16), 128))
+    with running_server(settings_for(base)) as address:
+        server = rest_url(address) if protocol == "rest" else grpc_url(address)
+        for with_maps in (False, True):
+            scores = score_images([normal_png, wide], server=server, with_maps=with_maps)
+            assert [score.size_warning for score in scores] == ["", usual.warning(16, 40)]
+    assert "a ratio of 2.5" in usual.warning(16, 40)
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
