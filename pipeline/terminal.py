@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.states import CACHED, FAILED, RAN, SKIPPED
+from schema import features
 from schema.changes import ALARMS_AT
 from schema.reviewed import LAST_MODEL, THIS_MODEL
 
@@ -174,7 +175,10 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
         )
     _print_kinds_of_defect(console, document["kinds"])
     if document["images"]:
-        counts = ", ".join(f"{name} {count:,}" for name, count in document["images"].items() if count)
+        used = {features.TRAIN: " (all calibrate, too)"} if document["model"].get("cross_fitted") else {}
+        counts = ", ".join(
+            f"{name} {count:,}{used.get(name, '')}" for name, count in document["images"].items() if count
+        )
         console.print(f"images       {counts}")
     _print_reviewed(console, document["reviewed"], document["changes"])
     if document["pushed"]:

@@ -88,7 +88,7 @@ def read_facts(inputs: ReportInputs) -> Facts:
         anomalies=anomalies,
         drift=drift,
         settings=inputs.settings,
-        costs=_costs(inputs, counts, epochs=max(map(len, record["history"].values()), default=1)),
+        costs=_costs(inputs, counts, record),
     )
 
 
@@ -98,14 +98,16 @@ def model_folder(model_uri: str) -> str:
     return folder
 
 
-def _costs(inputs: ReportInputs, counts: dict[str, int], *, epochs: int) -> list[Cost]:
+def _costs(inputs: ReportInputs, counts: dict[str, int], record: Document) -> list[Cost]:
     """One entry per component, in the inputs' order."""
+    epochs = max(map(len, record["history"].values()), default=1)
+    both = counts[features.TRAIN] + counts[features.EVAL] if record.get("cross_fitted") else None
     images = {
         "examples": sum(counts.values()) - counts.get(REVIEWED, 0),
         "statistics": sum(counts[split] for split in features.SPLITS),
         "transform_graph": counts[features.TRAIN],
-        "model_run": counts[features.TRAIN] * epochs,
-        "model": counts[features.EVAL],  # only if another component than the Trainer wrote it
+        "model_run": (both or counts[features.TRAIN]) * epochs,
+        "model": both or counts[features.EVAL],  # only if another component than the Trainer wrote it
         "analysis": counts[features.TEST],
     }
     rows: dict[str, Cost] = {}

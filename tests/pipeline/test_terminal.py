@@ -55,6 +55,7 @@ def test_brackets_in_names_and_labels_are_printed_literally():
         "pushed": None,
         "not_pushed_because": "[/red]",
         "images": {},
+        "model": {},
         "paths": {"report": "/runs/[new]/report.html"},
     }
     print_summary(plain_console(out), document)
@@ -82,6 +83,7 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
         "pushed": None,
         "not_pushed_because": None,
         "images": {"train": 1419, "eval": 197, "test": 181, "rejected": 3, "duplicates": 0},
+        "model": {"cross_fitted": False},
         "paths": {},
     }
     print_summary(plain_console(out), document)
@@ -97,6 +99,16 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
     assert any(line.split()[:5] == ["ssim", "label", "7", "0.5", ">="] for line in lines)
     assert "images       train 1,419, eval 197, test 181, rejected 3" in lines
     assert any(line.split() == ["model", "nothing", "was", "pushed"] for line in lines)
+
+
+def test_the_summary_says_where_all_images_train_and_calibrate():
+    out = io.StringIO()
+    document = {
+        "thresholds": [], "purpose": "detect", "metrics": {}, "reviewed": {}, "changes": {}, "pushed": "/runs/1",
+        "images": {"train": 45, "eval": 0, "test": 70}, "model": {"cross_fitted": True}, "paths": {},
+    }  # fmt: skip
+    print_summary(Console(file=out, width=120), document)
+    assert "images       train 45 (all calibrate, too), test 70" in out.getvalue().splitlines()
 
 
 def test_the_summary_shows_what_has_changed_and_how_both_models_judge_reviewed_images():
@@ -121,6 +133,7 @@ def test_the_summary_shows_what_has_changed_and_how_both_models_judge_reviewed_i
         "pushed": None,
         "not_pushed_because": None,
         "images": {},
+        "model": {},
         "paths": {},
     }
     out = io.StringIO()

@@ -314,6 +314,9 @@ def test_the_threshold_tile_tells_where_its_images_come_from(inputs, page, tmp_p
     assert "held-out images</" in page
     text = written_with(inputs, tmp_path, {**CALIBRATION, "method": "cross"})
     assert "training images, each scored by a fit without it" in text
+    everything = f"All {CALIBRATION['images']} images of the splits <code>train</code> and <code>eval</code> train"
+    assert everything in text
+    assert everything not in page
 
 
 def test_a_map_that_is_not_the_score_s_own_is_explained(inputs, tmp_path):
