@@ -295,6 +295,10 @@ def test_a_root_that_pods_do_not_share_is_refused(root: str) -> None:
             {"data": {"source": "folder", "path": "s3://bucket/images", "exclude": "suspects.txt"}},
             "data.exclude: suspects.txt is on this machine",
         ),
+        (
+            {"data": {"source": "digits", "reviewed": "review/reviewed.csv"}},
+            "data.reviewed: review/reviewed.csv is on this machine",
+        ),
         ({"push": {"destination": "/models"}}, "push.destination: /models is on this machine"),
         ({"trainer": {"warm_start": True}}, "cannot query past models"),
     ],
