@@ -13,16 +13,21 @@ from components.settings import DataSettings
 from components.sources.downloads import SHA256_UNCOMPRESSED
 from components.sources.exclusion import fingerprint_without, read_names
 from components.sources.registry import NAMED_VERSION, plan_source
+from components.sources.reviewed import fingerprint_with, reviewed_plan
 
 
 def data_version(settings: DataSettings, named_version: str) -> str:
-    """The version that the run names, or else a fingerprint of the current files."""
+    """The version that the run names, or else a fingerprint of the current files.
+
+    Either way it covers what data.exclude and data.reviewed make of the data.
+    """
     is_download = settings.path is None and settings.source in SHA256_UNCOMPRESSED
     if not named_version and not is_download:
         return plan_source(settings).fingerprint
     # The content of a download never changes, but it has a new modification time each time.
     excluded = read_names(settings.exclude) if settings.exclude else frozenset()
-    return fingerprint_without(NAMED_VERSION + (named_version or settings.source), excluded)
+    version = fingerprint_without(NAMED_VERSION + (named_version or settings.source), excluded)
+    return fingerprint_with(version, reviewed_plan(settings))
 
 
 @click.command()

@@ -42,6 +42,19 @@ def test_excluded_images_change_any_version(tmp_path: Path) -> None:
         assert without.startswith("named: ")
 
 
+def test_what_people_decided_changes_any_version(tmp_path: Path) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    manifest = tmp_path / "reviewed.csv"
+    settings = DataSettings(source="mnist", reviewed=str(manifest))
+    for named in ("", "2026-11"):
+        versions = {data_version(DataSettings(source="mnist"), named)}
+        for is_anomaly in (0, 1):
+            manifest.write_text(f"path,is_anomaly\na.png,{is_anomaly}\n")
+            versions.add(data_version(settings, named))
+        assert len(versions) == 3
+        assert all(version.startswith("named: ") for version in versions)
+
+
 def test_the_data_root_replaces_the_path(tmp_path: Path) -> None:
     settings = _folder(tmp_path)
     elsewhere = DataSettings(source="folder", path="/data").model_dump_json()
