@@ -10,7 +10,7 @@ from components.sources.csv_manifest import plan_csv
 from components.sources.files import DataError, SourceFiles
 from components.sources.folder import FilesShard
 from components.sources.plan import Reject, Shard, SourceImage, SourcePlan
-from images.reading import EIGHT_BITS, Reading
+from images.reading import Reading
 from schema.reviewed import REVIEWED_PREFIX
 
 AUTO: Final = "auto"
@@ -39,7 +39,7 @@ def with_reviewed(plan: SourcePlan, settings: DataSettings, reading: Reading) ->
     return replace(plan, reviewed=reviewed, fingerprint=fingerprint_with(plan.fingerprint, reviewed))
 
 
-def reviewed_plan(settings: DataSettings, reading: Reading = EIGHT_BITS) -> SourcePlan | None:
+def reviewed_plan(settings: DataSettings, reading: Reading) -> SourcePlan | None:
     """The images of the manifest, if there is one. Raises DataError like `with_reviewed`."""
     if settings.reviewed in (None, AUTO):
         return None
