@@ -213,7 +213,7 @@ def _compressed(value: float) -> float:
 def _stored(encoded: bytes, pixels: Pixels, mean: float, contrast: float) -> StoredImage:
     height_px, width_px, channels = pixels.shape
     digest = _digest_of_shape(height_px, width_px, channels).copy()
-    digest.update(np.ascontiguousarray(pixels).data)
+    digest.update(pixels.data if pixels.flags.c_contiguous else np.ascontiguousarray(pixels).data)
     return StoredImage(encoded, height_px, width_px, channels, mean, contrast, digest.digest())
 
 
