@@ -169,9 +169,10 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
         console.print(f"purpose      {document['purpose']}")
     if alarms := {x: share for x, share in document["metrics"].items() if x.startswith(ALARMS_AT)}:
         worst = max(alarms, key=alarms.__getitem__)
-        change = worst.removeprefix(ALARMS_AT)
+        change, images = worst.removeprefix(ALARMS_AT), document["steadiness_images"]
+        counted = f" ({round(alarms[worst] * images):,} of {images:,})" if images else ""
         console.print(
-            f"steadiness   {100 * alarms[worst]:.3g} % of the normal images raise an alarm at worst ({change})"
+            f"steadiness   {100 * alarms[worst]:.3g} % of the normal images{counted} raise an alarm at worst ({change})"
         )
     _print_kinds_of_defect(console, document["kinds"])
     if document["images"]:

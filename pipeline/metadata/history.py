@@ -131,6 +131,7 @@ def no_verdict() -> dict[str, Any]:
         "not_pushed_because": None,
         "metrics": {},
         "kinds": [],
+        "steadiness_images": 0,
         "thresholds": [],
         "model_run": None,
         "images": {},
@@ -219,6 +220,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         "not_pushed_because": (_text(pushed, NOT_PUSHED_BECAUSE) or None) if pushed else None,
         "metrics": gate["metrics"],
         "kinds": _kinds_of_defect(gate["metrics_by_label"]),
+        "steadiness_images": gate.get("steadiness", {}).get("images", 0),  # runs of older versions lack it
         "thresholds": gate["thresholds"],
         "model_run": model_run.uri if model_run else None,
         "images": _image_counts(outputs) | record.get("images", {}),  # records of older versions lack them

@@ -77,6 +77,7 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
         ],
         "purpose": "detect",
         "metrics": {"mean_error": 0.01, "alarms_at_blur": 0.125, "alarms_at_shift_1": 0.0},
+        "steadiness_images": 32,
         "kinds": [{"label": label, "auroc": 0.544, "images": 1025} for label in ("stain", "[b]", "c", "d", "e", "f")],
         "reviewed": {},
         "changes": {},
@@ -90,7 +91,7 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
     lines = out.getvalue().splitlines()
     assert "refused: ssim over images labelled '7' is 0.5, below the bound 0.9; train longer" in lines
     assert "purpose      detect" in lines
-    assert "steadiness   12.5 % of the normal images raise an alarm at worst (blur)" in lines
+    assert "steadiness   12.5 % of the normal images (4 of 32) raise an alarm at worst (blur)" in lines
     assert (
         "AUROC        by kind of defect, worst first: stain 0.544 (1,025), [b] 0.544 (1,025), c 0.544 (1,025), "
         "d 0.544 (1,025), e 0.544 (1,025), 1 more in the report"
@@ -104,7 +105,7 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
 def test_the_summary_says_where_all_images_train_and_calibrate():
     out = io.StringIO()
     document = {
-        "thresholds": [], "purpose": "detect", "metrics": {}, "reviewed": {}, "changes": {}, "pushed": "/runs/1",
+        "thresholds": [], "purpose": "detect", "metrics": {}, "kinds": [], "reviewed": {}, "changes": {}, "pushed": "/runs/1",
         "images": {"train": 45, "eval": 0, "test": 70}, "model": {"cross_fitted": True}, "paths": {},
     }  # fmt: skip
     print_summary(Console(file=out, width=120), document)
