@@ -72,7 +72,9 @@ def write_report(inputs: ReportInputs, folder: str, *, at_most: int = SCORED_IMA
 
 def render(**context: Any) -> str:
     """The report's page; all text in it is escaped."""
-    filters: dict[str, Callable[..., Any]] = {"number": tables.number, "percent": tables.percent, "bound": tables.bound}
+    filters: dict[str, Callable[..., Any]] = {
+        "number": tables.number, "percent": tables.percent, "bound": tables.bound, "shown_name": features.shown_name,
+    }  # fmt: skip
     return fill_in(__package__, _TEMPLATE, filters, **context)
 
 
