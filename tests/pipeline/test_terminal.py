@@ -106,7 +106,8 @@ def test_the_summary_says_where_all_images_train_and_calibrate():
     out = io.StringIO()
     document = {
         "thresholds": [], "purpose": "detect", "metrics": {}, "kinds": [], "reviewed": {}, "changes": {},
-        "images": {"train": 45, "eval": 0, "test": 70}, "model": {"cross_fitted": True}, "paths": {}, "pushed": "/runs/1",
+        "images": {"train": 45, "eval": 0, "test": 70}, "model": {"cross_fitted": True}, "paths": {},
+        "pushed": "/runs/1",
     }  # fmt: skip
     print_summary(Console(file=out, width=120), document)
     assert "images       train 45 (all calibrate, too), test 70" in out.getvalue().splitlines()
