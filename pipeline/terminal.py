@@ -16,12 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.states import CACHED, FAILED, RAN, SKIPPED
+from schema import features
 from schema.changes import ALARMS_AT
 from schema.reviewed import LAST_MODEL, THIS_MODEL
 
 _MARKS = {RAN: ("✓", "green"), CACHED: ("=", "cyan"), FAILED: ("✗", "red"), SKIPPED: ("-", "dim")}
 _PLAIN_INTERVAL_S = 10.0
 _WIDTH_OF_FILES = 1000
+_KINDS_SHOWN = 5
 
 
 def plain_console(file: TextIO | None = None, *, stderr: bool = False) -> Console:
@@ -171,8 +173,12 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
         console.print(
             f"steadiness   {100 * alarms[worst]:.3g} % of the normal images raise an alarm at worst ({change})"
         )
+    _print_kinds_of_defect(console, document["kinds"])
     if document["images"]:
-        counts = ", ".join(f"{name} {count:,}" for name, count in document["images"].items() if count)
+        used = {features.TRAIN: " (all calibrate, too)"} if document["model"].get("cross_fitted") else {}
+        counts = ", ".join(
+            f"{name} {count:,}{used.get(name, '')}" for name, count in document["images"].items() if count
+        )
         console.print(f"images       {counts}")
     _print_reviewed(console, document["reviewed"], document["changes"])
     if document["pushed"]:
@@ -182,6 +188,15 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
         console.print(f"model        nothing was pushed{because}")
     for name, path in document["paths"].items():
         console.print(f"{name:<12} {path}")
+
+
+def _print_kinds_of_defect(console: Console, kinds: list[dict[str, Any]]) -> None:
+    """A good average may hide a kind that the model is blind to."""
+    if len(kinds) > 1:
+        shown = [f"{k['label'] or '(no label)'} {k['auroc']:.3f} ({k['images']:,})" for k in kinds[:_KINDS_SHOWN]]
+        if left_out := kinds[_KINDS_SHOWN:]:
+            shown.append(f"{len(left_out):,} more in the report")
+        console.print(f"AUROC        by kind of defect, worst first: {', '.join(shown)}")
 
 
 def _print_reviewed(console: Console, reviewed: dict[str, Any], changes: dict[str, Any]) -> None:

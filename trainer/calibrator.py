@@ -29,6 +29,7 @@ from schema.artifacts import CALIBRATION_FILE
 from schema.calibration_record import CalibrationRecord, GroupRecord
 from schema.component_specs import Spec, channels, texts
 from schema.signatures import FEATURE_ERROR, LATENT
+from schema.usual_sizes import UsualSizes
 from trainer.data.dataset import parse_encoded
 from trainer.export.map_summaries import MOST, write_map_summaries
 from trainer.export.signatures import ServedModel, export_served
@@ -51,6 +52,8 @@ _LARGEST_IGNORED_PERCENT = 0.1
 _SMALLEST = 1e-12
 _RECORDED_SCORES = 10_000
 _NAMED = 5
+_MEASURED = 4096
+"""Images whose sizes are recorded, at most."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -139,7 +142,12 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         some = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(MOST)))
         export_served(model, folder, warmup_image=some[0].numpy())
         counts = read_counts(artifact_utils.get_single_uri(input_dict["examples"]))
-        write_record(folder, {**record, "images": counts, "calibration": calibration.to_json()})
+        if cross_fitted:
+            counts |= {features.TRAIN: counts[features.TRAIN] + counts[features.EVAL], features.EVAL: 0}
+        record |= {"images": counts, "calibration": calibration.to_json()}
+        if sizes := _sizes_in([train, held_out]):
+            record["sizes"] = asdict(UsualSizes.of(sizes))
+        write_record(folder, record)
         artifact = artifact_utils.get_single_instance(output_dict["calibration"])
         _write_calibration(artifact, calibration)
         write_map_summaries(f"{artifact.uri}/tensorboard", model, some)
@@ -173,6 +181,16 @@ class Calibrator(base_component.BaseComponent):
 
 def _files(examples: list[types.Artifact], split: str) -> str:
     return f"{artifact_utils.get_split_uri(examples, split)}/*"
+
+
+def _sizes_in(patterns: list[str]) -> set[tuple[int, int]]:
+    """The sizes (height, width) of the images in these splits, or of a sample; records without a size are left out."""
+    spec = {name: tf.io.FixedLenFeature([], tf.int64, 0) for name in (features.HEIGHT_PX, features.WIDTH_PX)}
+    sizes = set[tuple[int, int]]()
+    for batch in spread_records(patterns, _MEASURED).batch(64):
+        known = tf.io.parse_example(batch, spec)
+        sizes |= set(zip(*(known[name].numpy().tolist() for name in spec), strict=True))
+    return {(height_px, width_px) for height_px, width_px in sizes if height_px and width_px}
 
 
 def _autoencoded(trained: Any, records: tf.data.Dataset) -> Iterator[tuple[tf.Tensor, Tensors]]:

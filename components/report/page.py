@@ -96,7 +96,7 @@ def _facts_of(facts: Facts) -> dict[str, Any]:
 def _charts(facts: Facts, sample: Sample, threshold: float, seed: int) -> dict[str, Any]:
     distributions = {name: tables.distribution(facts, name) for name in (features.MEAN_INTENSITY, features.CONTRAST)}
     return {
-        "scores": [charts.score_chart(sample, threshold), *charts.detection_charts(sample)],
+        "scores": [*charts.score_charts(sample, threshold), *charts.detection_charts(sample)],
         "latent": charts.latent_charts(sample, seed),
         "training": charts.loss_charts(facts.record["history"]),
         "data": [

@@ -73,6 +73,8 @@ def write_split(folder, images, labels=None):
             if labels is not None:
                 values["label"] = labels[row]
             feature = {name: tf.train.Feature(bytes_list={"value": [value]}) for name, value in values.items()}
+            for name, side_px in zip(("height_px", "width_px"), image.shape[:2], strict=True):
+                feature[name] = tf.train.Feature(int64_list={"value": [side_px]})
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
 
 
@@ -265,6 +267,16 @@ def test_with_few_images_auto_chooses_nothing_and_says_so(images, tmp_path, capl
     _, written = calibrator_of(FeatureModel(unseen), few, tmp_path, cross_fitted=True)("auto")
     assert (written["score"], written["auroc_by_score"]) == ("worst_pixels", {})
     assert any("none is left to compare scores on" in record.getMessage() for record in caplog.records)
+
+
+def test_with_few_images_the_model_s_record_counts_all_of_them_as_training_images(images, tmp_path):
+    few = {"train": images["train"], "eval": images["eval"][:20]}
+    unseen = np.concatenate([UNSEEN, UNSEEN[:20]])
+    calibrator_of(FeatureModel(unseen), few, tmp_path, cross_fitted=True)("error")
+    record = json.loads((tmp_path / "error/model/Format-Serving/assets.extra/autoencoder.json").read_text())
+    assert record["images"] == {"train": 50, "eval": 0}
+    usual = {"smallest_height_px": 16, "smallest_width_px": 16, "lowest_aspect": 1.0, "highest_aspect": 1.0}
+    assert record["sizes"] == usual
 
 
 def test_a_score_that_needs_more_than_the_map_gives_way_to_standardised_patch(images, tmp_path):
