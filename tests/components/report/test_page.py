@@ -322,7 +322,7 @@ def test_an_anomaly_without_a_region_is_explained(inputs, page, tmp_path):
 def test_the_threshold_tile_tells_where_its_images_come_from(inputs, page, tmp_path):
     assert "held-out images</" in page
     text = written_with(inputs, tmp_path, {**CALIBRATION, "method": "cross"})
-    assert "training images, each scored by a fit without it" in text
+    assert "images, each scored by a fit without it" in text
     everything = f"All {CALIBRATION['images']} images of the splits <code>train</code> and <code>eval</code> train"
     assert everything in text
     assert everything not in page
