@@ -186,6 +186,9 @@ def plain_jpeg_channels(content: bytes) -> int:
     """
     if not content.startswith(jpeg_segments.JPEG_START):
         return 0
+    channels, height_px, width_px = jpeg_segments.plain_frame(content) or (0, 0, 0)
+    if 0 < height_px * width_px <= MAX_PIXELS:
+        return channels
     with _opened(content) as image:
         return _CHANNELS.get(image.mode, 0) if _is_plain(image, content) else 0
 

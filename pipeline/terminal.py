@@ -23,6 +23,7 @@ from schema.reviewed import LAST_MODEL, THIS_MODEL
 _MARKS = {RAN: ("✓", "green"), CACHED: ("=", "cyan"), FAILED: ("✗", "red"), SKIPPED: ("-", "dim")}
 _PLAIN_INTERVAL_S = 10.0
 _WIDTH_OF_FILES = 1000
+_KINDS_SHOWN = 5
 
 
 def plain_console(file: TextIO | None = None, *, stderr: bool = False) -> Console:
@@ -168,10 +169,12 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
         console.print(f"purpose      {document['purpose']}")
     if alarms := {x: share for x, share in document["metrics"].items() if x.startswith(ALARMS_AT)}:
         worst = max(alarms, key=alarms.__getitem__)
-        change = worst.removeprefix(ALARMS_AT)
+        change, images = worst.removeprefix(ALARMS_AT), document["steadiness_images"]
+        counted = f" ({round(alarms[worst] * images):,} of {images:,})" if images else ""
         console.print(
-            f"steadiness   {100 * alarms[worst]:.3g} % of the normal images raise an alarm at worst ({change})"
+            f"steadiness   {100 * alarms[worst]:.3g} % of the normal images{counted} raise an alarm at worst ({change})"
         )
+    _print_kinds_of_defect(console, document["kinds"])
     if document["images"]:
         used = {features.TRAIN: " (all calibrate, too)"} if document["model"].get("cross_fitted") else {}
         counts = ", ".join(
@@ -186,6 +189,15 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
         console.print(f"model        nothing was pushed{because}")
     for name, path in document["paths"].items():
         console.print(f"{name:<12} {path}")
+
+
+def _print_kinds_of_defect(console: Console, kinds: list[dict[str, Any]]) -> None:
+    """A good average may hide a kind that the model is blind to."""
+    if len(kinds) > 1:
+        shown = [f"{k['label'] or '(no label)'} {k['auroc']:.3f} ({k['images']:,})" for k in kinds[:_KINDS_SHOWN]]
+        if left_out := kinds[_KINDS_SHOWN:]:
+            shown.append(f"{len(left_out):,} more in the report")
+        console.print(f"AUROC        by kind of defect, worst first: {', '.join(shown)}")
 
 
 def _print_reviewed(console: Console, reviewed: dict[str, Any], changes: dict[str, Any]) -> None:

@@ -1,8 +1,17 @@
 """The calibration record: `calibration.json`, also kept under `calibration` in the model's record."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+
+def conformal_rank(images: int, false_alarm_rate: float) -> int:
+    """Which of the ascending scores of so many held-out images is the threshold: the k-th smallest, from 1.
+
+    ceil((n + 1)(1 - rate)), but for the rounding of a rate such as 1 / (n + 1). Above n if the rate is below that.
+    """
+    return math.ceil((images + 1) * (1.0 - false_alarm_rate) - 1e-9)
 
 
 @dataclass(frozen=True, kw_only=True)

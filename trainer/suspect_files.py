@@ -1,4 +1,4 @@
-"""Writes `suspects.jsonl` and the error maps of the first suspects, for the report and for `data.exclude`."""
+"""Writes `suspects.jsonl` and the anomaly maps of the first suspects, for the report and for `data.exclude`."""
 
 import io
 import itertools

@@ -115,10 +115,13 @@ def _check_drift(input_dict: Artifacts, settings: DriftSettings, push_destinatio
             f"the training images differ from those of the newest pushed model, {pushed}:", drifted, "drifted"
         )
     if message and settings.action != "warn":
-        raise DataError(
-            f"{message}if this change is intended, run once with data.drift.action=warn: the model pushed by that run "
-            "becomes the reference; data.drift.limits sets other limits"
+        remedy = (
+            "if this change is intended, run once with data.drift.action=warn: the model pushed by that run becomes "
+            "the reference"
+            if drifted
+            else "take both splits from the same images, or accept the difference with data.drift.action=warn"
         )
+        raise DataError(f"{message}{remedy}; data.drift.limits sets other limits")
     if message:
         _LOG.warning(message)
     since = pushed if has_reference else None

@@ -3,6 +3,8 @@
 import copy
 from typing import Any, Final, NamedTuple, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
@@ -10,8 +12,8 @@ from components.settings import DriftFeature
 
 Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
 Limits: TypeAlias = dict[DriftFeature, float]
-_HISTOGRAM_BINS: Final = 20
-"""Two histograms of ten buckets each have at most this many different boundaries."""
+_BINS: Final = 20
+"""Two sets of nine deciles divide the numbers into at most one bin less."""
 
 
 class Change(NamedTuple):
@@ -49,8 +51,7 @@ def _find(
     for feature in schema.feature:
         if feature.HasField(comparator) and feature.name in olds and feature.name in news:
             old, new = olds[feature.name], news[feature.name]
-            _share_buckets(old, new)
-            _share_buckets(new, old)
+            _bin_by_deciles(old, new)
             wanted = getattr(feature, comparator).jensen_shannon_divergence.threshold
             limit = limits.get(feature.name, wanted) + _expected_by_chance(old, new, before, after)
             kept = compared.feature.add(name=feature.name, type=feature.type)
@@ -76,36 +77,48 @@ def _expected_by_chance(old: Any, new: Any, before: Statistics, after: Statistic
     For k equally filled bins the average is (k - 1) / (8 ln 2) (1/n + 1/m) bits (chi-square approximation); k / 4
     leaves room for spread.
     """
-    bins = max(_HISTOGRAM_BINS, old.string_stats.unique, new.string_stats.unique)
+    bins = max(_BINS, old.string_stats.unique, new.string_stats.unique)
     counts = [max(1, statistics.datasets[0].num_examples) for statistics in (before, after)]
     return bins / 4 * sum(1 / count for count in counts)
 
 
-def _share_buckets(constant: Any, other: Any) -> None:
-    """Sort the values of a constant feature into the other side's buckets.
+def _bin_by_deciles(old: Any, new: Any) -> None:
+    """Give two numeric features histograms with the same bins, divided by the deciles of both.
 
-    TFDV gives it one bucket of zero width, which matches no other: a single image of another size among thousands would
-    count as a completely different distribution.
+    The bins of TFDV are equally wide, from the smallest value to the largest. A single odd image widens them so much
+    that all others share one, and a constant has one bin of no width: either looks like a completely different
+    distribution.
     """
-    if constant.num_stats.min != constant.num_stats.max or other.num_stats.min == other.num_stats.max:
+    if not (old.HasField("num_stats") and new.HasField("num_stats")):
         return
-    value = constant.num_stats.min
-    for kind, histogram in enumerate(constant.num_stats.histograms):
-        buckets = other.num_stats.histograms[kind].buckets
-        if not buckets or not buckets[0].low_value <= value <= buckets[-1].high_value:
-            return
-        total = sum(bucket.sample_count for bucket in histogram.buckets)
-        del histogram.buckets[:]
-        histogram.buckets.extend(buckets)
-        home = next(index for index, bucket in enumerate(buckets) if value <= bucket.high_value)
-        for index, bucket in enumerate(histogram.buckets):
-            bucket.sample_count = total if index == home else 0.0
+    limits = np.unique([limit for feature in (old, new) for limit in _quantiles(feature)[0][1:-1]])
+    for feature in (old, new):
+        counts = np.diff(_at_most(limits, feature), prepend=0.0, append=_quantiles(feature)[1][-1])
+        [standard] = (one for one in feature.num_stats.histograms if one.type == one.STANDARD)
+        del standard.buckets[:]
+        for place, count in enumerate(counts):  # only whether bins are the same matters, not where they lie
+            standard.buckets.add(low_value=place, high_value=place + 1, sample_count=count)
+
+
+def _quantiles(feature: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The smallest value, the deciles and the largest value; how many images have at most each of them."""
+    [deciles] = (one for one in feature.num_stats.histograms if one.type == one.QUANTILES)
+    values = [deciles.buckets[0].low_value, *(bucket.high_value for bucket in deciles.buckets)]
+    return np.array(values), np.cumsum([0.0, *(bucket.sample_count for bucket in deciles.buckets)])
+
+
+def _at_most(limits: npt.NDArray[np.float64], feature: Any) -> npt.NDArray[np.float64]:
+    """How many images have at most each limit, if those between two deciles are evenly spread."""
+    values, counts = _quantiles(feature)
+    last = np.append(np.diff(values) > 0, True)  # of several images of one value, all count
+    return np.interp(limits, values[last], counts[last], left=0.0)
 
 
 def _in_words(old: Any, new: Any) -> tuple[str, str]:
     """Before and after: the mean, the range of sizes, or the share of the label that changed most."""
     if old.HasField("num_stats"):
-        return _describe_numbers(old.num_stats), _describe_numbers(new.num_stats)
+        words = _describe_numbers(old.num_stats), _describe_numbers(new.num_stats)
+        return words if words[0] != words[1] else (_describe_range(old.num_stats), _describe_range(new.num_stats))
     old_shares, new_shares = _shares(old), _shares(new)
     label = max(
         sorted(old_shares | new_shares), key=lambda name: abs(new_shares.get(name, 0) - old_shares.get(name, 0))
@@ -118,6 +131,10 @@ def _describe_numbers(numbers: Any) -> str:
     if not is_whole:
         return f"{numbers.mean:.2g}"
     return f"{numbers.min:.0f}" if numbers.min == numbers.max else f"{numbers.min:.0f} to {numbers.max:.0f}"
+
+
+def _describe_range(numbers: Any) -> str:
+    return f"{numbers.min:.3g} to {numbers.max:.3g} with mean {numbers.mean:.3g}"
 
 
 def _shares(feature: Any) -> dict[str, float]:

@@ -130,6 +130,8 @@ def no_verdict() -> dict[str, Any]:
         "pushed": None,
         "not_pushed_because": None,
         "metrics": {},
+        "kinds": [],
+        "steadiness_images": 0,
         "thresholds": [],
         "model_run": None,
         "images": {},
@@ -217,6 +219,8 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         "pushed": (pushed_to(pushed) or None) if pushed else None,
         "not_pushed_because": (_text(pushed, NOT_PUSHED_BECAUSE) or None) if pushed else None,
         "metrics": gate["metrics"],
+        "kinds": _kinds_of_defect(gate["metrics_by_label"]),
+        "steadiness_images": gate.get("steadiness", {}).get("images", 0),  # runs of older versions lack it
         "thresholds": gate["thresholds"],
         "model_run": model_run.uri if model_run else None,
         "images": _image_counts(outputs) | record.get("images", {}),  # records of older versions lack them
@@ -226,6 +230,16 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         "changes": gate.get("changes", {}),
         "report": f"{report.uri}/{REPORT_FILE}" if report else None,
     }
+
+
+def _kinds_of_defect(metrics_by_label: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """Label, AUROC and number of test images of every label that defects have, the worst found first."""
+    kinds = [
+        {"label": label, "auroc": metrics["auroc"], "images": round(metrics["example_count"])}
+        for label, metrics in metrics_by_label.items()
+        if metrics.get("auroc") is not None
+    ]
+    return sorted(kinds, key=lambda kind: (kind["auroc"], kind["label"]))
 
 
 def _read(file: Path) -> dict[str, Any]:

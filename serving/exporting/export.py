@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,12 +13,23 @@ from runtime.errors import UsageError
 from schema.signatures import SCORE
 from serving.exporting.conversion import convert
 from serving.exporting.decision import decision_of, is_recalibrated, recalibrate
-from serving.exporting.proof import Comparison, ExportRefusedError, compare, images_of, replayed, require_equal, served
+from serving.exporting.proof import (
+    Comparison,
+    ExportRefusedError,
+    Image,
+    compare,
+    images_of,
+    replayed,
+    require_equal,
+    served,
+)
 from serving.exporting.readme import README_FILE, readme
 from serving.exporting.runtimes import SUFFIXES, Precision, Target
 
 STEM: Final = "model"
 _MOST_MEASURED: Final = 1000
+_START_S: Final = 600.0
+_PER_IMAGE_S: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -49,10 +61,12 @@ def export_model(
         convert(function, file, target=target, precision=precision)
         recalibrated = precision != "float32" and is_recalibrated(saved_model)
         if recalibrated:
-            scores = np.array([row[SCORE] for row in replayed(file, images_of(held_out))], np.float32)
+            kept = images_of(held_out)
+            scores = np.array([row[SCORE] for row in replayed(file, kept, timeout_s=_timeout_s(kept))], np.float32)
             recalibrate(function, saved_model, scores)
             convert(function, file, target=target, precision=precision)
-        theirs, ours = replayed(file, images), served(saved_model, images)
+        theirs = replayed(file, images, timeout_s=_timeout_s(images))
+        ours = served(saved_model, images)
         if precision == "float32":
             require_equal(images, ours, theirs)
         comparison = compare(images, ours, theirs)
@@ -66,3 +80,8 @@ def export_model(
         for one in Path(folder).iterdir():
             shutil.copyfile(one, output / one.name)
     return Exported(output / file.name, size_bytes, recalibrated, comparison)
+
+
+def _timeout_s(images: Sequence[Image]) -> float:
+    """How long replaying them may take, so that a runtime that hangs does not hang the export."""
+    return _START_S + _PER_IMAGE_S * len(images)

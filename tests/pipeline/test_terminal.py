@@ -49,6 +49,7 @@ def test_brackets_in_names_and_labels_are_printed_literally():
         "thresholds": [{**row, "passed": False, "reason": "ssim of [b]:smile: is 0.5", "remedy": "train"}],
         "purpose": None,
         "metrics": {},
+        "kinds": [],
         "reviewed": {},
         "changes": {},
         "pushed": None,
@@ -76,6 +77,8 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
         ],
         "purpose": "detect",
         "metrics": {"mean_error": 0.01, "alarms_at_blur": 0.125, "alarms_at_shift_1": 0.0},
+        "steadiness_images": 32,
+        "kinds": [{"label": label, "auroc": 0.544, "images": 1025} for label in ("stain", "[b]", "c", "d", "e", "f")],
         "reviewed": {},
         "changes": {},
         "pushed": None,
@@ -84,11 +87,15 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
         "model": {"cross_fitted": False},
         "paths": {},
     }
-    print_summary(Console(file=out, width=120), document)
+    print_summary(plain_console(out), document)
     lines = out.getvalue().splitlines()
     assert "refused: ssim over images labelled '7' is 0.5, below the bound 0.9; train longer" in lines
     assert "purpose      detect" in lines
-    assert "steadiness   12.5 % of the normal images raise an alarm at worst (blur)" in lines
+    assert "steadiness   12.5 % of the normal images (4 of 32) raise an alarm at worst (blur)" in lines
+    assert (
+        "AUROC        by kind of defect, worst first: stain 0.544 (1,025), [b] 0.544 (1,025), c 0.544 (1,025), "
+        "d 0.544 (1,025), e 0.544 (1,025), 1 more in the report"
+    ) in lines
     assert not any(line.startswith("alarms_at") for line in lines)
     assert any(line.split()[:5] == ["ssim", "label", "7", "0.5", ">="] for line in lines)
     assert "images       train 1,419, eval 197, test 181, rejected 3" in lines
@@ -98,8 +105,9 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
 def test_the_summary_says_where_all_images_train_and_calibrate():
     out = io.StringIO()
     document = {
-        "thresholds": [], "purpose": "detect", "metrics": {}, "reviewed": {}, "changes": {}, "pushed": "/runs/1",
+        "thresholds": [], "purpose": "detect", "metrics": {}, "kinds": [], "reviewed": {}, "changes": {},
         "images": {"train": 45, "eval": 0, "test": 70}, "model": {"cross_fitted": True}, "paths": {},
+        "pushed": "/runs/1",
     }  # fmt: skip
     print_summary(Console(file=out, width=120), document)
     assert "images       train 45 (all calibrate, too), test 70" in out.getvalue().splitlines()
@@ -121,6 +129,7 @@ def test_the_summary_shows_what_has_changed_and_how_both_models_judge_reviewed_i
         "thresholds": [],
         "purpose": None,
         "metrics": {},
+        "kinds": [],
         "reviewed": {"defects": 10, "normal": 4, "this_model": rates, "last_model": last, "comparison": comparison},
         "changes": {"threshold": [0.51234, 0.5], "score": ["error", "ssim"], "reviewed images": [0, 14]},
         "pushed": None,

@@ -7,9 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from schema.calibration_record import conformal_rank
 from trainer.settings.calibration import CalibrationSettings
 
 _FAR = 0.1
+_BY_CHANCE = 0.005
 _SINGLE_PRECISION = 1e-7
 """Bound on the rounding error of a rate given as float32."""
 
@@ -31,8 +33,7 @@ def conformal_threshold(scores: npt.NDArray[np.float32], false_alarm_rate: float
     the ceil((n + 1)(1 - rate))-th smallest of `scores` [n]. The guarantee needs exchangeable images, but no assumption
     about their distribution, and a rate of at least 1 / (n + 1).
     """
-    rank = math.ceil((len(scores) + 1) * (1.0 - false_alarm_rate) - 1e-9)
-    return float(np.sort(scores)[rank - 1])
+    return float(np.sort(scores)[conformal_rank(len(scores), false_alarm_rate) - 1])
 
 
 @dataclass(frozen=True)
@@ -56,16 +57,20 @@ def rests_on_few_images(scores: npt.NDArray[np.float32], rate: float) -> tuple[n
     """(the images that determine the conformal threshold at `rate`, the strangest first; the threshold without them).
 
     None if no few images do. They do if they are at most a tenth of all [n], or one; if the threshold is the score of
-    one of them; and if their scores are far above the others: by a tenth of the threshold's distance from the median.
+    one of them; and if their scores are farther above the others than scores of one kind are by chance. Those have a
+    tail no heavier than an exponential one; then, below the k highest scores, k times the gap is distributed like the
+    excess over the median (Rényi 1953, doi:10.1007/BF02127580).
     """
     if len(scores) < 3:
         return None
     threshold, strangest_first = conformal_threshold(scores, rate), np.argsort(-scores, kind="stable")
-    descending = scores[strangest_first]
-    far = _FAR * (threshold - float(np.median(scores)))
-    for few in range(max(1, len(scores) // 10), 0, -1):
-        if descending[few - 1] <= threshold and descending[few - 1] - descending[few] > far:
-            others = descending[few:]
+    descending, median = scores[strangest_first], float(np.median(scores))
+    candidates = [few for few in range(max(1, len(scores) // 10), 0, -1) if descending[few - 1] <= threshold]
+    for few in candidates:
+        others, gap = descending[few:], float(descending[few - 1] - descending[few])
+        excess = float(np.maximum(others - median, 0.0).sum()) / max(1, np.count_nonzero(others > median))
+        by_chance = excess / few * math.log(len(candidates) / _BY_CHANCE)
+        if gap > max(by_chance, _FAR * (threshold - median)):
             return strangest_first[:few], conformal_threshold(others, attainable_rate(len(others), rate))
     return None
 

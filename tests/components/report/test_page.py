@@ -17,7 +17,7 @@ from PIL import Image
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from components.report import page as report_page
-from components.report.facts import ReportInputs
+from components.report.facts import ReportInputs, read_facts
 from components.report.scored_images import score_sample
 
 HOSTILE_LABEL = '<script>alert("label")</script>'
@@ -282,6 +282,15 @@ def test_the_page_shows_the_artifacts_numbers(page):
     assert "contrast test 0.0625 0.5" in text
     assert "0.25 ± 0 (0.125 – 0.375)" in text
     assert "random sample" not in text
+
+
+def test_only_images_count_as_images_that_were_read(inputs, tmp_path):
+    shutil.copytree(inputs.examples, tmp_path / "examples")
+    images = {"train": 5, "eval": 4, "test": 3, "left_out": 1, "rejected": 2, "duplicates": 6, "excluded": 7}
+    counts = {**images, "reviewed": 3, "with_region": 12, "blurred_masks": 8, "pages_dropped": 90, "used_bits": 12}
+    (tmp_path / "examples/counts.json").write_text(json.dumps(counts))
+    facts = read_facts(dataclasses.replace(inputs, examples=str(tmp_path / "examples")))
+    assert {cost.component: cost.images for cost in facts.costs} == {"ImageExampleGen": 28, "Trainer": 10}
 
 
 def test_regions_are_boxes_over_the_originals_with_their_places_in_the_file(page):

@@ -74,7 +74,7 @@ def test_a_rate_that_too_few_images_cannot_guarantee_is_raised_to_the_lowest_tha
     [
         ([1, 2, 3, 4, 10], 0.2, [4], 4.0),
         ([10, 4, 3, 2, 1], 0.2, [0], 4.0),
-        ([-9, -8, -7, -6, -1], 0.2, [4], -6.0),
+        ([-9, -8, -7, -6, 0], 0.2, [4], -6.0),
         ([*range(20), 50, 60], 0.05, [21, 20], 19.0),
         ([70, *range(30), 50, 60], 0.04, [0, 32, 31], 29.0),
         ([70, *range(30), 50, 60], 0.06, [0, 32, 31], 29.0),  # the second highest is the threshold
@@ -99,3 +99,10 @@ def test_a_threshold_that_rests_on_few_images(scores, rate, images, without):
 )
 def test_a_threshold_that_rests_on_many_images(scores, rate):
     assert rests_on_few_images(np.array(scores, np.float32), rate) is None
+
+
+@pytest.mark.parametrize("draw", ["exponential", "normal", "gumbel"])
+@pytest.mark.parametrize(("count", "rate"), [(45, 0.05), (200, 0.01), (300, 0.05)])
+def test_the_tail_of_images_of_one_kind_is_not_taken_for_strange_images(draw, count, rate):
+    samples = getattr(np.random.default_rng(0), draw)(size=(200, count)).astype(np.float32)
+    assert sum(rests_on_few_images(scores, rate) is not None for scores in samples) <= 0.06 * len(samples)
