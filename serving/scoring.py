@@ -102,6 +102,21 @@ def with_maps_if_possible(scorer: Callable[..., Scorer]) -> Scorer:
     return score
 
 
+def with_maps_of_alarms(scorer: Callable[..., Scorer]) -> Scorer:
+    """A scorer with the maps of anomalies only, if the model has any: a server's answers with maps are large."""
+    plain, located = scorer(with_maps=False), with_maps_if_possible(scorer)
+
+    def score(images: Sequence[bytes]) -> list[Score]:
+        scores = plain(images)
+        alarms = [index for index, one in enumerate(scores) if one.is_anomaly]
+        if alarms:
+            for index, one in zip(alarms, located([images[index] for index in alarms]), strict=True):
+                scores[index] = one
+        return scores
+
+    return score
+
+
 def lacks_maps(error: ServingError) -> bool:
     """Whether a request for anomaly maps failed because the model has none."""
     return error.status is Status.FAILED_PRECONDITION and LOCATE_SIGNATURE in error.message

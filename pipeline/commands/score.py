@@ -90,13 +90,15 @@ def score(
         sys.stdout.reconfigure(errors="backslashreplace")
     from serving.errors import ServingError
     from serving.image_files import image_files
-    from serving.scoring import lacks_maps, score_files, with_maps_if_possible
+    from serving.scoring import lacks_maps, score_files, with_maps_if_possible, with_maps_of_alarms
 
     paths = list(image_files(images))
     login = _login(token_file, ca_file)
     scorer_of = _scorer_of(model, server, model_name, login)
     needs_maps = any((overlays, masks, coco))
-    scorer = scorer_of(with_maps=True) if needs_maps else with_maps_if_possible(scorer_of)
+    # A model on this machine has the maps at hand.
+    add_maps = with_maps_of_alarms if form == "table" and server else with_maps_if_possible
+    scorer = scorer_of(with_maps=True) if needs_maps else add_maps(scorer_of)
     results = _with_progress(score_files(paths, scorer, reading=_reading_of(model, server)), len(paths))
     try:
         total, failed = _write_results(_with_pictures(results, overlays, masks, coco), form)

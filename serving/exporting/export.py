@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from runtime.errors import UsageError
 from schema.signatures import SCORE
 from serving.exporting.conversion import convert
 from serving.exporting.decision import decision_of, is_recalibrated, recalibrate
@@ -38,7 +39,7 @@ class Exported:
     path: Path
     size_bytes: int
     is_recalibrated: bool
-    """Whether the threshold was computed anew in the file's precision."""
+    """Whether the threshold was recomputed in the file's precision."""
     comparison: Comparison
 
 
@@ -48,7 +49,7 @@ def export_model(
     """Export the SavedModel to `output`, a folder, after replaying images in the target's runtime.
 
     In float32, the images of the file `parity` must have the same scores and verdicts. Otherwise the threshold is
-    computed anew from the images of the split `held_out`, and differences are measured on the images of `test`; all
+    recomputed from the images of the split `held_out`, and differences are measured on the images of `test`; all
     three are patterns of TFRecords. Raises NotExportableError and ExportRefusedError; nothing is written then.
     """
     images = images_of(parity) if precision == "float32" else images_of(test, _MOST_MEASURED)
@@ -72,7 +73,10 @@ def export_model(
         text = readme(function, file.name, target=target, precision=precision, comparison=comparison)
         (Path(folder) / README_FILE).write_text(text, encoding="utf-8")
         size_bytes = sum(one.stat().st_size for one in Path(folder).iterdir() if one.stem == STEM)
-        output.mkdir(parents=True, exist_ok=True)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--output {output}: cannot be created: {error.strerror}; choose another folder") from None
         for one in Path(folder).iterdir():
             shutil.copyfile(one, output / one.name)
     return Exported(output / file.name, size_bytes, recalibrated, comparison)

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from images.decoding import UnreadableImageError, as_pixels, declared_size, page_count, upright_size
+from images.decoding import UnreadableImageError, as_pixels, declared_size, page_count
 from images.reading import EIGHT_BITS, Reading
 from schema.artifacts import RECORD_FILE
 from schema.signatures import IMAGE_BYTES
@@ -37,9 +37,8 @@ def sizes_of_model(folder: Path) -> UsualSizes | None:
 
 
 def size_warnings(images: npt.NDArray[np.object_], usual: UsualSizes) -> npt.NDArray[np.object_]:
-    """What to say about the sizes of checked images [B], as texts in UTF-8; empty for usual ones."""
-    texts = [usual.warning(*upright_size(data)).encode() for data in images.tolist()]
-    return np.array(texts, dtype=object)
+    """What to say about the sizes of checked images [B], which lie upright, as UTF-8; empty for usual ones."""
+    return np.array([usual.warning(*reversed(declared_size(data))).encode() for data in images.tolist()], dtype=object)
 
 
 def checked_images(

@@ -287,11 +287,14 @@ def test_the_answer_warns_of_a_size_unlike_that_of_any_training_image(
     usual = UsualSizes.of([(16, 16), (20, 20)])
     (base / "7" / RECORD_FILE).write_text(json.dumps({"sizes": asdict(usual)}))
     wide = _stored_as("PNG", Image.new("L", (40, 16), 128))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # EXIF's orientation: a viewer turns it by 90 degrees
+    high = _stored_as("JPEG", Image.new("L", (40, 16), 128), exif=turned)
     with running_server(settings_for(base)) as address:
         server = rest_url(address) if protocol == "rest" else grpc_url(address)
         for with_maps in (False, True):
-            scores = score_images([normal_png, wide], server=server, with_maps=with_maps)
-            assert [score.size_warning for score in scores] == ["", usual.warning(16, 40)]
+            scores = score_images([normal_png, wide, high], server=server, with_maps=with_maps)
+            assert [score.size_warning for score in scores] == ["", usual.warning(16, 40), usual.warning(40, 16)]
     assert "a ratio of 2.5" in usual.warning(16, 40)
 
 

@@ -72,15 +72,19 @@ def test_score_writes_json_lines(images: Path, image_model: Path) -> None:
     assert result.stderr == "1 of 3 images could not be scored\n"
 
 
-def test_the_table_explains_an_alarm_without_a_region(images: Path, image_model: Path) -> None:
+def test_the_table_explains_an_alarm_without_a_region(
+    images: Path, image_model: Path, image_server: ServerAddress
+) -> None:
     """Every pixel of the faint halves has an error of 0.1: above the threshold, 0.05, not above the pixels', 0.2."""
     faint = Image.new("L", (16, 16), 208)
     faint.paste(47, (0, 0, 8, 16))
     faint.save(images / "faint.png")
-    result = CliRunner().invoke(score, [str(images), "--model", str(image_model)])
-    lines = {Path(line.split()[3]).name: line for line in result.stdout.splitlines()[1:]}
-    assert lines["faint.png"].startswith("anomaly ")
-    assert [name for name, line in lines.items() if "whole image: no single region stands out" in line] == ["faint.png"]
+    for where in (("--model", str(image_model)), ("--server", rest_url(image_server))):
+        result = CliRunner().invoke(score, [str(images), *where])
+        lines = {Path(line.split()[3]).name: line for line in result.stdout.splitlines()[1:]}
+        assert lines["faint.png"].startswith("anomaly ")
+        explained = [name for name, line in lines.items() if "whole image: no single region stands out" in line]
+        assert explained == ["faint.png"]
 
 
 def test_the_table_warns_of_images_much_smaller_than_the_training_images(
