@@ -23,6 +23,7 @@ from bench.images import mnist_folder, write_synthetic_images
 from bench.timing import alternately, in_new_process, peak_memory_mb
 from components.settings import DataSettings
 from pipeline.metadata.store import METADATA_FILE
+from runtime import reader_processes, spare_process
 
 _AREA: Final = "ingestion"
 _IMAGES: Final = {"tiny": 700, "small": 7_000, "full": 70_000}
@@ -79,7 +80,7 @@ def compare(size: str, repetitions: int) -> list[Comparison]:
                 "a loop that only opens and decodes them",
                 0.9,  # on two cores; ours also verifies, measures and hashes each file
                 _FILES[size],
-                lambda: _read_all(files),
+                lambda: _read_at_once(files, sorted(os.sched_getaffinity(0))[:2], 1),
                 lambda: _open_and_decode(files),
             ),
             (
@@ -150,8 +151,10 @@ def _read_at_once(files: Path, cores: list[int], processes: int) -> float:
 
 
 def _prepare(ready: Any, cores: list[int], files: Path) -> None:
-    """Stay on the cores, import what reading imports, and wait for the other processes."""
+    """Stay on the cores, import what reading imports, as a run does, and wait for the other processes."""
     os.sched_setaffinity(0, cores)  # before TensorFlow counts them
+    spare_process.prepare("serving.model.smoke_check")
+    reader_processes.prepare()
     from images.stored import from_file_bytes
 
     for path in sorted(files.iterdir())[:4]:  # of both formats

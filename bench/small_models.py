@@ -15,13 +15,13 @@ from schema import features
 from schema.calibration_record import CalibrationRecord
 from schema.features import EVAL, NORMALISED, TEST, TRAIN
 from trainer.data.dataset import ImageSet, PixelConstants
+from trainer.data.decoding import decode_images
 from trainer.export.signatures import ServedModel, export_served
 from trainer.export.trained_model import TrainedModel, unseen_maps_of, write_record
 from trainer.families.autoencoder import Autoencoder
 from trainer.families.registry import has_closed_form, started_autoencoder
 from trainer.fitting.tracing import keep_autograph_out
 from trainer.fitting.training_loop import train_autoencoder
-from trainer.preprocessing import decode_images
 from trainer.scoring.calibration import limits_of
 from trainer.scoring.groups import GroupedScore, Groups, limits_in_units, records_of
 from trainer.scoring.scores import FittedScore, fit_score

@@ -28,7 +28,7 @@ _SQUARE_PX: Final = 8
 """Sides of the squares of one colour that images consist of, so that their files are small."""
 _MODEL_FOLDER: Final = "model"
 _IMAGE_FILE: Final = "image.png"
-_MAX_OF_FLOATS: Final = 3.0
+_MAX_OF_FLOATS: Final = 2.4
 _MAX_OF_TILES: Final = 1.5
 
 

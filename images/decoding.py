@@ -146,7 +146,7 @@ def upright_size(content: bytes) -> tuple[int, int]:
         with contextlib.suppress(UnreadableImageError, ValueError):  # Pillow may or may not have turned a TIFF's size
             width_px, height_px = _tiff_size(content, page)
             orientation = tiff.values_of(content, page, tiff.ORIENTATION, _UPRIGHT)[0]
-    elif not content.startswith(VALUES_START) and not dicom.is_dicom(content):
+    elif png_chunks.may_be_turned(content) and not content.startswith(VALUES_START) and not dicom.is_dicom(content):
         with _opened(content) as image:
             orientation = _orientation(image)
     turns, _ = _TURNS.get(orientation, (0, False))
@@ -186,6 +186,9 @@ def plain_jpeg_channels(content: bytes) -> int:
     """
     if not content.startswith(jpeg_segments.JPEG_START):
         return 0
+    channels, height_px, width_px = jpeg_segments.plain_frame(content) or (0, 0, 0)
+    if 0 < height_px * width_px <= MAX_PIXELS:
+        return channels
     with _opened(content) as image:
         return _CHANNELS.get(image.mode, 0) if _is_plain(image, content) else 0
 

@@ -46,12 +46,15 @@ def is_dicom(content: bytes) -> bool:
 
 
 def size_of(content: bytes) -> Size:
-    """Raises DicomError if it cannot be read, or if pydicom is missing."""
+    """Raises DicomError if it cannot be read, if it claims more frames than it has bytes, or if pydicom is missing."""
     dataset = _read(content, _SIZE_TAGS, stop_before_pixels=True)
     try:
-        return Size(int(dataset.Columns), int(dataset.Rows), int(dataset.get("NumberOfFrames") or 1))
+        size = Size(int(dataset.Columns), int(dataset.Rows), int(dataset.get("NumberOfFrames") or 1))
     except (AttributeError, TypeError, ValueError):
         raise DicomError("a DICOM file without an image") from None
+    if not 1 <= size.frames <= len(content):  # each becomes an image or a reject
+        raise DicomError("a DICOM file with an impossible number of frames")
+    return size
 
 
 def frame_of(content: bytes, frame: int) -> Values | npt.NDArray[Any]:

@@ -24,11 +24,13 @@ _SUFFIX_OF_START: Final = {
     b"RIFF": ".webp",
     b"II*\0": ".tif",
     b"MM\0*": ".tif",
+    b"II+\0": ".tif",
+    b"MM\0+": ".tif",
 }
 
 
 def suffix_of(content: bytes) -> str | None:
-    """The suffix for an encoded image, by its first bytes; None if they are of no format but DICOM."""
+    """The suffix for an encoded image, by its first bytes; None if they are of none of FORMATS, as those of DICOM."""
     return next((suffix for start, suffix in _SUFFIX_OF_START.items() if content.startswith(start)), None)
 
 

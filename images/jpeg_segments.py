@@ -16,6 +16,13 @@ _ORDINARY: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC4, 0xDA, 0xDB, 0xDD, *range(0
 """Baseline, extended and progressive frames, tables, scans, applications' segments, and comments."""
 _MARKER: Final = re.compile(rb"\xff[^\0\xd0-\xd7]")
 """Within a scan, 0xFF is followed by 0 or the number of a restart."""
+_START_OF_FRAME: Final = (0xC0, 0xC1, 0xC2)
+_TABLES: Final = 0xDB
+_TABLE_BYTES: Final = 65
+"""Of a quantization table with 8-bit values, and its number."""
+_JFIF, _JFIF_BYTES = 0xE0, 16
+_WITHOUT_EFFECT: Final = frozenset({0xC4, 0xDA, 0xDD, 0xFE})
+"""Ordinary segments that tell nothing about what the file shows: codes, scans, restarts and comments."""
 _WITHOUT_LENGTH: Final = (0x01, *range(0xD0, 0xD9))
 
 
@@ -57,3 +64,36 @@ def is_sound(content: bytes) -> bool:
                 return False
             at = following.start()
     return False
+
+
+def plain_frame(content: bytes) -> tuple[int, int, int] | None:
+    """(channels, height, width) of a sound grey or colour file with nothing but JFIF's segments and comments.
+
+    Such a file is upright, and every decoder reads it. None for all others, which may be as good: look closer.
+    """
+    at, frame = len(JPEG_START), None
+    while content[at : at + 1] == b"\xff" and len(content) > at + 3:
+        marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
+        if marker in _START_OF_FRAME:
+            frame = None if frame else _frame_of(content[at + 4 : at + 2 + length])
+            if frame is None:
+                return None
+        elif marker == _TABLES:
+            tables = content[at + 4 : at + 2 + length]
+            if len(tables) != length - 2 or len(tables) % _TABLE_BYTES or max(tables[::_TABLE_BYTES], default=16) >= 16:
+                return None
+        elif marker == _JFIF:
+            if content[at + 4 : at + 9] != b"JFIF\0" or length < _JFIF_BYTES:
+                return None
+        elif marker not in _WITHOUT_EFFECT or length < 2:
+            return None
+        if marker == _START_OF_SCAN[1]:
+            return frame if frame and content.count(_START_OF_SCAN) <= MAX_SCANS and is_sound(content) else None
+        at += 2 + length
+    return None
+
+
+def _frame_of(segment: bytes) -> tuple[int, int, int] | None:
+    is_known = len(segment) > 5 and segment[0] == 8 and segment[5] in (1, 3) and len(segment) == 6 + 3 * segment[5]
+    height_px, width_px = int.from_bytes(segment[1:3], "big"), int.from_bytes(segment[3:5], "big")
+    return (segment[5], height_px, width_px) if is_known and height_px and width_px else None

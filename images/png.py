@@ -11,6 +11,8 @@ from zlib_ng import zlib_ng  # four times as fast as zlib for 28x28 pixels
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPE: Final = {1: 0, 2: 4, 3: 2, 4: 6}
 _NO_FILTER, _UP = 0, 2
+_NUMBER: Final = struct.Struct(">I").pack
+_CRC_OF_NAME: Final = zlib_ng.crc32(b"IDAT")
 
 
 def encode_png(images: npt.NDArray[Any]) -> Iterator[bytes]:
@@ -27,7 +29,9 @@ def encode_png(images: npt.NDArray[Any]) -> Iterator[bytes]:
     scanlines[:, :, 0] = row_filter[:, None]
     scanlines[:, :, 1:] = np.where(row_filter[:, None, None] == _UP, above, plain)
     for lines in scanlines:
-        yield head + _chunk(b"IDAT", zlib_ng.compress(lines.data, level=1)) + end
+        data = zlib_ng.compress(lines.data, level=1)
+        size, checksum = _NUMBER(len(data)), _NUMBER(zlib_ng.crc32(data, _CRC_OF_NAME))
+        yield b"".join((head, size, b"IDAT", data, checksum, end))
 
 
 def encode_uncompressed(pixels: npt.NDArray[Any]) -> bytes:
@@ -67,4 +71,4 @@ def _magnitude(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib_ng.crc32(data, zlib_ng.crc32(kind)))
+    return b"".join((_NUMBER(len(data)), kind, data, _NUMBER(zlib_ng.crc32(data, zlib_ng.crc32(kind)))))

@@ -49,6 +49,14 @@ def chunks_of(content: bytes) -> Iterator[Chunk]:
         start = end
 
 
+def may_be_turned(content: bytes) -> bool:
+    """Whether the file may have an orientation other than upright: not if it is a PNG file without EXIF and XMP.
+
+    Otherwise a PNG file must be decoded to find out, because they may come after its pixels.
+    """
+    return not content.startswith(PNG_START) or any(map(_may_orient, chunks_of(content)))
+
+
 def with_orientation(content: bytes) -> bytes:
     """The file without chunks that do not affect what it shows; damaged ancillary chunks are dropped, too."""
     kept = [chunk.whole for chunk in chunks_of(content) if _is_needed(chunk) or _may_orient(chunk)]

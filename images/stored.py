@@ -15,6 +15,8 @@ from images.png_chunks import Scanlines, plain_scanlines
 from images.reading import EIGHT_BITS, Reading
 
 _BLOCK = 1 << 16
+_EXACT = 256
+"""So many squares of 8-bit values have a sum that a 32-bit float holds exactly."""
 _LEVELS_PER_LEVEL = 257
 """Levels of 16 bits in one of 8."""
 _WHITE_FROM = 0.5
@@ -169,10 +171,11 @@ def _means_and_contrasts(images: Pixels, reading: Reading) -> tuple[list[float],
     """
     values = images.reshape(len(images), -1)
     sums, squares = np.zeros(len(images)), np.zeros(len(images))
+    sum_up = _sums_of_eight_bits if images.dtype == np.uint8 else _sums_of_others
     for start in range(0, values.shape[1], _BLOCK):
-        block = values[:, start : start + _BLOCK].astype(np.float64)
-        sums += block.sum(axis=1)
-        squares += np.einsum("ij,ij->i", block, block)
+        for parts in sum_up(values[:, start : start + _BLOCK]):
+            sums += parts[0]
+            squares += parts[1]
     means = sums / values.shape[1]
     deviations = np.sqrt(np.maximum(squares / values.shape[1] - means**2, 0.0))
     if isinstance(reading.range, tuple):
@@ -186,6 +189,22 @@ def _means_and_contrasts(images: Pixels, reading: Reading) -> tuple[list[float],
     return (means / white).tolist(), (deviations / white).tolist()
 
 
+def _sums_of_others(values: Pixels) -> Iterator[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+    """[N, values] -> per image, the sum of its values and of their squares."""
+    exact = values.astype(np.float64)
+    yield exact.sum(axis=1), np.einsum("ij,ij->i", exact, exact)
+
+
+def _sums_of_eight_bits(values: Pixels) -> Iterator[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+    """The same as of others, in half of the time and two parts: 32-bit floats add up what they can hold exactly."""
+    exact = values.astype(np.float32)
+    whole = exact.shape[1] // _EXACT * _EXACT
+    for part in (exact[:, :whole].reshape(len(exact), -1, _EXACT), exact[:, np.newaxis, whole:]):
+        if part.size:
+            squares = np.einsum("nbi,nbi->nb", part, part)
+            yield np.einsum("nbi->nb", part).sum(axis=1, dtype=np.float64), squares.sum(axis=1, dtype=np.float64)
+
+
 def _compressed(value: float) -> float:
     """Any float32 -> [-0.5, 0.5], linear near 0 and logarithmic beyond."""
     return 0.5 * math.asinh(value) / math.asinh(float(np.finfo(np.float32).max))
@@ -194,7 +213,7 @@ def _compressed(value: float) -> float:
 def _stored(encoded: bytes, pixels: Pixels, mean: float, contrast: float) -> StoredImage:
     height_px, width_px, channels = pixels.shape
     digest = _digest_of_shape(height_px, width_px, channels).copy()
-    digest.update(np.ascontiguousarray(pixels).data)
+    digest.update(pixels.data if pixels.flags.c_contiguous else np.ascontiguousarray(pixels).data)
     return StoredImage(encoded, height_px, width_px, channels, mean, contrast, digest.digest())
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.states import CACHED, FAILED, RAN, SKIPPED
+from schema import features
 from schema.changes import ALARMS_AT
 from schema.reviewed import LAST_MODEL, THIS_MODEL
 
@@ -168,13 +169,17 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
         console.print(f"purpose      {document['purpose']}")
     if alarms := {x: share for x, share in document["metrics"].items() if x.startswith(ALARMS_AT)}:
         worst = max(alarms, key=alarms.__getitem__)
-        change = worst.removeprefix(ALARMS_AT)
+        change, images = worst.removeprefix(ALARMS_AT), document["steadiness_images"]
+        counted = f" ({round(alarms[worst] * images):,} of {images:,})" if images else ""
         console.print(
-            f"steadiness   {100 * alarms[worst]:.3g} % of the normal images raise an alarm at worst ({change})"
+            f"steadiness   {100 * alarms[worst]:.3g} % of the normal images{counted} raise an alarm at worst ({change})"
         )
     _print_kinds_of_defect(console, document["kinds"])
     if document["images"]:
-        counts = ", ".join(f"{name} {count:,}" for name, count in document["images"].items() if count)
+        used = {features.TRAIN: " (all calibrate, too)"} if document["model"].get("cross_fitted") else {}
+        counts = ", ".join(
+            f"{name} {count:,}{used.get(name, '')}" for name, count in document["images"].items() if count
+        )
         console.print(f"images       {counts}")
     _print_reviewed(console, document["reviewed"], document["changes"])
     if document["pushed"]:

@@ -1,6 +1,7 @@
 """Fingerprints the code that a component depends on, so that an edit re-runs it and the components after it."""
 
 import ast
+import functools
 import hashlib
 import importlib.util
 from collections.abc import Iterable
@@ -31,11 +32,12 @@ def _reachable_sources(modules: Iterable[str]) -> set[Path]:
         if spec is None or spec.origin is None:
             continue
         seen[module] = Path(spec.origin)
-        waiting += _imports(seen[module])
+        waiting += _imports(seen[module].read_bytes())
     templates = {template for path in seen.values() for template in path.parent.glob(f"{path.stem}.*.jinja")}
     return {*seen.values(), *templates}
 
 
+@functools.cache
 def _is_package(module: str) -> bool:
     if module.split(".")[0] not in _OUR_PACKAGES:
         return False
@@ -43,13 +45,15 @@ def _is_package(module: str) -> bool:
     return spec is not None and spec.submodule_search_locations is not None
 
 
-def _imports(path: Path) -> list[str]:
-    names = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
+@functools.cache
+def _imports(source: bytes) -> tuple[str, ...]:
+    """The same modules are parts of most fingerprints of a run."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names.append(node.module)
             if _is_package(node.module):  # `from components.evaluation import gate`
                 names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return names
+    return tuple(names)

@@ -33,14 +33,14 @@ class _Spare:
 _spares: list[_Spare] = []
 
 
-def prepare(module: str) -> None:
+def prepare(module: str) -> bool:
     """Import the program `module`, and keep a process that has imported that much for `run_program`.
 
     Nothing that the program does not import itself may be there to help it, and a process cannot be copied once
-    TensorFlow's threads run. So this does nothing if TensorFlow has been imported already.
+    TensorFlow's threads run. So this does nothing, and returns False, if TensorFlow has been imported already.
     """
     if _HEAVY in sys.modules:
-        return
+        return False
     importlib.import_module(module)
     files = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")  # noqa: SIM115 (the process outlives this block)
     reading, writing = os.pipe()
@@ -55,6 +55,7 @@ def prepare(module: str) -> None:
         _wait_and_run(module, reading, *files)
     os.close(reading)
     _spares.append(_Spare(module, pid, writing, *files))
+    return True
 
 
 def run_program(module: str, arguments: Sequence[str], *, timeout_s: float) -> "subprocess.CompletedProcess[str]":

@@ -15,7 +15,7 @@ JOB_FILE: Final = "job.json"
 
 # In the Calibrator's `calibration`.
 CALIBRATION_FILE: Final = "calibration.json"
-# the training images that the model explains worst, and the error maps [k, h, w] of the first k of them.
+# the training images that the model explains worst, and the anomaly maps [k, H, W] of the first k of them.
 SUSPECTS_FILE: Final = "suspects.jsonl"
 SUSPECT_MAPS_FILE: Final = "suspect_maps.npy"
 SUSPECTS_SHOWN: Final = 12

@@ -1,8 +1,17 @@
 """The calibration record: `calibration.json`, also kept under `calibration` in the model's record."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+
+def conformal_rank(images: int, false_alarm_rate: float) -> int:
+    """Which of the ascending scores of so many held-out images is the threshold: the k-th smallest, from 1.
+
+    ceil((n + 1)(1 - rate)), but for the rounding of a rate such as 1 / (n + 1). Above n if the rate is below that.
+    """
+    return math.ceil((images + 1) * (1.0 - false_alarm_rate) - 1e-9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +34,7 @@ class GroupRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationRecord:
-    """The anomaly threshold of a model and the held-out normal images that it was computed from."""
+    """The anomaly threshold of a model and the normal images, left out of its fits, that it was computed from."""
 
     score: str = "error"
     """Name of the score that the threshold applies to."""
@@ -35,7 +44,8 @@ class CalibrationRecord:
     images: int
     """Number of normal images that the threshold was computed from."""
     method: str = "split"
-    """`split`: these images were held out of training; `cross`: each was scored by a fit without it."""
+    """`split`: these images were held out of training; `cross`: all train, and each was scored by a fit without it;
+    `pooled`: those held out, and those that train, each by a fit without it."""
     scores: tuple[float, ...] = ()
     """Their scores in ascending order, thinned evenly if there are many."""
     auroc_by_score: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

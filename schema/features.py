@@ -1,6 +1,7 @@
 """Names of the features of an example and of the splits."""
 
 from typing import Final
+from urllib.parse import unquote
 
 IMAGE: Final = "image"
 """The bytes of the image file; arrays are stored as PNG."""
@@ -44,3 +45,9 @@ SCALE: Final = "pixel_scale"
 """[B, C] float32, the same in every row; never 0."""
 LEVELS: Final = "pixel_levels"
 """[B, 2] float32, the same in every row: the values in files that become 0 and 1, in levels of the image's depth."""
+
+
+def shown_name(image_id: str) -> str:
+    """The image's name as people know it, without percent-encoding, if it can be printed in one line."""
+    name = unquote(image_id, errors="replace")
+    return name if name.isprintable() else image_id

@@ -16,14 +16,15 @@ import base64
 import http.client
 import json
 import math
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlsplit
+from typing import Any, Final
+from urllib.parse import SplitResult, quote, urlsplit
 
 import numpy as np
 
@@ -37,6 +38,7 @@ from schema.signatures import DEFAULT_MODEL_NAME, DEFAULT_REST_PORT
 from serving.errors import ServingError, Status
 
 DEFAULT_SERVER = f"http://127.0.0.1:{DEFAULT_REST_PORT}"
+_PRINTABLE: Final = re.compile("[!-~]+")
 ImageFile = bytes | Path
 Array = np.ndarray[Any, Any]
 
@@ -48,6 +50,11 @@ class Login:
     token: str | None = field(default=None, repr=False)
     ca_file: Path | None = None
     """PEM file with the certificates to trust; None: the system's."""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError, without the token, if no header can hold it."""
+        if self.token is not None and not _PRINTABLE.fullmatch(self.token):
+            raise UsageError("the server's token must consist of printable ASCII characters, without spaces")
 
     @property
     def headers(self) -> dict[str, str]:
@@ -73,6 +80,9 @@ class Score:
     """The probability that a normal image scores as high; NaN if the model does not return it."""
     group: str | None = None
     """The product variant whose threshold applies, if the model was calibrated with `evaluation.groups`."""
+    size_warning: str = ""
+    """Why the score may be wrong, if the image's size is unlike that of any training image; empty from servers that do
+    not return it, such as TensorFlow Serving."""
     anomaly_map: Array | None = field(default=None, compare=False, repr=False)
     placement: Placement | None = field(default=None, compare=False, repr=False)
     smallest_region: float = field(default=0.0, compare=False, repr=False)
@@ -177,6 +187,7 @@ def scores_from_columns(columns: Mapping[str, Any], images: Sequence[bytes]) -> 
             is_anomaly=bool(columns[signatures.IS_ANOMALY][i]),
             p_value=float(p_values[i]),
             group=_text(columns[signatures.GROUP][i]) if signatures.GROUP in columns else None,
+            size_warning=_text(columns[signatures.SIZE_WARNING][i]) if signatures.SIZE_WARNING in columns else "",
             **_map_of(columns, i, image),
         )
         for i, image in enumerate(images)
@@ -215,12 +226,23 @@ def _as_stored(index: int, image: ImageFile) -> bytes:
 
 
 def _is_grpc(server: str) -> bool:
-    scheme = urlsplit(server).scheme
-    if scheme not in ("http", "https", "grpc", "grpcs") or not urlsplit(server).hostname:
+    return _address(server).scheme.startswith("grpc")
+
+
+def _address(server: str) -> SplitResult:
+    """The parts of a server's address; raises UsageError."""
+    try:
+        url = urlsplit(server)
+        host = (url.hostname or "").encode("idna")
+        is_valid = url.scheme in ("http", "https", "grpc", "grpcs") and url.port != 0
+    except ValueError:  # its message may quote a password
+        is_valid = False
+    if not is_valid or not _PRINTABLE.fullmatch(host.decode()) or not _PRINTABLE.fullmatch(f"/{url.path}"):
         raise UsageError(
-            f"server {without_secrets(server)!r}: give its address as http://host:port or grpc://host:port"
+            f"server {without_secrets(server)!r}: give its address as http://host:port or grpc://host:port, with a "
+            "port from 1 to 65535"
         )
-    return scheme.startswith("grpc")
+    return url
 
 
 def _predict_by_rest(
@@ -234,7 +256,7 @@ def _predict_by_rest(
 
 
 def _http(server: str, method: str, path: str, body: bytes | None, timeout_s: float, login: Login) -> Any:
-    url = urlsplit(server)
+    url = _address(server)
     with closing(_connection(server, timeout_s, login)) as connection:
         try:
             headers = {**login.headers, **({"Content-Type": "application/json"} if body else {})}
@@ -259,11 +281,19 @@ def _http(server: str, method: str, path: str, body: bytes | None, timeout_s: fl
 
 
 def _connection(server: str, timeout_s: float, login: Login) -> http.client.HTTPConnection:
-    url = urlsplit(server)
+    url = _address(server)
     if url.scheme != "https":
         return http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout_s)
-    context = ssl.create_default_context(cafile=login.ca_file)
+    context = _trusting(login.ca_file)
     return http.client.HTTPSConnection(url.hostname or "", url.port, timeout=timeout_s, context=context)
+
+
+def _trusting(ca_file: Path | None) -> ssl.SSLContext:
+    """Raises UsageError unless the file holds certificates."""
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # also SSLError
+        raise UsageError(f"{ca_file}: no PEM file with certificates: {error}") from None
 
 
 def _serving_error(server: str, http_status: int, text: bytes) -> ServingError:
@@ -306,10 +336,11 @@ def _status_by_grpc(server: str, model_name: str, timeout_s: float, login: Login
 def _called(server: str, stub: Callable[[Any], Any], method: str, request: Any, timeout_s: float, login: Login) -> Any:
     import grpc
 
-    url = urlsplit(server)
+    url = _address(server)
     # A batch of reconstructions may exceed the default limit of 4 MB.
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     if url.scheme == "grpcs":
+        _trusting(login.ca_file)
         trusted = login.ca_file.read_bytes() if login.ca_file else None
         channel = grpc.secure_channel(url.netloc, grpc.ssl_channel_credentials(trusted), options)
     else:

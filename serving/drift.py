@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-from schema.calibration_record import CalibrationRecord
+from schema.calibration_record import CalibrationRecord, conformal_rank
 from serving.score_log import ScoreCounts, ScoresError, count_scores, interval_edges
 
 CONFIDENCE: Final = 0.99
@@ -56,7 +56,7 @@ def drift_of(counts: ScoreCounts, calibration: CalibrationRecord) -> Drift:
     at_least = max(0.0, distance - _chance(counts.images) - _chance(calibration.images))
     alarms, rate = counts.above_threshold, calibration.false_alarm_rate
     alarms_at_least = float(stats.beta.ppf(1 - CONFIDENCE, alarms, counts.images - alarms + 1)) if alarms else 0.0
-    rank = math.ceil((calibration.images + 1) * (1 - rate) - 1e-9)
+    rank = conformal_rank(calibration.images, rate)
     explained = max(MIN_EXCESS * rate, float(stats.beta.ppf(CONFIDENCE, calibration.images + 1 - rank, rank)))
     has_moved, alarms_too_often = at_least > MIN_DISTANCE, alarms_at_least > explained
     drift = Drift(

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from runtime.errors import UserError
+from runtime.whole_files import write_whole
 from schema.artifacts import RECORD_FILE
 from schema.calibration_record import CalibrationRecord
 
@@ -101,6 +102,4 @@ class ScoreLog:
     def write(self, target: Path) -> None:
         """Write the counts as JSON, atomically."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        partial.write_text(json.dumps(asdict(self.counts())), encoding="utf-8")
-        partial.replace(target)
+        write_whole(target, json.dumps(asdict(self.counts())).encode())

@@ -48,14 +48,16 @@ class FileScore:
         return str(self.path) if self.page is None else page_id(str(self.path), self.page)
 
 
-ROW_COLUMNS: Final = ("path", "verdict", "score", "threshold", "p_value", "error", "group", "regions", "problem")
+ROW_COLUMNS: Final = (
+    "path", "verdict", "score", "threshold", "p_value", "error", "group", "regions", "problem", "size_warning",
+)  # fmt: skip
 
 
 def row_of(result: FileScore) -> dict[str, Any]:
     """A file's result by ROW_COLUMNS: verdict normal, anomaly or failed; None for missing or non-finite numbers.
 
     `group` is the variant whose threshold applies, or None if the model has none. `regions` is a list of dictionaries
-    with the fields of `Region`, or None if the model has no anomaly map.
+    with the fields of `Region`, or None if the model has no anomaly map. `size_warning` is `Score.size_warning`.
     """
     if result.score is None:
         values: list[Any] = ["failed", *[None] * 6]
@@ -70,7 +72,8 @@ def row_of(result: FileScore) -> dict[str, Any]:
             score.group,
             None if regions is None else [_rounded(region) for region in regions],
         ]
-    return dict(zip(ROW_COLUMNS, (result.name, *values, result.problem), strict=True))
+    size_warning = result.score.size_warning if result.score else ""
+    return dict(zip(ROW_COLUMNS, (result.name, *values, result.problem, size_warning), strict=True))
 
 
 def csv_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -95,6 +98,21 @@ def with_maps_if_possible(scorer: Callable[..., Scorer]) -> Scorer:
                 raise
         current, can_locate = scorer(with_maps=False), False
         return current(images)
+
+    return score
+
+
+def with_maps_of_alarms(scorer: Callable[..., Scorer]) -> Scorer:
+    """A scorer with the maps of anomalies only, if the model has any: a server's answers with maps are large."""
+    plain, located = scorer(with_maps=False), with_maps_if_possible(scorer)
+
+    def score(images: Sequence[bytes]) -> list[Score]:
+        scores = plain(images)
+        alarms = [index for index, one in enumerate(scores) if one.is_anomaly]
+        if alarms:
+            for index, one in zip(alarms, located([images[index] for index in alarms]), strict=True):
+                scores[index] = one
+        return scores
 
     return score
 

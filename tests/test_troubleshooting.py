@@ -92,7 +92,7 @@ def test_a_command_that_a_remedy_gives_exists_with_its_options(command):
 
 
 def test_every_origin_of_a_bound_has_a_remedy_and_the_page_lists_those_of_the_gate():
-    origins = ("PCA floor", "identity", "constant", BASELINE)
+    origins = ("PCA floor", "floor: chance", "identity", "constant", BASELINE)
     for origin in origins:
         row = {"metric": "m", "label": None, "origin": origin, "min": None, "max": 1.0, "value": 2.0}
         assert len(gate._remedy(row)) > 20

@@ -3,6 +3,7 @@
 It is separate from the Trainer so that changing the score or the false-alarm rate does not retrain the model.
 """
 
+import itertools
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from schema.artifacts import CALIBRATION_FILE
 from schema.calibration_record import CalibrationRecord, GroupRecord
 from schema.component_specs import Spec, channels, texts
 from schema.signatures import FEATURE_ERROR, LATENT
+from schema.usual_sizes import UsualSizes
 from trainer.data.dataset import parse_encoded
 from trainer.export.map_summaries import MOST, write_map_summaries
 from trainer.export.signatures import ServedModel, export_served
@@ -51,6 +53,8 @@ _LARGEST_IGNORED_PERCENT = 0.1
 _SMALLEST = 1e-12
 _RECORDED_SCORES = 10_000
 _NAMED = 5
+_MEASURED = 4096
+"""Images whose sizes are recorded, at most."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -61,7 +65,7 @@ class CalibratorSpec(Spec):
 
 
 class CalibratorExecutor(base_executor.BaseExecutor):
-    """Fits the score to training images, computes the threshold from all held-out ones, and exports the model."""
+    """Fits the score to training images, computes the threshold from images left out, and exports the model."""
 
     def Do(self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]) -> None:  # noqa: N802
         """Raises ScoreError if the model does not support the score or it is not finite."""
@@ -87,10 +91,14 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         score = ungrouped = fit_score(
             name, settings, lambda: _autoencoded(trained, spread_records([train], _FIT_IMAGES)), unseen_maps
         )
-        if cross_fitted:
-            scores, peaks = cross_fitted_scores(name, settings, unseen_maps, tuple(trained.mean_image.shape))
-        else:
-            scores, peaks = _scores_of(trained, ungrouped, held_out, count_records([held_out]))
+        method = _method(name, unseen_maps, train, cross_fitted=cross_fitted)
+        found, of_unseen = [], 0
+        if method != "split":
+            of_unseen = int(unseen_maps.shape[0])
+            found.append(cross_fitted_scores(name, settings, unseen_maps, tuple(trained.mean_image.shape)))
+        if method != "cross":
+            found.append(_scores_of(trained, ungrouped, held_out, count_records([held_out])))
+        scores, peaks = np.concatenate(found, axis=1)
         require_finite(scores, name)
         require_finite(peaks, name)
 
@@ -98,16 +106,19 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         group, units = np.zeros(len(scores), np.int64), np.ones(len(scores), np.float32)
         of_images = scores
         if groups is not None:
-            group = _groups_of(trained, groups, [train, held_out] if cross_fitted else [held_out])
+            group = _groups_of(trained, groups, [held_out] if method == "split" else [train, held_out])
             records = records_of(groups.names, group, scores, peaks, settings)
             score, limits = GroupedScore(ungrouped, groups, records), limits_in_units(records)
             scores = score.in_units(scores, group).numpy()
             units = np.array([of_group.pixel_threshold for of_group in records], np.float32)[group]
 
         def maps_of(rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.float32]]:
-            unseen = (inputs_of_maps(unseen_maps[row : row + 1], trained.mean_image.shape) for row in rows)
+            unseen = (
+                inputs_of_maps(unseen_maps[row : row + 1], trained.mean_image.shape) for row in rows[rows < of_unseen]
+            )
+            seen = _autoencoded(trained, _records_of(held_out, rows[rows >= of_unseen] - of_unseen))
             divisors = iter(units[rows])
-            for batch in unseen if cross_fitted else _autoencoded(trained, _records_of(held_out, rows)):
+            for batch in itertools.chain(unseen, seen):
                 maps = ungrouped.anomaly_map(*batch).numpy()
                 yield np.stack([one / next(divisors) for one in maps])
 
@@ -115,7 +126,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             score=name,
             **asdict(limits),
             images=len(scores),
-            method="cross" if cross_fitted else "split",
+            method=method,
             scores=thinned(np.sort(scores), _RECORDED_SCORES),
             auroc_by_score=auroc_by_score,
             map_of=score.map_of,
@@ -139,7 +150,12 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         some = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(MOST)))
         export_served(model, folder, warmup_image=some[0].numpy())
         counts = read_counts(artifact_utils.get_single_uri(input_dict["examples"]))
-        write_record(folder, {**record, "images": counts, "calibration": calibration.to_json()})
+        if cross_fitted:
+            counts |= {features.TRAIN: counts[features.TRAIN] + counts[features.EVAL], features.EVAL: 0}
+        record |= {"images": counts, "calibration": calibration.to_json()}
+        if sizes := _sizes_in([train, held_out]):
+            record["sizes"] = asdict(UsualSizes.of(sizes))
+        write_record(folder, record)
         artifact = artifact_utils.get_single_instance(output_dict["calibration"])
         _write_calibration(artifact, calibration)
         write_map_summaries(f"{artifact.uri}/tensorboard", model, some)
@@ -173,6 +189,16 @@ class Calibrator(base_component.BaseComponent):
 
 def _files(examples: list[types.Artifact], split: str) -> str:
     return f"{artifact_utils.get_split_uri(examples, split)}/*"
+
+
+def _sizes_in(patterns: list[str]) -> set[tuple[int, int]]:
+    """The sizes (height, width) of the images in these splits, or of a sample; records without a size are left out."""
+    spec = {name: tf.io.FixedLenFeature([], tf.int64, 0) for name in (features.HEIGHT_PX, features.WIDTH_PX)}
+    sizes = set[tuple[int, int]]()
+    for batch in spread_records(patterns, _MEASURED).batch(64):
+        known = tf.io.parse_example(batch, spec)
+        sizes |= set(zip(*(known[name].numpy().tolist() for name in spec), strict=True))
+    return {(height_px, width_px) for height_px, width_px in sizes if height_px and width_px}
 
 
 def _autoencoded(trained: Any, records: tf.data.Dataset) -> Iterator[tuple[tf.Tensor, Tensors]]:
@@ -290,8 +316,8 @@ def _name_images_that_decide(
         if few is None:
             continue
         strangest, without = few
-        cross_fitted = calibration.method == "cross"
-        named = [calibrating_image(patterns, int(row), cross_fitted=cross_fitted) for row in rows[strangest[:_NAMED]]]
+        and_train = calibration.method != "split"
+        named = [calibrating_image(patterns, int(row), and_train=and_train) for row in rows[strangest[:_NAMED]]]
         more = f" and {len(strangest) - _NAMED} more" if len(strangest) > _NAMED else ""
         of_group = f" of group {limits.name!r}" if isinstance(limits, GroupRecord) else ""
         rests_on, them = ("the score of a single image", "it")
@@ -303,6 +329,17 @@ def _name_images_that_decide(
             *(of_group, limits.threshold, rests_on, ", ".join(named), more, them, without, them, them),
             extra={"notice": True},
         )
+
+
+def _method(name: ScoreName, unseen_maps: tf.Tensor | None, train: str, *, cross_fitted: bool) -> str:
+    """Which images the threshold is computed from; see `CalibrationRecord.method`.
+
+    Those that train can only be used if there is an error map of each by a fit without it.
+    """
+    if cross_fitted:
+        return "cross"
+    has_all = unseen_maps is not None and unseen_maps.shape[0] == count_records([train])
+    return "pooled" if has_all and name in OF_MAPS else "split"
 
 
 def _scores_of(

@@ -1,4 +1,4 @@
-"""Writes `suspects.jsonl` and the error maps of the first suspects, for the report and for `data.exclude`."""
+"""Writes `suspects.jsonl` and the anomaly maps of the first suspects, for the report and for `data.exclude`."""
 
 import io
 import itertools
@@ -111,9 +111,9 @@ def write_suspects(
         file.write(buffer.getvalue())
 
 
-def calibrating_image(patterns: Mapping[str, str], row: int, *, cross_fitted: bool) -> str:
-    """The id of an image that the threshold was computed from: held out, or any image if all train."""
-    trained_on = count_records([patterns[features.TRAIN]]) if cross_fitted else 0
+def calibrating_image(patterns: Mapping[str, str], row: int, *, and_train: bool) -> str:
+    """The id of an image that the threshold was computed from: one held out or, before these, one that trains."""
+    trained_on = count_records([patterns[features.TRAIN]]) if and_train else 0
     place = (features.TRAIN, row) if row < trained_on else (features.EVAL, row - trained_on)
     [(_, record)] = _records_at(patterns, [place])
     return text_of(features_of(record), features.IMAGE_ID)

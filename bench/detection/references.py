@@ -40,7 +40,7 @@ def measure_reference(task: Task, method: str, seed: int, image: ImageSettings) 
     """Fit one of REFERENCES to all images in `train`, and measure it on `test`. Call it in a new process."""
     import tensorflow as tf
 
-    from trainer.preprocessing import decode_images
+    from trainer.data.decoding import decode_images
 
     reference = REFERENCES[method]
     limit = _VALUES_IN_MEMORY // image.values_per_image if reference.keeps_images else None

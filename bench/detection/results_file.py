@@ -10,7 +10,14 @@ from bench.detection.tasks import Task
 from bench.timing import REPOSITORY, BenchmarkError
 
 _DETECTION = "bench/detection"
-_BOTH = ("images", "components/sources", "components/evaluation", "trainer/preprocessing.py", "trainer/data/masks.py")
+_BOTH = (
+    "images",
+    "components/sources",
+    "components/evaluation",
+    "trainer/preprocessing.py",
+    "trainer/data/decoding.py",
+    "trainer/data/masks.py",
+)
 _BOTH_HERE = ("measurement.py", "method.py", "quality.py", "tasks.py")
 _REFERENCES_HERE = ("references.py", "pixel_references.py", "feature_maps.py", "padim.py", "patchcore.py")
 _OF_REFERENCES = (*_BOTH, "trainer/backbones", *(f"{_DETECTION}/{name}" for name in (*_BOTH_HERE, *_REFERENCES_HERE)))

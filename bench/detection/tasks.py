@@ -103,8 +103,8 @@ def _is_task(folder: Path) -> bool:
 def _decoded(images: Sequence[SourceImage], image: ImageSettings) -> Batch:
     import tensorflow as tf
 
+    from trainer.data.decoding import decode_images
     from trainer.data.masks import masks_of
-    from trainer.preprocessing import decode_images
 
     encoded = [one.stored.encoded for one in images]
     is_anomaly = np.array([UNKNOWN if one.is_anomaly is None else one.is_anomaly for one in images], np.int64)

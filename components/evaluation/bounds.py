@@ -27,8 +27,8 @@ class Bound:
     """`metric` must lie in [min, max], over all images or those of one label.
 
     `origin` names the source of the bound: `configured`, `counted`, `PCA floor`, `identity`, `detection`, `constant`,
-    `floor: PCA`, `floor: nearest neighbours` or `baseline`. For `baseline`, `max` is the fraction by which the metric
-    may be worse than the baseline's.
+    `floor: PCA`, `floor: nearest neighbours`, `floor: chance` or `baseline`. For `baseline`, `max` is the fraction by
+    which the metric may be worse than the baseline's.
     """
 
     metric: str
@@ -74,16 +74,19 @@ def chance(normal: int, anomalous: int) -> float:
 def detection_floors(
     simple_models: Mapping[str, Mapping[str, float]], images: Mapping[str, tuple[int, int]]
 ) -> list[Bound]:
-    """The bounds that the better of the simple models sets, less what may be chance: for each metric that is known.
+    """The bound of each known metric: as good as the better simple model, less one standard error of chance.
 
+    It is at least 0.5 plus one, so that a ranking no better than chance is refused however bad the simple models are.
     `simple_models`: name -> metric -> value; `images`: metric -> numbers of normal and anomalous images.
     """
     bounds = []
     for metric, (normal, anomalous) in images.items():
         known = {name: values[metric] for name, values in simple_models.items() if metric in values}
         if known and normal and anomalous:
-            best = max(known, key=lambda name: known[name])
-            bounds.append(Bound(metric, f"floor: {best}", min=known[best] - chance(normal, anomalous)))
+            deviation = chance(normal, anomalous)
+            least = {name: value - deviation for name, value in known.items()} | {"chance": 0.5 + deviation}
+            highest = max(least, key=lambda name: least[name])
+            bounds.append(Bound(metric, f"floor: {highest}", min=least[highest]))
     return bounds
 
 

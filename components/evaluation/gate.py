@@ -33,6 +33,8 @@ _REMEDIES = {
     "PCA floor": "raise trainer.epochs or set trainer.preset to residual; to find defects rather than to reconstruct "
     "images, set evaluation.purpose to detect",
     "identity": "lower trainer.latent_dim, so that the model cannot copy its input",
+    "floor: chance": "try the other presets with autoencoder compare; if there are few test images, add more: a good "
+    "model passes then, because less of its result can be chance",
     "constant": "raise trainer.epochs: the model reconstructs images no better than their mean does",
 }
 """By the bound's origin."""

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
 
 from components.evaluation.accumulators import Columns, ImageGroup, SliceImages, Values
@@ -41,8 +42,8 @@ def explained_variance(columns: Columns) -> float:
 
 
 def false_alarm_rate(columns: Columns) -> float:
-    """Share of normal images whose score exceeds the threshold; NaN for a model without a threshold."""
-    return float(np.mean(columns[SCORE] > columns[THRESHOLD])) if np.isfinite(columns[THRESHOLD]).all() else _NAN
+    """Share of normal images that raise an alarm; NaN for a model without a threshold."""
+    return float(np.mean(_alarms(columns))) if np.isfinite(columns[THRESHOLD]).all() else _NAN
 
 
 def noise_ratio(columns: Columns) -> float:
@@ -79,7 +80,7 @@ def f1(normal: Columns, anomalous: Columns) -> float:
     is_anomaly, columns = _joined(normal, anomalous)
     if not np.isfinite(columns[THRESHOLD]).all():
         return _NAN
-    return float(f1_score(is_anomaly, columns[SCORE] > columns[THRESHOLD]))
+    return float(f1_score(is_anomaly, _alarms(columns)))
 
 
 def recall_at(rate: float, normal: Columns, anomalous: Columns) -> float:
@@ -131,6 +132,11 @@ class Metric:
             return _NAN
         scores = np.concatenate([images.normal.columns[SCORE], anomalous.columns[SCORE]])
         return self.of_detection(images.normal.columns, anomalous.columns) if np.isfinite(scores).all() else _NAN
+
+
+def _alarms(columns: Columns) -> npt.NDArray[np.bool_]:
+    """Whether each image counts as anomalous [N], as in the model's signatures: also if its score is not finite."""
+    return (columns[SCORE] > columns[THRESHOLD]) | ~np.isfinite(columns[SCORE])
 
 
 def _joined(normal: Columns, anomalous: Columns) -> tuple[Values, Columns]:

@@ -1,4 +1,4 @@
-"""How well error maps localise defects, computed in bounded memory from pixel counts per error level."""
+"""How well anomaly maps localise defects, computed in bounded memory from pixel counts per level."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from sklearn.metrics import auc
 from schema.features import UNKNOWN
 
 LEVELS = 2**16
-"""The level of an error is the upper 17 bits of its float32: levels increase with the error, in steps of 0.4 %."""
+"""A pixel's level is the upper half of its float32, as `signatures.ERROR_LEVELS` has it: steps of at most 0.8 %."""
 _PRO_LIMIT = 0.3
 _ANY_NEIGHBOUR = np.ones((3, 3))
 
@@ -21,7 +21,7 @@ Counts = npt.NDArray[np.float64]
 
 @dataclass
 class PixelCounts:
-    """Counts per error level: sound pixels, defective pixels, and shares of defective regions (`regions` in total)."""
+    """Counts per level: sound pixels, defective pixels, and shares of defective regions (`regions` in total)."""
 
     sound: Any = 0.0
     defective: Any = 0.0
@@ -29,13 +29,13 @@ class PixelCounts:
     regions: int = 0
 
     def add(self, levels: npt.NDArray[Any], mask: npt.NDArray[Any]) -> None:
-        """Add one image: levels [H, W] of its error map, mask [H, W] with 0 sound, 1 defective, -1 unknown."""
+        """Add one image: levels [H, W] of its anomaly map, mask [H, W] with 0 sound, 1 defective, -1 unknown."""
         if (mask == UNKNOWN).all():
             return
         self.sound = self.sound + _count(levels[mask == 0])
         if (mask == 1).any():
             regions, count = ndimage.label(mask == 1, _ANY_NEIGHBOUR)
-            share_per_pixel = 1.0 / np.bincount(regions.ravel())
+            share_per_pixel = 1.0 / np.maximum(np.bincount(regions.ravel()), 1)
             self.defective = self.defective + _count(levels[mask == 1])
             self.region_shares = self.region_shares + _count(levels[mask == 1], share_per_pixel[regions[mask == 1]])
             self.regions += count

@@ -189,8 +189,9 @@ class _WriteShard(beam.DoFn):
                 _LOG.warning("rejected %s: %s", image.image_id, image.reason)
                 result.rejects.append(image)
                 continue
+            stored = image.stored
             is_reviewed = image.image_id.startswith(REVIEWED_PREFIX)
-            if not is_reviewed and image.stored.pixel_digest in self._reviewed:
+            if self._reviewed and not is_reviewed and stored.pixel_digest in self._reviewed:
                 result.counts[REPLACED] += 1
                 continue
             image, split = self._reviewed_split(image) if is_reviewed else self._split(image)
@@ -203,16 +204,16 @@ class _WriteShard(beam.DoFn):
             result.counts[split] += 1
             if is_reviewed:
                 result.counts[REVIEWED] += 1
-            if image.stored.page_count > 1:
-                result.counts[_PAGES_DROPPED] += image.stored.page_count - 1
-            if image.stored.has_region:
+            if stored.page_count > 1:
+                result.counts[_PAGES_DROPPED] += stored.page_count - 1
+            if stored.has_region:
                 result.counts[_WITH_REGION] += 1
-            if image.stored.used_bits > result.used_bits:
-                result.used_bits = image.stored.used_bits
+            if stored.used_bits > result.used_bits:
+                result.used_bits = stored.used_bits
             if image.is_mask_blurred:
                 result.counts[_BLURRED_MASKS] += 1
                 _LOG.warning("%s: many pixels of its mask are neither black nor white", image.image_id)
-            images.append((image.stored.pixel_digest.hex(), split, image.image_id))
+            images.append((stored.pixel_digest.hex(), split, image.image_id))
             self._report_one()
         for path, writer in writers.values():
             writer.close()

@@ -42,7 +42,14 @@ def serialize(image: SourceImage) -> bytes:
         _FLOAT(stored.mean_intensity),
         to_end,
     )
-    return _field(1, b"".join(parts))
+    features_bytes = b"".join(parts)
+    return _features_head(len(features_bytes)) + features_bytes
+
+
+@functools.lru_cache(maxsize=10_000)
+def _features_head(length: int) -> bytes:
+    """The start of an example whose features take so many bytes."""
+    return bytes((1 << 3 | 2,)) + _varint(length)
 
 
 @functools.lru_cache(maxsize=1000)

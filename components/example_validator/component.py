@@ -116,8 +116,8 @@ def _check_drift(input_dict: Artifacts, settings: DriftSettings, push_destinatio
         )
     if message and settings.action != "warn":
         remedy = (
-            "if this change is intended, run once with data.drift.action=warn: the model pushed by that run becomes the "
-            "reference"
+            "if this change is intended, run once with data.drift.action=warn: the model pushed by that run becomes "
+            "the reference"
             if drifted
             else "take both splits from the same images, or accept the difference with data.drift.action=warn"
         )

@@ -25,6 +25,7 @@ from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
 from runtime.errors import UserError
+from runtime.whole_files import write_whole
 from schema.artifacts import RECORD_FILE, SAVED_MODEL_FILE
 
 PARTIAL_SUFFIX: Final = ".partial"
@@ -286,7 +287,7 @@ def digest_of(model: str) -> str:
 
 
 def _withdraw(base: str, version: Version) -> None:
-    """Write the record atomically: whole, or not at all if the disk is full. Objects of a store are always whole."""
+    """Write the record, whole or not at all. Objects of a store are always whole."""
     record = _record_of(base, version.digest)
     at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     text = json.dumps({"version": version.number, "at": at})
@@ -295,15 +296,7 @@ def _withdraw(base: str, version: Version) -> None:
             file.write(text)
         return
     Path(record).parent.mkdir(exist_ok=True)
-    partial = Path(record).with_name(f".{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(record)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(Path(record), text.encode())
 
 
 def _record_of(base: str, digest: str) -> str:

@@ -43,21 +43,26 @@ def at_threshold(sample: Sample, threshold: float) -> dict[str, tuple[int, int]]
     return {name: (int((scores > threshold).sum()), len(scores)) for name, scores in score_groups(sample).items()}
 
 
-def score_chart(sample: Sample, threshold: float) -> Chart:
-    """Histogram of the scores, with the threshold."""
-    groups = score_groups(sample)
+def score_charts(sample: Sample, threshold: float) -> list[Chart]:
+    """Histogram of the finite scores, with the threshold; none if no score is finite."""
+    groups = {name: scores[np.isfinite(scores)] for name, scores in score_groups(sample).items()}
+    groups = {name: scores for name, scores in groups.items() if len(scores)}
+    if not groups:
+        return []
     medians = ", ".join(f"{name} {number(float(np.median(scores)))}" for name, scores in groups.items())
     alt = f"Histogram of scores. Medians: {medians}. The threshold is {number(threshold)}."
     histogram = svg.histogram(groups, alt=alt, x_label="score", threshold=threshold)
     note = f"The dashed line is the threshold, {number(threshold)}."
-    return {"title": "Scores of test images", "svg": histogram, "legend": list(groups), "note": note}
+    if left_out := int((~np.isfinite(sample.scores)).sum()):
+        note += f" Not shown: {left_out:,} images whose score is not finite; they are alarms."
+    return [{"title": "Scores of test images", "svg": histogram, "legend": list(groups), "note": note}]
 
 
 def detection_charts(sample: Sample) -> list[Chart]:
-    """ROC and precision-recall curves; none unless both normal and anomalous images are known."""
+    """ROC and precision-recall curves; none unless both kinds of images are known and their scores are finite."""
     known = sample.is_anomaly != -1
     truth, scores = sample.is_anomaly[known], sample.scores[known]
-    if len(set(truth)) < 2:
+    if len(set(truth)) < 2 or not np.isfinite(scores).all():
         return []
     false_alarms, found, _ = roc_curve(truth, scores)
     precision, recall, _ = precision_recall_curve(truth, scores)

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 from tfx.dsl.io import fileio
@@ -13,10 +13,13 @@ from tfx.utils import path_utils
 from schema import features
 from schema.artifacts import COUNTS_FILE, GATE_FILE, RECORD_FILE, REJECTS_FILE, SAVED_MODEL_FILE
 from schema.calibration_record import CalibrationRecord
-from schema.reviewed import REVIEWED
+from schema.reviewed import REPLACED
 
 _STATISTICS_FILE = "FeatureStats.pb"
 _ANOMALIES_FILE = "SchemaDiff.pb"
+
+_READ: Final = (*features.SPLITS, "left_out", "rejected", "duplicates", "excluded", REPLACED)
+"""The counts of ImageExampleGen that add up to the images it read; the others tell more about some of these."""
 
 Document = dict[str, Any]
 
@@ -88,7 +91,7 @@ def read_facts(inputs: ReportInputs) -> Facts:
         anomalies=anomalies,
         drift=drift,
         settings=inputs.settings,
-        costs=_costs(inputs, counts, epochs=max(map(len, record["history"].values()), default=1)),
+        costs=_costs(inputs, counts, record),
     )
 
 
@@ -98,14 +101,16 @@ def model_folder(model_uri: str) -> str:
     return folder
 
 
-def _costs(inputs: ReportInputs, counts: dict[str, int], *, epochs: int) -> list[Cost]:
+def _costs(inputs: ReportInputs, counts: dict[str, int], record: Document) -> list[Cost]:
     """One entry per component, in the inputs' order."""
+    epochs = max(map(len, record["history"].values()), default=1)
+    both = counts[features.TRAIN] + counts[features.EVAL] if record.get("cross_fitted") else None
     images = {
-        "examples": sum(counts.values()) - counts.get(REVIEWED, 0),
+        "examples": sum(counts.get(name, 0) for name in _READ),
         "statistics": sum(counts[split] for split in features.SPLITS),
         "transform_graph": counts[features.TRAIN],
-        "model_run": counts[features.TRAIN] * epochs,
-        "model": counts[features.EVAL],  # only if another component than the Trainer wrote it
+        "model_run": (both or counts[features.TRAIN]) * epochs,
+        "model": both or counts[features.EVAL],  # only if another component than the Trainer wrote it
         "analysis": counts[features.TEST],
     }
     rows: dict[str, Cost] = {}

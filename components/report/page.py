@@ -72,7 +72,9 @@ def write_report(inputs: ReportInputs, folder: str, *, at_most: int = SCORED_IMA
 
 def render(**context: Any) -> str:
     """The report's page; all text in it is escaped."""
-    filters: dict[str, Callable[..., Any]] = {"number": tables.number, "percent": tables.percent, "bound": tables.bound}
+    filters: dict[str, Callable[..., Any]] = {
+        "number": tables.number, "percent": tables.percent, "bound": tables.bound, "shown_name": features.shown_name,
+    }  # fmt: skip
     return fill_in(__package__, _TEMPLATE, filters, **context)
 
 
@@ -96,7 +98,7 @@ def _facts_of(facts: Facts) -> dict[str, Any]:
 def _charts(facts: Facts, sample: Sample, threshold: float, seed: int) -> dict[str, Any]:
     distributions = {name: tables.distribution(facts, name) for name in (features.MEAN_INTENSITY, features.CONTRAST)}
     return {
-        "scores": [charts.score_chart(sample, threshold), *charts.detection_charts(sample)],
+        "scores": [*charts.score_charts(sample, threshold), *charts.detection_charts(sample)],
         "latent": charts.latent_charts(sample, seed),
         "training": charts.loss_charts(facts.record["history"]),
         "data": [

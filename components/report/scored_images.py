@@ -57,7 +57,10 @@ class ExampleImage:
 
 @dataclass(frozen=True)
 class Sample:
-    """N test images in file order: scores [N], latents [N, Z], is_anomaly [N]; `total` is the split's size."""
+    """N test images in file order: scores [N], latents [N, Z], is_anomaly [N]; `total` is the split's size.
+
+    A score that is not finite is infinite, so that it is an alarm, as in the model.
+    """
 
     total: int
     positions: tuple[int, ...]
@@ -105,9 +108,9 @@ def load_model(folder: str) -> Model:
 
 
 def score_all(model: Model, encoded: Sequence[bytes]) -> Values:
-    """Scores [N] of encoded images [N], in batches."""
+    """Scores [N] of encoded images [N], in batches; infinite where they are not finite, as in a Sample."""
     batches = [encoded[start : start + model.at_a_time] for start in range(0, len(encoded), model.at_a_time)]
-    return np.concatenate([np.asarray(model.reconstruct(batch)[SCORE], np.float64) for batch in batches])
+    return np.concatenate([_scores_in(model.reconstruct(batch)) for batch in batches])
 
 
 def score_sample(model: Model, examples_uri: str, *, total: int, limit: int, seed: int) -> Sample:
@@ -117,7 +120,7 @@ def score_sample(model: Model, examples_uri: str, *, total: int, limit: int, see
     for batch, outputs in _reconstructed(model, examples_uri, chosen):
         labels += [image.label for image in batch]
         known += [image.is_anomaly for image in batch]
-        scores.append(outputs[SCORE])
+        scores.append(_scores_in(outputs))
         latents.append(outputs[LATENT])
         _LOG.info("images scored", extra={"done": len(labels), "total": len(chosen), "unit": "images"})
     return Sample(
@@ -125,7 +128,7 @@ def score_sample(model: Model, examples_uri: str, *, total: int, limit: int, see
         positions=tuple(int(position) for position in chosen),
         labels=tuple(labels),
         is_anomaly=np.asarray(known),
-        scores=np.concatenate(scores).astype(np.float64),
+        scores=np.concatenate(scores),
         latents=np.concatenate(latents).astype(np.float64),
     )
 
@@ -137,11 +140,16 @@ def show(model: Model, examples_uri: str, positions: Iterable[int]) -> dict[int,
         for row, image in enumerate(batch):
             shown[image.position] = ShownImage(
                 source=image,
-                score=float(outputs[SCORE][row]),
+                score=float(_scores_in(outputs)[row]),
                 reconstruction=outputs[RECONSTRUCTION][row],
                 **_map_of(outputs, row),
             )
     return shown
+
+
+def _scores_in(outputs: dict[str, Any]) -> Values:
+    scores = np.asarray(outputs[SCORE], np.float64)
+    return np.where(np.isfinite(scores), scores, np.inf)
 
 
 def _map_of(outputs: dict[str, Any], row: int) -> dict[str, Any]:

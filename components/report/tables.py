@@ -15,7 +15,7 @@ _PACKAGES = ("tfx", "tensorflow", "tf-keras", "apache-beam", "tensorflow-transfo
 _MANY_TIMES = 3.0
 _LABELS_SHOWN = 50
 _REJECTS_SHOWN = 20
-_RESULTS = ("history", "calibration", "metrics", "images")
+_RESULTS = ("history", "calibration", "metrics", "images", "sizes")
 """Keys of the model's record that hold results rather than settings."""
 
 

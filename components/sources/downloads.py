@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import gzip
 import hashlib
+import http.client
 import logging
 import os
 import urllib.error
@@ -94,13 +95,15 @@ def _fetch_locked(url: str, target: Path, *, sha256: str) -> None:
             with part.open("ab" if resumed else "wb") as file:
                 while chunk := response.read(_CHUNK_BYTES):
                     file.write(chunk)
+            if response.length:  # bytes that were announced and did not come
+                raise ConnectionError("the connection ended early")
     except urllib.error.HTTPError as error:
         if error.code != 416:  # "range not satisfiable": the partial file is already complete
             raise DownloadError(
                 f"{url}: the server answered {error.code} {error.reason}; run again later, or download the files by "
                 "other means and set data.path to their folder"
             ) from None
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise DownloadError(
             f"{url}: {getattr(error, 'reason', error)}; run again to resume, or download the files by "
             "other means and set data.path to their folder"

@@ -15,12 +15,11 @@ from components.settings import DataSettings
 from components.sources.files import (
     LINKED_OUTSIDE,
     DataError,
+    Links,
     SourceFiles,
-    folder_of_links,
-    is_linked_outside,
     read_ahead,
+    read_bytes,
     require_folder,
-    require_inside,
 )
 from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan, row_ranges
 from images.decoding import UnreadableImageError, page_count
@@ -68,23 +67,21 @@ class FilesShard:
 
     def read(self) -> Iterator[SourceImage | Reject]:
         folder = as_path(self.folder)
-        links_within = folder_of_links(folder, follow_links=self.follow_links)
-        read_one = functools.partial(_read_one, folder=folder, links_within=links_within, reading=self.reading)
+        links = Links(folder, follow_links=self.follow_links)
+        read_one = functools.partial(_read_one, folder=folder, links=links, reading=self.reading)
         return itertools.chain.from_iterable(read_ahead(read_one, self.entries, folder, workers=self.workers))
 
 
-def _read_one(
-    entry: FileEntry, *, folder: AnyPath, links_within: str | None, reading: Reading
-) -> list[SourceImage | Reject]:
+def _read_one(entry: FileEntry, *, folder: AnyPath, links: Links, reading: Reading) -> list[SourceImage | Reject]:
     """The image in a file or, if the reading takes all pages, each of them: `name.tif#1`, `name.tif#2`, ..."""
     image_id = urllib.parse.quote(os.fsencode(entry.relative_path))
     try:
-        content = _file_bytes(folder / entry.relative_path, links_within)
+        content = _file_bytes(folder / entry.relative_path, links)
     except OSError as error:
         return [Reject(image_id, f"cannot be opened: {error.strerror or error}")]
     except UnreadableImageError as error:
         return [Reject(image_id, str(error))]
-    read_page = functools.partial(_read_page, entry, content, folder=folder, links_within=links_within, reading=reading)
+    read_page = functools.partial(_read_page, entry, content, folder=folder, links=links, reading=reading)
     pages = page_count(content) if reading.page == "all" else 1
     if pages == 1:
         return [read_page(image_id, page=None)]
@@ -93,11 +90,11 @@ def _read_one(
 
 def _read_page(
     entry: FileEntry, content: bytes, image_id: str, *,
-    page: int | None, folder: AnyPath, links_within: str | None, reading: Reading,
+    page: int | None, folder: AnyPath, links: Links, reading: Reading,
 ) -> SourceImage | Reject:  # fmt: skip
     try:
-        stored = _stored(entry, content, reading, page, folder, links_within)
-        mask = _mask(folder, entry.mask_path, stored, links_within) if entry.mask_path else None
+        stored = _stored(entry, content, reading, page, folder, links)
+        mask = _mask(folder, entry.mask_path, stored, links) if entry.mask_path else None
     except UnreadableImageError as error:
         return Reject(image_id, str(error))
     if page is not None:
@@ -108,12 +105,12 @@ def _read_page(
 
 
 def _stored(
-    entry: FileEntry, content: bytes, reading: Reading, page: int | None, folder: AnyPath, links_within: str | None
+    entry: FileEntry, content: bytes, reading: Reading, page: int | None, folder: AnyPath, links: Links
 ) -> StoredImage:
     if not entry.roi_path:
         return from_file_bytes(content, reading, page=page)
     try:
-        roi = _file_bytes(folder / entry.roi_path, links_within)
+        roi = _file_bytes(folder / entry.roi_path, links)
     except OSError as error:
         raise UnreadableImageError(f"its roi {entry.roi_path} cannot be opened: {error.strerror or error}") from None
     except UnreadableImageError as error:
@@ -121,10 +118,10 @@ def _stored(
     return from_file_bytes(content, reading, page=page, roi=roi)
 
 
-def _mask(folder: AnyPath, relative_path: str, stored: StoredImage, links_within: str | None) -> StoredMask:
+def _mask(folder: AnyPath, relative_path: str, stored: StoredImage, links: Links) -> StoredMask:
     """Raises UnreadableImageError for an unusable mask, so that its image is rejected instead of used without it."""
     try:
-        content = _file_bytes(folder / relative_path, links_within)
+        content = _file_bytes(folder / relative_path, links)
         return mask_from_file_bytes(content, height_px=stored.height_px, width_px=stored.width_px)
     except OSError as error:
         raise UnreadableImageError(f"its mask {relative_path} cannot be opened: {error.strerror or error}") from None
@@ -132,15 +129,15 @@ def _mask(folder: AnyPath, relative_path: str, stored: StoredImage, links_within
         raise UnreadableImageError(f"its mask {relative_path}: {error}") from None
 
 
-def _file_bytes(path: AnyPath, links_within: str | None) -> bytes:
-    if is_linked_outside(path, links_within):
+def _file_bytes(path: AnyPath, links: Links) -> bytes:
+    if links.lead_outside(path):
         raise UnreadableImageError(LINKED_OUTSIDE)
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableImageError("not a regular file")  # reading a named pipe would block forever
     if status.st_size > MAX_FILE_BYTES:
         raise UnreadableImageError(f"{status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}")
-    return path.read_bytes()
+    return read_bytes(path, status.st_size)
 
 
 def plan_entries(
@@ -168,7 +165,7 @@ def plan_folder(settings: DataSettings, reading: Reading = EIGHT_BITS) -> Source
     skipped = ", ".join(f"{count:,} {suffix} {'file' if count == 1 else 'files'}" for suffix, count in most_frequent)
     masks: frozenset[str] = frozenset()
     if (folder / _MVTEC_MASKS).is_dir():
-        require_inside(folder / _MVTEC_MASKS, folder_of_links(folder, follow_links=settings.follow_links))
+        Links(folder, follow_links=settings.follow_links).require_inside(folder / _MVTEC_MASKS)
         masks = frozenset(_list_images(folder / _MVTEC_MASKS)[0])
     if not relative_paths:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))

@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 import numpy as np
 
 from components.settings import DataSettings
-from components.sources.files import DataError, SourceFiles, folder_of_links, require_folder, require_inside
+from components.sources.files import DataError, Links, SourceFiles, require_folder
 from components.sources.plan import Reject, SourceImage, SourcePlan, row_ranges, rows_per_batch
 from images.decoding import Pixels
 from images.formats import MAX_PIXELS, MAX_SIDE_PX
@@ -72,12 +72,12 @@ def plan_idx(folder: AnyPath, settings: DataSettings) -> SourcePlan:
     images differ.
     """
     require_folder(folder)
-    links_within = folder_of_links(folder, follow_links=settings.follow_links)
+    links = Links(folder, follow_links=settings.follow_links)
     shards: list[IdxShard] = []
     paths: list[AnyPath] = []
     for split, stem in _STEMS.items():
-        images_path = _find(folder, links_within, f"{stem}-images-idx3-ubyte", f"{stem}-images.idx3-ubyte")
-        labels_path = _find(folder, links_within, f"{stem}-labels-idx1-ubyte", f"{stem}-labels.idx1-ubyte")
+        images_path = _find(folder, links, f"{stem}-images-idx3-ubyte", f"{stem}-images.idx3-ubyte")
+        labels_path = _find(folder, links, f"{stem}-labels-idx1-ubyte", f"{stem}-labels.idx1-ubyte")
         if images_path is None:
             continue
         rows = _count_rows(images_path, labels_path)
@@ -91,12 +91,12 @@ def plan_idx(folder: AnyPath, settings: DataSettings) -> SourcePlan:
     return SourcePlan.of_files(SourceFiles(folder, tuple(path.name for path in paths)), shards, count, False)
 
 
-def _find(folder: AnyPath, links_within: str | None, *stems: str) -> AnyPath | None:
+def _find(folder: AnyPath, links: Links, *stems: str) -> AnyPath | None:
     """The first of these files that exists, by its name in `folder` even if it is a link."""
     candidates = (folder / f"{stem}{suffix}" for stem in stems for suffix in ("", ".gz"))
     found = next((path for path in candidates if path.is_file()), None)
     if found:
-        require_inside(found, links_within)
+        links.require_inside(found)
     return found
 
 

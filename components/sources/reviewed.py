@@ -35,8 +35,14 @@ class ReviewedShard:
 
 def with_reviewed(plan: SourcePlan, settings: DataSettings, reading: Reading) -> SourcePlan:
     """The plan with the images of the manifest. Raises DataError if it cannot be used, or does not decide an image."""
+    reviewed = reviewed_plan(settings, reading)
+    return replace(plan, reviewed=reviewed, fingerprint=fingerprint_with(plan.fingerprint, reviewed))
+
+
+def reviewed_plan(settings: DataSettings, reading: Reading) -> SourcePlan | None:
+    """The images of the manifest, if there is one. Raises DataError like `with_reviewed`."""
     if settings.reviewed in (None, AUTO):
-        return plan
+        return None
     own = {"source": "csv", "path": settings.reviewed, "max_images": None, "exclude": None}
     try:
         listed = plan_csv(settings.model_copy(update=own), reading)
@@ -49,10 +55,9 @@ def with_reviewed(plan: SourcePlan, settings: DataSettings, reading: Reading) ->
     # The manifest itself may change while it is used, because reviewers go on; copies of images stay as they are.
     names = tuple(entry.relative_path for shard in shards for entry in shard.entries)
     files = listed.files and SourceFiles(listed.files.folder, names)
-    reviewed = replace(
+    return replace(
         listed, shards=tuple(map(ReviewedShard, shards)), files=files, fingerprint=_fingerprint(shards, files)
     )
-    return replace(plan, reviewed=reviewed, fingerprint=fingerprint_with(plan.fingerprint, reviewed))
 
 
 def fingerprint_with(fingerprint: str, reviewed: SourcePlan | None) -> str:

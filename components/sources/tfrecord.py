@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 import google_crc32c
 
 from components.settings import DataSettings
-from components.sources.files import DataError, SourceFiles, folder_of_links, read_ahead, require_inside
+from components.sources.files import DataError, Links, SourceFiles, read_ahead
 from components.sources.plan import SPLIT_OF_NAME, Reject, SourceImage, SourcePlan
 from images.decoding import UnreadableImageError
 from images.reading import EIGHT_BITS, Reading
@@ -129,9 +129,9 @@ def _list_files(path: AnyPath, settings: DataSettings) -> tuple[AnyPath, list[st
     relative_paths = sorted(filter(_is_record_file, found))
     if not relative_paths:
         raise DataError(f"{path}: contains no TFRecord files (names that contain 'tfrec' or end in -00000-of-00001)")
-    links_within = folder_of_links(path, follow_links=settings.follow_links)
+    links = Links(path, follow_links=settings.follow_links)
     for relative_path in relative_paths:
-        require_inside(path / relative_path, links_within)
+        links.require_inside(path / relative_path)
     return path, relative_paths
 
 

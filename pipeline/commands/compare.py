@@ -91,9 +91,9 @@ def _print_table(ranking: list["Entry"], pushed: str | None) -> None:
             (e.parameters, ",d"), (e.training_s, ".1f"),
             (e.images_per_s, ",.0f"),
         )  # fmt: skip
-        within = "" if e.within is None else f" ± {e.within:.3f}"
+        interval = "" if e.interval is None else f" ({e.interval[0]:.3f} to {e.interval[1]:.3f})"
         cells = ["" if value is None else format(value, style) for value, style in numbers]
-        cells[2 if e.auroc is not None else 3] += within
+        cells[2 if e.auroc is not None else 3] += interval
         verdict = e.error or ("blessed" if e.blessed else "refused")
         table.add_row(e.preset, *cells, verdict, style="red" if e.error else None)
     console = plain_console()

@@ -23,8 +23,8 @@ def drift(scores: tuple[Path, ...], model: Path | None, as_json: bool) -> None:
 
     They are compared with the scores of the normal images that calibrated the model. SCORES are files written by
     `autoencoder score --format jsonl` (or csv), by `autoencoder watch` or by `autoencoder serve --record-scores`, or
-    folders of them. Of NAME.jsonl and NAME.csv, in which a watch writes the same results, only the first is read. No
-    labels are needed. Exit code 3 if it is time to retrain.
+    folders of them. A watch writes the same results to NAME.jsonl and NAME.csv; only the first is read. No labels are
+    needed. The exit code is 3 if it is time to retrain.
     """
     from serving.drift import drift_of, read_scores
     from serving.model.versions import newest_base_folder, saved_model_folder

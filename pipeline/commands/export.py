@@ -24,16 +24,16 @@ _MEGABYTE = 1e6
     "--precision",
     type=click.Choice(["float32", "float16", "int8"]),
     default="float32",
-    help="How the weights are stored; other than float32, the threshold is computed anew and differences are printed.",
+    help="How the weights are stored; other than float32, the threshold is recomputed and differences are printed.",
 )
 @json_option
 def export(run: Path, target: str, output: Path, precision: str, as_json: bool) -> None:
     """Export a run's latest blessed model for another runtime.
 
     Writes one file with the whole decision (pixels in; score, threshold, p-value, map and mask out) and a README with
-    an example. The images that are replayed before a push are replayed in the target's own runtime first: if a score
-    differs by more than a ten-thousandth, or a verdict, nothing is exported. Needs the extra `export`:
-    pip install 'tfx-image-autoencoder[export]'.
+    an example. The images that are replayed before a push are replayed in the target's own runtime first: in float32,
+    nothing is exported if a score differs by more than a ten-thousandth, or a verdict differs. Needs the extra
+    `export`: pip install 'tfx-image-autoencoder[export]'.
     """
     quieten_tensorflow()
     from pipeline.terminal import output_to_log
@@ -75,5 +75,5 @@ def export(run: Path, target: str, output: Path, precision: str, as_json: bool) 
     if found.auroc:
         click.echo("AUROC {:.4f} in the SavedModel, {:.4f} exported".format(*found.auroc))
     if precision != "float32":
-        state = "was computed anew in this precision" if done.is_recalibrated else "is the SavedModel's"
+        state = "was recomputed in this precision" if done.is_recalibrated else "is the SavedModel's"
         click.echo(f"The threshold {state}.")

@@ -45,7 +45,7 @@ def review(
 ) -> None:
     """Decide about images that deserve a look, on a local web page.
 
-    RUN is a run's folder or its configuration; by default, the run below runs/ that pushed last. The page shows its
+    RUN is a run's folder or its configuration; by default, the run below runs/ that was pushed last. The page shows its
     suspects and test images, and what --watch and --images add, the most informative first. Every decision goes
     into reviewed.csv immediately, which the next `autoencoder run` of the same name uses. Ctrl-C ends the review.
 

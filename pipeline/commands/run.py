@@ -16,7 +16,7 @@ from runtime.errors import UsageError
 @set_option
 @json_option
 @click.option(
-    "--same-product", is_flag=True, help="The images show the product of earlier runs, although data.path is another."
+    "--same-product", is_flag=True, help="The images show the product of earlier runs, although data.path differs."
 )
 def run(arguments: tuple[str, ...], overrides: tuple[str, ...], as_json: bool, same_product: bool) -> None:
     """Run the whole pipeline that CONFIG describes.

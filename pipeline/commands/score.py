@@ -74,7 +74,7 @@ def score(
     A score says how much an image differs from the images that the model was trained on. IMAGES are files, folders
     (searched recursively) or patterns such as 'parts/*.png'. Results go to standard output, one line per file; with
     --format csv or jsonl they list the regions in which an image is anomalous, in pixels of the image. Files whose
-    images cannot be scored are reported and skipped. Exit code 1 only if every file failed, or the server.
+    images cannot be scored are reported and skipped. The exit code is 1 only if the server or every file failed.
     """
     if model is not None and server is not None:
         raise UsageError("--model and --server exclude each other")
@@ -90,14 +90,15 @@ def score(
         sys.stdout.reconfigure(errors="backslashreplace")
     from serving.errors import ServingError
     from serving.image_files import image_files
-    from serving.scoring import lacks_maps, score_files, with_maps_if_possible
+    from serving.scoring import lacks_maps, score_files, with_maps_if_possible, with_maps_of_alarms
 
     paths = list(image_files(images))
     login = _login(token_file, ca_file)
     scorer_of = _scorer_of(model, server, model_name, login)
     needs_maps = any((overlays, masks, coco))
-    lists_regions = form != "table" and not needs_maps
-    scorer = with_maps_if_possible(scorer_of) if lists_regions else scorer_of(with_maps=needs_maps)
+    # A model on this machine has the maps at hand.
+    add_maps = with_maps_of_alarms if form == "table" and server else with_maps_if_possible
+    scorer = scorer_of(with_maps=True) if needs_maps else add_maps(scorer_of)
     results = _with_progress(score_files(paths, scorer, reading=_reading_of(model, server)), len(paths))
     try:
         total, failed = _write_results(_with_pictures(results, overlays, masks, coco), form)
@@ -223,5 +224,7 @@ def _write_results(results: Iterable["FileScore"], form: str) -> tuple[int, int]
 
 def _line(row: dict[str, Any]) -> str:
     score, threshold = ("-" if row[name] is None else f"{row[name]:.6f}" for name in ("score", "threshold"))
-    problem = f"  ({row['problem']})" if row["problem"] else ""
-    return f"{row['verdict']:8} {score:>10} {threshold:>10}  {row['path']}{problem}"
+    is_everywhere = row["verdict"] == "anomaly" and row["regions"] == []
+    told = [row["problem"], "whole image: no single region stands out" if is_everywhere else "", row["size_warning"]]
+    notes = "; ".join(filter(None, told))
+    return f"{row['verdict']:8} {score:>10} {threshold:>10}  {row['path']}{f'  ({notes})' if notes else ''}"

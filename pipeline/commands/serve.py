@@ -28,11 +28,14 @@ if TYPE_CHECKING:  # `--help` must not wait for what these import
 REAL_SERVER = "tensorflow_model_server"
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (the only one that TensorFlow Serving listens on)
 MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
+_LONGEST_POLL_S = 24 * 3600
 
 
 @click.command(cls=Command)
 @click.argument("folder", required=False, type=PATH)
-@click.option("--model_base_path", type=PATH, help="The same as FOLDER, but without any version yet, waits for one.")
+@click.option(
+    "--model_base_path", type=PATH, help="Like FOLDER, but if it has no version yet, the server waits for one."
+)
 @click.option("--model_name", default=ServerSettings.model_name, help="Name in requests.")
 @click.option(
     "--model_config_file",
@@ -41,7 +44,7 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
 )
 @click.option(
     "--model_config_file_poll_wait_seconds",
-    type=click.FloatRange(0),
+    type=click.FloatRange(0, _LONGEST_POLL_S),
     default=ServerSettings.model_config_poll_s,
     help="Interval between checks for a change of that file; 0: none.",
 )
@@ -67,7 +70,7 @@ MAX_BODY_MB = ServerSettings.max_body_bytes // MIB
 )
 @click.option(
     "--file_system_poll_wait_seconds",
-    type=click.FloatRange(0.1),
+    type=click.FloatRange(0.1, _LONGEST_POLL_S),
     default=ServerSettings.poll_interval_s,
     help="Interval between checks for a new version.",
 )

@@ -21,7 +21,7 @@ _POLL_S = 1.0
 
 @click.command(cls=Command)
 @click.argument("run_folder", type=PATH)
-@click.option("--wait", "wait_s", type=float, default=3600.0, help="Seconds to wait for training.")
+@click.option("--wait", "wait_s", type=click.FloatRange(min=0), default=3600.0, help="Seconds to wait for training.")
 def worker(run_folder: Path, wait_s: float) -> None:
     """Train with other machines, as the worker that TF_CONFIG names.
 

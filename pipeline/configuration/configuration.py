@@ -96,7 +96,7 @@ class Configuration(Section):
 
     @model_validator(mode="after")
     def _check_places(self) -> "Configuration":
-        places = {"data.path": self.data.path, "data.exclude": self.data.exclude}
+        places = {f"data.{name}": getattr(self.data, name) for name in ("path", "exclude", "reviewed")}
         for field, place in {**places, "push.destination": self.push.destination}.items():
             if place and (problem := bucket_problem(place)):
                 raise ValueError(f"{field} {place}: {problem}")

@@ -1,7 +1,6 @@
 """Trains several families on the same images, each in its own run, and ranks them."""
 
 import json
-import math
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -31,8 +30,8 @@ class Entry:
     """Of labelled anomalies; None if there are none."""
     synthetic_auroc: float | None = None
     """Of faint synthetic defects in normal test images; None if there are too few of these."""
-    within: float | None = None
-    """Half the 95 % confidence interval, over test images, of the AUROC that ranks."""
+    interval: tuple[float, float] | None = None
+    """The 95 % confidence interval, over test images, of the AUROC that ranks."""
     parameters: int | None = None
     training_s: float | None = None
     images_per_s: float | None = None
@@ -139,43 +138,37 @@ def _entry(preset: str, document: dict[str, Any], image: ImageSettings) -> Entry
         pca_ratio=metrics["mean_error"] / metrics["pca_mean_error"] if metrics.get("pca_mean_error") else None,
         auroc=metrics.get("auroc"),
         synthetic_auroc=metrics.get("synthetic_auroc"),
-        within=_within(metrics, document["images"]["test"], image),
+        interval=_interval(metrics, document["images"]["test"], image),
         parameters=model["parameters"],
         training_s=model["training_s"],
         images_per_s=seen / model["training_s"] if model["training_s"] else None,
     )
 
 
-def _within(metrics: dict[str, float], test_images: int, image: ImageSettings) -> float | None:
-    """Half the 95 % confidence interval of the AUROC that ranks.
+def _interval(metrics: dict[str, float], test_images: int, image: ImageSettings) -> tuple[float, float] | None:
+    """The 95 % confidence interval of the AUROC that ranks.
 
     For synthetic defects it is that of one kind, so a little wide for the mean of all kinds.
     """
+    from components.evaluation.reviewed import auroc_interval
     from components.evaluation.synthetic_auroc import most_images
 
     normal = round(metrics["example_count"])
     if "auroc" in metrics and 0 < normal < test_images:
-        return 1.96 * auroc_deviation(metrics["auroc"], normal, test_images - normal)
+        return auroc_interval(metrics["auroc"], test_images - normal, normal)
     if "synthetic_auroc" in metrics and normal:
         painted = min(normal, most_images(image.height_px, image.width_px))
-        return 1.96 * auroc_deviation(metrics["synthetic_auroc"], painted, painted)
+        return auroc_interval(metrics["synthetic_auroc"], painted, painted)
     return None
-
-
-def auroc_deviation(auroc: float, normal: int, anomalous: int) -> float:
-    """Standard error of an AUROC over so many images: Hanley and McNeil 1982, Radiology 143(1)."""
-    one, two = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
-    spread = auroc * (1 - auroc) + (anomalous - 1) * (one - auroc**2) + (normal - 1) * (two - auroc**2)
-    return math.sqrt(max(spread, 0.0) / (normal * anomalous))
 
 
 def rivals(ranking: list[Entry]) -> list[str]:
     """Families that the test images cannot tell from the best one: the intervals of the AUROC that ranks overlap."""
     best, *others = ranking
-    if best.detection is None or best.within is None:
+    if best.interval is None:
         return []
-    lowest = best.detection - best.within
-    return [e.preset for e in others if e.detection is not None and e.detection + (e.within or 0.0) >= lowest]
+    lowest, _ = best.interval
+    return [e.preset for e in others if e.interval is not None and e.interval[1] >= lowest]
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pipeline.configuration.configuration import Configuration
 from runtime.pages import fill_in
+from runtime.whole_files import write_whole
 from schema.artifacts import REPORT_FILE, THUMBNAILS_FILE
 from serving.model.versions import RUN_SUBFOLDER, version_folders
 
@@ -124,9 +125,13 @@ def _update(root: Path, products: Sequence[Product]) -> None:
     with _locked(root):
         known = {**_read(root), **{product.name: product for product in products}}
         listed = [known[name] for name in sorted(known)]
-        _write(root / PRODUCTS_FILE, json.dumps([asdict(product) for product in listed], indent=2) + "\n")
-        _write(root / INDEX_FILE, _page(listed))
-        _write(root / MODELS_FILE, _models(listed))
+        texts = {
+            PRODUCTS_FILE: json.dumps([asdict(product) for product in listed], indent=2) + "\n",
+            INDEX_FILE: _page(listed),
+            MODELS_FILE: _models(listed),
+        }
+        for name, text in texts.items():
+            write_whole(root / name, text.encode("utf-8", "replace"))
 
 
 def _read(root: Path) -> dict[str, Product]:
@@ -146,12 +151,6 @@ def _locked(root: Path) -> Iterator[None]:
     with (root / f".{PRODUCTS_FILE}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8", errors="replace")
-    partial.replace(path)
 
 
 def _models(products: Iterable[Product]) -> str:

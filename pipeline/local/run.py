@@ -23,6 +23,7 @@ from pipeline.local.product import record_product, require_same_product
 from pipeline.local.product_index import update_if_listed
 from pipeline.metadata.store import connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, plain_console, print_summary
+from runtime import reader_processes
 from runtime.beam_signatures import remember_signatures
 from runtime.errors import DONE, FAILED, REFUSED
 from runtime.imports import imported_for_good
@@ -40,6 +41,7 @@ LOG_FILE = "run.log"
 TROUBLESHOOTING = "docs/troubleshooting.md"
 _CHECK = "serving.model.smoke_check"
 """The Pusher runs this program; naming it here does not import TensorFlow."""
+_SOURCES_OF_FILES = ("folder", "csv")
 
 
 Document = dict[str, Any]
@@ -114,7 +116,8 @@ def _run(
     use_keras_2()
     waiting = console.status("loading TensorFlow Extended") if console.is_terminal else contextlib.nullcontext()
     with waiting, imported_for_good():
-        prepare(_CHECK)
+        if prepare(_CHECK) and configuration.data.source in _SOURCES_OF_FILES:
+            reader_processes.prepare()
         from pipeline.graph import create_pipeline
         from pipeline.local.runner import run_pipeline
         from pipeline.metadata import history

@@ -131,6 +131,7 @@ def no_verdict() -> dict[str, Any]:
         "not_pushed_because": None,
         "metrics": {},
         "kinds": [],
+        "steadiness_images": 0,
         "thresholds": [],
         "model_run": None,
         "images": {},
@@ -211,6 +212,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
     gate = _read(Path(evaluation.uri, GATE_FILE)) if evaluation else {}
     if not gate:
         return no_verdict()
+    record = _model_record(outputs)
     return {
         "blessed": gate["blessed"],
         "purpose": gate.get("purpose"),  # runs of older versions lack it
@@ -218,10 +220,11 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         "not_pushed_because": (_text(pushed, NOT_PUSHED_BECAUSE) or None) if pushed else None,
         "metrics": gate["metrics"],
         "kinds": _kinds_of_defect(gate["metrics_by_label"]),
+        "steadiness_images": gate.get("steadiness", {}).get("images", 0),  # runs of older versions lack it
         "thresholds": gate["thresholds"],
         "model_run": model_run.uri if model_run else None,
-        "images": _image_counts(outputs),
-        "model": _model_facts(outputs),
+        "images": _image_counts(outputs) | record.get("images", {}),  # records of older versions lack them
+        "model": _model_facts(record, outputs),
         "drift": (_read(Path(anomalies.uri, DRIFT_FILE)) or None) if anomalies else None,
         "reviewed": gate.get("reviewed", {}),  # runs of older versions lack them
         "changes": gate.get("changes", {}),
@@ -248,17 +251,22 @@ def _image_counts(outputs: dict[str, Any]) -> dict[str, int]:
     return _read(Path(outputs["Examples"].uri, COUNTS_FILE)) if "Examples" in outputs else {}
 
 
-def _model_facts(outputs: dict[str, Any]) -> dict[str, Any]:
-    """Facts about the trained model and its training."""
-    model, model_run = outputs.get("Model"), outputs.get("ModelRun")
-    if model is None or model_run is None:
+def _model_record(outputs: dict[str, Any]) -> dict[str, Any]:
+    model = outputs.get("Model")
+    return _read(Path(path_utils.serving_model_path(model.uri), RECORD_FILE)) if model else {}
+
+
+def _model_facts(record: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
+    """Facts about the trained model and its training, by the model's record."""
+    model_run = outputs.get("ModelRun")
+    if not record or model_run is None:
         return {}
-    record = _read(Path(path_utils.serving_model_path(model.uri), RECORD_FILE))
-    return record and {
+    return {
         "preset": record["trainer"]["preset"],
         "latent_dim": record["latent_dim"],
         "parameters": record["parameters"],
         "epochs": len(record["history"]["loss"]),
+        "cross_fitted": bool(record.get("cross_fitted")),  # all images train and calibrate
         "training_s": round(model_run.custom_properties[SECONDS_PROPERTY].double_value, 2) or None,
     }
 

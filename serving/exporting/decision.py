@@ -1,7 +1,6 @@
 """The function that is exported: the pixels of one image of any size -> everything the model decides about it."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ import tensorflow as tf
 from images.reading import Reading
 from runtime.errors import UsageError
 from schema.artifacts import RECORD_FILE
-from schema.calibration_record import CalibrationRecord
+from schema.calibration_record import CalibrationRecord, conformal_rank
 from schema.signatures import GROUP
 
 ONE_IMAGE: Final = "one_image"
@@ -70,7 +69,7 @@ def recalibrate(function: Any, folder: Path, scores: npt.NDArray[np.float32]) ->
     """Give `function` the threshold and p-values of these scores of held-out normal images [n], in its precision."""
     calibration = CalibrationRecord.from_json(_record_of(folder)["calibration"])
     ascending = np.sort(scores)
-    rank = math.ceil((len(scores) + 1) * (1.0 - calibration.false_alarm_rate) - 1e-9)
+    rank = conformal_rank(len(scores), calibration.false_alarm_rate)
     function.model._threshold.assign(ascending[min(rank, len(scores)) - 1])
     function.model._held_out[0].assign(ascending)
 

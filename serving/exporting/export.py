@@ -2,21 +2,34 @@
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from runtime.errors import UsageError
 from schema.signatures import SCORE
 from serving.exporting.conversion import convert
 from serving.exporting.decision import decision_of, is_recalibrated, recalibrate
-from serving.exporting.proof import Comparison, ExportRefusedError, compare, images_of, replayed, require_equal, served
+from serving.exporting.proof import (
+    Comparison,
+    ExportRefusedError,
+    Image,
+    compare,
+    images_of,
+    replayed,
+    require_equal,
+    served,
+)
 from serving.exporting.readme import README_FILE, readme
 from serving.exporting.runtimes import SUFFIXES, Precision, Target
 
 STEM: Final = "model"
 _MOST_MEASURED: Final = 1000
+_START_S: Final = 600.0
+_PER_IMAGE_S: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -26,7 +39,7 @@ class Exported:
     path: Path
     size_bytes: int
     is_recalibrated: bool
-    """Whether the threshold was computed anew in the file's precision."""
+    """Whether the threshold was recomputed in the file's precision."""
     comparison: Comparison
 
 
@@ -36,7 +49,7 @@ def export_model(
     """Export the SavedModel to `output`, a folder, after replaying images in the target's runtime.
 
     In float32, the images of the file `parity` must have the same scores and verdicts. Otherwise the threshold is
-    computed anew from the images of the split `held_out`, and differences are measured on the images of `test`; all
+    recomputed from the images of the split `held_out`, and differences are measured on the images of `test`; all
     three are patterns of TFRecords. Raises NotExportableError and ExportRefusedError; nothing is written then.
     """
     images = images_of(parity) if precision == "float32" else images_of(test, _MOST_MEASURED)
@@ -48,17 +61,27 @@ def export_model(
         convert(function, file, target=target, precision=precision)
         recalibrated = precision != "float32" and is_recalibrated(saved_model)
         if recalibrated:
-            scores = np.array([row[SCORE] for row in replayed(file, images_of(held_out))], np.float32)
+            kept = images_of(held_out)
+            scores = np.array([row[SCORE] for row in replayed(file, kept, timeout_s=_timeout_s(kept))], np.float32)
             recalibrate(function, saved_model, scores)
             convert(function, file, target=target, precision=precision)
-        theirs, ours = replayed(file, images), served(saved_model, images)
+        theirs = replayed(file, images, timeout_s=_timeout_s(images))
+        ours = served(saved_model, images)
         if precision == "float32":
             require_equal(images, ours, theirs)
         comparison = compare(images, ours, theirs)
         text = readme(function, file.name, target=target, precision=precision, comparison=comparison)
         (Path(folder) / README_FILE).write_text(text, encoding="utf-8")
         size_bytes = sum(one.stat().st_size for one in Path(folder).iterdir() if one.stem == STEM)
-        output.mkdir(parents=True, exist_ok=True)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--output {output}: cannot be created: {error.strerror}; choose another folder") from None
         for one in Path(folder).iterdir():
             shutil.copyfile(one, output / one.name)
     return Exported(output / file.name, size_bytes, recalibrated, comparison)
+
+
+def _timeout_s(images: Sequence[Image]) -> float:
+    """How long replaying them may take, so that a runtime that hangs does not hang the export."""
+    return _START_S + _PER_IMAGE_S * len(images)

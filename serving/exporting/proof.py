@@ -16,7 +16,7 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from runtime.errors import UserError
-from runtime.tfrecords import bytes_of, features_of, text_of
+from runtime.tfrecords import bytes_of, features_of, files_of, text_of
 from schema import features
 from schema.signatures import IMAGE_BYTES, IS_ANOMALY, RECONSTRUCT_SIGNATURE, SCORE, SCORE_SIGNATURE, THRESHOLD
 from serving.exporting import replay
@@ -25,7 +25,6 @@ from serving.model.prediction import Predictor, Request
 TOLERANCE: Final = 1e-4
 """Largest difference of a score in float32, as a share of the SavedModel's."""
 _NEGLIGIBLE: Final = 1e-7
-TIMEOUT_S: Final = 1800
 
 
 class ExportRefusedError(UserError):
@@ -60,7 +59,7 @@ class Comparison:
 
 def images_of(pattern: str, at_most: int | None = None) -> list[Image]:
     """The images in files of TFRecords, such as the Evaluator's parity file or those of a split; evenly `at_most`."""
-    records = list(tf.data.TFRecordDataset(sorted(tf.io.gfile.glob(pattern))).as_numpy_iterator())
+    records = list(tf.data.TFRecordDataset(files_of([pattern])).as_numpy_iterator())
     if at_most is not None and len(records) > at_most:
         records = [records[index] for index in np.linspace(0, len(records) - 1, at_most).round().astype(int)]
     return [_image_of(record) for record in records]
@@ -74,20 +73,28 @@ def _image_of(record: bytes) -> Image:
     )
 
 
-def replayed(file: Path, images: Sequence[Image]) -> list[dict[str, float]]:
-    """The numbers that `serving.exporting.replay` prints for each image. Raises ExportRefusedError if it fails."""
+def replayed(file: Path, images: Sequence[Image], *, timeout_s: float) -> list[dict[str, float]]:
+    """The numbers that `serving.exporting.replay` prints for each image.
+
+    Raises ExportRefusedError if it fails, or takes longer than `timeout_s`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         for index, image in enumerate(images):
             Path(folder, f"{index:09d}").write_bytes(image.content)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run(
-            [sys.executable, "-m", replay.__name__, str(file), folder],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", replay.__name__, str(file), folder],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ExportRefusedError(
+                f"{file.name} took more than {timeout_s:.0f} s for {len(images)} images in its runtime"
+            ) from None
     if done.returncode != 0:
         reason = (done.stderr.strip() or "no output").splitlines()[-1]
         raise ExportRefusedError(f"{file.name} cannot be run in its runtime: {reason}")

@@ -24,20 +24,20 @@ _MEANINGS: Final = {
 }
 _LOAD: Final[dict[Target, str]] = {
     "onnx": """import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("{file}")
 names = [output.name for output in session.get_outputs()]
 {pixels}
 outputs = dict(zip(names, session.run(names, {{"image": pixels}})))""",
     "litert": """from ai_edge_litert.interpreter import Interpreter
-from PIL import Image
+from PIL import Image, ImageOps
 
 run = Interpreter("{file}").get_signature_runner()
 {pixels}
 outputs = run(image=pixels)""",
     "openvino": """import openvino
-from PIL import Image
+from PIL import Image, ImageOps
 
 model = openvino.Core().compile_model("{file}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
 {pixels}
@@ -63,7 +63,9 @@ normalises them as the pipeline does; do neither yourself.
 
 ## Python
 
-`pip install {package} numpy pillow`, then `python example.py image.png` in this folder:
+`pip install {package} numpy pillow`, save this as `example.py` in this folder, then `python example.py image.png`. It
+turns the image as its EXIF orientation says, like the pipeline, but ignores transparency, which the pipeline lays over
+white.
 
 ```python
 {example}
@@ -72,9 +74,9 @@ normalises them as the pipeline does; do neither yourself.
 _CPLUSPLUS: Final = """
 ## C++
 
-`g++ -std=c++17 example.cpp -o example -I HEADERS -L LIBRARY -lonnxruntime` with the folders of ONNX Runtime's headers
-and library, then `./example image.{suffix}` in this folder. Instead of a file's pixels, pass your camera's: row by row,
-from left to right{order}.
+Save this as `example.cpp` in this folder, then `g++ -std=c++17 example.cpp -o example -I HEADERS -L LIBRARY
+-lonnxruntime` with the folders of ONNX Runtime's headers and library, and `./example image.{suffix}`. Instead of a
+file's pixels, pass your camera's: row by row, from left to right{order}.
 
 ```cpp
 #include <onnxruntime_cxx_api.h>
@@ -140,7 +142,9 @@ def readme(function: Any, file: str, *, target: Target, precision: Precision, co
 def _example(file: str, target: Target, kind: str, channels: int) -> str:
     mode = "RGB" if channels == 3 else "L" if kind == "uint8" else "I;16"
     axes = "None, ..., None" if channels == 1 else "None"
-    pixels = f'pixels = np.asarray(Image.open(sys.argv[1]).convert("{mode}"), np.{kind})[{axes}]'
+    pixels = (
+        f'pixels = np.asarray(ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("{mode}"), np.{kind})[{axes}]'
+    )
     return "\n".join(
         [
             "import sys",

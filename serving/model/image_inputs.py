@@ -13,6 +13,7 @@ from images.decoding import UnreadableImageError, as_pixels, declared_size, page
 from images.reading import EIGHT_BITS, Reading
 from schema.artifacts import RECORD_FILE
 from schema.signatures import IMAGE_BYTES
+from schema.usual_sizes import UsualSizes
 from serving.errors import ServingError, invalid_argument
 
 Result = TypeVar("Result")
@@ -25,6 +26,19 @@ def reading_of_model(folder: Path) -> Reading:
     except (FileNotFoundError, KeyError):
         return EIGHT_BITS
     return Reading.model_validate({name: image[name] for name in Reading.model_fields if name in image})
+
+
+def sizes_of_model(folder: Path) -> UsualSizes | None:
+    """The sizes of the training images of the model in `folder`; None if its record lacks them."""
+    try:
+        return UsualSizes.from_record(json.loads((folder / RECORD_FILE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def size_warnings(images: npt.NDArray[np.object_], usual: UsualSizes) -> npt.NDArray[np.object_]:
+    """What to say about the sizes of checked images [B], which lie upright, as UTF-8; empty for usual ones."""
+    return np.array([usual.warning(*reversed(declared_size(data))).encode() for data in images.tolist()], dtype=object)
 
 
 def checked_images(

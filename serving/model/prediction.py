@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from runtime.cores import usable_cores
-from schema.signatures import IMAGE_BYTES, SCORE_SIGNATURE
+from schema.signatures import IMAGE_BYTES, SCORE_SIGNATURE, SIZE_WARNING
 from serving.errors import ServingError, Status
 from serving.model.batching import Batcher
-from serving.model.image_inputs import checked_images, reading_of_model
+from serving.model.image_inputs import checked_images, reading_of_model, size_warnings, sizes_of_model
 from serving.model.loaded_model import Arrays, LoadedModel, Signature, checked_inputs, checked_outputs
 
 _RUNS_AT_ONCE: Final = 2
@@ -45,7 +45,7 @@ class Predictor:
         """
         self._model = LoadedModel(folder)
         self._max_batch_size = max_batch_size
-        self._reading = reading_of_model(folder)
+        self._reading, self._usual_sizes = reading_of_model(folder), sizes_of_model(folder)
         self._limits = {"max_image_pixels": max_image_pixels, "max_request_pixels": max_request_pixels}
         self._lock = threading.Lock()
         self._batchers: dict[tuple[str, tuple[str, ...]], Batcher] = {}
@@ -60,15 +60,21 @@ class Predictor:
             raise ServingError(Status.FAILED_PRECONDITION, message) from None
 
     def predict(self, request: Request) -> Arrays:
-        """The outputs of `request` by name; raises ServingError, which names the element that failed."""
+        """The outputs of `request` by name; raises ServingError, which names the element that failed.
+
+        A warning about the size of each encoded image comes with them, unless some outputs are named.
+        """
         signature = self.signature(request.signature_name)
         outputs = checked_outputs(signature, request.output_filter)
         inputs = checked_inputs(signature, request.inputs)
         if IMAGE_BYTES in inputs:
             images = checked_images(inputs[IMAGE_BYTES], reading=self._reading, **self._limits)
             inputs = {**inputs, IMAGE_BYTES: images}
+        warnings: Arrays = {}
+        if IMAGE_BYTES in inputs and self._usual_sizes is not None and not request.output_filter:
+            warnings[SIZE_WARNING] = size_warnings(inputs[IMAGE_BYTES], self._usual_sizes)
         try:
-            return self._run(signature, inputs, outputs)
+            return self._run(signature, inputs, outputs) | warnings
         except ServingError as error:
             if error.status is not Status.INVALID_ARGUMENT or not signature.is_batched:
                 raise

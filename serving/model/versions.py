@@ -82,7 +82,9 @@ def newest_base_folder(runs: Path) -> Path:
         for version in version_folders(run / RUN_SUBFOLDER)
     ]
     if not pushed:
-        raise NoModelError(f"{runs}/: no run has pushed a model yet")
+        raise NoModelError(
+            f"{runs}/: no run has pushed a model yet: start one with `autoencoder run`, or name a folder of models"
+        )
     return max(pushed)[1]
 
 

@@ -19,8 +19,10 @@ from starlette.routing import Route
 
 from images.decoding import picture_of
 from runtime.errors import UsageError
+from schema.features import shown_name
 from schema.signatures import ANOMALY_MAP, IS_PADDED, SMALLEST_REGION
 from serving.errors import ServingError, Status
+from serving.reviewing.candidates import SUSPECT, TEST
 from serving.reviewing.decisions import DEFECT, Decision, is_contested
 from serving.reviewing.queue import Item
 from serving.reviewing.review_folder import DecisionError, ReviewFolder
@@ -191,7 +193,8 @@ class _Api:
 def _shown(item: Item) -> dict[str, Any]:
     numbers = {name: _number(getattr(item, name)) for name in ("score", "threshold", "p_value")}
     about = {name: getattr(item, name) for name in ("source", "group", "known_as", "is_known_normal", "is_anomaly")}
-    subject = {"digest": item.subject.digest, "name": item.subject.name, "split": item.subject.split}
+    name = shown_name(item.subject.name) if item.source in (TEST, SUSPECT) else item.subject.name
+    subject = {"digest": item.subject.digest, "name": name, "split": item.subject.split}
     return {**subject, **about, **numbers, "has_map": item.has_map}
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from images.formats import IMAGE_SUFFIXES, suffix_of
 from runtime.errors import UsageError, UserError
+from runtime.whole_files import write_whole
 from schema.reviewed import MANIFEST_FILE
 from serving.reviewing.decisions import (
     CHOICES,
@@ -210,7 +211,7 @@ class ReviewFolder:
                 table.writerow(row)
         content = text.getvalue().encode("utf-8", "backslashreplace")
         if not self.manifest.exists() or self.manifest.read_bytes() != content:
-            _replace(self.manifest, content)
+            write_whole(self.manifest, content, mode=_OWNER_ONLY)
 
     def _kept(self, folder: str, subject: Subject, content: bytes) -> str:
         """The relative path of a copy of the file."""
@@ -218,7 +219,7 @@ class ReviewFolder:
         stem = _UNSAFE.sub("_", Path(subject.name).stem)[:_LONGEST_STEM]
         relative = f"{folder}/{subject.digest[:16]}-{stem}{suffix if suffix in IMAGE_SUFFIXES else ''}"
         if not (self.folder / relative).exists():
-            _replace(self.folder / relative, content)
+            write_whole(self.folder / relative, content, mode=_OWNER_ONLY)
         return relative
 
 
@@ -226,17 +227,3 @@ def _opened(path: Path) -> io.FileIO:
     return os.fdopen(
         os.open(path, os.O_RDWR | os.O_CREAT, _OWNER_ONLY), "r+b", buffering=0
     )  # a buffer would be written after all
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file that readers see complete or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _OWNER_ONLY), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise

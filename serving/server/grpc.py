@@ -58,8 +58,8 @@ def start_grpc_server(
         port = 0
     if port == 0:
         raise ListenError(
-            f"cannot listen on {settings.host}:{settings.grpc_port} for gRPC: is the port in use? "
-            "Choose another port with --port"
+            f"cannot listen on {settings.host}:{settings.grpc_port} for gRPC: the port is in use, or the host is "
+            "no address of this machine; choose another --port or --host"
         )
     server.start()
     return server, port

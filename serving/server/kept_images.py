@@ -1,7 +1,6 @@
 """Keeps a sample of the images that clients send, for their review; bounded, and readable by the owner only."""
 
 import hashlib
-import os
 import queue
 import random
 import stat
@@ -14,6 +13,7 @@ from typing import Final
 
 from images.formats import DICOM_SUFFIXES, suffix_of
 from runtime.errors import UsageError
+from runtime.whole_files import write_whole
 from serving.server.logs import log_event
 
 FOLDER_MODE: Final = 0o700
@@ -99,14 +99,7 @@ class KeptImages:
             folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
         suffix = suffix_of(content) or min(DICOM_SUFFIXES)
         path = folder / f"{time.time_ns()}-{digest}{suffix}"
-        partial = folder / f".{path.name}"
-        try:
-            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb") as file:
-                file.write(content)
-            partial.replace(path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+        write_whole(path, content, mode=FILE_MODE)
         kept[path] = len(content)
         self._sizes[folder] = kept
         while self._is_over():

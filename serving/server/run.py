@@ -124,6 +124,6 @@ def _listening_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ListenError(
-            f"cannot listen on {host}:{port} for REST: {error.strerror}; choose another port with --rest_api_port"
+            f"cannot listen on {host}:{port} for REST: {error.strerror}; choose another --rest_api_port or --host"
         ) from error
     return listener

@@ -4,7 +4,6 @@ import base64
 import contextlib
 import http.client
 import json
-import os
 import re
 import shlex
 import shutil
@@ -17,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from runtime.errors import UsageError
 from runtime.urls import without_secrets
+from runtime.whole_files import write_whole
 from serving.watching.state import Event
 
 TIMEOUT_S: Final = 10.0
@@ -216,22 +216,13 @@ class Folder:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if overlay:
-                _write(self.folder / overlay, event.overlay)
-            _write(self.folder / f"{stem}.json", _with_overlay(event, overlay))
+                write_whole(self.folder / overlay, event.overlay)
+            write_whole(self.folder / f"{stem}.json", _with_overlay(event, overlay))
         except OSError as error:
             raise DeliveryError(str(error)) from None
 
     def close(self) -> None:
         """There is nothing to release."""
-
-
-def _write(target: Path, data: bytes) -> None:
-    partial = target.with_name(f".{target.name}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(target)
 
 
 def _with_overlay(event: Event, overlay: str | None) -> bytes:

@@ -143,6 +143,8 @@ class State:
             raise UsageError(message) from None
 
     def _open(self, place: str) -> sqlite3.Connection:
+        if self._path.is_dir():
+            raise UsageError(f"--state {self._path}: is a folder; give a file")
         self._path.touch(mode=0o600)  # addresses of receivers may hold passwords
         connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
         try:

@@ -1,19 +1,23 @@
 """A file shows the same pixels through every entrance: those of Pillow, or of the format's specification."""
 
 import contextlib
+import io
 import struct
 import time
 import zlib
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from image_entrances import by_pillow, refusal, seen, seen_grey
 from image_files import chunk, encode, tiff, with_chunk
 from PIL import Image, PngImagePlugin
 from repository import REPOSITORY
 
 from images.decoding import UnreadableImageError, declared_size, shown
-from images.formats import MAX_SIDE_PX
+from images.formats import MAX_PIXELS, MAX_SIDE_PX
+from images.jpeg_segments import plain_frame
 
 RANDOM = np.random.RandomState(1)
 NOISE = RANDOM.randint(0, 256, (64, 64), "u1")
@@ -238,3 +242,31 @@ def test_a_jpeg_with_millions_of_segments_is_refused():
 def test_a_png_with_millions_of_chunks_costs_little():
     content = encode(Image.fromarray(NOISE), "PNG")
     assert timed(content[:33] + chunk(b"tEXt", b"") * 1_000_000 + content[33:]) < 3
+
+
+@given(
+    options=st.sampled_from([{}, {"progressive": True}, {"subsampling": 0}, {"comment": b"c"}, {"exif": b"Exif\0\0"}]),
+    mode=st.sampled_from(["L", "RGB", "CMYK"]),
+    changes=st.lists(st.tuples(st.integers(2, 700), st.sampled_from([0, 1, 8, 0xC0, 0xDA, 0xDB, 0xE1, 0xFF, None]))),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_jpeg_that_needs_no_closer_look_is_what_pillow_finds(options, mode, changes):
+    content = bytearray(encode(Image.fromarray(COLOUR).convert(mode), "JPEG", **options))
+    for at, value in changes[:3]:
+        content[at : at + 1] = b"" if value is None else bytes([value])
+    found = plain_frame(bytes(content))
+    if found is not None:
+        channels, height_px, width_px = found
+        assume(height_px * width_px <= MAX_PIXELS)
+        with Image.open(io.BytesIO(content)) as image:
+            assert (image.format, image.mode) == ("JPEG", {1: "L", 3: "RGB"}[channels])
+            assert (image.height, image.width) == (height_px, width_px)
+            assert image.getexif().get(0x0112, 1) == 1
+            assert image.info.keys() <= {
+                "jfif", "jfif_version", "jfif_unit", "jfif_density", "dpi", "progressive", "progression", "comment",
+            }  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3)])
+def test_an_ordinary_jpeg_needs_no_closer_look(mode, channels):
+    assert plain_frame(encode(Image.fromarray(COLOUR).convert(mode), "JPEG")) == (channels, *COLOUR.shape[:2])

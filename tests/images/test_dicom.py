@@ -92,6 +92,14 @@ def test_frames_are_pages():
         assert np.array_equal(shown(content, RANGED, page=number).pixels[..., 0], stack[number].astype("f4"))
 
 
+@pytest.mark.parametrize("frames", [-1, 2**31 - 1])
+def test_a_file_cannot_claim_more_frames_than_it_has_bytes(frames):
+    content = file_of(STORED, NumberOfFrames=frames)
+    assert page_count(content) == 1
+    with pytest.raises(UnreadableImageError, match="impossible number of frames"):
+        shown(content, RANGED)
+
+
 @pytest.mark.parametrize("cut", [140, 300, -20])
 def test_nothing_about_the_patient_is_stored_or_logged(cut, caplog, recwarn):
     caplog.set_level(logging.DEBUG)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from images.decoding import UnreadableImageError, declared_size
-from images.formats import DICOM_SUFFIXES, FORMATS, IMAGE_SUFFIXES, MAX_PIXELS
+from images.formats import DICOM_SUFFIXES, FORMATS, IMAGE_SUFFIXES, MAX_PIXELS, suffix_of
 from serving.server.settings import ServerSettings
 
 
@@ -32,3 +32,18 @@ def test_the_server_accepts_images_as_large_as_ingestion_does():
 def test_every_suffix_belongs_to_a_format_that_is_read():
     Image.init()
     assert {Image.EXTENSION[suffix] for suffix in IMAGE_SUFFIXES - DICOM_SUFFIXES} == set(FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "suffix"),
+    [
+        *[(name, {}, name) for name in (".png", ".jpg", ".gif", ".bmp", ".webp", ".tif")],
+        (".tif", {"big_tiff": True}, ".tif"),
+    ],
+)
+def test_the_suffix_of_an_image_without_a_name_is_that_of_its_format(name, options, suffix):
+    Image.init()
+    content = io.BytesIO()
+    Image.new("L", (4, 4)).save(content, Image.EXTENSION[name], **options)
+    assert suffix_of(content.getvalue()) == suffix
+    assert suffix_of(bytes(128) + b"DICM") is None

@@ -9,7 +9,7 @@ from images.levels import Levels
 from images.png import encode_png
 from images.reading import AS_STORED
 from images.stored import from_pixels
-from trainer.preprocessing import decode_images
+from trainer.data.decoding import decode_images
 from trainer.settings.image import ImageSettings
 
 RANDOM = np.random.RandomState(4)

@@ -13,7 +13,7 @@ from images.decoding import as_viewed, upright_size
 from images.regions import Placement, find_regions
 from serving.client import Score
 from serving.overlays import CocoFile, mask_of, write_mask
-from trainer.preprocessing import decode_images
+from trainer.data.decoding import decode_images
 from trainer.settings.image import ImageSettings
 
 SQUARE = (60, 30, 100, 70)

@@ -14,7 +14,7 @@ from images.decoding import UnreadableImageError, as_pixels, as_viewed, declared
 from images.reading import AS_STORED, EIGHT_BITS, Reading
 from images.stored import from_file_bytes
 from images.values import Values, encode_values
-from trainer.preprocessing import decode_images
+from trainer.data.decoding import decode_images
 from trainer.settings.image import ImageSettings
 
 RANDOM = np.random.RandomState(3)

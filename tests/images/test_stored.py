@@ -45,6 +45,16 @@ def test_statistics_equal_numpys():
     assert stored.contrast == pytest.approx(np.std(COLOUR / 255.0))
 
 
+@pytest.mark.parametrize("value", [255, None])
+@pytest.mark.parametrize("shape", [(1, 1), (16, 16), (16, 17, 3), (257, 255, 3), (300, 310, 3)])
+def test_statistics_of_eight_bits_are_exact(shape, value):
+    pixels = RANDOM.integers(0, 256, shape, np.uint8) if value is None else np.full(shape, value, np.uint8)
+    stored = from_pixels(pixels)
+    mean = int(pixels.sum(dtype=np.int64)) / pixels.size
+    variance = int(np.square(pixels, dtype=np.int64).sum()) / pixels.size - mean**2
+    assert (stored.mean_intensity, stored.contrast) == (mean / 255.0, max(variance, 0.0) ** 0.5 / 255.0)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @pytest.mark.parametrize("pixels", [GREY, COLOUR])
 def test_bytes_that_tensorflow_decodes_are_kept(kind, pixels):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from images.synthetic_defects import CONTRAST, KINDS, MIX, line_mask, paint
+from images.synthetic_defects import CONTRAST, KINDS, MIX, MOST_SPREADS, line_mask, paint
 
 RANDOM = np.random.default_rng(3)
 IMAGES = RANDOM.uniform(0.2, 0.8, (6, 40, 56, 3)).astype(np.float32)
@@ -28,6 +28,18 @@ def test_strokes_and_spots_have_the_contrast_in_one_direction_and_cover_little(k
         assert np.abs(one).max() == pytest.approx(CONTRAST, abs=0.02)
         assert (one >= -1e-6).all() or (one <= 1e-6).all()
         assert smallest < (np.abs(one).max(axis=-1) > CONTRAST / 2).mean() < largest
+
+
+@pytest.mark.parametrize("kind", ["scratch", "blob", "shade"])
+@pytest.mark.parametrize("levels", [256, 65536])
+def test_a_defect_of_a_dark_picture_is_faint_beside_what_the_picture_shows(kind, levels):
+    """Twelve bits in a file of sixteen are dark; 12 % of the range is fifteen times what such a picture varies by."""
+    dark = np.round(IMAGES * levels / 16).astype(np.uint8 if levels == 256 else np.uint16)
+    change = np.abs(paint(dark, kind, seed=1).astype(float) - dark).max(axis=(1, 2, 3))
+    strongest = MOST_SPREADS * dark.std(axis=(1, 2, 3))
+    assert (change <= strongest + 1).all()
+    assert (change >= strongest / 2).all()
+    assert (change < CONTRAST * levels / 4).all()
 
 
 def test_a_shade_covers_much_of_the_image():

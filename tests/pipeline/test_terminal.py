@@ -55,6 +55,7 @@ def test_brackets_in_names_and_labels_are_printed_literally():
         "pushed": None,
         "not_pushed_because": "[/red]",
         "images": {},
+        "model": {},
         "paths": {"report": "/runs/[new]/report.html"},
     }
     print_summary(plain_console(out), document)
@@ -76,19 +77,21 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
         ],
         "purpose": "detect",
         "metrics": {"mean_error": 0.01, "alarms_at_blur": 0.125, "alarms_at_shift_1": 0.0},
+        "steadiness_images": 32,
         "kinds": [{"label": label, "auroc": 0.544, "images": 1025} for label in ("stain", "[b]", "c", "d", "e", "f")],
         "reviewed": {},
         "changes": {},
         "pushed": None,
         "not_pushed_because": None,
         "images": {"train": 1419, "eval": 197, "test": 181, "rejected": 3, "duplicates": 0},
+        "model": {"cross_fitted": False},
         "paths": {},
     }
     print_summary(plain_console(out), document)
     lines = out.getvalue().splitlines()
     assert "refused: ssim over images labelled '7' is 0.5, below the bound 0.9; train longer" in lines
     assert "purpose      detect" in lines
-    assert "steadiness   12.5 % of the normal images raise an alarm at worst (blur)" in lines
+    assert "steadiness   12.5 % of the normal images (4 of 32) raise an alarm at worst (blur)" in lines
     assert (
         "AUROC        by kind of defect, worst first: stain 0.544 (1,025), [b] 0.544 (1,025), c 0.544 (1,025), "
         "d 0.544 (1,025), e 0.544 (1,025), 1 more in the report"
@@ -97,6 +100,17 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
     assert any(line.split()[:5] == ["ssim", "label", "7", "0.5", ">="] for line in lines)
     assert "images       train 1,419, eval 197, test 181, rejected 3" in lines
     assert any(line.split() == ["model", "nothing", "was", "pushed"] for line in lines)
+
+
+def test_the_summary_says_where_all_images_train_and_calibrate():
+    out = io.StringIO()
+    document = {
+        "thresholds": [], "purpose": "detect", "metrics": {}, "kinds": [], "reviewed": {}, "changes": {},
+        "images": {"train": 45, "eval": 0, "test": 70}, "model": {"cross_fitted": True}, "paths": {},
+        "pushed": "/runs/1",
+    }  # fmt: skip
+    print_summary(Console(file=out, width=120), document)
+    assert "images       train 45 (all calibrate, too), test 70" in out.getvalue().splitlines()
 
 
 def test_the_summary_shows_what_has_changed_and_how_both_models_judge_reviewed_images():
@@ -121,6 +135,7 @@ def test_the_summary_shows_what_has_changed_and_how_both_models_judge_reviewed_i
         "pushed": None,
         "not_pushed_because": None,
         "images": {},
+        "model": {},
         "paths": {},
     }
     out = io.StringIO()

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from schema.calibration_record import CalibrationRecord
+from schema.calibration_record import CalibrationRecord, conformal_rank
 
 RECORD = {
     "score": "patch_max",
@@ -72,3 +72,12 @@ def test_malformed_record_is_rejected(change):
 def test_incomplete_record_names_the_missing_field():
     with pytest.raises(ValueError, match="images missing"):
         CalibrationRecord.from_json({"threshold": 0.25, "false_alarm_rate": 0.01})
+
+
+@pytest.mark.parametrize(("images", "rank"), [(1, 1), (99, 99), (100, 100), (199, 198), (6, 6)])
+def test_the_rank_of_the_threshold_is_that_of_split_conformal_prediction(images, rank):
+    assert conformal_rank(images, max(0.01, 1 / (images + 1))) == rank, "ceil((n + 1)(1 - rate)), at most n"
+
+
+def test_no_image_can_be_the_threshold_of_a_rate_below_what_so_many_guarantee():
+    assert conformal_rank(9, 0.05) == 10

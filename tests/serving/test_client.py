@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from waiting import wait_until
 
 from runtime.errors import UsageError
 from schema.artifacts import RECORD_FILE
-from serving.client import Score, VersionStatus, model_status, score_images, wait_until_ready
+from schema.usual_sizes import UsualSizes
+from serving.client import Login, Score, VersionStatus, model_status, score_images, wait_until_ready
 from serving.errors import ServingError, Status
 from serving.server.run import ServerAddress, running_server
 from serving.server.settings import ListenError, ServerSettings
@@ -115,11 +116,32 @@ def test_unreachable_server_is_unavailable(scheme: str, normal_png: bytes) -> No
     assert refusal.value.status is Status.DEADLINE_EXCEEDED
 
 
-@pytest.mark.parametrize("server", ["127.0.0.1:8501", "ftp://host", "http://"])
-def test_address_without_a_known_scheme_is_refused(server: str, normal_png: bytes) -> None:
+@pytest.mark.parametrize(
+    "server",
+    [
+        "127.0.0.1:8501", "ftp://host", "http://", "http://host:bad", "http://host:99999", "http://host:-1",
+        "http://host:0", "grpc://host:bad", "http://[::1", "http://ho st:80", "http://a..b:80", "http://host:80/a b",
+    ],
+)  # fmt: skip
+def test_a_malformed_address_is_refused(server: str, normal_png: bytes) -> None:
     """The error shows the expected form."""
-    with pytest.raises(UsageError, match="http://host:port"):
+    with pytest.raises(UsageError, match="http://host:port") as refusal:
         score_images([normal_png], server=server)
+    assert server in str(refusal.value)
+
+
+@pytest.mark.parametrize("token", ["two words", "line\n", "gehe\u00edm", ""])
+def test_a_token_that_no_header_can_hold_is_refused_without_being_shown(token: str) -> None:
+    with pytest.raises(UsageError, match="printable ASCII") as refusal:
+        Login(token)
+    assert not token or token not in str(refusal.value)
+
+
+@pytest.mark.parametrize("scheme", ["https", "grpcs"])
+def test_a_file_without_certificates_is_refused(scheme: str, normal_png: bytes, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    with pytest.raises(UsageError, match="no PEM file with certificates"):
+        score_images([normal_png], server=f"{scheme}://127.0.0.1:1", login=Login(ca_file=tmp_path / "ca.pem"))
 
 
 def _begin_post(address: ServerAddress, size_bytes: int) -> socket.socket:
@@ -254,6 +276,26 @@ def test_a_file_of_several_pages_is_refused_if_each_is_an_image_to_the_model(
             else:
                 with pytest.raises(ServingError, match="the file has 2 pages.*send them one by one"):
                     score_images([stack], server=server)
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_the_answer_warns_of_a_size_unlike_that_of_any_training_image(
+    image_model: Path, settings_for: Callable[..., ServerSettings], tmp_path: Path, protocol: str, normal_png: bytes
+) -> None:
+    """Each image of a request has its own."""
+    base = shutil.copytree(image_model, tmp_path / "model")
+    usual = UsualSizes.of([(16, 16), (20, 20)])
+    (base / "7" / RECORD_FILE).write_text(json.dumps({"sizes": asdict(usual)}))
+    wide = _stored_as("PNG", Image.new("L", (40, 16), 128))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # EXIF's orientation: a viewer turns it by 90 degrees
+    high = _stored_as("JPEG", Image.new("L", (40, 16), 128), exif=turned)
+    with running_server(settings_for(base)) as address:
+        server = rest_url(address) if protocol == "rest" else grpc_url(address)
+        for with_maps in (False, True):
+            scores = score_images([normal_png, wide, high], server=server, with_maps=with_maps)
+            assert [score.size_warning for score in scores] == ["", usual.warning(16, 40), usual.warning(40, 16)]
+    assert "a ratio of 2.5" in usual.warning(16, 40)
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])

@@ -33,7 +33,7 @@ from serving.image_files import image_files
 from serving.scoring import Scorer, local_scorer, score_files, server_scorer
 from serving.server.run import running_server
 from serving.server.settings import ServerSettings
-from trainer.preprocessing import decode_images
+from trainer.data.decoding import decode_images
 from trainer.settings.image import ImageSettings
 
 SIDE_PX = 64

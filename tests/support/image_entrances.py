@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from images.decoding import UnreadableImageError, as_pixels, as_viewed, declared_size
 from images.stored import from_file_bytes
-from trainer.preprocessing import decode_images
+from trainer.data.decoding import decode_images
 from trainer.settings.image import ImageSettings
 
 ENTRANCES = (lambda content: from_file_bytes(content).encoded, as_viewed, as_pixels)

@@ -73,6 +73,8 @@ def write_split(folder, images, labels=None):
             if labels is not None:
                 values["label"] = labels[row]
             feature = {name: tf.train.Feature(bytes_list={"value": [value]}) for name, value in values.items()}
+            for name, side_px in zip(("height_px", "width_px"), image.shape[:2], strict=True):
+                feature[name] = tf.train.Feature(int64_list={"value": [side_px]})
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
 
 
@@ -161,15 +163,30 @@ def test_the_chosen_score_is_at_most_a_little_worse_than_the_best(automatic):
     assert means[record["score"]] > 0.6
 
 
-def test_the_threshold_is_the_conformal_quantile_of_the_chosen_score(automatic, images):
-    model, record = automatic
+def test_the_threshold_is_the_conformal_quantile_of_held_out_images_if_not_all_that_train_have_unseen_maps(
+    images, tmp_path
+):
+    model, record = calibrator_of(FeatureModel(UNSEEN[:15]), images, tmp_path)("auto")
     encoded = tf.constant([png(image) for image in images["eval"]])
     scores = model.signatures["serving_default"](image_bytes=encoded)["score"].numpy()
     rank = math.ceil((len(scores) + 1) * 0.95)
+    assert (record["method"], record["images"]) == ("split", 60)
     assert record["threshold"] == pytest.approx(np.sort(scores)[rank - 1], rel=1e-5)
     every = model.signatures["all_scores"](image_bytes=encoded)
     assert set(every) == set(OF_MAPS)
     assert every[record["score"]].numpy() == pytest.approx(scores, rel=1e-4)
+
+
+def test_images_that_train_calibrate_too_if_each_has_an_unseen_map(calibrate, images):
+    model, record = calibrate("error")
+    encoded = tf.constant([png(image) for image in images["eval"]])
+    held_out = model.signatures["serving_default"](image_bytes=encoded)["score"].numpy()
+    scores = np.concatenate([UNSEEN.mean(axis=(1, 2)), held_out])
+    assert (record["method"], record["images"]) == ("pooled", 90)
+    assert record["threshold"] == pytest.approx(np.sort(scores)[math.ceil(91 * 0.95) - 1], rel=1e-5)
+    assert record["scores"] == pytest.approx(np.sort(scores), rel=1e-5)
+    peaks = enlarged(np.concatenate([UNSEEN, blocks(images["eval"] / 255.0)])).max(axis=(1, 2))
+    assert record["pixel_threshold"] == pytest.approx(np.sort(peaks)[math.ceil(91 * 0.95) - 1], rel=1e-4)
 
 
 def test_the_same_images_and_model_give_the_same_record(automatic, calibrate):
@@ -267,6 +284,16 @@ def test_with_few_images_auto_chooses_nothing_and_says_so(images, tmp_path, capl
     assert any("none is left to compare scores on" in record.getMessage() for record in caplog.records)
 
 
+def test_with_few_images_the_model_s_record_counts_all_of_them_as_training_images(images, tmp_path):
+    few = {"train": images["train"], "eval": images["eval"][:20]}
+    unseen = np.concatenate([UNSEEN, UNSEEN[:20]])
+    calibrator_of(FeatureModel(unseen), few, tmp_path, cross_fitted=True)("error")
+    record = json.loads((tmp_path / "error/model/Format-Serving/assets.extra/autoencoder.json").read_text())
+    assert record["images"] == {"train": 50, "eval": 0}
+    usual = {"smallest_height_px": 16, "smallest_width_px": 16, "lowest_aspect": 1.0, "highest_aspect": 1.0}
+    assert record["sizes"] == usual
+
+
 def test_a_score_that_needs_more_than_the_map_gives_way_to_standardised_patch(images, tmp_path):
     unseen = UNSEEN.copy()
     unseen[9, 3, 3] += 0.5
@@ -351,18 +378,27 @@ def grouped(variants, tmp_path_factory):
     )
 
 
+@pytest.fixture(scope="module")
+def calibrating(variants):
+    """Images and labels that the thresholds come from: those of train, whose unseen errors are known, and of eval."""
+    return np.concatenate([variants[x][0] for x in ("train", "eval")]), np.array(
+        variants["train"][1] + variants["eval"][1]
+    )
+
+
 def expected_scores(levels):
     return np.abs(levels / 255.0 - DARKER).mean(axis=(1, 2, 3))
 
 
-def test_each_group_has_the_threshold_of_its_own_images(grouped, variants):
+def test_each_group_has_the_threshold_of_its_own_images(grouped, calibrating):
     _, record = grouped
-    held_out, labels = variants["eval"]
+    levels, labels = calibrating
+    assert record["method"] == "pooled"
     assert [group["name"] for group in record["groups"]] == ["easy", "hard"]
     for group in record["groups"]:
-        own = np.sort(expected_scores(held_out)[np.array(labels) == group["name"].encode()])
-        assert group["images"] == len(own) == 41
-        assert group["threshold"] == pytest.approx(own[math.ceil(42 * 0.95) - 1], rel=1e-5)
+        own = np.sort(expected_scores(levels)[labels == group["name"].encode()])
+        assert group["images"] == len(own) == 61
+        assert group["threshold"] == pytest.approx(own[math.ceil(62 * 0.95) - 1], rel=1e-5)
         assert group["typical"] == pytest.approx(np.median(own), rel=1e-5)
     assert (record["threshold"], record["pixel_threshold"], record["false_alarm_rate"]) == (1.0, 1.0, 0.05)
 
@@ -372,24 +408,24 @@ def test_the_group_with_too_few_images_for_the_rate_is_named(variants, tmp_path,
     kept = [row for row in range(len(labels)) if labels[row] == b"easy" or row < 20]
     images = {"train": variants["train"][0], "eval": held_out[kept]}
     of_images = {"train": variants["train"][1], "eval": [labels[row] for row in kept]}
-    calibrator_of(Shifted(images["train"]), images, tmp_path, of_images)("error", groups="label")
+    calibrator_of(Shifted(images["train"][::2]), images, tmp_path, of_images)("error", groups="label")
     [warning] = [record.getMessage() for record in caplog.records if "to calibrate with, but" in record.getMessage()]
     assert "there are 10 of group 'hard', so the rate is 0.0909" in warning
 
 
-def test_new_images_are_judged_by_their_own_group(grouped, variants):
+def test_new_images_are_judged_by_their_own_group(grouped, variants, calibrating):
     loaded, record = grouped
     new, labels = variants["new"]
     found = loaded.signatures["reconstruct"](image_bytes=tf.constant([png(image) for image in new]))
     assert found["group"].numpy().tolist() == labels
-    held_out, names = expected_scores(variants["eval"][0]), np.array(variants["eval"][1])
+    left_out, names = expected_scores(calibrating[0]), calibrating[1]
     scores, alarms = expected_scores(new), found["is_anomaly"].numpy()
     for group in record["groups"]:
         own = np.array(labels) == group["name"].encode()
         relative = (scores[own] - group["typical"]) / (group["threshold"] - group["typical"])
         assert found["score"].numpy()[own] == pytest.approx(relative, abs=2e-3)
-        calibrated = held_out[names == group["name"].encode()]
-        p_values = [(1 + np.count_nonzero(calibrated >= score - 1e-9)) / 42 for score in scores[own]]
+        calibrated = left_out[names == group["name"].encode()]
+        p_values = [(1 + np.count_nonzero(calibrated >= score - 1e-9)) / 62 for score in scores[own]]
         assert np.mean(np.isclose(found["p_value"].numpy()[own], p_values)) > 0.98  # rounding may swap neighbours
         assert 0.0 < alarms[own].mean() < 0.12
         expected = found["error_map"].numpy()[own] / group["pixel_threshold"]
@@ -397,13 +433,13 @@ def test_new_images_are_judged_by_their_own_group(grouped, variants):
         assert 0.0 < found["anomaly_mask"].numpy()[own].any(axis=(1, 2)).mean() < 0.12
 
 
-def test_a_rate_is_that_of_the_images_own_group(grouped, variants):
+def test_a_rate_is_that_of_the_images_own_group(grouped, variants, calibrating):
     loaded, record = grouped
     [one, other], rates = variants["new"][0][:2], tf.constant([0.1, 0.1])
     found = loaded.signatures["score_at"](image_bytes=tf.constant([png(one), png(other)]), false_alarm_rate=rates)
     for row, group in enumerate(record["groups"]):
-        own = np.sort(expected_scores(variants["eval"][0])[row::2])
-        expected = (own[math.ceil(42 * 0.9) - 1] - group["typical"]) / (group["threshold"] - group["typical"])
+        own = np.sort(expected_scores(calibrating[0])[row::2])
+        expected = (own[math.ceil(62 * 0.9) - 1] - group["typical"]) / (group["threshold"] - group["typical"])
         assert found["threshold"].numpy()[row] == pytest.approx(expected, abs=2e-3)
 
 

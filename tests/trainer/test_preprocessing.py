@@ -11,8 +11,9 @@ from images.decoding import Shown, encoded_pixels
 from images.regions import Placement
 from images.stored import from_pixels
 from schema.features import LEVELS, NORMALISED, OFFSET, SCALE
+from trainer.data.decoding import decode_images
 from trainer.data.resizing import resized
-from trainer.preprocessing import decode_images, preprocessing_fn
+from trainer.preprocessing import preprocessing_fn
 from trainer.settings.image import ImageSettings
 
 PIXELS = np.array([[[0, 51], [102, 153]] * 2, [[10, 20], [30, 40]] * 2, [[255, 0], [0, 255]] * 2], np.uint8)

@@ -16,11 +16,11 @@ from serving.exporting.decision import decision_of
 from serving.scoring import local_scorer
 from trainer.calibrator import CalibratorExecutor
 from trainer.data.dataset import ImageSet, PixelConstants
+from trainer.data.decoding import decode_images
 from trainer.data.tiles import cut
 from trainer.export.portions import in_portions
 from trainer.export.trained_model import TrainedModel, export_trained
 from trainer.families.registry import started_autoencoder
-from trainer.preprocessing import decode_images
 from trainer.scoring.scores import fit_score
 from trainer.settings.calibration import CalibrationSettings
 from trainer.settings.image import ImageSettings

@@ -44,6 +44,7 @@ def test_settings_are_unchanged_without_a_tuner():
     [
         ({"enabled": True}, "search_space is empty"),
         ({"search_space": {"laten_dim": [1]}}, "no field 'laten_dim'; did you mean 'latent_dim'"),
+        ({"search_space": {"latent_dim": []}}, "search_space.latent_dim is empty; give values, or a range {min, max}"),
         ({"search_space": {"latent_dim": {"min": 4, "max": 2}}}, "min must be below max"),
         ({"search_space": {"learning_rate": {"min": 0, "max": 2, "log": True}}}, "above 0 with log: true"),
     ],

@@ -126,6 +126,7 @@ def test_three_dozen_images_train_and_calibrate(tmp_path, sample_images):
     [record] = (tmp_path / "runs/folder/artifacts/Calibrator/calibration").glob("*/calibration.json")
     calibration = json.loads(record.read_text())
     assert (calibration["images"], calibration["method"], calibration["false_alarm_rate"]) == (36, "cross", 0.05)
+    assert (document["images"]["train"], document["images"]["eval"], document["model"]["cross_fitted"]) == (36, 0, True)
 
 
 def test_too_many_unreadable_images_stop_the_run_before_training(tmp_path, sample_images):

@@ -46,8 +46,13 @@ def lit(pixels: tf.Tensor, inside: tf.Tensor) -> tf.Tensor:
 
 
 def inside_of_images(pixels: tf.Tensor, image: ImageSettings) -> tf.Tensor | None:
-    """Which pixels of images [B, H, W, C] count: bool [B, H, W], or [1, H, W] for all alike; None if all do."""
+    """Which pixels of images [B, H, W, C] count: bool [B, H, W], or [1, H, W] for all alike; None if all do.
+
+    Images may also be `pixel_bytes` [B, H, W, C, n].
+    """
     if image.alpha == "roi":
+        if pixels.dtype == tf.uint8:
+            return tf.reduce_any(pixels > 0, axis=[-2, -1])
         return tf.reduce_any(pixels > FAINTEST / 2, axis=-1)
     return None if image.inside is None else tf.constant(image.inside)[tf.newaxis]
 
@@ -69,7 +74,9 @@ def limited(autoencode: Callable[[tf.Tensor], Tensors], image: ImageSettings) ->
     def of_region(pixels: tf.Tensor) -> Tensors:
         inside = inside_of_images(pixels, image)
         assert inside is not None
-        black = tf.where(inside[..., tf.newaxis], pixels, tf.zeros_like(pixels))
+        # Bytes are always those of a file, which the decoder has made black.
+        is_black = pixels.dtype == tf.uint8
+        black = pixels if is_black else tf.where(inside[..., tf.newaxis], pixels, tf.zeros_like(pixels))
         outputs = autoencode(black)
         if RECONSTRUCTION in outputs:
             outputs[RECONSTRUCTION] = tf.where(inside[..., tf.newaxis], outputs[RECONSTRUCTION], black)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from schema.signatures import FEATURE_ERROR, KL, LATENT, PIXEL_ERROR, RECONSTRUCTION
+from trainer.data.pixel_bytes import to_pixels
 from trainer.settings.image import ImageSettings
 
 Tensors = dict[str, tf.Tensor]
@@ -25,6 +26,7 @@ _AT_ONCE = 16
 def tiled(of_tiles: Compute, image: ImageSettings, *, shows: bool = True) -> Compute:
     """A function of tiles [B, h, w, C] as one of images [B, H, W, C], which computes a batch of tiles at a time.
 
+    Images may also be `pixel_bytes` [B, H, W, C, n], of which each batch of tiles is converted to pixels.
     Of its outputs, reconstruction and feature_error are blended with weights that fall towards a tile's edges. The
     latent of an image is that of its tiles, one after another: [B, tiles Z]; its KL divergence is the sum of theirs.
     `pixel_error` [B, H, W] is added: each pixel's squared error. Without `shows`, it takes the reconstruction's place,
@@ -36,12 +38,14 @@ def tiled(of_tiles: Compute, image: ImageSettings, *, shows: bool = True) -> Com
 
     def of_images(pixels: tf.Tensor) -> Tensors:
         def finished(rows: tf.Tensor, number: tf.Tensor, top: tf.Tensor) -> Tensors:
-            own = pixels[number, top : top + tf.shape(rows)[0]]
+            own = to_pixels(pixels[number, top : top + tf.shape(rows)[0]])
             errors = {PIXEL_ERROR: tf.reduce_mean(tf.math.squared_difference(own, rows), axis=-1)}
             return {**errors, RECONSTRUCTION: rows} if shows else errors
 
         becomes = (PIXEL_ERROR, RECONSTRUCTION) if shows else (PIXEL_ERROR,)
-        return tiling.in_bands(of_tiles, pixels, lambda _, places: tf.gather_nd(pixels, places), finished, becomes)
+        return tiling.in_bands(
+            of_tiles, pixels, lambda _, places: to_pixels(tf.gather_nd(pixels, places)), finished, becomes
+        )
 
     return of_images
 

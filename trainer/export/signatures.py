@@ -107,7 +107,7 @@ class ServedModel(EvaluatedModel):
 
         If there are groups, also group [B] string.
         """
-        return self._of_files(lambda pixels: self._scores(pixels, self._errors(pixels)), image_bytes)
+        return self._of_large_files(self._scores, image_bytes)
 
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def reconstruct(self, image_bytes: tf.Tensor) -> Tensors:
@@ -117,7 +117,7 @@ class ServedModel(EvaluatedModel):
     @tf.function(input_signature=[_IMAGE_BYTES], autograph=False)
     def locate(self, image_bytes: tf.Tensor) -> Tensors:
         """As `serving_default`, with anomaly_map, anomaly_mask [B, H, W], is_padded and smallest_region [B]."""
-        return self._of_files(lambda pixels: self._located(pixels, self._errors(pixels)), image_bytes)
+        return self._of_large_files(self._located, image_bytes)
 
     @tf.function(input_signature=[_IMAGE_BYTES, _RATE], autograph=False)
     def score_at(self, image_bytes: tf.Tensor, false_alarm_rate: tf.Tensor) -> Tensors:
@@ -127,7 +127,7 @@ class ServedModel(EvaluatedModel):
         """
         is_rate = (false_alarm_rate > 0.0) & (false_alarm_rate < 1.0)
         with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(is_rate), [_RATE_RANGE, false_alarm_rate])]):
-            scores = self._of_files(self._scores_and_number, image_bytes)
+            scores = self._of_large_files(self._scores_and_number, image_bytes)
         number = scores.pop(_NUMBER)
         threshold = self._by_group(number, lambda held_out: thresholds_at(held_out, false_alarm_rate))
         return {**scores, THRESHOLD: threshold, IS_ANOMALY: _is_anomaly(scores[SCORE], threshold)}
@@ -164,12 +164,21 @@ class ServedModel(EvaluatedModel):
         """What `compute` gives for the pixels of encoded images [B]."""
         return in_portions(lambda encoded: compute(self.trained.decode_pixels(encoded)), image_bytes, self._image)
 
-    def _errors(self, pixels: tf.Tensor) -> Tensors:
-        """What the score and its map are computed from."""
+    def _of_large_files(self, compute: Callable[[tf.Tensor, Tensors], Tensors], image_bytes: tf.Tensor) -> Tensors:
+        """What `compute` gives for the pixels of encoded images [B] and the model's outputs for them.
+
+        With tiles, the pixels are `pixel_bytes`, and the outputs lack the reconstruction, unless the score needs it.
+        """
+        trained = self.trained
         ungrouped = self._score.ungrouped if isinstance(self._score, GroupedScore) else self._score
-        needs_all = ungrouped.sees_reconstruction or not hasattr(self.trained, "errors")
-        outputs: Tensors = self.trained.autoencode(pixels) if needs_all else self.trained.errors(pixels)
-        return outputs
+        if ungrouped.sees_reconstruction or not hasattr(trained, "decode_to_bytes"):
+            return self._of_files(lambda pixels: compute(pixels, trained.autoencode(pixels)), image_bytes)
+
+        def of_bytes(encoded: tf.Tensor) -> Tensors:
+            values = trained.decode_to_bytes(encoded)
+            return compute(values, trained.errors(values))
+
+        return in_portions(of_bytes, image_bytes, self._image)
 
     def _compared(self, pixels: tf.Tensor) -> Tensors:
         outputs = self.trained.autoencode(pixels)
@@ -227,8 +236,7 @@ class ServedModel(EvaluatedModel):
             judged[GROUP] = tf.gather(tf.constant(self._score.groups.names), self._score.group_of(outputs))
         return judged
 
-    def _scores_and_number(self, pixels: tf.Tensor) -> Tensors:
-        outputs = self._errors(pixels)
+    def _scores_and_number(self, pixels: tf.Tensor, outputs: Tensors) -> Tensors:
         return {**self._scores(pixels, outputs), _NUMBER: self._number_of_group(outputs)}
 
     def _number_of_group(self, outputs: Tensors) -> tf.Tensor:

@@ -11,6 +11,7 @@ from schema import features
 from schema.artifacts import RECORD_FILE
 from schema.signatures import FEATURE_ERROR, KL, LATENT, RECONSTRUCTION
 from trainer.data.dataset import Images, PixelConstants
+from trainer.data.decoding import decode_to_bytes
 from trainer.data.region import limited, within
 from trainer.data.tiles import fits_at_once, tiled, tiled_at_once, tiled_latents
 from trainer.families.autoencoder import Autoencoder
@@ -26,7 +27,9 @@ class TrainedModel(tf.Module):
     `decode_pixels`: encoded images [B] -> pixels [B, H, W, C] in [0, 1], by Transform's graph.
     `autoencode`: pixels -> reconstruction [B, H, W, C], latent [B, Z] and, for some families, KL [B] or feature_error
     [B, h, w]. `autoencode_one`: the same for a single image, without loops, unless it has too many tiles.
-    `errors`, with tiles: as `autoencode`, with pixel_error [B, H, W] in place of the reconstruction.
+    With tiles, `decode_to_bytes`: as `decode_pixels`, as `pixel_bytes` [B, H, W, C, n], by the function in Transform's
+    graph, whose outputs would take four times the memory; `errors`: these bytes -> as `autoencode`, with pixel_error
+    [B, H, W] in place of the reconstruction.
     `unseen_maps` [n, h, w], with feature_error and without tiles: those errors for training images, from fits without
     them.
     `encode`, `decode`: pixels -> latent, latent -> reconstruction. With tiles, the latent is that of all tiles.
@@ -70,7 +73,10 @@ class TrainedModel(tf.Module):
         self.decode_pixels = pixels_decoder(transform_layer, constants)
         self.autoencode = _function(limited(tiled(autoencode, image), image), pixels)
         if image.tiles is not None:
-            self.errors = _function(limited(tiled(autoencode, image, shows=False), image), pixels)
+            levels = tf.constant(constants.levels, tf.float32)
+            of_files = tf.TensorSpec([*pixels.shape, None], tf.uint8, "bytes")
+            self.decode_to_bytes = _function(lambda encoded: decode_to_bytes(encoded, image, levels), ENCODED)
+            self.errors = _function(limited(tiled(autoencode, image, shows=False), image), of_files)
         encode_tiles = tiled(lambda pixels: {LATENT: encode(constants.normalise(pixels))}, image)
         self.encode = _function(lambda pixels: encode_tiles(within(pixels, image))[LATENT], pixels)
         decode_tiles = tiled_latents(lambda latents: {RECONSTRUCTION: decode(latents)}, image)

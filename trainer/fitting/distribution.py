@@ -19,10 +19,15 @@ def cluster() -> dict[str, Any]:
     """TF_CONFIG, TensorFlow's description of the machines that train together; empty if there is only one.
 
     Example: {"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}. The chief is
-    the task of type "chief" or, without one, worker 0.
+    the task of type "chief" or, without one, worker 0. Raises DevicesError if the variable does not hold such JSON.
     """
-    config: dict[str, Any] = json.loads(os.environ.get("TF_CONFIG") or "{}")
-    addresses = config.get("cluster", {})
+    try:
+        config: dict[str, Any] = json.loads(os.environ.get("TF_CONFIG") or "{}")
+        addresses = config.get("cluster", {})
+    except (ValueError, AttributeError):
+        raise DevicesError(
+            "the environment variable TF_CONFIG is not a JSON object; correct it (docs/training.md), or unset it"
+        ) from None
     return config if sum(len(addresses.get(kind, ())) for kind in ("chief", "worker")) > 1 else {}
 
 

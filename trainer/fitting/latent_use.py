@@ -25,7 +25,12 @@ def effective_dimension(latents: Images) -> float:
 
 
 def warn_if_unused(autoencoder: Autoencoder, images: Images) -> None:
-    """Warn if the latents of these training images have far fewer effective directions than they could have."""
+    """Warn if the latents of these training images have far fewer effective directions than they could have.
+
+    Not if the latent is that of feature maps: it is fitted in closed form, also to changed copies of the images.
+    """
+    if autoencoder.feature_errors is not None:
+        return
     dimension = effective_dimension(autoencoder.encoder.predict(images, verbose=0))
     if dimension >= _UNUSED_BELOW * min(autoencoder.latent_dim, len(images) - 1):
         return

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from schema.calibration_record import conformal_rank
 from trainer.settings.calibration import CalibrationSettings
 
 _FAR = 0.1
@@ -32,8 +33,7 @@ def conformal_threshold(scores: npt.NDArray[np.float32], false_alarm_rate: float
     the ceil((n + 1)(1 - rate))-th smallest of `scores` [n]. The guarantee needs exchangeable images, but no assumption
     about their distribution, and a rate of at least 1 / (n + 1).
     """
-    rank = math.ceil((len(scores) + 1) * (1.0 - false_alarm_rate) - 1e-9)
-    return float(np.sort(scores)[rank - 1])
+    return float(np.sort(scores)[conformal_rank(len(scores), false_alarm_rate) - 1])
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ class TunerSettings(Section):
                 near = difflib.get_close_matches(name, TrainerSettings.model_fields, n=1)
                 hint = f"; did you mean '{near[0]}'?" if near else ""
                 raise ValueError(f"tuner.search_space: trainer has no field '{name}'{hint}")
+            if self.search_space[name] == []:
+                raise ValueError(f"tuner.search_space.{name} is empty; give values, or a range {{min, max}}")
         return self
 
     def ends(self) -> Iterator[tuple[str, Any]]:

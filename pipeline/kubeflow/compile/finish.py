@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2  # type: ignore[import-untyped]
 
+from images.reading import reading_of
 from pipeline.configuration.configuration import Configuration
 from pipeline.kubeflow.compile.verdict_tasks import add_verdict_tasks
 from pipeline.kubeflow.names import (
@@ -103,7 +104,7 @@ def _strip_stock_suffix(spec: Message) -> None:
 def _add_data_version(spec: Message, configuration: Configuration) -> None:
     """Add the task that computes the data's version in every run, and pass it to ImageExampleGen and Trainer."""
     example_gen = spec["deploymentSpec"]["executors"][spec["components"][EXAMPLE_GEN]["executorLabel"]]
-    names = ("settings", "data_root", "data_version")
+    names = ("settings", "reading", "data_root", "data_version")
     spec["components"][DATA_VERSION] = {
         "executorLabel": f"{DATA_VERSION}_executor",
         "inputDefinitions": {"parameters": {name: {"parameterType": "STRING"} for name in names}},
@@ -125,6 +126,7 @@ def _add_data_version(spec: Message, configuration: Configuration) -> None:
         "inputs": {
             "parameters": {
                 "settings": {"runtimeValue": {"constant": configuration.data.model_dump_json()}},
+                "reading": {"runtimeValue": {"constant": reading_of(configuration.image).model_dump_json()}},
                 "data_root": {"componentInputParameter": "data_root"},
                 "data_version": {"componentInputParameter": "data_version"},
             }

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from components.sources.reviewed import AUTO
 from pipeline.configuration.configuration import Configuration, ConfigurationError, holds_secret
 from pipeline.configuration.kubeflow import DEFAULT_POD, WORKER_POD, KubeflowSettings
 from pipeline.kubeflow.names import STAGING_FOLDERS
@@ -69,9 +70,14 @@ def check_for_cluster(configuration: Configuration) -> None:
         )
     _check_training(configuration.trainer, configuration.kubeflow)
     data = configuration.data
-    places = {"data.path": data.path, "data.exclude": data.exclude, "push.destination": configuration.push.destination}
+    places = {
+        "data.path": data.path,
+        "data.exclude": data.exclude,
+        "data.reviewed": data.reviewed,
+        "push.destination": configuration.push.destination,
+    }
     for field, path in places.items():
-        if path is None or path.startswith(_ROOT_SCHEMES):
+        if path in (None, AUTO) or path.startswith(_ROOT_SCHEMES):
             continue
         if not any(Path(path).is_relative_to(volume.mount_path) for volume in configuration.kubeflow.volumes):
             raise ConfigurationError(

@@ -83,6 +83,20 @@ def test_a_model_that_detects_must_beat_the_better_simple_model_instead_of_pcas_
     ]
 
 
+@pytest.mark.parametrize(("normal", "anomalous"), [(128, 128), (40, 40), (15, 2), (1, 1)])
+def test_a_ranking_that_may_be_chance_is_below_the_floor_however_bad_the_simple_models_are(normal, anomalous):
+    simple = {"PCA": {"auroc": 0.53}, "nearest neighbours": {"auroc": 0.4}}
+    [floor] = detection_floors(simple, {"auroc": (normal, anomalous)})
+    deviation = np.sqrt((normal + anomalous + 1) / (12 * normal * anomalous))
+    assert (floor.origin, floor.min) == ("floor: chance", pytest.approx(0.5 + deviation))
+    by_floor = {
+        value: judge([floor], {None: {"auroc": value}}, {}).rows[0]["remedy"] for value in (0.49, 0.5, floor.min, 1.0)
+    }
+    refused = [value for value, remedy in by_floor.items() if remedy]
+    assert refused == [0.49, 0.5]
+    assert "add more" in by_floor[0.5]
+
+
 def test_chance_is_the_spread_of_the_auroc_of_random_scores():
     random = np.random.default_rng(3)
     is_anomaly = np.repeat([0, 1], [30, 20])

@@ -166,6 +166,12 @@ def test_a_score_equal_to_the_threshold_is_no_alarm():
     assert computed("false_alarm_rate", elements)["false_alarm_rate"] == pytest.approx(1 / 3)
 
 
+def test_a_score_that_is_not_finite_is_an_alarm_as_it_is_in_the_model():
+    scores = (1.0, float("nan"), float("-inf"), 6.0)
+    elements = [Element({**OUTPUTS[0], "score": score, "threshold": 5.0}) for score in scores]
+    assert computed("false_alarm_rate", elements)["false_alarm_rate"] == pytest.approx(3 / 4)
+
+
 def test_a_unit_is_dead_below_a_ten_thousandth_of_the_largest_variance():
     """Standard deviations: 100, 1 (exactly at the limit), 0.5 and 0."""
     latents = np.array([[100, 1, 0.5, 0], [-100, -1, -0.5, 0]])

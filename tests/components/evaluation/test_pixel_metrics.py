@@ -11,8 +11,8 @@ RANDOM = np.random.default_rng(3)
 
 
 def levels_of(error_map):
-    """The upper 17 bits of a float32, computed by NumPy."""
-    return (np.asarray(error_map, np.float32).view(np.uint32) >> 15).astype(np.uint16)
+    """The upper 16 bits of each float32 that is not negative, in their order above those that are, by NumPy."""
+    return ((np.asarray(error_map, np.float32).view(np.uint32) >> 16) + 2**15).astype(np.uint16)
 
 
 def defective_image():
@@ -66,6 +66,12 @@ def test_a_perfect_map_scores_one_and_a_useless_map_one_half():
 def test_pixels_that_touch_at_a_corner_are_one_region():
     mask = np.eye(4, dtype=np.int8)
     assert counted([(mask + 0.1, mask)]).regions == 1
+
+
+def test_a_defect_may_cover_the_whole_image():
+    image = (np.ones((8, 8)), np.ones((8, 8), np.int8))
+    assert counted([image]).region_shares.sum() == 1
+    assert pixel_auroc(counted([image, (np.zeros((8, 8)), np.zeros((8, 8), np.int8))])) == 1
 
 
 def test_images_without_ground_truth_are_not_counted(images):

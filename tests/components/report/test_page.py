@@ -17,7 +17,7 @@ from PIL import Image
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
 from components.report import page as report_page
-from components.report.facts import ReportInputs
+from components.report.facts import ReportInputs, read_facts
 from components.report.scored_images import score_sample
 
 HOSTILE_LABEL = '<script>alert("label")</script>'
@@ -284,6 +284,15 @@ def test_the_page_shows_the_artifacts_numbers(page):
     assert "random sample" not in text
 
 
+def test_only_images_count_as_images_that_were_read(inputs, tmp_path):
+    shutil.copytree(inputs.examples, tmp_path / "examples")
+    images = {"train": 5, "eval": 4, "test": 3, "left_out": 1, "rejected": 2, "duplicates": 6, "excluded": 7}
+    counts = {**images, "reviewed": 3, "with_region": 12, "blurred_masks": 8, "pages_dropped": 90, "used_bits": 12}
+    (tmp_path / "examples/counts.json").write_text(json.dumps(counts))
+    facts = read_facts(dataclasses.replace(inputs, examples=str(tmp_path / "examples")))
+    assert {cost.component: cost.images for cost in facts.costs} == {"ImageExampleGen": 28, "Trainer": 10}
+
+
 def test_regions_are_boxes_over_the_originals_with_their_places_in_the_file(page):
     """Both halves of an anomaly are 0.25 from grey, or 2.5 times the pixel threshold: one region, the whole image."""
     section = re.search(r'<section id="images".*?</section>', page, re.DOTALL)[0]
@@ -313,7 +322,10 @@ def test_an_anomaly_without_a_region_is_explained(inputs, page, tmp_path):
 def test_the_threshold_tile_tells_where_its_images_come_from(inputs, page, tmp_path):
     assert "held-out images</" in page
     text = written_with(inputs, tmp_path, {**CALIBRATION, "method": "cross"})
-    assert "training images, each scored by a fit without it" in text
+    assert "images, each scored by a fit without it" in text
+    everything = f"All {CALIBRATION['images']} images of the splits <code>train</code> and <code>eval</code> train"
+    assert everything in text
+    assert everything not in page
 
 
 def test_a_map_that_is_not_the_score_s_own_is_explained(inputs, tmp_path):

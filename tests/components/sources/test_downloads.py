@@ -67,6 +67,16 @@ def test_an_interrupted_download_is_resumed(server, tmp_path):
     assert (tmp_path / "file.gz").read_bytes() == PACKED
 
 
+def test_a_download_whose_connection_ends_early_is_resumed(server, tmp_path):
+    half = len(PACKED) // 2
+    with pytest.raises(DownloadError, match="ended early; run again to resume"):
+        fetch_file(f"{server}/short", tmp_path / "file.gz", sha256=SHA256)
+    assert (tmp_path / "file.gz.part").read_bytes() == PACKED[:half]
+    fetch_file(f"{server}/file", tmp_path / "file.gz", sha256=SHA256)
+    assert Handler.ranges == [None, f"bytes={half}-"]
+    assert (tmp_path / "file.gz").read_bytes() == PACKED
+
+
 def test_wrong_content_is_discarded(server, tmp_path):
     with pytest.raises(DownloadError, match="does not match"):
         fetch_file(f"{server}/file", tmp_path / "file.gz", sha256="0" * 64)

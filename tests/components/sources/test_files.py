@@ -1,11 +1,16 @@
 """Reading ahead on several threads: the order of one core, a bounded number of results, the reader's own errors."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from repository import REPOSITORY
 
 from components.sources.files import read_ahead
 
@@ -58,3 +63,37 @@ def test_an_error_of_the_reader_is_raised_in_its_turn():
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="no 5"):
         next(results)
+
+
+def test_a_folder_read_by_processes_is_the_same_as_by_one_core(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(1000):
+        path = folder / f"{number:04d}.{('png', 'jpg', 'bmp')[number % 3]}"
+        Image.fromarray(random.integers(0, 256, (9, 8, 3), np.uint8)).save(path)
+        if number % 10 == 0:
+            path.write_bytes(path.read_bytes()[: -random.integers(1, 200)])
+    script = f"""
+import sys
+import tensorflow
+from components.settings import DataSettings
+from components.sources.registry import plan_source
+from runtime import reader_processes
+reader_processes.prepare()
+read, asked = reader_processes.read_all, []
+reader_processes.read_all = lambda *arguments, **named: asked.append(named) or read(*arguments, **named)
+found = []
+for workers in (1, 3):
+    settings = DataSettings(source="folder", path={str(folder)!r}, workers=workers)
+    found.append([image for shard in plan_source(settings).shards for image in shard.read()])
+assert found[0] == found[1]
+assert asked == [{{"processes": 3}}]
+print(len(found[0]), sum(type(image).__name__ == "Reject" for image in found[0]))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    count, rejected = map(int, done.stdout.split())
+    assert count == 1000
+    assert 0 < rejected < 100

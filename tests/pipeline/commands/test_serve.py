@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from waiting import wait_until
 from pipeline.commands.score import score
 from pipeline.commands.serve import serve
 from schema.artifacts import RECORD_FILE
+from schema.usual_sizes import UsualSizes
 from serving.client import model_status, score_images, wait_until_ready
 from serving.errors import ServingError
 from serving.server.run import ServerAddress
@@ -65,8 +67,40 @@ def test_score_writes_json_lines(images: Path, image_model: Path) -> None:
             }
         ],
         "problem": "",
+        "size_warning": "",
     }
     assert result.stderr == "1 of 3 images could not be scored\n"
+
+
+def test_the_table_explains_an_alarm_without_a_region(
+    images: Path, image_model: Path, image_server: ServerAddress
+) -> None:
+    """Every pixel of the faint halves has an error of 0.1: above the threshold, 0.05, not above the pixels', 0.2."""
+    faint = Image.new("L", (16, 16), 208)
+    faint.paste(47, (0, 0, 8, 16))
+    faint.save(images / "faint.png")
+    for where in (("--model", str(image_model)), ("--server", rest_url(image_server))):
+        result = CliRunner().invoke(score, [str(images), *where])
+        lines = {Path(line.split()[3]).name: line for line in result.stdout.splitlines()[1:]}
+        assert lines["faint.png"].startswith("anomaly ")
+        explained = [name for name, line in lines.items() if "whole image: no single region stands out" in line]
+        assert explained == ["faint.png"]
+
+
+def test_the_table_warns_of_images_much_smaller_than_the_training_images(
+    images: Path, image_model: Path, tmp_path: Path
+) -> None:
+    """The verdict stays that of the model."""
+    model = tmp_path / "model" / "7"
+    shutil.copytree(image_model / "7", model)
+    (model / RECORD_FILE).parent.mkdir(exist_ok=True)
+    (model / RECORD_FILE).write_text(json.dumps({"sizes": asdict(UsualSizes.of([(64, 64)]))}))
+    Image.new("L", (48, 48), 128).save(images / "large.png")
+    result = CliRunner().invoke(score, [str(images), "--model", str(model.parent)])
+    warned = [Path(line.split()[3]).name for line in result.stdout.splitlines() if "but training images have" in line]
+    assert warned == ["a.png", "b.png"]
+    assert "(the image has 16 x 16 pixels, but training images have at least 64 x 64: details" in result.stdout
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["normal", "anomaly", "failed", "normal"]
 
 
 def test_score_uses_a_server_and_writes_overlays(images: Path, image_server: ServerAddress, tmp_path: Path) -> None:
@@ -84,7 +118,7 @@ def test_score_uses_a_server_and_writes_overlays(images: Path, image_server: Ser
     result = CliRunner().invoke(score, arguments)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0] == "path,verdict,score,threshold,p_value,error,group,regions,problem"
+    assert lines[0] == "path,verdict,score,threshold,p_value,error,group,regions,problem,size_warning"
     assert lines[2].startswith(f"{images / 'b.png'},anomaly,0.25,0.05")
     assert sorted(path.name for path in overlays.iterdir()) == ["000000-a.png", "000001-b.png"]
 

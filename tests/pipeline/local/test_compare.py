@@ -5,13 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from command_line import autoencoder
-from sklearn.metrics import roc_auc_score
 
 from pipeline.configuration.loading import load_configuration
-from pipeline.local.compare import Entry, auroc_deviation, overrides_of, ranked, rivals
+from pipeline.local.compare import Entry, overrides_of, ranked, rivals
 from trainer.settings.families import FAMILY_SETTINGS
 
 DONE, BAD_USAGE, REFUSED = 0, 2, 3
@@ -74,21 +72,10 @@ def test_every_family_takes_the_configurations_batch_size_and_otherwise_enough_s
     assert (trainer.batch_size, trainer.epochs) == (None, 7)
 
 
-def test_the_deviation_of_an_auroc_is_that_of_repeated_draws() -> None:
-    """Scores from exponential distributions, for which Hanley and McNeil's formula is exact."""
-    random = np.random.default_rng(5)
-    labels = np.repeat([0, 1], [40, 25])
-    drawn = [
-        roc_auc_score(labels, np.concatenate([random.exponential(1.0, 40), random.exponential(4.0, 25)]))
-        for _ in range(4000)
-    ]
-    assert auroc_deviation(0.8, 40, 25) == pytest.approx(np.std(drawn), rel=0.06)
-
-
 def test_families_within_each_others_intervals_are_rivals() -> None:
-    best = Entry("residual", mean_error=0.1, auroc=0.95, within=0.04)
-    close = Entry("conv", mean_error=0.1, auroc=0.90, within=0.05)
-    far = Entry("dense", mean_error=0.1, auroc=0.80, within=0.05)
+    best = Entry("residual", mean_error=0.1, auroc=0.95, interval=(0.90, 0.99))
+    close = Entry("conv", mean_error=0.1, auroc=0.90, interval=(0.84, 0.95))
+    far = Entry("dense", mean_error=0.1, auroc=0.80, interval=(0.72, 0.86))
     assert rivals([best, close, far, Entry("deep", error="failed")]) == ["conv"]
     assert rivals([Entry("residual", mean_error=0.1), Entry("conv", mean_error=0.2)]) == []
 
@@ -107,8 +94,8 @@ def test_a_family_in_closed_form_runs_beside_those_that_are_trained(tmp_path: Pa
 
 
 def test_without_labels_synthetic_defects_rank_and_with_labels_they_do_not() -> None:
-    sharp = Entry("conv", mean_error=0.1, synthetic_auroc=0.6, within=0.1)
-    finder = Entry("residual", mean_error=0.2, synthetic_auroc=0.9, within=0.1)
+    sharp = Entry("conv", mean_error=0.1, synthetic_auroc=0.6, interval=(0.5, 0.7))
+    finder = Entry("residual", mean_error=0.2, synthetic_auroc=0.9, interval=(0.8, 1.0))
     failed = Entry("deep", error="failed")
     assert [entry.preset for entry in ranked([failed, sharp, finder])] == ["residual", "conv", "deep"]
     assert rivals([finder, sharp]) == []

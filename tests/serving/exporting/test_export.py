@@ -56,7 +56,7 @@ def test_in_fewer_bits_threshold_and_p_values_are_those_of_the_file_s_own_scores
     """Conformal: the threshold is the held-out score of rank ceil((n + 1) (1 - rate))."""
     done = export_model(plain, tmp_path, target="onnx", precision="int8", **splits)
     assert done.is_recalibrated
-    held_out, tested = (replayed(done.path, images_of(splits[name])) for name in ("held_out", "test"))
+    held_out, tested = (replayed(done.path, images_of(splits[name]), timeout_s=300) for name in ("held_out", "test"))
     scores = np.sort([row["score"] for row in held_out])
     threshold = scores[math.ceil(41 * (1 - RATE)) - 1]
     before = json.loads((plain / RECORD_FILE).read_text())["calibration"]["threshold"]
@@ -72,7 +72,7 @@ def test_groups_keep_their_thresholds_in_fewer_bits(splits, tmp_path):
     model = write_model(tmp_path / "model", grouped=True)
     done = export_model(model, tmp_path / "out", target="onnx", precision="float16", **splits)
     assert not done.is_recalibrated
-    assert {row["threshold"] for row in replayed(done.path, images_of(splits["test"]))} == {1.0}
+    assert {row["threshold"] for row in replayed(done.path, images_of(splits["test"]), timeout_s=300)} == {1.0}
 
 
 def test_a_file_of_several_pages_is_refused_with_the_remedy(plain, splits, tmp_path):

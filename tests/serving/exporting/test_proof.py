@@ -1,8 +1,13 @@
 """An exported file whose scores or verdicts differ is refused."""
 
-import pytest
+import os
+from pathlib import Path
 
-from serving.exporting.proof import ExportRefusedError, Image, compare, require_equal
+import pytest
+import tensorflow as tf
+
+from serving.exporting import proof
+from serving.exporting.proof import ExportRefusedError, Image, compare, images_of, require_equal
 
 IMAGES = [Image("a.png", b""), Image("b.png", b"")]
 SERVED = [{"score": 2.0, "is_anomaly": 0, "milliseconds": 4.0}, {"score": 5.0, "is_anomaly": 1}]
@@ -34,6 +39,22 @@ def test_differences_of_rounding_pass() -> None:
 def test_another_score_or_verdict_is_refused_and_named(pairs: list[tuple[float, int]], reason: str) -> None:
     with pytest.raises(ExportRefusedError, match=reason):
         require_equal(IMAGES, SERVED, replayed(*pairs))
+
+
+def test_a_file_that_hangs_its_runtime_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.onnx")  # opening it waits for a writer
+    with pytest.raises(ExportRefusedError, match=r"model\.onnx took more than 5 s for 2 images"):
+        proof.replayed(tmp_path / "model.onnx", IMAGES, timeout_s=5)
+
+
+def test_images_are_found_in_a_folder_with_special_characters(tmp_path: Path) -> None:
+    folder = tmp_path / "run[1]*"
+    folder.mkdir()
+    values = {"image": b"content", "image_id": b"a.png"}
+    features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in values.items()}
+    with tf.io.TFRecordWriter(str(folder / "parity.tfrecord")) as writer:
+        writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+    assert images_of(f"{folder}/*") == [Image("a.png", b"content")]
 
 
 def test_auroc_is_measured_on_labelled_images_of_both_kinds() -> None:

@@ -26,6 +26,11 @@ def record(state: State, *images: Found, events: int = 0, size: int = 10, limit:
     return state.record(verdicts, queued, Position(2, 30, 40), max_queued_bytes=limit).total()
 
 
+def test_a_folder_in_place_of_the_state_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder; give a file"):
+        State(tmp_path, "/camera")
+
+
 def test_everything_survives_a_restart(tmp_path: Path) -> None:
     state = State(tmp_path / "s", "/camera")
     image = Found("a.png", 10, FINE_NS, inode=5)

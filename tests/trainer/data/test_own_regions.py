@@ -13,10 +13,10 @@ from images.reading import AS_STORED, Reading
 from images.stored import UnreadableImageError, from_file_bytes
 from images.synthetic_defects import KINDS, paint
 from images.wide_png import wide_colour
+from trainer.data.decoding import decode_images
 from trainer.data.masks import masks_of
 from trainer.data.region import inside_of_images, limited
 from trainer.export.probes import probe
-from trainer.preprocessing import decode_images
 from trainer.scoring.scores import FittedScore
 from trainer.settings.calibration import CalibrationSettings
 from trainer.settings.image import ImageSettings

@@ -13,8 +13,8 @@ from images.region import Region
 from images.region_of_interest import pixels_inside
 from images.stored import from_pixels
 from images.synthetic_defects import KINDS, paint
+from trainer.data.decoding import decode_images
 from trainer.data.region import limited
-from trainer.preprocessing import decode_images
 from trainer.scoring.scores import FittedScore
 from trainer.settings.calibration import CalibrationSettings
 from trainer.settings.image import ImageSettings

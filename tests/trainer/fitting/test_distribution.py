@@ -103,3 +103,10 @@ def test_multi_worker_without_tf_config_is_an_error(monkeypatch):
     assert not on_several_machines(TrainerSettings.model_validate({}))
     with pytest.raises(DevicesError, match="TF_CONFIG"):
         on_several_machines(TrainerSettings.model_validate({"distribution": "multi_worker"}))
+
+
+@pytest.mark.parametrize("value", ["{'cluster': {}}", "[]"])
+def test_a_malformed_tf_config_is_named(value, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", value)
+    with pytest.raises(DevicesError, match="TF_CONFIG is not a JSON object"):
+        on_several_machines(TrainerSettings.model_validate({}))

@@ -1,5 +1,6 @@
 """A latent that stays mostly unused is reported with the remedy."""
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -44,3 +45,9 @@ def test_a_latent_of_which_less_than_a_quarter_is_in_use_is_a_warning(used, imag
         assert (
             f"lower trainer.latent_dim to {max(1, 2 * used)}; otherwise set trainer.linear_path" in record.getMessage()
         )
+
+
+def test_the_latent_of_feature_maps_is_not_examined(caplog):
+    fitted = dataclasses.replace(linear_autoencoder([1.0] + [0.0] * 7), feature_errors=lambda pixels: None)
+    warn_if_unused(fitted, RANDOM.standard_normal((400, 1, 8, 1)).astype(np.float32))
+    assert not caplog.records

@@ -158,6 +158,13 @@ def test_kubeflows_page_of_a_run_shows_the_report(spec: dict[str, Any]) -> None:
     assert outputs["page"]["artifactType"]["schemaTitle"] == "system.HTML"
 
 
+def test_the_data_version_is_computed_with_the_reading_of_the_task_that_reads_the_data(spec: dict[str, Any]) -> None:
+    tasks = spec["root"]["dag"]["tasks"]
+    version, examples = (tasks[name]["inputs"]["parameters"] for name in ("data-version", "ImageExampleGen"))
+    assert version["reading"] == examples["reading"]
+    assert "{{$.inputs.parameters['reading']}}" in _container(spec, "data-version")["args"]
+
+
 def test_the_data_version_is_an_input_of_the_task_that_reads_the_data(spec: dict[str, Any]) -> None:
     source = spec["root"]["dag"]["tasks"]["ImageExampleGen"]["inputs"]["parameters"]["data_fingerprint"]
     assert source["taskOutputParameter"] == {
@@ -294,6 +301,10 @@ def test_a_root_that_pods_do_not_share_is_refused(root: str) -> None:
         (
             {"data": {"source": "folder", "path": "s3://bucket/images", "exclude": "suspects.txt"}},
             "data.exclude: suspects.txt is on this machine",
+        ),
+        (
+            {"data": {"source": "digits", "reviewed": "review/reviewed.csv"}},
+            "data.reviewed: review/reviewed.csv is on this machine",
         ),
         ({"push": {"destination": "/models"}}, "push.destination: /models is on this machine"),
         ({"trainer": {"warm_start": True}}, "cannot query past models"),
