@@ -13,7 +13,7 @@ MetricName = Literal[
     "explained_variance", "example_count", "false_alarm_rate", "noise_ratio", "noise_copied",
     "error_at_noise_5", "error_at_noise_10", "error_at_noise_20", "error_at_noise_40",
     "dead_units", "effective_dimension", "kl", "synthetic_auroc",
-    "auroc", "aupr", "f1", "recall_at_1pct", "recall_at_5pct", "pixel_auroc", "region_overlap",
+    "auroc", "aupr", "f1", "recall", "recall_at_1pct", "recall_at_5pct", "pixel_auroc", "region_overlap",
     "alarms_at_darker_10", "alarms_at_brighter_10", "alarms_at_darker_20", "alarms_at_brighter_20",
     "alarms_at_gamma_90", "alarms_at_gamma_110", "alarms_at_shading", "alarms_at_warmer",
     "alarms_at_shift_1", "alarms_at_rotation_1", "alarms_at_jpeg_85", "alarms_at_noise_2", "alarms_at_blur",

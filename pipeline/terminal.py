@@ -192,12 +192,16 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
 
 
 def _print_kinds_of_defect(console: Console, kinds: list[dict[str, Any]]) -> None:
-    """A good average may hide a kind that the model is blind to."""
-    if len(kinds) > 1:
-        shown = [f"{k['label'] or '(no label)'} {k['auroc']:.3f} ({k['images']:,})" for k in kinds[:_KINDS_SHOWN]]
-        if left_out := kinds[_KINDS_SHOWN:]:
-            shown.append(f"{len(left_out):,} more in the report")
-        console.print(f"AUROC        by kind of defect, worst first: {', '.join(shown)}")
+    """A good average may hide a kind that the model is blind to, and a good ranking a threshold above all defects."""
+    if not kinds:
+        return
+    shown = []
+    for kind in kinds[:_KINDS_SHOWN]:
+        counted = f"{kind['images']:,}" if kind["found"] is None else f"{kind['found']:,} of {kind['images']:,}"
+        shown.append(f"{kind['label'] or '(no label)'} {counted} (AUROC {kind['auroc']:.3f})")
+    if left_out := kinds[_KINDS_SHOWN:]:
+        shown.append(f"{len(left_out):,} more in the report")
+    console.print(f"found        {', '.join(shown)}")
 
 
 def _print_reviewed(console: Console, reviewed: dict[str, Any], changes: dict[str, Any]) -> None:

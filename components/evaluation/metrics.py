@@ -83,6 +83,11 @@ def f1(normal: Columns, anomalous: Columns) -> float:
     return float(f1_score(is_anomaly, _alarms(columns)))
 
 
+def recall(_: Columns, anomalous: Columns) -> float:
+    """Share of anomalies found at the calibrated threshold; NaN for a model without one."""
+    return float(np.mean(_alarms(anomalous))) if np.isfinite(anomalous[THRESHOLD]).all() else _NAN
+
+
 def recall_at(rate: float, normal: Columns, anomalous: Columns) -> float:
     """Largest share of anomalies found at a false-alarm rate of at most `rate`, over all thresholds."""
     is_anomaly, columns = _joined(normal, anomalous)
@@ -179,6 +184,7 @@ METRICS: dict[str, Metric] = {
     "auroc": Metric(HIGHER, of_detection=lambda *both: _of_scores(roc_auc_score, *both)),
     "aupr": Metric(HIGHER, of_detection=lambda *both: _of_scores(average_precision_score, *both)),
     "f1": Metric(HIGHER, of_detection=f1),
+    "recall": Metric(HIGHER, of_detection=recall),
     "recall_at_1pct": Metric(HIGHER, of_detection=partial(recall_at, 0.01)),
     "recall_at_5pct": Metric(HIGHER, of_detection=partial(recall_at, 0.05)),
     "pixel_auroc": Metric(HIGHER, of_pixels=pixel_auroc),

@@ -233,9 +233,17 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
 
 
 def _kinds_of_defect(metrics_by_label: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """Label, AUROC and number of test images of every label that defects have, the worst found first."""
+    """Label, AUROC, test images and how many of them raise an alarm (None: of an older version) of each kind of defect.
+
+    The worst found kind is the first.
+    """
     kinds = [
-        {"label": label, "auroc": metrics["auroc"], "images": round(metrics["example_count"])}
+        {
+            "label": label,
+            "auroc": metrics["auroc"],
+            "images": (images := round(metrics["example_count"])),
+            "found": None if metrics.get("recall") is None else round(metrics["recall"] * images),
+        }
         for label, metrics in metrics_by_label.items()
         if metrics.get("auroc") is not None
     ]

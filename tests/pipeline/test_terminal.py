@@ -78,7 +78,10 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
         "purpose": "detect",
         "metrics": {"mean_error": 0.01, "alarms_at_blur": 0.125, "alarms_at_shift_1": 0.0},
         "steadiness_images": 32,
-        "kinds": [{"label": label, "auroc": 0.544, "images": 1025} for label in ("stain", "[b]", "c", "d", "e", "f")],
+        "kinds": [
+            {"label": label, "auroc": 0.544, "images": 1025, "found": 2}
+            for label in ("stain", "[b]", "c", "d", "e", "f")
+        ],
         "reviewed": {},
         "changes": {},
         "pushed": None,
@@ -93,8 +96,8 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
     assert "purpose      detect" in lines
     assert "steadiness   12.5 % of the normal images (4 of 32) raise an alarm at worst (blur)" in lines
     assert (
-        "AUROC        by kind of defect, worst first: stain 0.544 (1,025), [b] 0.544 (1,025), c 0.544 (1,025), "
-        "d 0.544 (1,025), e 0.544 (1,025), 1 more in the report"
+        "found        stain 2 of 1,025 (AUROC 0.544), [b] 2 of 1,025 (AUROC 0.544), c 2 of 1,025 (AUROC 0.544), "
+        "d 2 of 1,025 (AUROC 0.544), e 2 of 1,025 (AUROC 0.544), 1 more in the report"
     ) in lines
     assert not any(line.startswith("alarms_at") for line in lines)
     assert any(line.split()[:5] == ["ssim", "label", "7", "0.5", ">="] for line in lines)

@@ -61,7 +61,7 @@ EXPECTED = {
     "effective_dimension": 1 / np.sum(PCA().fit(LATENTS).explained_variance_ratio_ ** 2),
     "kl": KL.mean(),
 }
-DETECTION = {"auroc", "aupr", "f1", "recall_at_1pct", "recall_at_5pct", "pixel_auroc", "region_overlap"}
+DETECTION = {"auroc", "aupr", "f1", "recall", "recall_at_1pct", "recall_at_5pct", "pixel_auroc", "region_overlap"}
 
 
 class Element:
@@ -137,6 +137,7 @@ def test_detection_compares_all_normal_images_with_a_labels_anomalies(label, ano
         "auroc": u / (len(normal) * len(anomalous)),
         "aupr": -np.sum(np.diff(recall) * precision[:-1]),
         "f1": 2 * hits / (hits + alarms + len(anomalous)),
+        "recall": hits / len(anomalous),
         "recall_at_1pct": (anomalous > max(normal)).mean(),
         "recall_at_5pct": (anomalous > np.sort(normal)[-1 - int(0.05 * 80)]).mean(),
     }
