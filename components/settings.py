@@ -149,9 +149,9 @@ class GateSettings(Section):
 
     purpose: Purpose | None = None
     """What the model is for, which decides the floor that it must reach. `detect`: find faint synthetic defects, and
-    labelled anomalies if there are any, at least as well as PCA and nearest neighbours do; `reconstruct`: reach PCA's
-    error. null: `reconstruct` for the sources `digits`, `mnist` and `fashion_mnist` and the presets `denoising` and
-    `super_resolution`, otherwise `detect`."""
+    labelled anomalies if there are any, better than by chance and at least as well as PCA and nearest neighbours do;
+    `reconstruct`: reach PCA's error. null: `reconstruct` for the sources `digits`, `mnist` and `fashion_mnist` and the
+    presets `denoising` and `super_resolution`, otherwise `detect`."""
     max_pca_ratio: float | None = Field(1.0, gt=0)
     """For `reconstruct`: highest mean error, as a multiple of that of PCA with `latent_dim` components; null waives
     it."""

@@ -19,7 +19,6 @@ from trainer.settings.image import ImageSettings
 
 DEFECTS_VARIABLE = "DEFECTS_FOLDER"
 """Environment variable: a folder of tasks."""
-_DEFECTS = REPOSITORY.parent / "shared" / "data" / "defects"
 _SAMPLE = REPOSITORY / "sample_images"
 _BATCH_VALUES = 2**22
 
@@ -82,18 +81,22 @@ class Task:
 def find_tasks(data: Path | None) -> list[Task]:
     """`sample_images`, and the tasks in `data`: a folder in MVTec's layout, or a folder of such folders.
 
-    Without `data`, those in $DEFECTS_FOLDER or in ../shared/data/defects, where present. Raises BenchmarkError.
+    Without `data`, those in $DEFECTS_FOLDER, if it is set. Raises BenchmarkError.
     """
     given = data or os.environ.get(DEFECTS_VARIABLE)
-    folder = Path(given).absolute() if given else _DEFECTS
-    found = [folder] if _is_task(folder) else sorted(filter(_is_task, folder.glob("*")))
-    if given and not found:
-        raise BenchmarkError(f"{folder}: no folder with train/good and test/good; name one in MVTec's layout")
+    found = _tasks_in(Path(given).absolute()) if given else []
     tasks = [Task(folder) for folder in dict.fromkeys([*found, _SAMPLE])]
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
-        raise BenchmarkError(f"{folder}: two tasks have the same name ({', '.join(names)}); rename a folder")
+        raise BenchmarkError(f"{given}: two tasks have the same name ({', '.join(names)}); rename a folder")
     return tasks
+
+
+def _tasks_in(folder: Path) -> list[Path]:
+    found = [folder] if _is_task(folder) else sorted(filter(_is_task, folder.glob("*")))
+    if not found:
+        raise BenchmarkError(f"{folder}: no folder with train/good and test/good; name one in MVTec's layout")
+    return found
 
 
 def _is_task(folder: Path) -> bool:

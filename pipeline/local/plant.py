@@ -43,7 +43,10 @@ def run_products(configurations: Sequence[Configuration], *, as_json: bool, same
     console.print()
     for page in pages:
         console.print(f"index        {page}")
-        if (models := page.with_name(MODELS_FILE)).exists():
+        if (
+            any(product.version is not None for product in products)
+            and (models := page.with_name(MODELS_FILE)).exists()
+        ):
             console.print(f"serve them   autoencoder serve --model_config_file {models}")
     if as_json:
         print(json.dumps({"products": documents, "index": [str(page) for page in pages]}, indent=2))

@@ -42,7 +42,7 @@ class LinearFit:
     A position is reconstructed as the product of its surroundings' components, their features times `axes`, and
     `kernel`. `deviations` [Z] and `latents` [n, Z] of the images, scaled to unit variance. `usual` and `spread`
     [h, w, 2]: what errors to expect at each position, by surroundings and as a whole. `unseen` [n, h, w]: the larger
-    deviation from that, in units of the spread, for images that none of it was fitted to.
+    deviation from that, in units of the spread, for images that nothing but `axes` was fitted to.
     """
 
     axes: Array
@@ -62,8 +62,8 @@ def fit_linear(
     """Fit to standardised maps [N, h, w, c] in any precision, of which several may show the same image.
 
     `images` [N] is each map's image, 0 to n - 1, n >= 2; the first map of an image is the unchanged one. An image's
-    unseen errors come from fits without any of its maps. If images are tiles, `sources` [n] is what each is cut from;
-    these fits are also without the other tiles of the same source.
+    unseen errors come from fits without any of its maps; only `axes` are those of all maps. If images are tiles,
+    `sources` [n] is what each is cut from; these fits are also without the other tiles of the same source.
 
     Whole maps may know their images by heart, and then every new view looks strange. So the errors to expect of them
     are those of images that differ from all others: each group of similar images is reconstructed by a fit without it.
