@@ -1,5 +1,6 @@
 """Plans the source that the configuration names; each source has a module of its own. No Beam, no TFX."""
 
+import difflib
 from typing import Final
 
 from components.settings import CHANGE_NO_EXAMPLE, DataSettings
@@ -8,7 +9,7 @@ from components.sources.csv_manifest import plan_csv
 from components.sources.digits import plan_digits
 from components.sources.exclusion import fingerprint_without, without_excluded
 from components.sources.files import DataError, SourceFiles
-from components.sources.folder import plan_folder
+from components.sources.folder import FilesShard, plan_folder
 from components.sources.idx import plan_idx
 from components.sources.numpy_arrays import plan_numpy
 from components.sources.plan import SourcePlan
@@ -19,6 +20,7 @@ from runtime.object_store import as_path
 
 NAMED_VERSION: Final = "named: "
 """Prefix of a fingerprint that names a version of the data instead of identifying its files."""
+_LABELS_NAMED: Final = 8
 _PLANNERS = {
     "digits": lambda settings, reading: plan_digits(settings),
     "folder": plan_folder,
@@ -44,6 +46,7 @@ def plan_source(settings: DataSettings, reading: Reading = EIGHT_BITS) -> Source
             plan = plan_idx(as_path(settings.path or str(downloads.fetch(settings.source))), settings)
     except OSError as error:  # a parent folder without permission, a failing disk
         raise DataError(f"{error.filename or settings.path}: cannot be read: {error.strerror or error}") from None
+    _require_normal_labels(plan, settings)
     plan = with_reviewed(without_excluded(plan, settings), settings, reading)
     _latest.clear()
     _latest[_key(settings, plan.fingerprint, reading)] = plan
@@ -67,6 +70,21 @@ def require_unchanged(plan: SourcePlan) -> None:
         raise DataError(
             f"{plan.files.folder}: files changed while they were being read; run again once they stay the same"
         )
+
+
+def _require_normal_labels(plan: SourcePlan, settings: DataSettings) -> None:
+    """Raise DataError if none of `data.normal_labels` is a class of the files, so that no image would be normal."""
+    labels = {entry.label for shard in plan.shards if isinstance(shard, FilesShard) for entry in shard.entries}
+    if not settings.normal_labels or not labels or labels & set(settings.normal_labels):
+        return
+    named, known = ", ".join(map(repr, settings.normal_labels)), sorted(labels)
+    near = difflib.get_close_matches(settings.normal_labels[0], known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    more = f" and {len(known) - _LABELS_NAMED:,} more" if len(known) > _LABELS_NAMED else ""
+    raise DataError(
+        f"data.normal_labels: no image has the label {named}{hint} (labels: "
+        f"{', '.join(map(repr, known[:_LABELS_NAMED]))}{more})"
+    )
 
 
 def _fingerprint_now(plan: SourcePlan, files: SourceFiles) -> str:

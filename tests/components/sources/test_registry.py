@@ -290,3 +290,20 @@ def test_a_class_named_like_a_split_is_warned_about(tmp_path, folder):
     write_image(tmp_path / "cat/b.png")
     warning = plan_source(folder_settings(tmp_path)).warning
     assert (f"the folders {folder} are classes, although" in warning) == ("/" not in folder)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("goood",), "no image has the label 'goood'; did you mean 'good'? (labels: 'bent', 'good')"),
+        (("ok", "fine"), "no image has the label 'ok', 'fine' (labels: 'bent', 'good')"),
+    ],
+)
+def test_normal_labels_that_no_image_has_are_refused_with_those_that_there_are(tmp_path, labels, said):
+    for label in ("good", "bent"):
+        (tmp_path / label).mkdir()
+        Image.new("L", (4, 4)).save(tmp_path / label / "a.png")
+    with pytest.raises(DataError) as raised:
+        plan_source(DataSettings(source="folder", path=str(tmp_path), normal_labels=labels))
+    assert str(raised.value) == f"data.normal_labels: {said}"
+    assert plan_source(DataSettings(source="folder", path=str(tmp_path), normal_labels=("good", *labels)))
