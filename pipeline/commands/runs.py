@@ -115,6 +115,6 @@ def _print_table(found: dict[str, list["PastRun"]]) -> None:
 def _cells(run: "PastRun") -> tuple[str, ...]:
     started = datetime.datetime.fromtimestamp(run.started_ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
     verdict = f"{run.verdict}: {run.failed_in}" if run.failed_in else run.verdict
-    error = "" if run.mean_error is None else f"{run.mean_error:.5f}"
+    error = "" if run.mean_error is None else f"{run.mean_error:.3g}"
     pushed = os.path.relpath(run.pushed) if run.pushed and Path(run.pushed).is_relative_to(Path.cwd()) else run.pushed
     return started, f"{run.seconds:.1f}", verdict, error, pushed or ""
