@@ -160,6 +160,8 @@ class FeatureErrors(tf.Module):
         unseen = np.maximum(fitted.unseen + _BELOW_USUAL, 0.0)
         self._typical.assign(max(float(unseen.mean()), _SMALLEST))
         self.unseen_maps.assign(unseen / self._typical)
+        rounds = len(maps) // len(chosen)
+        _log_progress(rounds + 1, rounds)
         return chosen, fitted.latents
 
     def _maps_of(self, images: TrainingImages) -> tuple[range, Array, Array]:
@@ -179,8 +181,13 @@ class FeatureErrors(tf.Module):
                     pixels = np.stack([_changed(one, self._steady_against, random, depth=self.depth) for one in pixels])
                 first = number * len(chosen) + start
                 maps[first : first + len(rows)] = compute(tf.constant(pixels)).numpy()
-            _LOG.info("feature maps", extra={"done": number + 1, "total": rounds, "unit": "rounds"})
+            _log_progress(number + 1, rounds)
         return chosen, maps, np.arange(len(maps)) % len(chosen)
+
+
+def _log_progress(done: int, rounds: int) -> None:
+    """Of the rounds that compute feature maps, and of the fit after them."""
+    _LOG.info("feature maps", extra={"done": done, "total": rounds + 1, "unit": "steps"})
 
 
 class _Latent(keras.layers.Layer):
