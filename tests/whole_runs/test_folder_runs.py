@@ -94,14 +94,14 @@ def test_a_folder_of_colour_jpegs_one_folder_per_class(tmp_path, sample_images):
     assert set(gate["metrics_by_label"]) == {"left", "right"}
 
 
-def test_a_rate_that_the_images_cannot_guarantee_is_lowered_to_what_they_can(tmp_path):
+def test_a_rate_that_the_images_cannot_guarantee_is_raised_to_the_lowest_that_they_can(tmp_path):
     code, document = run("configs/folder.yaml", tmp_path, *SMALL, "evaluation.false_alarm_rate=0.001")
     assert code == DONE
     assert document["error"] is None
     [record] = (tmp_path / "folder/artifacts/Calibrator/calibration").glob("*/calibration.json")
     calibration = json.loads(record.read_text())
-    assert (calibration["images"], calibration["method"]) == (63, "split")
-    assert calibration["false_alarm_rate"] == pytest.approx(1 / 64)
+    assert (calibration["images"], calibration["method"]) == (300, "pooled")
+    assert calibration["false_alarm_rate"] == pytest.approx(1 / 301)
 
 
 def test_three_dozen_images_train_and_calibrate(tmp_path, sample_images):

@@ -132,7 +132,7 @@ def test_a_converter_that_is_not_installed_is_named(plain, target, package, tmp_
 def test_a_file_that_its_runtime_refuses_is_named(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with pytest.raises(ExportRefusedError, match=r"model\.onnx cannot be run in its runtime: .*"):
-        replayed(tmp_path / "model.onnx", [])
+        replayed(tmp_path / "model.onnx", [], timeout_s=60)
 
 
 def test_without_images_to_replay_nothing_is_exported(plain, splits, tmp_path):
