@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # `--help` must not wait for these imports
 
 _NAMED = 3
 """Unreadable files and classes that are named."""
+_SMALLEST_SEEN_PX = 8
+"""Stride of the feature maps: what is smaller in the scaled image is averaged with its surroundings."""
+_SCALED_MUCH = 1.5
 _NOT_EXISTING = "choose another file with --output, or another name with --name"
 
 
@@ -129,6 +132,10 @@ def _size(facts: "FolderFacts", image: "ImageSettings") -> str:
     chosen = f"scaled to {image.width_px}x{image.height_px} (width x height)"
     if image.fit == "pad":
         chosen += ", padded with black because aspect ratios differ"
+    factor = max(facts.width_px / image.width_px, facts.height_px / image.height_px)
+    if factor > _SCALED_MUCH:
+        lost_px = round(_SMALLEST_SEEN_PX * factor)
+        chosen += f"; defects below about {lost_px} pixels may be lost, unless image.tiles is set"
     return f"{found}, {chosen}"
 
 

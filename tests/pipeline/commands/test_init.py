@@ -170,6 +170,7 @@ def test_mixed_aspect_ratios_are_padded_and_large_images_scaled(tmp_path: Path) 
     assert configuration.image.fit == "pad"
     assert "3 sizes, median 600x300" in printed
     assert "aspect ratios differ" in printed
+    assert "defects below about 21 pixels may be lost" in printed  # 8 pixels of the scaled image
 
 
 def test_unreadable_and_other_files_are_named(tmp_path: Path) -> None:
