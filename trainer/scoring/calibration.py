@@ -68,7 +68,7 @@ def rests_on_few_images(scores: npt.NDArray[np.float32], rate: float) -> tuple[n
     candidates = [few for few in range(max(1, len(scores) // 10), 0, -1) if descending[few - 1] <= threshold]
     for few in candidates:
         others, gap = descending[few:], float(descending[few - 1] - descending[few])
-        excess = float(np.maximum(others - median, 0.0).sum()) / max(1, np.count_nonzero(others > median))
+        excess = float(np.maximum(others - median, 0.0).sum()) / max(1, int(np.count_nonzero(others > median)))
         by_chance = excess / few * math.log(len(candidates) / _BY_CHANCE)
         if gap > max(by_chance, _FAR * (threshold - median)):
             return strangest_first[:few], conformal_threshold(others, attainable_rate(len(others), rate))
