@@ -23,7 +23,7 @@ MOST_SPREADS: Final = 2.0
 """Change of brightness at most, in standard deviations of the image: what exceeds them is glaring in a dark picture."""
 MIX: Final = 0.5
 """Share of other pixels in a `patch` and a `cutout`."""
-_FAINTEST: Final = 1 / 255
+_LEAST_CONTRAST: Final = 1 / 255
 """Change of brightness at least, so that a defect in a blank image exists."""
 _ATTEMPTS: Final = 50
 """So often a defect is drawn until it touches the region of interest."""
@@ -138,7 +138,7 @@ _RANKING: Final = tuple(kind for kind in KINDS if kind != "shade")
 def _shaded(image: Images, mask: Mask) -> Images:
     """Darker under the mask if the image is bright there, brighter otherwise, so that no value is clipped."""
     brightness = float((image.mean(axis=-1) * mask).sum() / max(float(mask.sum()), 1e-6))
-    contrast = min(CONTRAST, max(MOST_SPREADS * float(image.std()), _FAINTEST))
+    contrast = min(CONTRAST, max(MOST_SPREADS * float(image.std()), _LEAST_CONTRAST))
     return image + (contrast if brightness <= 0.5 else -contrast) * mask[..., None]
 
 

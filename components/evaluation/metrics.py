@@ -41,8 +41,8 @@ def explained_variance(columns: Columns) -> float:
     return float(1.0 - columns[ERROR].sum() / max(columns[DEVIATION].sum(), _SMALLEST_ERROR))
 
 
-def false_alarm_rate(columns: Columns) -> float:
-    """Share of normal images that raise an alarm; NaN for a model without a threshold."""
+def share_of_alarms(columns: Columns) -> float:
+    """Share of the images that raise an alarm at the calibrated threshold; NaN for a model without one."""
     return float(np.mean(_alarms(columns))) if np.isfinite(columns[THRESHOLD]).all() else _NAN
 
 
@@ -81,11 +81,6 @@ def f1(normal: Columns, anomalous: Columns) -> float:
     if not np.isfinite(columns[THRESHOLD]).all():
         return _NAN
     return float(f1_score(is_anomaly, _alarms(columns)))
-
-
-def recall(_: Columns, anomalous: Columns) -> float:
-    """Share of anomalies found at the calibrated threshold; NaN for a model without one."""
-    return float(np.mean(_alarms(anomalous))) if np.isfinite(anomalous[THRESHOLD]).all() else _NAN
 
 
 def recall_at(rate: float, normal: Columns, anomalous: Columns) -> float:
@@ -172,7 +167,7 @@ METRICS: dict[str, Metric] = {
     SSIM: Metric(HIGHER, partial(_mean, SSIM)),
     "explained_variance": Metric(HIGHER, explained_variance),
     "example_count": Metric(None, lambda columns: float(len(columns[ERROR]))),
-    "false_alarm_rate": Metric(LOWER, false_alarm_rate, of_normal_alone=True),
+    "false_alarm_rate": Metric(LOWER, share_of_alarms, of_normal_alone=True),
     "noise_ratio": Metric(HIGHER, noise_ratio),
     "noise_copied": Metric(LOWER, noise_copied),
     **{name: Metric(LOWER, partial(_mean, name)) for name in NOISE_ERRORS},
@@ -184,7 +179,7 @@ METRICS: dict[str, Metric] = {
     "auroc": Metric(HIGHER, of_detection=lambda *both: _of_scores(roc_auc_score, *both)),
     "aupr": Metric(HIGHER, of_detection=lambda *both: _of_scores(average_precision_score, *both)),
     "f1": Metric(HIGHER, of_detection=f1),
-    "recall": Metric(HIGHER, of_detection=recall),
+    "recall": Metric(HIGHER, of_detection=lambda _, anomalous: share_of_alarms(anomalous)),
     "recall_at_1pct": Metric(HIGHER, of_detection=partial(recall_at, 0.01)),
     "recall_at_5pct": Metric(HIGHER, of_detection=partial(recall_at, 0.05)),
     "pixel_auroc": Metric(HIGHER, of_pixels=pixel_auroc),

@@ -12,6 +12,7 @@ from components.settings import DriftFeature
 
 Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
 Limits: TypeAlias = dict[DriftFeature, float]
+Numbers: TypeAlias = npt.NDArray[np.float64]
 _BINS: Final = 20
 """Two sets of nine deciles divide the numbers into at most one bin less."""
 
@@ -91,25 +92,25 @@ def _bin_by_deciles(old: Any, new: Any) -> None:
     """
     if not (old.HasField("num_stats") and new.HasField("num_stats")):
         return
-    limits = np.unique([limit for feature in (old, new) for limit in _quantiles(feature)[0][1:-1]])
-    for feature in (old, new):
-        counts = np.diff(_at_most(limits, feature), prepend=0.0, append=_quantiles(feature)[1][-1])
+    quantiles = [_quantiles(feature) for feature in (old, new)]
+    limits = np.unique([limit for values, _ in quantiles for limit in values[1:-1]])
+    for feature, (values, counts) in zip((old, new), quantiles, strict=True):
+        in_bins = np.diff(_at_most(limits, values, counts), prepend=0.0, append=counts[-1])
         [standard] = (one for one in feature.num_stats.histograms if one.type == one.STANDARD)
         del standard.buckets[:]
-        for place, count in enumerate(counts):  # only whether bins are the same matters, not where they lie
+        for place, count in enumerate(in_bins):  # only whether bins are the same matters, not where they lie
             standard.buckets.add(low_value=place, high_value=place + 1, sample_count=count)
 
 
-def _quantiles(feature: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _quantiles(feature: Any) -> tuple[Numbers, Numbers]:
     """The smallest value, the deciles and the largest value; how many images have at most each of them."""
     [deciles] = (one for one in feature.num_stats.histograms if one.type == one.QUANTILES)
     values = [deciles.buckets[0].low_value, *(bucket.high_value for bucket in deciles.buckets)]
     return np.array(values), np.cumsum([0.0, *(bucket.sample_count for bucket in deciles.buckets)])
 
 
-def _at_most(limits: npt.NDArray[np.float64], feature: Any) -> npt.NDArray[np.float64]:
-    """How many images have at most each limit, if those between two deciles are evenly spread."""
-    values, counts = _quantiles(feature)
+def _at_most(limits: Numbers, values: Numbers, counts: Numbers) -> Numbers:
+    """How many images have at most each limit, by `_quantiles`, if those between two deciles are evenly spread."""
     last = np.append(np.diff(values) > 0, True)  # of several images of one value, all count
     return np.interp(limits, values[last], counts[last], left=0.0)
 

@@ -11,7 +11,6 @@ from components.report.scored_images import Model, Sample, ShownImage, show
 from components.report.tables import number, percent
 from images.decoding import upright_size
 from images.regions import Placement, find_regions
-from schema.features import shown_name
 
 _IMAGES_PER_GROUP = 10
 _CLASSES = 10
@@ -68,7 +67,7 @@ def thumbnails(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _picture(image: ShownImage, threshold: float) -> dict[str, Any]:
     source = image.source
     return {
-        "name": shown_name(source.image_id),
+        "id": source.image_id,
         "label": source.label,
         "score": number(image.score),
         "is_anomaly": image.score > threshold,

@@ -14,7 +14,6 @@ from components.report.data_uris import file_uri, heat_uri
 from components.report.facts import Document, ReportInputs
 from components.report.scored_images import Values, read_images
 from schema.artifacts import SUSPECT_MAPS_FILE, SUSPECTS_FILE
-from schema.features import shown_name
 
 _HEAT_PX = 144
 
@@ -44,7 +43,6 @@ def suspect_pictures(inputs: ReportInputs, suspects: Sequence[Document]) -> list
         {
             **{key: suspect[key] for key in ("of", "score", "unseen", "deviations")},
             "id": suspect["image_id"],
-            "name": shown_name(suspect["image_id"]),
             "original": file_uri(images[suspect["split"], suspect["position"]]),
             "anomaly_map": heat_uri(_enlarged(anomaly_map)),
         }

@@ -74,8 +74,10 @@ def require_unchanged(plan: SourcePlan) -> None:
 
 def _require_normal_labels(plan: SourcePlan, settings: DataSettings) -> None:
     """Raise DataError if none of `data.normal_labels` is a class of the files, so that no image would be normal."""
+    if not settings.normal_labels:
+        return
     labels = {entry.label for shard in plan.shards if isinstance(shard, FilesShard) for entry in shard.entries}
-    if not settings.normal_labels or not labels or labels & set(settings.normal_labels):
+    if not labels or labels & set(settings.normal_labels):
         return
     named, known = ", ".join(map(repr, settings.normal_labels)), sorted(labels)
     near = difflib.get_close_matches(settings.normal_labels[0], known, n=1)

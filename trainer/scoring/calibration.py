@@ -11,7 +11,9 @@ from schema.calibration_record import conformal_rank
 from trainer.settings.calibration import CalibrationSettings
 
 _FAR = 0.1
+"""A gap below a few scores, as a share of the threshold's distance from the median, that matters."""
 _BY_CHANCE = 0.005
+"""Probability that scores of one kind have a larger gap, over all that are looked at."""
 _SINGLE_PRECISION = 1e-7
 """Bound on the rounding error of a rate given as float32."""
 
