@@ -45,6 +45,7 @@ def test_overrides_win(tmp_path):
     [
         ("trainer: {latnt_dim: 3}", r"config\.yaml: unknown key 'trainer\.latnt_dim'; did you mean 'latent_dim'\?"),
         ("evaluation: {thresholds: [{metrc: ssim, max: 1}]}", r"unknown key 'evaluation\.thresholds\.0\.metrc'; did"),
+        ("trainer: {preset: DENSE}", r"trainer\.preset: 'DENSE': must be one of .*; did you mean 'dense'\?"),
         ("trainer: {preset: dens}", r"trainer\.preset: 'dens': must be one of .*; did you mean 'dense'\?"),
         ("image: {height_px: 0}", r"image\.height_px: 0: must be greater than or equal to 4"),
         ("trainer: {epochs: many}", r"trainer\.epochs: 'many': .*integer"),
@@ -83,7 +84,7 @@ def test_mistakes_are_explained(tmp_path, text, message):
 
 
 def test_a_missing_file_suggests_a_file_with_a_similar_name():
-    with pytest.raises(ConfigurationError, match=r"no such configuration file; did you mean .*mnist-dense\.yaml\?"):
+    with pytest.raises(ConfigurationError, match=r"no such configuration file; did you mean 'mnist-dense\.yaml'\?"):
         load_configuration(REPOSITORY / "configs" / "mnist-dens.yaml")
 
 
