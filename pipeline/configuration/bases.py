@@ -13,6 +13,10 @@ Origins = dict[tuple[str, ...], str]
 """The file that states each value, by the names that lead to it, such as `("trainer", "epochs")`."""
 
 _BASE: Final = "base"
+_INSTEAD: Final = (
+    "write a configuration for your images with `autoencoder init FOLDER`, or state `data: {source: digits}` to try the "
+    "digits that come with this program"
+)
 _HINT: Final = "; give your own (autoencoder run my.yaml), or see configs/ in the source repository for examples"
 
 
@@ -86,7 +90,7 @@ def _read_file(path: Path, stated_by: str) -> Values:
     except ValueError as error:  # YamlError, or not UTF-8
         raise ConfigurationError(f"{path}: is not valid YAML: {error}") from None
     if values is None:
-        return {}
+        raise ConfigurationError(f"{stated_by}{path}: is empty; {_INSTEAD}")
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path}: must be a mapping of sections (data:, trainer: ...), but is {values!r}")
     return values

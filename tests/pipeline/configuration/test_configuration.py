@@ -81,6 +81,8 @@ def test_overrides_win(tmp_path):
         ("push: {destination: 's3://KEY:s3cr3t@bucket/x'}", "push.destination holds a password or key"),
         ("beam: {components: {Transform: [--s3_secret_access_key=s3cr3t]}}", "beam.components.Transform holds a pass"),
         ("name: 'Bad Name'", "name: 'Bad Name': must consist of lower-case letters"),
+        ("", r"config\.yaml: is empty; write a configuration for your images with `autoencoder init FOLDER`"),
+        ("# data: {source: folder}\n---\n", r"config\.yaml: is empty"),
         ("- a list", "must be a mapping of sections"),
         ("a: [", "is not valid YAML"),
         ("a: 2024-13-45", "is not valid YAML: month must be in 1..12"),
@@ -105,9 +107,9 @@ def test_without_a_near_file_the_error_says_where_examples_are(tmp_path):
 
 def test_a_malformed_override_is_quoted(tmp_path):
     with pytest.raises(ConfigurationError, match="--set epochs: must look like"):
-        load(tmp_path, "", "epochs")
+        load(tmp_path, "name: a", "epochs")
     with pytest.raises(ConfigurationError, match="'2024-13-45' is not a valid YAML value"):
-        load(tmp_path, "", "trainer.epochs=2024-13-45")
+        load(tmp_path, "name: a", "trainer.epochs=2024-13-45")
 
 
 @pytest.mark.parametrize(
