@@ -10,6 +10,7 @@ from pipeline.commands.options import PATH
 from pipeline.commands.serve import quieten_tensorflow
 from pipeline.errors import Command
 from runtime.errors import UsageError
+from schema.features import printable
 
 if TYPE_CHECKING:  # `--help` must not wait for these imports
     from components.sources.inspection import FolderFacts
@@ -73,7 +74,7 @@ def init(folder: str, name: str | None, output: Path | None) -> None:
         comments={"data": (f"Images: {found['images']}.", f"Normal: {found['normal']}."), "image": image_comments},
     )
     _write(output, text)
-    click.echo(f"{name}: {folder}")
+    click.echo(printable(f"{name}: {folder}"))
     for subject, finding in found.items():
         click.echo(f"  {subject:<11} {finding}")
     click.echo(f"wrote {output}\nnext: autoencoder run {shlex.quote(str(output))}")
@@ -97,7 +98,7 @@ def _findings(facts: "FolderFacts", image: "ImageSettings") -> dict[str, str]:
         found["skipped"] = f"{facts.skipped} (not a supported image format)"
     if facts.warning:
         found["warning"] = facts.warning
-    return found
+    return {subject: printable(finding, kept="") for subject, finding in found.items()}
 
 
 def _images(facts: "FolderFacts") -> str:

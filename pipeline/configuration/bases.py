@@ -14,7 +14,7 @@ Origins = dict[tuple[str, ...], str]
 
 _BASE: Final = "base"
 _INSTEAD: Final = (
-    "write a configuration for your images with `autoencoder init FOLDER`, or state `data: {source: digits}` to try the "
+    "write a configuration for your images with `autoencoder init FOLDER`, or state `data: {source: digits}` for the "
     "digits that come with this program"
 )
 _HINT: Final = "; give your own (autoencoder run my.yaml), or see configs/ in the source repository for examples"

@@ -87,6 +87,14 @@ def test_the_table_explains_an_alarm_without_a_region(
         assert explained == ["faint.png"]
 
 
+def test_a_name_in_the_table_cannot_control_the_terminal(images: Path, image_model: Path) -> None:
+    for name in ("\x1b[1A\nnormal.png", "latin\udce4.png"):
+        shutil.copy(images / "b.png", images / name)
+    result = CliRunner().invoke(score, [str(images), "--model", str(image_model)])
+    assert f"{images}/%1B[1A%0Anormal.png" in result.stdout
+    assert f"{images}/latin%E4.png" in result.stdout
+
+
 def test_the_table_warns_of_images_much_smaller_than_the_training_images(
     images: Path, image_model: Path, tmp_path: Path
 ) -> None:
@@ -152,9 +160,9 @@ def test_score_takes_every_page_if_the_model_does(
     assert overlays[0] != overlays[1]
 
 
-@pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
+@pytest.mark.parametrize(("form", "escaped"), [("table", "b%FF"), ("csv", "b\\udcff"), ("jsonl", "b\\udcff")])
 def test_file_whose_name_is_not_text_is_scored(
-    image_server: ServerAddress, tmp_path: Path, normal_png: bytes, form: str
+    image_server: ServerAddress, tmp_path: Path, normal_png: bytes, form: str, escaped: str
 ) -> None:
     """Its bytes are escaped, even if standard output uses strict error handling."""
     for name in (b"a.png", b"b\xff.png", b"c.png"):
@@ -169,7 +177,7 @@ def test_file_whose_name_is_not_text_is_scored(
         timeout=120,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert [f"{name}.png" in done.stdout for name in ("a", "b\\udcff", "c")] == [True] * 3
+    assert [f"{name}.png" in done.stdout for name in ("a", escaped, "c")] == [True] * 3
 
 
 def test_overlays_of_files_with_long_names_are_written(
