@@ -8,7 +8,7 @@ RESEMBLES = 0.6
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, similarity: float = RESEMBLES) -> str:
-    """"; did you mean '...'?" with the known name closest to `name`, whatever its case; `otherwise` if none is close."""
+    """The closest known name, as "; did you mean 'dense'?", whatever its case; `otherwise` if none is close."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=similarity)
     return f"; did you mean '{by_lower[near[0]]}'?" if near else otherwise
