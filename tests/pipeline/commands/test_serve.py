@@ -68,6 +68,7 @@ def test_score_writes_json_lines(images: Path, image_model: Path) -> None:
         ],
         "problem": "",
         "size_warning": "",
+        "strongest": None,
     }
     assert result.stderr == "1 of 3 images could not be scored\n"
 
@@ -78,12 +79,17 @@ def test_the_table_explains_an_alarm_without_a_region(
     """Every pixel of the faint halves has an error of 0.1: above the threshold, 0.05, not above the pixels', 0.2."""
     faint = Image.new("L", (16, 16), 208)
     faint.paste(47, (0, 0, 8, 16))
+    faint.putpixel((12, 5), 215)
     faint.save(images / "faint.png")
     for where in (("--model", str(image_model)), ("--server", rest_url(image_server))):
         result = CliRunner().invoke(score, [str(images), *where])
         lines = {Path(line.split()[3]).name: line for line in result.stdout.splitlines()[1:]}
         assert lines["faint.png"].startswith("anomaly ")
-        explained = [name for name, line in lines.items() if "whole image: no single region stands out" in line]
+        explained = [
+            name
+            for name, line in lines.items()
+            if "whole image: no single region stands out, strongest at (12, 5)" in line
+        ]
         assert explained == ["faint.png"]
 
 
@@ -126,7 +132,7 @@ def test_score_uses_a_server_and_writes_overlays(images: Path, image_server: Ser
     result = CliRunner().invoke(score, arguments)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0] == "path,verdict,score,threshold,p_value,error,group,regions,problem,size_warning"
+    assert lines[0] == "path,verdict,score,threshold,p_value,error,group,regions,problem,size_warning,strongest"
     assert lines[2].startswith(f"{images / 'b.png'},anomaly,0.25,0.05")
     assert sorted(path.name for path in overlays.iterdir()) == ["000000-a.png", "000001-b.png"]
 
