@@ -110,7 +110,7 @@ def find_regions(
 def strongest_place(anomaly_map: Map, placement: Placement) -> Place:
     """The centre of the position where a map [H, W] is highest, the first of several."""
     finite = _finite(placement.crop(anomaly_map))
-    row, column = np.unravel_index(finite.argmax(), finite.shape)
+    row, column = divmod(int(finite.argmax()), placement.columns)
     down, across = placement.height_px / placement.rows, placement.width_px / placement.columns
     return Place(x=(column + 0.5) * across, y=(row + 0.5) * down, value=float(finite[row, column]))
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.report.data_uris import file_uri, heat_uri, values_uri
-from components.report.scored_images import Model, Sample, ShownImage, show
+from components.report.scored_images import Model, Sample, ShownImage, Values, show
 from components.report.tables import number, percent
 from images.decoding import upright_size
 from images.regions import Placement, find_regions, strongest_place
@@ -105,7 +105,7 @@ def _strongest(image: ShownImage) -> str | None:
     return f"({int(place.x)}, {int(place.y)})"
 
 
-def _placement(image: ShownImage, anomaly_map: npt.NDArray[np.float32]) -> Placement:
+def _placement(image: ShownImage, anomaly_map: Values) -> Placement:
     return Placement.on_map(upright_size(image.source.encoded), anomaly_map.shape, is_padded=image.is_padded)
 
 
