@@ -10,6 +10,7 @@ from pipeline.commands.options import PATH
 from pipeline.commands.serve import quieten_tensorflow
 from pipeline.errors import Command
 from runtime.errors import UsageError
+from schema.features import printable
 
 if TYPE_CHECKING:  # `--help` must not wait for these imports
     from components.sources.inspection import FilesFacts
@@ -77,7 +78,7 @@ def init(folder_or_manifest: str, name: str | None, output: Path | None) -> None
         comments={"data": (f"Images: {found['images']}.", f"Normal: {found['normal']}."), "image": image_comments},
     )
     _write(output, text)
-    click.echo(f"{name}: {path}")
+    click.echo(printable(f"{name}: {path}"))
     for subject, finding in found.items():
         click.echo(f"  {subject:<11} {finding}")
     click.echo(f"wrote {output}\nnext: autoencoder run {shlex.quote(str(output))}")
@@ -114,7 +115,7 @@ def _findings(facts: "FilesFacts", image: "ImageSettings") -> dict[str, str]:
         )
     if facts.warning:
         found["warning"] = facts.warning
-    return found
+    return {subject: printable(finding, kept="") for subject, finding in found.items()}
 
 
 def _images(facts: "FilesFacts") -> str:

@@ -183,6 +183,17 @@ def test_unreadable_and_other_files_are_named(tmp_path: Path) -> None:
     assert "1 .heic file" in printed
 
 
+def test_names_of_folders_and_files_cannot_control_the_terminal(tmp_path: Path) -> None:
+    """Nor break the comments in the configuration."""
+    for folder in ("\x1b[31mred", "two\nlines"):
+        save(tmp_path / "parts" / folder / "1.png")
+    (tmp_path / "parts" / "3.\x1b[2jx").touch()
+    _, printed = configured(tmp_path / "parts", tmp_path)
+    assert "%1B[31mred 1, two%0Alines 1" in printed
+    assert "1 .%1B[2jx file" in printed
+    assert "\x1b" not in printed
+
+
 def test_a_folder_without_a_readable_image_is_bad_usage(tmp_path: Path) -> None:
     (tmp_path / "2.png").write_bytes(b"not an image")
     result = invoke(tmp_path, "--output", tmp_path / "written.yaml")
