@@ -52,7 +52,9 @@ class Placement:
         if not is_padded:
             return cls(height_px, width_px, 0, 0, rows, columns)
         side_px, filled = max(((height_px, rows), (width_px, columns)), key=lambda side: Fraction(*side))
-        top, left = ((whole * side_px - own_px * filled) // (2 * side_px) for own_px, whole in zip(size, shape, strict=True))
+        top, left = (
+            (whole * side_px - own_px * filled) // (2 * side_px) for own_px, whole in zip(size, shape, strict=True)
+        )
         inner = (max(1, own_px * filled // side_px) for own_px in size)
         return cls(height_px, width_px, top, left, *inner)
 

@@ -72,7 +72,18 @@ def test_padding_is_where_the_graph_puts_it(shape):
     """Also where single precision, or a graph that multiplies by 1/48, would not round to a whole side."""
     settings = ImageSettings(height_px=shape[0], width_px=shape[1], fit="pad")
     decode = tf.function(lambda encoded: decode_images(encoded, settings), autograph=False)
-    sizes = ((100, 50), (50, 100), (99, 100), (20, 90), (100, 165), (165, 100), (29, 90), (32, 161), (80, 80), (97, 845))
+    sizes = (
+        (100, 50),
+        (50, 100),
+        (99, 100),
+        (20, 90),
+        (100, 165),
+        (165, 100),
+        (29, 90),
+        (32, 161),
+        (80, 80),
+        (97, 845),
+    )
     files = [next(encode_png(np.full((1, *size, 1), 255, np.uint8))) for size in sizes]
     for size, padded in zip(sizes, decode(tf.constant(files)).numpy()[..., 0], strict=True):
         expected = np.zeros(shape)
