@@ -15,7 +15,7 @@ _BUDGET_BYTES = 168 * 2**20
 _IMAGES_PER_COMPONENT = 10
 """Minimum, however large the images are."""
 _PORTION_BYTES = 64 * 2**20
-"""Pixels that are in memory at once, in double precision; where images have more pixels than there are images, twice."""
+"""Pixels that are in memory at once, in double precision; twice if images have more pixels than there are images."""
 
 Floats = npt.NDArray[np.float64]
 
