@@ -31,6 +31,15 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A point in pixels, from 0 to the image's width or height, and the value of the anomaly map there."""
+
+    x: float
+    y: float
+    value: float
+
+
+@dataclass(frozen=True)
 class Placement:
     """Where an image of `height_px` x `width_px` lies on a map: the first row and column, and how many of each."""
 
@@ -85,8 +94,7 @@ def find_regions(
     Regions that cover less than `smallest_share` of the image are left out. Also returns the region that each position
     of the image belongs to [rows, columns]: 1 for the first, 0 for none.
     """
-    values = placement.crop(anomaly_map)
-    finite = np.where(np.isfinite(values), values, np.finfo(np.float32).max)
+    finite = _finite(placement.crop(anomaly_map))
     labels = ndimage.label(finite > 1.0, _ANY_NEIGHBOUR)[0]
     found = {
         number: _region(finite[place], labels[place] == number, place, finite.shape, placement)
@@ -97,6 +105,20 @@ def find_regions(
     ranks = np.zeros(len(found) + 1, np.int32)
     ranks[kept] = np.arange(1, len(kept) + 1)
     return [found[number] for number in kept], ranks[labels]
+
+
+def strongest_place(anomaly_map: Map, placement: Placement) -> Place:
+    """The centre of the position where a map [H, W] is highest, the first of several."""
+    finite = _finite(placement.crop(anomaly_map))
+    row, column = divmod(int(finite.argmax()), placement.columns)
+    down, across = placement.height_px / placement.rows, placement.width_px / placement.columns
+    return Place(x=(column + 0.5) * across, y=(row + 0.5) * down, value=float(finite[row, column]))
+
+
+def _finite(values: Map) -> Map:
+    """What is not finite is as strange as can be."""
+    finite: Map = np.where(np.isfinite(values), values, np.finfo(np.float32).max)
+    return finite
 
 
 def _region(values: Map, inside: Map, place: tuple[slice, slice], shape: Sequence[int], placement: Placement) -> Region:

@@ -69,6 +69,18 @@ function regionsOf(map, placement, smallest) {
   return found.sort((one, other) => other.peak - one.peak);
 }
 
+/* The centre of the first position where the map is highest, in positions of the placement. */
+function strongestOf(map, placement) {
+  const { top, left, rows, columns } = placement;
+  let found = [0, 0], highest = -Infinity;
+  for (let y = 0; y < rows; y++)
+    for (let x = 0; x < columns; x++) {
+      const value = map[top + y][left + x] ?? Infinity;
+      if (value > highest) { highest = value; found = [x, y]; }
+    }
+  return found.map((start) => start + 0.5);
+}
+
 function figure(picture, caption) {
   const made = element("figure");
   made.append(picture, element("figcaption", caption));
@@ -98,7 +110,11 @@ function overlay(picture, answer) {
     boxes.strokeRect(left * across, top * down, (right - left) * across, (bottom - top) * down);
   const stack = element("div", undefined, "layers");
   stack.append(...layers);
-  if (!regions.length && answer.is_anomaly) return figure(stack, "whole image: no single region stands out");
+  if (!regions.length && answer.is_anomaly) {
+    const [x, y] = strongestOf(answer.anomaly_map, placement);
+    const at = [x * size[0] / placement.columns, y * size[1] / placement.rows].map(Math.floor).join(", ");
+    return figure(stack, `whole image: no single region stands out, strongest at (${at})`);
+  }
   if (!regions.length) return figure(stack, "no region above the pixel threshold");
   const share = regions.reduce((sum, region) => sum + region.area, 0) / (placement.rows * placement.columns);
   const several = regions.length === 1 ? "1 region" : `${regions.length} regions`;

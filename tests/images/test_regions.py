@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from images.decoding import as_viewed, upright_size
-from images.regions import Placement, find_regions
+from images.regions import Place, Placement, find_regions, strongest_place
 from serving.client import Score
 from serving.overlays import CocoFile, mask_of, write_mask
 from trainer.data.decoding import decode_images
@@ -58,6 +58,11 @@ def test_a_square_is_found_where_it_is_in_the_file(size, settings, orientation):
     tolerance = max(1.0, size[0] / placement.columns, size[1] / placement.rows)
     assert (region.left, region.top, region.right, region.bottom) == pytest.approx(SQUARE, abs=tolerance)
     assert region.area_percent == pytest.approx(100 * 40 * 40 / (size[0] * size[1]), rel=0.12)
+    place = strongest_place(pixels[..., 0], placement)
+    left, top, right, bottom = SQUARE
+    assert left - tolerance < place.x < right + tolerance
+    assert top - tolerance < place.y < bottom + tolerance
+    assert place.value == pytest.approx(1.0, abs=0.01)
     assert region.area_px == pytest.approx(40 * 40, rel=0.12)
     assert region.peak == pytest.approx(2.0, abs=0.1)
     rows, columns = np.nonzero(placement.crop(pixels[..., 0]) > 0.5)
@@ -148,3 +153,21 @@ def test_masks_and_coco_instances_show_the_regions_at_the_image_s_size(seed, tmp
         together |= inside.astype(np.uint8) * 255
     assert np.array_equal(together, mask)
     assert np.array_equal(mask, mask_of(score))
+
+
+def test_an_anomaly_without_regions_has_a_strongest_place_in_pixels_of_the_file():
+    """The padding, whose values say nothing about the image, does not count."""
+    anomaly_map = np.zeros((8, 8), np.float32)
+    anomaly_map[0, 0], anomaly_map[3, 5] = 0.95, 0.9
+    placement = Placement.on_map((40, 80), (8, 8), is_padded=True)
+
+    def score(values, *, is_anomaly=True):
+        return Score(
+            error=0.1, score=2.0, threshold=1.0, is_anomaly=is_anomaly, anomaly_map=values, placement=placement
+        )
+
+    assert score(anomaly_map).strongest == Place(x=55.0, y=15.0, value=pytest.approx(0.9))
+    assert score(anomaly_map, is_anomaly=False).strongest is None
+    assert score(2 * anomaly_map).strongest is None, "it has a region"
+    anomaly_map[4, 0] = np.nan
+    assert score(np.where(anomaly_map > 1, 0, anomaly_map)).strongest is None, "what is not finite is a region"
