@@ -56,7 +56,9 @@ def _by_covariance(
     pixels: Callable[[slice], Floats], parts: Sequence[slice], components: int
 ) -> tuple[Floats, Floats, Floats]:
     """Mean [D], axes [K, D] and sums of squares along them [K], from the products of the values [D, D]."""
-    total, products, count = 0.0, 0.0, parts[-1].stop
+    count = parts[-1].stop
+    total: Any = 0.0
+    products: Any = 0.0
     for part in parts:
         own = pixels(part)
         total, products = total + own.sum(axis=0), products + own.T @ own
@@ -70,7 +72,8 @@ def _by_products(
 ) -> tuple[Floats, Floats, Floats]:
     """The same from the products of the images [N, N] (Turk & Pentland 1991, doi:10.1162/jocn.1991.3.1.71)."""
     count = parts[-1].stop
-    products, total = np.empty((count, count)), 0.0
+    products = np.empty((count, count))
+    total: Any = 0.0
     for number, part in enumerate(parts):
         own = pixels(part)
         total = total + own.sum(axis=0)
