@@ -135,8 +135,9 @@ def score_images(
         return []
     files = [_as_stored(index, image) for index, image in enumerate(images)]
     signature = signatures.LOCATE_SIGNATURE if with_maps else signatures.SCORE_SIGNATURE
-    predict = _predict_by_grpc if _is_grpc(server) else _predict_by_rest
-    return scores_from_columns(predict(server, model_name, signature, files, timeout_s, login), files)
+    address = _parsed(server)
+    predict = _predict_by_grpc if address.is_grpc else _predict_by_rest
+    return scores_from_columns(predict(address, model_name, signature, files, timeout_s, login), files)
 
 
 def model_status(
@@ -147,9 +148,10 @@ def model_status(
     login: Login = NO_LOGIN,
 ) -> list[VersionStatus]:
     """The versions of the model on the server; NOT_FOUND if there are none."""
-    if _is_grpc(server):
-        return _status_by_grpc(server, model_name, timeout_s, login)
-    document = _http(server, "GET", f"/v1/models/{quote(model_name, safe='')}", None, timeout_s, login)
+    address = _parsed(server)
+    if address.is_grpc:
+        return _status_by_grpc(address, model_name, timeout_s, login)
+    document = _http(address, "GET", f"/v1/models/{quote(model_name, safe='')}", None, timeout_s, login)
     return [
         VersionStatus(int(entry["version"]), entry["state"], entry["status"].get("error_message", ""))
         for entry in document["model_version_status"]
@@ -232,12 +234,21 @@ def _as_stored(index: int, image: ImageFile) -> bytes:
         raise ServingError(Status.INVALID_ARGUMENT, message) from None
 
 
-def _is_grpc(server: str) -> bool:
-    return _address(server).scheme.startswith("grpc")
+@dataclass(frozen=True)
+class _Server:
+    """A server's address, and as it appears in messages: without secrets."""
+
+    url: SplitResult
+    shown: str
+
+    @property
+    def is_grpc(self) -> bool:
+        return self.url.scheme.startswith("grpc")
 
 
-def _address(server: str) -> SplitResult:
-    """The parts of a server's address; raises UsageError."""
+def _parsed(server: str) -> _Server:
+    """The server at an address; raises UsageError."""
+    shown = without_secrets(server)
     try:
         url = urlsplit(server)
         host = (url.hostname or "").encode("idna")
@@ -246,14 +257,13 @@ def _address(server: str) -> SplitResult:
         is_valid = False
     if not is_valid or not _PRINTABLE.fullmatch(host.decode()) or not _PRINTABLE.fullmatch(f"/{url.path}"):
         raise UsageError(
-            f"server {without_secrets(server)!r}: give its address as http://host:port or grpc://host:port, with a "
-            "port from 1 to 65535"
+            f"server {shown!r}: give its address as http://host:port or grpc://host:port, with a port from 1 to 65535"
         )
-    return url
+    return _Server(url, shown)
 
 
 def _predict_by_rest(
-    server: str, model_name: str, signature: str, files: Sequence[bytes], timeout_s: float, login: Login
+    server: _Server, model_name: str, signature: str, files: Sequence[bytes], timeout_s: float, login: Login
 ) -> Mapping[str, Any]:
     encoded = [{"b64": base64.b64encode(data).decode()} for data in files]
     body = {"signature_name": signature, "inputs": {signatures.IMAGE_BYTES: encoded}}
@@ -262,60 +272,60 @@ def _predict_by_rest(
     return outputs
 
 
-def _http(server: str, method: str, path: str, body: bytes | None, timeout_s: float, login: Login) -> Any:
-    url = _address(server)
-    with closing(_connection(server, timeout_s, login)) as connection:
+def _http(server: _Server, method: str, path: str, body: bytes | None, timeout_s: float, login: Login) -> Any:
+    with closing(_connection(server.url, timeout_s, login)) as connection:
         try:
             headers = {**login.headers, **({"Content-Type": "application/json"} if body else {})}
-            connection.request(method, url.path.rstrip("/") + path, body, headers)
+            connection.request(method, server.url.path.rstrip("/") + path, body, headers)
             response = connection.getresponse()
             text = response.read()
         except TimeoutError:
             raise ServingError(
-                Status.DEADLINE_EXCEEDED, f"{without_secrets(server)}: no answer in {timeout_s:g} s"
+                Status.DEADLINE_EXCEEDED, f"{server.shown}: no answer in {timeout_s:g} s"
             ) from None
         except (OSError, http.client.HTTPException) as error:
             raise ServingError(
                 Status.UNAVAILABLE,
-                f"{without_secrets(server)}: cannot be reached ({error}); check the address and that the server runs",
+                f"{server.shown}: cannot be reached ({error}); check the address and that the server runs",
             ) from None
     if response.status != 200:
         raise _serving_error(server, response.status, text)
     try:
         return json.loads(text)
     except ValueError:
-        raise ServingError(Status.INTERNAL, f"{without_secrets(server)}: the answer is not JSON") from None
+        raise ServingError(Status.INTERNAL, f"{server.shown}: the answer is not JSON") from None
 
 
-def _connection(server: str, timeout_s: float, login: Login) -> http.client.HTTPConnection:
-    url = _address(server)
+def _connection(url: SplitResult, timeout_s: float, login: Login) -> http.client.HTTPConnection:
     if url.scheme != "https":
         return http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout_s)
-    context = _trusting(login.ca_file)
+    context = _trusting(login.ca_file)[0] if login.ca_file else ssl.create_default_context()
     return http.client.HTTPSConnection(url.hostname or "", url.port, timeout=timeout_s, context=context)
 
 
-def _trusting(ca_file: Path | None) -> ssl.SSLContext:
-    """Raises UsageError unless the file holds certificates."""
+def _trusting(ca_file: Path) -> tuple[ssl.SSLContext, bytes]:
+    """A context that trusts the certificates in the file, and the file's content; raises UsageError if it has none."""
     try:
-        return ssl.create_default_context(cafile=ca_file)
+        content = ca_file.read_bytes()
+        # Comments between the certificates may have other characters.
+        return ssl.create_default_context(cadata=content.decode("ascii", "ignore") or "\n"), content
     except OSError as error:  # also SSLError
         raise UsageError(f"{ca_file}: no PEM file with certificates: {error}") from None
 
 
-def _serving_error(server: str, http_status: int, text: bytes) -> ServingError:
+def _serving_error(server: _Server, http_status: int, text: bytes) -> ServingError:
     # HTTP's 413 (body too large) corresponds to no Status; gRPC uses RESOURCE_EXHAUSTED for it.
     by_http = {status.http_status.value: status for status in reversed(Status)}
     status = by_http.get(http_status, Status.RESOURCE_EXHAUSTED if http_status == 413 else Status.INTERNAL)
     try:
         message = json.loads(text)["error"]
     except (ValueError, KeyError, TypeError):
-        message = f"{without_secrets(server)}: HTTP status {http_status}"
+        message = f"{server.shown}: HTTP status {http_status}"
     return ServingError(status, str(message))
 
 
 def _predict_by_grpc(
-    server: str, model_name: str, signature: str, files: Sequence[bytes], timeout_s: float, login: Login
+    server: _Server, model_name: str, signature: str, files: Sequence[bytes], timeout_s: float, login: Login
 ) -> Mapping[str, Any]:
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -327,7 +337,7 @@ def _predict_by_grpc(
     return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
 
 
-def _status_by_grpc(server: str, model_name: str, timeout_s: float, login: Login) -> list[VersionStatus]:
+def _status_by_grpc(server: _Server, model_name: str, timeout_s: float, login: Login) -> list[VersionStatus]:
     from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
     request = get_model_status_pb2.GetModelStatusRequest()
@@ -340,15 +350,14 @@ def _status_by_grpc(server: str, model_name: str, timeout_s: float, login: Login
     ]
 
 
-def _called(server: str, stub: Callable[[Any], Any], method: str, request: Any, timeout_s: float, login: Login) -> Any:
+def _called(server: _Server, stub: Callable[[Any], Any], method: str, request: Any, timeout_s: float, login: Login) -> Any:
     import grpc
 
-    url = _address(server)
+    url = server.url
     # A batch of reconstructions may exceed the default limit of 4 MB.
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     if url.scheme == "grpcs":
-        _trusting(login.ca_file)
-        trusted = login.ca_file.read_bytes() if login.ca_file else None
+        trusted = _trusting(login.ca_file)[1] if login.ca_file else None  # gRPC would accept a file without any
         channel = grpc.secure_channel(url.netloc, grpc.ssl_channel_credentials(trusted), options)
     else:
         channel = grpc.insecure_channel(url.netloc, options)
@@ -358,4 +367,4 @@ def _called(server: str, stub: Callable[[Any], Any], method: str, request: Any, 
         except grpc.RpcError as error:
             number = error.code().value[0]
             status = next((status for status in Status if status.grpc_number == number), Status.INTERNAL)
-            raise ServingError(status, error.details() or f"{without_secrets(server)}: {error.code().name}") from None
+            raise ServingError(status, error.details() or f"{server.shown}: {error.code().name}") from None

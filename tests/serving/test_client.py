@@ -137,9 +137,10 @@ def test_a_token_that_no_header_can_hold_is_refused_without_being_shown(token: s
     assert not token or token not in str(refusal.value)
 
 
+@pytest.mark.parametrize("content", ["", "no certificate"])
 @pytest.mark.parametrize("scheme", ["https", "grpcs"])
-def test_a_file_without_certificates_is_refused(scheme: str, normal_png: bytes, tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text("no certificate")
+def test_a_file_without_certificates_is_refused(scheme: str, content: str, normal_png: bytes, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text(content)
     with pytest.raises(UsageError, match="no PEM file with certificates"):
         score_images([normal_png], server=f"{scheme}://127.0.0.1:1", login=Login(ca_file=tmp_path / "ca.pem"))
 
