@@ -38,7 +38,7 @@ def sizes_of_model(folder: Path) -> UsualSizes | None:
 
 
 def ends_of_model(folder: Path) -> tuple[float, float] | None:
-    """The values of 16 bits and more that are black and white to the model in `folder`, if it has a range of its own."""
+    """The values of 16 bits or more that are black and white to the model in `folder`, if it has its own range."""
     record = _record_of(folder)
     if "pixel_levels" not in record or not reading_of_model(folder).reads_values:
         return None
