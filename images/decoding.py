@@ -101,15 +101,18 @@ def shown(content: bytes, reading: Reading = EIGHT_BITS, *, page: int | None = N
     return Shown(upright, max(1, len(pages)), used_bits, inside=turned)
 
 
-def picture_of(content: bytes, *, page: int | None = None) -> npt.NDArray[np.uint8]:
+def picture_of(
+    content: bytes, *, page: int | None = None, ends: tuple[float, float] | None = None
+) -> npt.NDArray[np.uint8]:
     """A file's pixels [H, W, C] in 8 bits, for people to look at: of more bits, the values that it uses.
 
-    Its darkest and brightest 0.1 % become black and white. Raises UnreadableImageError like `shown`.
+    `ends` become black and white; without them, its darkest and brightest 0.1 % do. Raises UnreadableImageError like
+    `shown`.
     """
     pixels = shown(content, AS_STORED, page=page).pixels
     if pixels.dtype == np.uint8:
         return pixels
-    low, high = np.percentile(pixels, (0.1, 99.9))
+    low, high = ends or np.percentile(pixels, (0.1, 99.9))
     shares = np.clip((pixels.astype(np.float64) - low) / max(high - low, 1e-12), 0.0, 1.0)
     picture: npt.NDArray[np.uint8] = np.round(255.0 * shares).astype(np.uint8)
     return picture

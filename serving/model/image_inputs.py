@@ -2,38 +2,73 @@
 
 import functools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from images.decoding import UnreadableImageError, as_pixels, declared_size, page_count
+from images.decoding import UnreadableImageError, as_pixels, declared_size, page_count, upright_size
+from images.pictures import png_to_look_at
 from images.reading import EIGHT_BITS, Reading
 from schema.artifacts import RECORD_FILE
 from schema.signatures import IMAGE_BYTES
 from schema.usual_sizes import UsualSizes
 from serving.errors import ServingError, invalid_argument
 
+PREVIEW_PX: Final = 1024
+"""The longer side of a preview."""
+
 Result = TypeVar("Result")
 
 
 def reading_of_model(folder: Path) -> Reading:
     """How the model in `folder` reads image files, from its record; models without a record read 8 bits."""
-    try:
-        image = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["image"]
-    except (FileNotFoundError, KeyError):
+    image = _record_of(folder).get("image")
+    if image is None:
         return EIGHT_BITS
     return Reading.model_validate({name: image[name] for name in Reading.model_fields if name in image})
 
 
 def sizes_of_model(folder: Path) -> UsualSizes | None:
     """The sizes of the training images of the model in `folder`; None if its record lacks them."""
-    try:
-        return UsualSizes.from_record(json.loads((folder / RECORD_FILE).read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    return UsualSizes.from_record(_record_of(folder))
+
+
+def ends_of_model(folder: Path) -> tuple[float, float] | None:
+    """The values of 16 bits or more that are black and white to the model in `folder`, if it has its own range."""
+    record = _record_of(folder)
+    if "pixel_levels" not in record or not reading_of_model(folder).reads_values:
         return None
+    low, high = record["pixel_levels"]
+    return low, high
+
+
+def _record_of(folder: Path) -> dict[str, Any]:
+    """Empty if the model has none."""
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return record
+
+
+def preview_of(
+    content: bytes, *, max_image_pixels: float, ends: tuple[float, float] | None
+) -> tuple[bytes, tuple[int, int]]:
+    """(a PNG of what the file shows, at most PREVIEW_PX wide and high, the file's own height and width).
+
+    `ends`: as in `picture_of`. Raises INVALID_ARGUMENT if the file is no image, or declares too many pixels.
+    """
+    try:
+        size = upright_size(content)
+        if problem := _too_large(math.prod(size), max_image_pixels):
+            raise invalid_argument(problem)
+        return png_to_look_at(content, ends=ends, longest_px=PREVIEW_PX), size
+    except UnreadableImageError as error:
+        raise invalid_argument(str(error)) from None
 
 
 def size_warnings(images: npt.NDArray[np.object_], usual: UsualSizes) -> npt.NDArray[np.object_]:
@@ -60,8 +95,8 @@ def checked_images(
         width_px, height_px = _read(declared_size, index, data)
         pixels = width_px * height_px
         total_px += pixels
-        if pixels > max_image_pixels:
-            raise _unfit(index, f"the image has {pixels} pixels; at most {max_image_pixels} are accepted")
+        if problem := _too_large(pixels, max_image_pixels):
+            raise _unfit(index, problem)
         if reading.page == "all" and (pages := page_count(data)) > 1:
             raise _unfit(index, f"the file has {pages} pages, and each is an image to this model; send them one by one")
     if total_px > max_request_pixels:
@@ -71,6 +106,11 @@ def checked_images(
         )
     read = functools.partial(as_pixels, reading=reading)
     return np.array([_read(read, *item) for item in enumerate(contents)], dtype=object).reshape(images.shape)
+
+
+def _too_large(pixels: int, max_image_pixels: float) -> str:
+    """Empty if the size is accepted."""
+    return f"the image has {pixels} pixels; at most {max_image_pixels} are accepted" * (pixels > max_image_pixels)
 
 
 def _read(read: Callable[[bytes], Result], index: int, data: bytes) -> Result:

@@ -11,7 +11,14 @@ from runtime.cores import usable_cores
 from schema.signatures import IMAGE_BYTES, SCORE_SIGNATURE, SIZE_WARNING
 from serving.errors import ServingError, Status
 from serving.model.batching import Batcher
-from serving.model.image_inputs import checked_images, reading_of_model, size_warnings, sizes_of_model
+from serving.model.image_inputs import (
+    checked_images,
+    ends_of_model,
+    preview_of,
+    reading_of_model,
+    size_warnings,
+    sizes_of_model,
+)
 from serving.model.loaded_model import Arrays, LoadedModel, Signature, checked_inputs, checked_outputs
 
 _RUNS_AT_ONCE: Final = 2
@@ -48,6 +55,7 @@ class Predictor:
         self._reading = reading_of_model(folder)
         self.usual_sizes = sizes_of_model(folder)
         """Of the training images; None for a model of a version that did not record them."""
+        self._ends = ends_of_model(folder)
         self._limits = {"max_image_pixels": max_image_pixels, "max_request_pixels": max_request_pixels}
         self._lock = threading.Lock()
         self._batchers: dict[tuple[str, tuple[str, ...]], Batcher] = {}
@@ -81,6 +89,10 @@ class Predictor:
             if error.status is not Status.INVALID_ARGUMENT or not signature.is_batched:
                 raise
             raise self._with_index(error, signature, inputs, outputs) from None
+
+    def preview(self, content: bytes) -> tuple[bytes, tuple[int, int]]:
+        """A PNG of what an image file shows, for people, and the file's own height and width; raises ServingError."""
+        return preview_of(content, max_image_pixels=self._limits["max_image_pixels"], ends=self._ends)
 
     def close(self) -> None:
         """Free the model's memory; no request may be running."""

@@ -5,11 +5,9 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -17,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from images.decoding import picture_of
+from images.pictures import png_to_look_at
 from runtime.errors import UsageError
 from schema.features import shown_name
 from schema.signatures import ANOMALY_MAP, IS_PADDED, SMALLEST_REGION
@@ -152,10 +150,7 @@ class _Api:
         content = self._item(request).file.read_bytes()
         if content.startswith(_SHOWN_AS_THEY_ARE):
             return Response(content, media_type="image/jpeg", headers=_NOT_KEPT)
-        pixels = picture_of(content)
-        picture = BytesIO()
-        Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[:, :, 0]).save(picture, "PNG", compress_level=1)
-        return Response(picture.getvalue(), media_type="image/png", headers=_NOT_KEPT)
+        return Response(png_to_look_at(content), media_type="image/png", headers=_NOT_KEPT)
 
     def map(self, request: Request) -> dict[str, Any]:
         item = self._item(request)

@@ -1,6 +1,8 @@
 /* Draws anomaly maps and regions; every page that shows them contains this file. */
 "use strict";
 const LAYER_PX = 480;
+const LARGE_PX = 1440;
+const LISTED_REGIONS = 10;
 
 function element(tag, text, className) {
   const made = document.createElement(tag);
@@ -87,36 +89,70 @@ function figure(picture, caption) {
   return made;
 }
 
-/* The anomaly map over the picture; the boxes are a layer of their own, which can be hidden. */
-function overlay(picture, answer) {
+/* A click on a figure below `container` shows it as wide as the page, and another click small again. */
+function enlargeOnClick(container) {
+  container.addEventListener("click", (event) => {
+    const made = event.target.closest("figure");
+    if (!made || event.target.closest(".regions")) return;
+    const isLarge = made.classList.toggle("large");
+    if (made.paint) made.paint(isLarge ? LARGE_PX : LAYER_PX);
+  });
+}
+
+/* The anomaly map over the picture, whose file has `size` [width, height] in pixels; the boxes can be hidden. */
+function overlay(picture, answer, size) {
   const rows = answer.anomaly_map.length, columns = answer.anomaly_map[0].length;
-  const size = picture ? [picture.naturalWidth, picture.naturalHeight] : [columns, rows];
+  const isKnown = Boolean(picture || size);
+  size ||= picture ? [picture.naturalWidth, picture.naturalHeight] : [columns, rows];
   const placement = placementOf(...size, answer);
   const regions = regionsOf(answer.anomaly_map, placement, answer.smallest_region);
-  const scale = LAYER_PX / Math.max(...size);
-  const layers = ["map", "boxes"].map((name) => {
-    const canvas = element("canvas", undefined, name);
-    [canvas.width, canvas.height] = size.map((side) => Math.max(1, Math.round(side * scale)));
-    return canvas;
-  });
-  const [map, boxes] = layers.map((canvas) => canvas.getContext("2d"));
-  if (picture) map.drawImage(picture, 0, 0, layers[0].width, layers[0].height);
-  map.globalAlpha = picture ? 0.6 : 1;
-  map.drawImage(paintHeat(answer.anomaly_map, placement), 0, 0, layers[0].width, layers[0].height);
-  boxes.strokeStyle = "#ff40c8";
-  boxes.lineWidth = 2;
-  const [across, down] = [layers[1].width / placement.columns, layers[1].height / placement.rows];
-  for (const { left, top, right, bottom } of regions)
-    boxes.strokeRect(left * across, top * down, (right - left) * across, (bottom - top) * down);
+  const layers = ["map", "boxes"].map((name) => element("canvas", undefined, name));
   const stack = element("div", undefined, "layers");
   stack.append(...layers);
+  stack.style.aspectRatio = `${size[0]} / ${size[1]}`;
+  const made = figure(stack, captionOf(regions, size, placement, answer));
+  made.paint = (longest) => paint(layers, longest / Math.max(...size), { picture, answer, size, placement, regions });
+  made.paint(LAYER_PX);
+  if (isKnown && regions.length) made.append(listOf(regions, size, placement));
+  return made;
+}
+
+function paint(layers, scale, { picture, answer, size, placement, regions }) {
+  for (const canvas of layers) [canvas.width, canvas.height] = size.map((side) => Math.max(1, Math.round(side * scale)));
+  const { width, height } = layers[0];
+  const [map, boxes] = layers.map((canvas) => canvas.getContext("2d"));
+  if (picture) map.drawImage(picture, 0, 0, width, height);
+  map.globalAlpha = picture ? 0.6 : 1;
+  map.drawImage(paintHeat(answer.anomaly_map, placement), 0, 0, width, height);
+  boxes.strokeStyle = "#ff40c8";
+  boxes.lineWidth = 2;
+  const [across, down] = [width / placement.columns, height / placement.rows];
+  for (const { left, top, right, bottom } of regions)
+    boxes.strokeRect(left * across, top * down, (right - left) * across, (bottom - top) * down);
+}
+
+function captionOf(regions, size, placement, answer) {
   if (!regions.length && answer.is_anomaly) {
     const [x, y] = strongestOf(answer.anomaly_map, placement);
     const at = [x * size[0] / placement.columns, y * size[1] / placement.rows].map(Math.floor).join(", ");
-    return figure(stack, `whole image: no single region stands out, strongest at (${at})`);
+    return `whole image: no single region stands out, strongest at (${at})`;
   }
-  if (!regions.length) return figure(stack, "no region above the pixel threshold");
+  if (!regions.length) return "no region above the pixel threshold";
   const share = regions.reduce((sum, region) => sum + region.area, 0) / (placement.rows * placement.columns);
   const several = regions.length === 1 ? "1 region" : `${regions.length} regions`;
-  return figure(stack, `${several}: ${Number((100 * share).toPrecision(2))} % of the image, peak ${regions[0].peak.toFixed(2)}`);
+  return `${several}: ${Number((100 * share).toPrecision(2))} % of the image, peak ${regions[0].peak.toFixed(2)}`;
+}
+
+/* Each region's box in the file's pixels. */
+function listOf(regions, [width, height], { rows, columns }) {
+  const list = element("ol", undefined, "regions");
+  const [across, down] = [width / columns, height / rows];
+  for (const { left, top, right, bottom, peak } of regions.slice(0, LISTED_REGIONS)) {
+    const edges = [["left", left * across], ["top", top * down], ["right", right * across], ["bottom", bottom * down]];
+    const box = edges.map(([name, edge]) => `${name} ${Math.round(edge)}`).join(", ");
+    list.append(element("li", `${box} px; peak ${peak.toFixed(2)}`));
+  }
+  const more = regions.length - LISTED_REGIONS;
+  if (more > 0) list.append(element("li", `and ${more} more`, "more"));
+  return list;
 }

@@ -1,6 +1,7 @@
 """TensorFlow Serving's REST API and metrics endpoint, and a small web page to try the model."""
 
 import asyncio
+import base64
 import inspect
 import json
 import re
@@ -40,10 +41,12 @@ PAGE: Final = "page.html"
 _GZIP_WBITS: Final = 31
 _UNZIPPED_PART: Final = 1 << 20
 _MODEL: Final = r"(?i)/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-_METHOD: Final = re.compile(_MODEL + r":(?P<method>classify|regress|predict)")
+_METHOD: Final = re.compile(_MODEL + r":(?P<method>classify|regress|predict|preview)")
 _MODELS: Final = "/v1/models"
 """KServe's list of models."""
 _STATUS: Final = re.compile(_MODEL + r"(?P<metadata>/metadata)?")
+AnswerOf = Callable[[Requested, bytes, float], bytes]
+"""From a request's model, body and deadline."""
 _WITH_DEFAULTS: Final = next(  # renamed in protobuf 5
     name
     for name in ("always_print_fields_with_no_presence", "including_default_value_fields")
@@ -126,7 +129,8 @@ class _RestApi:
         raise invalid_argument(f"Malformed request: {request.method} {path}")
 
     async def _run(self, request: Request, match: re.Match[str]) -> Response:
-        if match["method"].lower() != "predict":
+        answers = {"predict": self._predict, "preview": self._preview}
+        if (answer_of := answers.get(match["method"].lower())) is None:
             raise ServingError(Status.UNIMPLEMENTED, f"{match['method']} is not implemented by this server")
         requested = _requested(match)
         timeout_s = self._settings.request_timeout_s
@@ -134,15 +138,15 @@ class _RestApi:
         try:
             with anyio.fail_after(timeout_s), self._budget.reservation() as reserve:
                 body = await _body(request, self._settings.max_body_bytes, reserve)
-                answer = await self._in_a_thread(requested, body, until_s)
+                answer = await self._in_a_thread(answer_of, requested, body, until_s)
         except TimeoutError:
             raise ServingError(Status.DEADLINE_EXCEEDED, f"no answer within {timeout_s:g} s") from None
         return Response(answer, media_type="application/json")
 
-    async def _in_a_thread(self, requested: Requested, body: bytes, until_s: float) -> bytes:
+    async def _in_a_thread(self, answer_of: AnswerOf, requested: Requested, body: bytes, until_s: float) -> bytes:
         if not self._slots.acquire(blocking=False):
             raise ServingError(Status.UNAVAILABLE, "too many requests are already waiting; try again later")
-        future = self._threads.submit(self._predict, requested, body, until_s)
+        future = self._threads.submit(answer_of, requested, body, until_s)
         # Only when the thread has finished, even if nobody waits for the answer any more.
         future.add_done_callback(lambda _: self._slots.release())
         return await asyncio.wrap_future(future)
@@ -153,6 +157,16 @@ class _RestApi:
             return answer_to_json(self._service.run(served, parsed), form)
 
         return self._service.predict(requested, answer, api="REST", until_s=until_s)
+
+    def _preview(self, requested: Requested, body: bytes, until_s: float) -> bytes:
+        """For the page: the body is an image file, of a format that browsers do not show."""
+
+        def answer(served: ServedVersion) -> bytes:
+            png, (height_px, width_px) = served.predictor.preview(body)
+            document = {"width_px": width_px, "height_px": height_px, "png": base64.b64encode(png).decode()}
+            return json.dumps(document).encode()
+
+        return self._service.predict(requested, answer, api="PREVIEW", until_s=until_s)
 
     def _metadata(self, requested: Requested) -> dict[str, Any]:
         with self._service.models.lease(requested) as served:

@@ -3,18 +3,24 @@
 import base64
 import contextlib
 import http.client
+import io
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from urls import grpc_url
 
+from schema.artifacts import RECORD_FILE
+from serving.errors import ServingError
+from serving.model.image_inputs import ends_of_model, preview_of
 from serving.server.run import ServerAddress, running_server
 from serving.server.settings import ServerSettings
 
@@ -176,3 +182,30 @@ def test_page_loads_no_external_resources(image_server: ServerAddress) -> None:
     assert 'src="http' not in html
     assert 'href="http' not in html
     assert "@import" not in html
+
+
+def test_the_page_gets_a_small_png_of_a_tiff_and_the_file_s_own_size(image_server: ServerAddress) -> None:
+    """Of 16 bits in a narrow range, it shows dark and bright; what is no image is refused."""
+    levels = np.full((900, 1200), 100, np.uint16)
+    levels[:, 600:] = 400
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "TIFF")
+    status, answer = _post(image_server, file.getvalue(), PATH.replace("predict", "preview"))
+    assert (status, answer["width_px"], answer["height_px"]) == (200, 1200, 900)
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["png"]))))
+    assert shown.shape == (768, 1024)
+    assert (shown[:, :500].max(), shown[:, 524:].min()) == (0, 255)
+    assert _post(image_server, b"no image", PATH.replace("predict", "preview"))[0] == 400
+
+
+def test_a_preview_has_the_levels_of_a_model_with_a_range(tmp_path: Path) -> None:
+    """The model sees 0 to 4095 as black to white, whatever a file uses of it."""
+    (tmp_path / RECORD_FILE).parent.mkdir()
+    record = {"image": {"depth": 16, "range": {"percentiles": [0.1, 99.9]}}, "pixel_levels": [0, 4095]}
+    (tmp_path / RECORD_FILE).write_text(json.dumps(record))
+    file = io.BytesIO()
+    Image.fromarray(np.array([[0, 819, 1638]], np.uint16)).save(file, "TIFF")
+    png, size = preview_of(file.getvalue(), max_image_pixels=3, ends=ends_of_model(tmp_path))
+    assert (np.asarray(Image.open(io.BytesIO(png))).tolist(), size) == ([[0, 51, 102]], (1, 3))
+    with pytest.raises(ServingError, match="the image has 3 pixels; at most 2 are accepted"):
+        preview_of(file.getvalue(), max_image_pixels=2, ends=None)
