@@ -31,4 +31,5 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        return self.ratio <= self.max_ratio
+        """Not if nothing was measured: a difference, such as of two peaks of memory, may be 0 or less."""
+        return 0 < self.ratio <= self.max_ratio

@@ -20,7 +20,7 @@ from PIL import Image
 
 from bench.comparison import Comparison
 from bench.images import mnist_folder, write_synthetic_images
-from bench.timing import alternately, in_new_process, peak_memory_mb
+from bench.timing import BenchmarkError, alternately, in_new_process, peak_memory_mb
 from components.settings import DataSettings
 from pipeline.metadata.store import METADATA_FILE
 from runtime import reader_processes, spare_process
@@ -163,13 +163,15 @@ def _prepare(ready: Any, cores: list[int], files: Path) -> None:
 
 
 def _read_all(folder: Path) -> float:
-    """Our reader: opens, decodes, describes, and digests each file."""
+    """Our reader: opens, decodes, describes, and digests each file. Raises BenchmarkError if it rejects one."""
+    from components.sources.plan import Reject
     from components.sources.registry import plan_source
 
     started = time.perf_counter()
     for shard in plan_source(DataSettings(source="folder", path=str(folder))).shards:
-        for _ in shard.read():
-            pass
+        for image in shard.read():
+            if isinstance(image, Reject):
+                raise BenchmarkError(f"{image.image_id} is rejected: {image.reason}")
     return time.perf_counter() - started
 
 

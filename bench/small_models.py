@@ -132,6 +132,7 @@ def write_small_model(
         score=score,
         calibration=calibration,
         held_out_scores=[np.sort(scores[group == number]) for number in range(group.max() + 1)],
+        test_images=len(held_out),
     )
     blank = tf.io.encode_png(np.zeros(image.shape, np.uint8)).numpy()
     export_served(model, str(folder), warmup_image=blank)

@@ -14,7 +14,7 @@ print_version='import sys; print("%d.%d" % sys.version_info[:2])'
 if [ -e "$folder/bin/python" ] && [ "$("$folder/bin/python" -c "$print_version" 2>&1)" != "$("$python" -c "$print_version")" ]; then
   rm -rf "$folder"
 fi
-echo "setting up $folder"
+echo "setting up $folder: 4 GB; a minute, or several on a slow machine, without further output"
 "$python" -m venv "$folder"
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 "$folder/bin/uv" pip sync --quiet --compile-bytecode --python "$folder/bin/python" --require-hashes "${locks[@]}"

@@ -18,9 +18,11 @@ _SIZE_TAGS: Final = ["Rows", "Columns", "NumberOfFrames"]
 _PIXEL_TAGS: Final = [
     *_SIZE_TAGS, "PixelData", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
     "PhotometricInterpretation", "PlanarConfiguration", "RescaleSlope", "RescaleIntercept", "WindowCenter",
-    "WindowWidth", "VOILUTFunction",
+    "WindowWidth", "VOILUTFunction", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 """All that is ever read: no tag about patient, physician or institution."""
+_SCALES_OF_GROUP: Final = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
+"""Where an enhanced file has the rescaling and the window, for all frames or for each (PS3.3, C.7.6.16)."""
 _INVERTED: Final = "MONOCHROME1"
 
 # Their texts quote the file.
@@ -72,6 +74,7 @@ def frame_of(content: bytes, frame: int) -> Values | npt.NDArray[Any]:
             return np.ascontiguousarray(pixels)
         if pixels.ndim != 2 or not str(dataset.PhotometricInterpretation).startswith("MONOCHROME"):
             raise DicomError("a DICOM file of other than grey or RGB pixels; export it as PNG")
+        _adopt_scales(dataset, frame)
         return _grey(dataset, pixels)
     except (DicomError, MemoryError):
         raise
@@ -94,6 +97,16 @@ def _read(content: bytes, tags: list[str], *, stop_before_pixels: bool) -> Any:
         raise
     except Exception as error:
         raise DicomError(f"a damaged DICOM file ({type(error).__name__})") from None
+
+
+def _adopt_scales(dataset: Any, frame: int) -> None:
+    """Give the dataset the rescaling and the window of the frame in an enhanced file."""
+    of_all = dataset.get("SharedFunctionalGroupsSequence") or []
+    of_each = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    for group in (*of_all[:1], *of_each[frame : frame + 1]):
+        for name in _SCALES_OF_GROUP:
+            for scale in (group.get(name) or [])[:1]:
+                dataset.update(scale)
 
 
 def _grey(dataset: Any, stored: npt.NDArray[Any]) -> Values:

@@ -33,6 +33,18 @@ class Region(Section):
     """An image file, white where images count, black elsewhere, of any size: it is stretched over each image. The
     configuration that a run works with, and the record of a model, have the mask itself, as the URI of a PNG."""
 
+    @field_validator("box")
+    @classmethod
+    def _check_order(cls, value: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
+        left, top, right, bottom = value or (0.0, 0.0, 1.0, 1.0)
+        for first, second, names in ((left, right, ("left", "right")), (top, bottom, ("top", "bottom"))):
+            if first >= second:
+                raise ValueError(
+                    f"image.roi.box {list(value or ())}: {names[0]} {first} must be less than {names[1]} {second}; the "
+                    "order is [left, top, right, bottom], not [left, top, width, height]"
+                )
+        return value
+
     @field_validator("mask")
     @classmethod
     def _read_mask(cls, value: str | None) -> str | None:

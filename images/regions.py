@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,15 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A point in pixels, from 0 to the image's width or height, and the value of the anomaly map there."""
+
+    x: float
+    y: float
+    value: float
+
+
+@dataclass(frozen=True)
 class Placement:
     """Where an image of `height_px` x `width_px` lies on a map: the first row and column, and how many of each."""
 
@@ -45,15 +55,17 @@ class Placement:
     def on_map(cls, size: tuple[int, int], shape: Sequence[int], *, is_padded: bool) -> "Placement":
         """For an image of `size` (height, width) that was resized to `shape`, padded or else stretched.
 
-        Computes in float32, because tf.image.resize_with_pad does and then rounds down.
+        The arithmetic is that of `trainer.data.resizing`, in integers.
         """
         (height_px, width_px), (rows, columns) = size, shape
         if not is_padded:
             return cls(height_px, width_px, 0, 0, rows, columns)
-        sides, whole = np.array(size, np.float32), np.array((rows, columns), np.float32)
-        scaled = sides / (sides / whole).max()
-        top, left = np.maximum(0, np.floor((whole - scaled) / 2)).astype(int).tolist()
-        return cls(height_px, width_px, top, left, *np.maximum(1, np.floor(scaled)).astype(int).tolist())
+        side_px, filled = max(((height_px, rows), (width_px, columns)), key=lambda side: Fraction(*side))
+        top, left = (
+            (whole * side_px - own_px * filled) // (2 * side_px) for own_px, whole in zip(size, shape, strict=True)
+        )
+        inner = (max(1, own_px * filled // side_px) for own_px in size)
+        return cls(height_px, width_px, top, left, *inner)
 
     def crop(self, values: Map) -> Map:
         """The part [rows, columns] of a map [H, W] that shows the image."""
@@ -68,13 +80,11 @@ class Placement:
         return left, top, right, bottom
 
     def enlarge(self, values: Map) -> Map:
-        """Values [rows, columns] at the image's size [height_px, width_px]: each pixel's is that of its position."""
-        down, across = (
-            ((np.arange(pixels) + 0.5) * positions / pixels).astype(int)
-            for pixels, positions in ((self.height_px, self.rows), (self.width_px, self.columns))
-        )
-        enlarged: Map = values[np.ix_(down, across)]
-        return enlarged
+        """Values [rows, columns] at the image's size [height_px, width_px]: each pixel's is that of its position.
+
+        Where the image is smaller, it is the largest of a pixel's positions, so that no region is lost.
+        """
+        return _at_size(_at_size(values, self.height_px, axis=0), self.width_px, axis=1)
 
 
 def find_regions(
@@ -85,8 +95,7 @@ def find_regions(
     Regions that cover less than `smallest_share` of the image are left out. Also returns the region that each position
     of the image belongs to [rows, columns]: 1 for the first, 0 for none.
     """
-    values = placement.crop(anomaly_map)
-    finite = np.where(np.isfinite(values), values, np.finfo(np.float32).max)
+    finite = _finite(placement.crop(anomaly_map))
     labels = ndimage.label(finite > 1.0, _ANY_NEIGHBOUR)[0]
     found = {
         number: _region(finite[place], labels[place] == number, place, finite.shape, placement)
@@ -97,6 +106,28 @@ def find_regions(
     ranks = np.zeros(len(found) + 1, np.int32)
     ranks[kept] = np.arange(1, len(kept) + 1)
     return [found[number] for number in kept], ranks[labels]
+
+
+def strongest_place(anomaly_map: Map, placement: Placement) -> Place:
+    """The centre of the position where a map [H, W] is highest, the first of several."""
+    finite = _finite(placement.crop(anomaly_map))
+    row, column = divmod(int(finite.argmax()), placement.columns)
+    down, across = placement.height_px / placement.rows, placement.width_px / placement.columns
+    return Place(x=(column + 0.5) * across, y=(row + 0.5) * down, value=float(finite[row, column]))
+
+
+def _finite(values: Map) -> Map:
+    """What is not finite is as strange as can be."""
+    finite: Map = np.where(np.isfinite(values), values, np.finfo(np.float32).max)
+    return finite
+
+
+def _at_size(values: Map, pixels: int, *, axis: int) -> Map:
+    positions = values.shape[axis]
+    if positions > pixels:
+        fewer: Map = np.maximum.reduceat(values, np.arange(pixels) * positions // pixels, axis=axis)
+        return fewer
+    return values.take(((np.arange(pixels) + 0.5) * positions / pixels).astype(int), axis=axis)
 
 
 def _region(values: Map, inside: Map, place: tuple[slice, slice], shape: Sequence[int], placement: Placement) -> Region:

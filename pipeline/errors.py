@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from runtime.errors import FAILED, UserError
+from schema.features import printable
 
 _KILLED_BY: Final = 128
 """Added to a signal's number, as shells do."""
@@ -37,7 +38,7 @@ class Command(click.Command):
             if translated is None:
                 raise
             message, status = translated
-            click.secho(message, err=True, fg="red" if status == FAILED else None)
+            click.secho(printable(message), err=True, fg="red" if status == FAILED else None)
             ctx.exit(status)
 
 

@@ -26,9 +26,17 @@ _WIDTH_OF_FILES = 1000
 _KINDS_SHOWN = 5
 
 
+class _PlainConsole(Console):
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(features.printable(text), **options)
+
+
 def plain_console(file: TextIO | None = None, *, stderr: bool = False) -> Console:
-    """A console that prints brackets and colons literally, without Rich's markup, and truncates nothing."""
-    shown = Console(file=file, stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    """A console that prints brackets and colons literally, without Rich's markup, and truncates nothing.
+
+    Characters that would control the terminal, such as those in a file's name, are percent-encoded.
+    """
+    shown = _PlainConsole(file=file, stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
     if not shown.is_terminal:
         shown.width = _WIDTH_OF_FILES
     return shown
@@ -164,7 +172,7 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
     console.print()
     for row in document["thresholds"]:
         if row["reason"]:
-            console.print(Text(f"refused: {row['reason']}; {row['remedy']}", "red"), soft_wrap=True)
+            console.print(f"refused: {row['reason']}; {row['remedy']}", style="red", soft_wrap=True)
     if document["purpose"]:
         console.print(f"purpose      {document['purpose']}")
     if alarms := {x: share for x, share in document["metrics"].items() if x.startswith(ALARMS_AT)}:

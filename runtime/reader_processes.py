@@ -89,7 +89,7 @@ def _started(read: Callable[[Any], Any], items: Sequence[Any]) -> IO[bytes]:
     results, result_end = os.pipe()
     with contextlib.suppress(OSError):  # a user's limit
         fcntl(results, F_SETPIPE_SZ, _PIPE_BYTES)
-    with _lock:
+    with contextlib.suppress(BrokenPipeError), _lock:  # the waiting copy was killed: there will be no results
         # The reader's messages go where those of this process go now.
         socket.send_fds(_requests[0], [b"r"], [task_end, result_end, 1, 2])
     os.close(task_end)
@@ -149,6 +149,8 @@ def _outcome(read: Callable[[Any], Any], item: Any) -> bytes:
         return pickle.dumps((read(item), None), pickle.HIGHEST_PROTOCOL)
     except Exception as error:
         try:
-            return pickle.dumps((None, error))
-        except Exception:  # an error that holds what cannot be pickled
+            pickled = pickle.dumps((None, error))
+            pickle.loads(pickled)
+            return pickled
+        except Exception:  # an error that holds what cannot be pickled, or whose constructor takes more than a message
             return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))

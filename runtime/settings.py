@@ -3,9 +3,10 @@
 import ast
 import inspect
 import textwrap
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 
 class Section(BaseModel):
@@ -15,6 +16,19 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_booleans_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python counts True as 1, and YAML reads `yes`, `no`, `on` and `off` as booleans."""
+        if _holds_boolean(value):
+            kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+            if kinds & {int, float} and bool not in kinds:
+                raise PydanticCustomError(
+                    "boolean_as_number",
+                    "must be a number, but YAML reads yes, no, on, off, true and false as booleans; write a number",
+                )
+        return value
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:
@@ -26,6 +40,19 @@ class Section(BaseModel):
                 for name, text in _texts_below_fields(section).items():
                     fields[name]["description"] = text
         return schema
+
+
+def _holds_boolean(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_boolean, value.values()))
+    return any(map(_holds_boolean, value)) if isinstance(value, list | tuple) else isinstance(value, bool)
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types inside an annotation, and of the values that it allows."""
+    if get_origin(annotation) is Literal:
+        return {type(option) for option in get_args(annotation)}
+    return {annotation}.union(*map(_kinds, get_args(annotation)))
 
 
 def _texts_below_fields(section: type) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Names of the features of an example and of the splits."""
 
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 IMAGE: Final = "image"
 """The bytes of the image file; arrays are stored as PNG."""
@@ -51,3 +51,10 @@ def shown_name(image_id: str) -> str:
     """The image's name as people know it, without percent-encoding, if it can be printed in one line."""
     name = unquote(image_id, errors="replace")
     return name if name.isprintable() else image_id
+
+
+def printable(text: str, kept: str = "\n\t") -> str:
+    """Text for a terminal, which no name in it can control: what cannot be printed, but for `kept`, percent-encoded."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in kept else quote(c, errors="surrogateescape") for c in text)

@@ -30,7 +30,7 @@ import numpy as np
 
 from images.decoding import UnreadableImageError, as_viewed, page_count, upright_size
 from images.reading import AS_STORED
-from images.regions import Placement, Region, find_regions
+from images.regions import Place, Placement, Region, find_regions, strongest_place
 from runtime.errors import UsageError
 from runtime.urls import without_secrets
 from schema import signatures
@@ -92,6 +92,13 @@ class Score:
     def regions(self) -> list[Region] | None:
         """Where the image is anomalous, in its own pixels, the highest peak first; None if no map was requested."""
         return None if self.anomaly_map is None else self.located()[0]
+
+    @property
+    def strongest(self) -> Place | None:
+        """Where the map of an anomaly without regions is highest; None otherwise, and if no map was requested."""
+        if self.anomaly_map is None or self.placement is None or not self.is_anomaly or self.regions:
+            return None
+        return strongest_place(self.anomaly_map, self.placement)
 
     def located(self) -> tuple[list[Region], Array]:
         """The regions, and the number of the region that each pixel of the image belongs to [rows, columns], or 0."""

@@ -15,6 +15,8 @@ from runtime.object_store import AnyPath
 from serving.client import Score
 
 _BOX: Final = (255, 64, 200)
+_MOST_HEIGHTS: Final = 8
+"""Of a picture in its width: the image of a line camera may be a thousand times as wide as high."""
 _LEGEND_PX: Final = 6
 _MARGIN_PX: Final = 16
 _CATEGORY: Final = {"id": 1, "name": "anomaly", "supercategory": ""}
@@ -25,14 +27,15 @@ def write_overlay(
 ) -> None:
     """Write the image, or a page of it, with a box around each region, and its anomaly map over it, as a PNG file.
 
-    The colours are the same for all images: dark up to the pixel threshold, then red, yellow and white.
+    The colours are the same for all images: dark up to the pixel threshold, then red, yellow and white. The image
+    becomes `height_px` high, unless it would be more than eight times as wide.
     """
     regions, _ = score.located()
     assert score.anomaly_map is not None
     assert score.placement is not None
     placement = score.placement
-    scale = height_px / placement.height_px
-    size = (max(1, round(placement.width_px * scale)), height_px)
+    scale = min(height_px / placement.height_px, _MOST_HEIGHTS * height_px / placement.width_px)
+    size = max(1, round(placement.width_px * scale)), max(1, round(placement.height_px * scale))
     original = _picture(picture_of(image_file.read_bytes(), page=page)).resize(size)
     heat = Image.fromarray(heat_colours(placement.crop(score.anomaly_map))).resize(size, Image.Resampling.BILINEAR)
     boxed = original.copy()
@@ -41,11 +44,11 @@ def write_overlay(
         first, last = (scale * region.left, scale * region.top), (scale * region.right - 1, scale * region.bottom - 1)
         draw.rectangle((*first, *(max(pair) for pair in zip(first, last, strict=True))), outline=_BOX, width=2)
     legend_px = math.ceil(draw.textlength(LEGEND)) + 4
-    panels = Image.new("RGB", (max(2 * size[0], legend_px), height_px + _LEGEND_PX + _MARGIN_PX))
+    panels = Image.new("RGB", (max(2 * size[0], legend_px), size[1] + _LEGEND_PX + _MARGIN_PX))
     panels.paste(boxed, (0, 0))
     panels.paste(Image.blend(original, heat, 0.6), (size[0], 0))
-    panels.paste(Image.fromarray(legend_strip(panels.width, _LEGEND_PX)), (0, height_px))
-    ImageDraw.Draw(panels).text((2, height_px + _LEGEND_PX + 2), LEGEND, fill="white")
+    panels.paste(Image.fromarray(legend_strip(panels.width, _LEGEND_PX)), (0, size[1]))
+    ImageDraw.Draw(panels).text((2, size[1] + _LEGEND_PX + 2), LEGEND, fill="white")
     panels.save(target, format="PNG")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from images.decoding import UnreadableImageError, as_viewed, page_count
 from images.formats import MAX_PIXELS, page_id
 from images.reading import EIGHT_BITS, Reading
-from images.regions import Region
+from images.regions import Place, Region
 from runtime.errors import UserError
 from runtime.imports import imported_for_good
 from runtime.object_store import AnyPath
@@ -50,6 +50,7 @@ class FileScore:
 
 ROW_COLUMNS: Final = (
     "path", "verdict", "score", "threshold", "p_value", "error", "group", "regions", "problem", "size_warning",
+    "strongest",
 )  # fmt: skip
 
 
@@ -57,15 +58,17 @@ def row_of(result: FileScore) -> dict[str, Any]:
     """A file's result by ROW_COLUMNS: verdict normal, anomaly or failed; None for missing or non-finite numbers.
 
     `group` is the variant whose threshold applies, or None if the model has none. `regions` is a list of dictionaries
-    with the fields of `Region`, or None if the model has no anomaly map. `size_warning` is `Score.size_warning`.
+    with the fields of `Region`, or None if the model has no anomaly map. `strongest` has the fields of `Place` for an
+    anomaly without regions, otherwise it is None. `size_warning` is `Score.size_warning`.
     """
+    strongest = None
     if result.score is None:
         values: list[Any] = ["failed", *[None] * 6]
     else:
         score = result.score
         numbers = (score.score, score.threshold, score.p_value, score.error)
         verdict = "anomaly" if score.is_anomaly else "normal"
-        regions = score.regions
+        regions, strongest = score.regions, score.strongest and _rounded(score.strongest)
         values = [
             verdict,
             *(value if math.isfinite(value) else None for value in numbers),
@@ -73,16 +76,16 @@ def row_of(result: FileScore) -> dict[str, Any]:
             None if regions is None else [_rounded(region) for region in regions],
         ]
     size_warning = result.score.size_warning if result.score else ""
-    return dict(zip(ROW_COLUMNS, (result.name, *values, result.problem, size_warning), strict=True))
+    return dict(zip(ROW_COLUMNS, (result.name, *values, result.problem, size_warning, strongest), strict=True))
 
 
 def csv_row(row: dict[str, Any]) -> dict[str, Any]:
-    """The same row for a CSV file, with the regions as JSON."""
-    return {**row, "regions": None if row["regions"] is None else json.dumps(row["regions"])}
+    """The same row for a CSV file, with `regions` and `strongest` as JSON."""
+    return row | {name: None if row[name] is None else json.dumps(row[name]) for name in ("regions", "strongest")}
 
 
-def _rounded(region: Region) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in asdict(region).items()}
+def _rounded(found: Region | Place) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in asdict(found).items()}
 
 
 def with_maps_if_possible(scorer: Callable[..., Scorer]) -> Scorer:

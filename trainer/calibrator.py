@@ -138,6 +138,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         _name_images_that_decide(calibration, of_images, group, patterns)
 
         folder = path_utils.serving_model_dir(artifact_utils.get_single_uri(output_dict["model"]))
+        counts = read_counts(artifact_utils.get_single_uri(input_dict["examples"]))
         model = ServedModel(
             trained,
             latent_dim=record["latent_dim"],
@@ -145,11 +146,11 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             score=score,
             calibration=calibration,
             held_out_scores=[np.sort(scores[group == number]) for number in range(group.max() + 1)],
+            test_images=counts[features.TEST],
             compared_scores=compared,
         )
         some = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(MOST)))
         export_served(model, folder, warmup_image=some[0].numpy())
-        counts = read_counts(artifact_utils.get_single_uri(input_dict["examples"]))
         if cross_fitted:
             counts |= {features.TRAIN: counts[features.TRAIN] + counts[features.EVAL], features.EVAL: 0}
         record |= {"images": counts, "calibration": calibration.to_json()}

@@ -21,7 +21,7 @@ from tfx.types import standard_component_specs as keys
 from tfx.utils import json_utils, path_utils
 
 from components.evaluation.bounds import BASELINE, CANDIDATE, eval_config
-from components.evaluation.control_metrics import CONTROL_IMAGES, FLOOR_IMAGES, metrics_of
+from components.evaluation.control_metrics import control_metrics_of, floor_metrics_of
 from components.evaluation.metrics import SYNTHETIC_AUROC
 from components.evaluation.parity_file import write_parity_file
 from components.evaluation.reviewed import measure_reviewed
@@ -53,12 +53,12 @@ from schema.signatures import EXAMPLES_SIGNATURE, SCORE_SIGNATURE
 _OF_TFX = (keys.EXAMPLES_KEY, keys.MODEL_KEY, keys.BASELINE_MODEL_KEY, keys.SCHEMA_KEY)
 """Inputs of TFX's own executor."""
 _CONTROLS = {
-    PCA_FLOOR: FLOOR_IMAGES,
-    NEIGHBOURS_FLOOR: FLOOR_IMAGES,
-    UNTRAINED: CONTROL_IMAGES,
-    CONSTANT: CONTROL_IMAGES,
+    PCA_FLOOR: floor_metrics_of,
+    NEIGHBOURS_FLOOR: floor_metrics_of,
+    UNTRAINED: control_metrics_of,
+    CONSTANT: control_metrics_of,
 }
-"""Each control, and the number of test images that it is measured on."""
+"""Each control, and what measures it on test images."""
 
 
 _MODEL_HOOK = custom_eval_shared_model.__name__
@@ -117,10 +117,7 @@ class ModelAnalysisExecutor(stock.Executor):
                 },
             )
         of_controls = loaded(f"{model_run}/{CONTROLS_FOLDER}").signatures
-        controls = {
-            name: list(metrics_of(of_controls[name], test, at_most=images).items())
-            for name, images in _CONTROLS.items()
-        }
+        controls = {name: list(metrics_of(of_controls[name], test).items()) for name, metrics_of in _CONTROLS.items()}
         models = {CANDIDATE: candidate[EXAMPLES_SIGNATURE], **{name: of_controls[name] for name in _CONTROLS}}
         if input_dict.get(keys.BASELINE_MODEL_KEY):
             baseline = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[keys.BASELINE_MODEL_KEY]))

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from components.report.data_uris import file_uri, heat_uri, values_uri
-from components.report.scored_images import Model, Sample, ShownImage, show
+from components.report.scored_images import Model, Sample, ShownImage, Values, show
 from components.report.tables import number, percent
 from images.decoding import upright_size
-from images.regions import Placement, find_regions
+from images.regions import Placement, find_regions, strongest_place
 
 _IMAGES_PER_GROUP = 10
 _CLASSES = 10
@@ -65,17 +65,17 @@ def thumbnails(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _picture(image: ShownImage, threshold: float) -> dict[str, Any]:
-    source = image.source
+    source, is_flagged, regions = image.source, image.score > threshold, _regions(image)
     return {
         "id": source.image_id,
         "label": source.label,
         "score": number(image.score),
-        "is_anomaly": image.score > threshold,
-        "outcome": outcome(image.score > threshold, source.is_anomaly),
+        "outcome": outcome(is_flagged, source.is_anomaly),
         "original": file_uri(source.encoded),
         "reconstruction": values_uri(image.reconstruction),
         "anomaly_map": None if image.anomaly_map is None else heat_uri(image.anomaly_map),
-        "regions": _regions(image),
+        "regions": regions,
+        "strongest": _strongest(image) if is_flagged and not regions else None,
         "mask": file_uri(source.mask) if source.mask else None,
     }
 
@@ -86,9 +86,7 @@ def _regions(image: ShownImage) -> list[dict[str, Any]]:
     """
     if image.anomaly_map is None:
         return []
-    size = upright_size(image.source.encoded)
-    placement = Placement.on_map(size, image.anomaly_map.shape, is_padded=image.is_padded)
-    described = []
+    placement, described = _placement(image, image.anomaly_map), []
     for region in find_regions(image.anomaly_map, placement, smallest_share=image.smallest_region)[0]:
         left, top, right, bottom = placement.box_on_map(region)
         text = (
@@ -97,6 +95,18 @@ def _regions(image: ShownImage) -> list[dict[str, Any]]:
         )
         described.append({"box": (left, top, right - left, bottom - top), "text": text})
     return described
+
+
+def _strongest(image: ShownImage) -> str | None:
+    """Where the map is highest, in pixels of the file, such as "(12, 34)"; None without a map."""
+    if image.anomaly_map is None:
+        return None
+    place = strongest_place(image.anomaly_map, _placement(image, image.anomaly_map))
+    return f"({int(place.x)}, {int(place.y)})"
+
+
+def _placement(image: ShownImage, anomaly_map: Values) -> Placement:
+    return Placement.on_map(upright_size(image.source.encoded), anomaly_map.shape, is_padded=image.is_padded)
 
 
 def outcome(is_flagged: bool, is_anomaly: int) -> str:

@@ -1,7 +1,6 @@
 """`csv`: a manifest that lists image files with optional label, split, normality, masks and group."""
 
 import csv
-import difflib
 import io
 import itertools
 import os.path
@@ -15,6 +14,7 @@ from components.sources.files import DataError, require_file
 from components.sources.folder import FileEntry, plan_entries
 from components.sources.plan import SPLIT_OF_NAME, SourcePlan
 from images.reading import EIGHT_BITS, Reading
+from runtime.did_you_mean import did_you_mean
 from runtime.object_store import AnyPath, as_path
 
 _PATH, _LABEL, _SPLIT, _IS_ANOMALY = "path", "label", "split", "is_anomaly"
@@ -99,9 +99,9 @@ def _check_header(manifest: AnyPath, header: list[str]) -> None:
     if repeated:
         raise DataError(f"{manifest}: the first line names the column {repeated!r} twice; remove one")
     for name in set(header) - set(_COLUMNS):
-        meant = difflib.get_close_matches(name, set(_COLUMNS) - set(header), n=1, cutoff=0.8)
-        if meant:
-            raise DataError(f"{manifest}: unknown column {name!r}; did you mean {meant[0]!r}?")
+        hint = did_you_mean(name, set(_COLUMNS) - set(header), similarity=0.8)
+        if hint:
+            raise DataError(f"{manifest}: unknown column {name!r}{hint}")
 
 
 def _entry(where: str, row: dict[str, str]) -> FileEntry:

@@ -1,19 +1,23 @@
-"""Inspects a folder of images: layout, sizes, colours, depth, and which images are normal."""
+"""Inspects a folder of images, or a manifest: layout, sizes, colours, depth, and which images are normal."""
 
 import io
 import statistics
 from collections import Counter
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, Literal
 
 import numpy as np
 from PIL import Image
 
 from components.settings import DataSettings
+from components.sources.csv_manifest import plan_csv
+from components.sources.files import DataError
 from components.sources.folder import FileEntry, FilesShard, is_normal_folder, plan_folder
-from components.sources.plan import Reject, SourceImage
+from components.sources.plan import Reject, SourceImage, SourcePlan
 from images.reading import AS_STORED
 from images.values import VALUES_START
+from runtime.object_store import as_path
 from schema.features import TRAIN
 
 INSPECTED: Final = 200
@@ -25,8 +29,18 @@ _SAME_ASPECT: Final = 1.25
 
 
 @dataclass(frozen=True)
-class FolderFacts:
-    """What a folder holds; `inspected` of its images were decoded."""
+class FilesFacts:
+    """What a folder holds or a manifest lists; `inspected` of its images were decoded."""
+
+    source: Literal["folder", "csv"]
+    manifest: str
+    """Of a folder: the only manifest directly in it that lists its images; empty if there is none."""
+    listed: int
+    """Images that this manifest lists."""
+    groups: tuple[str, ...]
+    """Variants of the product, from a manifest's column `group`."""
+    has_regions: bool
+    """Whether a manifest gives images regions of interest of their own."""
 
     image_count: int
     skipped: str
@@ -34,7 +48,7 @@ class FolderFacts:
     images_in: dict[tuple[str | None, str], int]
     """(named split, label) -> images."""
     normality_is_known: bool
-    """Whether the folders' names alone tell which images are normal."""
+    """Whether the folders' names, or the manifest, alone tell which images are normal."""
     normal_labels: tuple[str, ...]
     """Labels of the classes that are normal by their names, if that needs `data.normal_labels`."""
     inspected: int
@@ -64,21 +78,32 @@ class FolderFacts:
         return tuple(sorted({label for _, label in self.images_in if label}))
 
 
-def inspect_folder(path: str) -> FolderFacts:
-    """List the folder as a run does, and decode some of its images.
+def inspect_files(path: str) -> FilesFacts:
+    """List the images in a folder, or in a manifest if `path` is a file, as a run does, and decode some of them.
 
-    Raises DataError if a run could not use the folder; `height_px` is 0 if no inspected image is readable.
+    Raises DataError if a run could not use them; `height_px` is 0 if no inspected image is readable.
     """
-    plan = plan_folder(DataSettings(source="folder", path=path))
-    entries = [entry for shard in plan.shards if isinstance(shard, FilesShard) for entry in shard.entries]
+    place = as_path(path)
+    if not place.exists():
+        raise DataError(f"{path}: no such folder or manifest; name the folder that holds the images, or a CSV file")
+    source: Literal["folder", "csv"] = "csv" if place.is_file() else "folder"
+    plan = _plan_of_manifest(path) if source == "csv" else plan_folder(DataSettings(source="folder", path=path))
+    entries = _entries(plan)
+    manifest, listed = _manifest_in(path, entries) if source == "folder" else ("", 0)
     count = min(len(entries), INSPECTED)
     chosen = tuple(entries[index * len(entries) // count] for index in range(count))
-    read = list(FilesShard(path, chosen, follow_links=False, reading=AS_STORED).read())
+    folder = path if source == "folder" else str(place.parent)
+    read = list(FilesShard(folder, chosen, follow_links=False, reading=AS_STORED).read())
     images = [image for image in read if isinstance(image, SourceImage)]
     used_bits = [image.stored.used_bits for image in images]
     sizes = [(image.stored.height_px, image.stored.width_px) for image in images]
     narrow, wide = np.percentile([width / height for height, width in sizes] or [1.0], (5, 95))
-    return FolderFacts(
+    return FilesFacts(
+        source=source,
+        manifest=manifest,
+        listed=listed,
+        groups=tuple(sorted({entry.group for entry in entries if entry.group})),
+        has_regions=any(entry.roi_path for entry in entries),
         image_count=plan.image_count,
         skipped=plan.skipped,
         warning=plan.warning,
@@ -96,6 +121,35 @@ def inspect_folder(path: str) -> FolderFacts:
         used_bits=0 if min(used_bits, default=0) == 0 else max(used_bits),
         has_values=any(image.stored.encoded.startswith(VALUES_START) for image in images),
     )
+
+
+def _plan_of_manifest(path: str) -> SourcePlan:
+    """A manifest's regions of interest are accepted: whether it has any decides how images are read."""
+    return plan_csv(DataSettings(source="csv", path=path), AS_STORED)
+
+
+def _entries(plan: SourcePlan) -> list[FileEntry]:
+    return [entry for shard in plan.shards if isinstance(shard, FilesShard) for entry in shard.entries]
+
+
+def _manifest_in(folder: str, entries: list[FileEntry]) -> tuple[str, int]:
+    """(the only manifest directly in the folder, how many of its images it lists), or ("", 0).
+
+    CSV files with other columns, or that list no image of the folder, are not manifests.
+    """
+    images = {entry.relative_path for entry in entries}
+    place = as_path(folder)
+    names = [path.name for path in place.glob("*.csv")] if isinstance(place, Path) else []
+    found = []
+    for name in names:
+        try:
+            listed = _entries(_plan_of_manifest(str(place / name)))
+        except DataError:
+            continue
+        count = sum(entry.relative_path in images for entry in listed)
+        if count:
+            found.append((str(place / name), count))
+    return found[0] if len(found) == 1 else ("", 0)
 
 
 def _normal_labels(entries: list[FileEntry]) -> tuple[str, ...]:

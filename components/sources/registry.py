@@ -1,6 +1,5 @@
 """Plans the source that the configuration names; each source has a module of its own. No Beam, no TFX."""
 
-import difflib
 from typing import Final
 
 from components.settings import CHANGE_NO_EXAMPLE, DataSettings
@@ -16,6 +15,7 @@ from components.sources.plan import SourcePlan
 from components.sources.reviewed import fingerprint_with, with_reviewed
 from components.sources.tfrecord import plan_tfrecord
 from images.reading import EIGHT_BITS, Reading, reading_of
+from runtime.did_you_mean import did_you_mean
 from runtime.object_store import as_path
 
 NAMED_VERSION: Final = "named: "
@@ -80,8 +80,7 @@ def _require_normal_labels(plan: SourcePlan, settings: DataSettings) -> None:
     if not labels or labels & set(settings.normal_labels):
         return
     named, known = ", ".join(map(repr, settings.normal_labels)), sorted(labels)
-    near = difflib.get_close_matches(settings.normal_labels[0], known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(settings.normal_labels[0], known)
     more = f" and {len(known) - _LABELS_NAMED:,} more" if len(known) > _LABELS_NAMED else ""
     raise DataError(
         f"data.normal_labels: no image has the label {named}{hint} (labels: "

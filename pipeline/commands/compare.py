@@ -1,7 +1,6 @@
 """`autoencoder compare`: trains several families on the same images and ranks them."""
 
 import dataclasses
-import difflib
 import json
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 
 from pipeline.commands.options import config_argument, json_option, set_option
 from pipeline.errors import Command, interrupt_on_signals
+from runtime.did_you_mean import did_you_mean
 from runtime.errors import DONE, FAILED, REFUSED
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ def _chosen(_: click.Context, __: click.Parameter, presets: str | None) -> list[
     chosen = [preset.strip() for preset in presets.split(",")] if presets else known
     for preset in chosen:
         if preset not in known:
-            meant = "".join(f"; did you mean {name!r}?" for name in difflib.get_close_matches(preset, known, n=1))
-            raise click.BadParameter(f"{preset!r} is none of {', '.join(known)}{meant}")
+            raise click.BadParameter(f"{preset!r} is none of {', '.join(known)}{did_you_mean(preset, known)}")
     return chosen
 
 

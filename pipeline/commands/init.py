@@ -1,4 +1,4 @@
-"""`autoencoder init`: writes a configuration for a folder of images."""
+"""`autoencoder init`: writes a configuration for a folder of images, or for a manifest."""
 
 import shlex
 from pathlib import Path
@@ -10,9 +10,10 @@ from pipeline.commands.options import PATH
 from pipeline.commands.serve import quieten_tensorflow
 from pipeline.errors import Command
 from runtime.errors import UsageError
+from schema.features import printable
 
 if TYPE_CHECKING:  # `--help` must not wait for these imports
-    from components.sources.inspection import FolderFacts
+    from components.sources.inspection import FilesFacts
     from trainer.settings.image import ImageSettings
 
 _NAMED = 3
@@ -24,11 +25,11 @@ _NOT_EXISTING = "choose another file with --output, or another name with --name"
 
 
 @click.command(cls=Command)
-@click.argument("folder")
-@click.option("--name", help="Name of the pipeline (default: from the folder's name).")
+@click.argument("folder_or_manifest")
+@click.option("--name", help="Name of the pipeline (default: from the folder's or manifest's name).")
 @click.option("--output", type=PATH, help="File to write (default: NAME.yaml); an existing file is never overwritten.")
-def init(folder: str, name: str | None, output: Path | None) -> None:
-    """Inspect FOLDER, and write a configuration for its images.
+def init(folder_or_manifest: str, name: str | None, output: Path | None) -> None:
+    """Inspect a folder, or the images that a CSV manifest lists, and write a configuration for them.
 
     Prints what was found, what was chosen, and the command to run next.
 
@@ -36,21 +37,22 @@ def init(folder: str, name: str | None, output: Path | None) -> None:
     """
     from pipeline.configuration.new_file import name_for
 
-    name = name or name_for(_folder_name(folder))
+    path = folder_or_manifest
+    name = name or name_for(_name_of(path))
     output = output or Path(f"{name}.yaml")
     if output.exists():
         raise UsageError(f"{output}: exists already; {_NOT_EXISTING}")
-    from pipeline.configuration.new_file import compose, image_settings_for
+    from pipeline.configuration.new_file import compose, image_settings_for, tiled_settings_for
     from runtime.imports import imported_for_good
 
     quieten_tensorflow()
     with imported_for_good():
-        from components.sources.inspection import inspect_folder
+        from components.sources.inspection import inspect_files
 
-    facts = inspect_folder(folder)
+    facts = inspect_files(path)
     if not facts.height_px:
         first = facts.unreadable[0]
-        raise UsageError(f"{folder}: none of {facts.inspected} images can be read; {first.image_id}: {first.reason}")
+        raise UsageError(f"{path}: none of {facts.inspected} images can be read; {first.image_id}: {first.reason}")
     image = image_settings_for(
         height_px=facts.height_px,
         width_px=facts.width_px,
@@ -58,61 +60,81 @@ def init(folder: str, name: str | None, output: Path | None) -> None:
         has_one_aspect=facts.has_one_aspect,
         used_bits=facts.used_bits,
         has_values=facts.has_values,
+        has_regions=facts.has_regions,
     )
     found = _findings(facts, image)
     image_comments = tuple(
-        f"{name.capitalize()}: {found[name]}." for name in ("size", "colour", "depth") if name in found
+        f"{name.capitalize()}: {found[name]}." for name in ("size", "colour", "depth", "regions") if name in found
     )
     text = compose(
         command=f"autoencoder run {shlex.quote(str(output))}",
         name=name,
-        path=folder,
+        source=facts.source,
+        path=path,
         normal_labels=facts.normal_labels,
         labels=() if facts.normality_is_known else facts.labels,
         image=image,
+        tiled=tiled_settings_for(image, facts.height_px, facts.width_px) if _is_scaled_much(facts, image) else None,
         comments={"data": (f"Images: {found['images']}.", f"Normal: {found['normal']}."), "image": image_comments},
     )
     _write(output, text)
-    click.echo(f"{name}: {folder}")
+    click.echo(printable(f"{name}: {path}"))
     for subject, finding in found.items():
         click.echo(f"  {subject:<11} {finding}")
     click.echo(f"wrote {output}\nnext: autoencoder run {shlex.quote(str(output))}")
 
 
-def _folder_name(folder: str) -> str:
-    return folder.rstrip("/").rpartition("/")[2] if "://" in folder else Path(folder).expanduser().absolute().name
+def _name_of(path: str) -> str:
+    """The folder's name, or the manifest's without its suffix."""
+    name = path.rstrip("/").rpartition("/")[2] if "://" in path else Path(path).expanduser().absolute().name
+    return name.removesuffix(".csv")
 
 
-def _findings(facts: "FolderFacts", image: "ImageSettings") -> dict[str, str]:
+def _findings(facts: "FilesFacts", image: "ImageSettings") -> dict[str, str]:
     """Subject -> what was found and chosen, in one line."""
     found = {"images": _images(facts), "normal": _normal(facts), "size": _size(facts, image), "colour": _colour(facts)}
     if facts.has_values:
         found["depth"] = "values without black and white of their own, so percentiles 0.1 and 99.9 become 0 and 1"
     elif facts.used_bits:
         found["depth"] = f"files of 16 bits, of which {facts.used_bits} are used, so image.depth is 16"
+    if facts.has_regions:
+        found["regions"] = "each image's own, from the column roi, so image.alpha is roi"
+    if facts.groups:
+        found["groups"] = (
+            f"{len(facts.groups)}, from the column group; evaluation.groups: group gives each a threshold of its own"
+        )
     if facts.unreadable:
         named = "; ".join(f"{reject.image_id}: {reject.reason}" for reject in facts.unreadable[:_NAMED])
         found["unreadable"] = f"{len(facts.unreadable)} of {facts.inspected} inspected images ({named})"
     if facts.skipped:
         found["skipped"] = f"{facts.skipped} (not a supported image format)"
+    if facts.manifest:
+        found["manifest"] = (
+            f"{Path(facts.manifest).name} lists {facts.listed:,} of these images, and may know labels, splits or "
+            f"masks; to use it: autoencoder init {shlex.quote(facts.manifest)}"
+        )
     if facts.warning:
         found["warning"] = facts.warning
-    return found
+    return {subject: printable(finding, kept="") for subject, finding in found.items()}
 
 
-def _images(facts: "FolderFacts") -> str:
+def _images(facts: "FilesFacts") -> str:
     counts = [
         f"{'/'.join(part for part in (split, label) if part)} {count:,}"
         for (split, label), count in sorted(facts.images_in.items(), key=lambda item: (item[0][0] or "", item[0][1]))
         if split or label
     ]
-    layout = "named splits" if facts.splits else "one folder per class" if facts.labels else "no subfolders"
+    if facts.source == "csv":
+        layout = "listed in the manifest"
+    else:
+        layout = "named splits" if facts.splits else "one folder per class" if facts.labels else "no subfolders"
     return f"{facts.image_count:,}, {layout}" + (f": {', '.join(counts)}" if counts else "")
 
 
-def _normal(facts: "FolderFacts") -> str:
+def _normal(facts: "FilesFacts") -> str:
     if facts.normality_is_known:
-        return "known from the folders' names; images of other classes are used only for testing"
+        known_from = "the folders' names" if facts.source == "folder" else "the manifest"
+        return f"known from {known_from}; images of other classes are used only for testing"
     if facts.normal_labels:
         named = ", ".join(repr(label) for label in facts.normal_labels if label)
         return f"{named}, by its name (data.normal_labels); images of other classes are used only for testing"
@@ -125,21 +147,28 @@ def _normal(facts: "FolderFacts") -> str:
     return "all images count as normal; a few defects among them do little harm, many do"
 
 
-def _size(facts: "FolderFacts", image: "ImageSettings") -> str:
+def _size(facts: "FilesFacts", image: "ImageSettings") -> str:
     found = f"{facts.width_px}x{facts.height_px} pixels"
     if facts.sizes > 1:
         found = f"{facts.sizes} sizes, median {found}"
     chosen = f"scaled to {image.width_px}x{image.height_px} (width x height)"
     if image.fit == "pad":
         chosen += ", padded with black because aspect ratios differ"
-    factor = max(facts.width_px / image.width_px, facts.height_px / image.height_px)
-    if factor > _SCALED_MUCH:
-        lost_px = round(_SMALLEST_SEEN_PX * factor)
-        chosen += f"; defects below about {lost_px} pixels may be lost, unless image.tiles is set"
+    if _is_scaled_much(facts, image):
+        lost_px = round(_SMALLEST_SEEN_PX * _scaled_by(facts, image))
+        chosen += f"; defects below about {lost_px} pixels may be lost, unless image.tiles is set (docs/tiles.md)"
     return f"{found}, {chosen}"
 
 
-def _colour(facts: "FolderFacts") -> str:
+def _scaled_by(facts: "FilesFacts", image: "ImageSettings") -> float:
+    return max(facts.width_px / image.width_px, facts.height_px / image.height_px)
+
+
+def _is_scaled_much(facts: "FilesFacts", image: "ImageSettings") -> bool:
+    return _scaled_by(facts, image) > _SCALED_MUCH
+
+
+def _colour(facts: "FilesFacts") -> str:
     if not facts.is_grey:
         return "colour, so 3 channels"
     return "grey, stored as RGB, so 1 channel" if facts.stored_channels > 1 else "grey, so 1 channel"

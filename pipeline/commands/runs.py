@@ -31,7 +31,10 @@ if TYPE_CHECKING:  # `--help` must not wait for these imports
 @optional_server_options
 @json_option
 def runs(config: Path | None, root: Path | None, as_json: bool, host: str | None, **login: Any) -> None:
-    """List past runs with verdict, error and duration, newest first.
+    """List runs with verdict, error and duration, newest first.
+
+    A run without a verdict yet is running, or incomplete if it has ended. It is unknown if only the machine that it
+    ran on can tell.
 
     All pipelines in the folder of the runs are listed or, if CONFIG names a database server in `metadata:`, all
     pipelines in that database.
@@ -93,7 +96,7 @@ def _past_runs(root: Path, settings: "MetadataSettings") -> dict[str, list["Past
     found: dict[str, list[PastRun]] = {}
     for folder in folders:
         try:
-            found |= past_runs(connection_of(settings, folder))
+            found |= past_runs(connection_of(settings, folder), None if is_server else folder)
         except MetadataStoreError as error:
             if is_server:
                 raise
@@ -115,6 +118,7 @@ def _print_table(found: dict[str, list["PastRun"]]) -> None:
 def _cells(run: "PastRun") -> tuple[str, ...]:
     started = datetime.datetime.fromtimestamp(run.started_ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
     verdict = f"{run.verdict}: {run.failed_in}" if run.failed_in else run.verdict
+    verdict += f": see {run.machine}" if run.machine else ""
     error = "" if run.mean_error is None else f"{run.mean_error:.3g}"
     pushed = os.path.relpath(run.pushed) if run.pushed and Path(run.pushed).is_relative_to(Path.cwd()) else run.pushed
     return started, f"{run.seconds:.1f}", verdict, error, pushed or ""

@@ -17,6 +17,7 @@ from pipeline.commands.serve import quieten_tensorflow
 from pipeline.errors import Command
 from runtime.errors import DONE, FAILED, UsageError
 from runtime.imports import imported_for_good
+from schema.features import printable
 from schema.signatures import DEFAULT_MODEL_NAME
 
 if TYPE_CHECKING:  # `--help` must not wait for what these import
@@ -224,7 +225,11 @@ def _write_results(results: Iterable["FileScore"], form: str) -> tuple[int, int]
 
 def _line(row: dict[str, Any]) -> str:
     score, threshold = ("-" if row[name] is None else f"{row[name]:.6f}" for name in ("score", "threshold"))
-    is_everywhere = row["verdict"] == "anomaly" and row["regions"] == []
-    told = [row["problem"], "whole image: no single region stands out" if is_everywhere else "", row["size_warning"]]
+    place = row["strongest"]
+    everywhere = (
+        place and f"whole image: no single region stands out, strongest at ({int(place['x'])}, {int(place['y'])})"
+    )
+    told = [row["problem"], everywhere, row["size_warning"]]
     notes = "; ".join(filter(None, told))
-    return f"{row['verdict']:8} {score:>10} {threshold:>10}  {row['path']}{f'  ({notes})' if notes else ''}"
+    line = f"{row['verdict']:8} {score:>10} {threshold:>10}  {row['path']}{f'  ({notes})' if notes else ''}"
+    return printable(line, kept="")

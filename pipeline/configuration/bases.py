@@ -1,18 +1,22 @@
 """Reads a configuration file and its bases: each file states only what differs from its own base."""
 
-import difflib
 import os
 from pathlib import Path
 from typing import Any, Final
 
 from pipeline.configuration.configuration import Configuration, ConfigurationError
 from pipeline.configuration.yaml_text import read_yaml
+from runtime.did_you_mean import did_you_mean
 
 Values = dict[str, Any]
 Origins = dict[tuple[str, ...], str]
 """The file that states each value, by the names that lead to it, such as `("trainer", "epochs")`."""
 
 _BASE: Final = "base"
+_INSTEAD: Final = (
+    "write a configuration for your images with `autoencoder init FOLDER`, or state `data: {source: digits}` for the "
+    "digits that come with this program"
+)
 _HINT: Final = "; give your own (autoencoder run my.yaml), or see configs/ in the source repository for examples"
 
 
@@ -78,15 +82,15 @@ def _read_file(path: Path, stated_by: str) -> Values:
     try:
         values = read_yaml(path.read_text(encoding="utf-8"), Configuration)
     except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else "" if stated_by else _HINT
+        files = [p.name for p in path.parent.glob("*.yaml")]
+        hint = did_you_mean(path.name, files, "" if stated_by else _HINT)
         raise ConfigurationError(f"{stated_by}{path}: no such configuration file{hint}") from None
     except OSError as error:
         raise ConfigurationError(f"{stated_by}{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:  # YamlError, or not UTF-8
         raise ConfigurationError(f"{path}: is not valid YAML: {error}") from None
     if values is None:
-        return {}
+        raise ConfigurationError(f"{stated_by}{path}: is empty; {_INSTEAD}")
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path}: must be a mapping of sections (data:, trainer: ...), but is {values!r}")
     return values

@@ -1,6 +1,5 @@
 """The Beam options of each component: the common ones, its own, and one that avoids needless installations."""
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +9,7 @@ from tfx.dsl.components.base.base_node import BaseNode
 
 from pipeline.configuration.configuration import BeamSettings, ConfigurationError
 from runtime.beam_runner import FN_API_RUNNER, with_local_runner
+from runtime.did_you_mean import did_you_mean
 
 _LOCAL_RUNNERS = ("FnApiRunner", FN_API_RUNNER, "BundleBasedDirectRunner", "PrismRunner")
 _BRINGS_OUR_CODE = ("sdk_container_image", "setup_file", "extra_packages", "requirements_file")
@@ -27,9 +27,8 @@ def set_beam_options(components: Iterable[BaseNode], settings: BeamSettings) -> 
     on_beam = {node.id: node for node in components if isinstance(node, BaseBeamComponent)}
     for name in settings.components:
         if name not in on_beam:
-            near = difflib.get_close_matches(name, on_beam, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(on_beam)}"
-            raise ConfigurationError(f"beam.components: no component that runs on Beam is called '{name}'; {hint}")
+            hint = did_you_mean(name, on_beam, f"; use one of {', '.join(on_beam)}")
+            raise ConfigurationError(f"beam.components: no component that runs on Beam is called '{name}'{hint}")
     for name, node in on_beam.items():
         node.with_beam_pipeline_args(_arguments(name, settings))
 

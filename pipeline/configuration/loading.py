@@ -1,6 +1,5 @@
 """Loads the configuration from a YAML file, its bases, and overrides from the command line."""
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 from pipeline.configuration.bases import Origins, Values, read_with_bases, record_origin
 from pipeline.configuration.configuration import Configuration, ConfigurationError
 from pipeline.configuration.yaml_text import YamlError, field_type, literal_value
+from runtime.did_you_mean import did_you_mean
 
 
 def load_configuration(path: Path, overrides: tuple[str, ...] = ()) -> Configuration:
@@ -78,8 +78,7 @@ def _explain(given: Path, origins: Origins, error: Any) -> str:
     if error["type"] == "literal_error":
         expected = error["ctx"]["expected"]
         options = [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]
-        near = difflib.get_close_matches(str(error["input"]), options, n=1)
-        message = f"must be one of {expected}" + (f"; did you mean '{near[0]}'?" if near else "")
+        message = f"must be one of {expected}{did_you_mean(str(error['input']), options)}"
     return f"{path}: {field}: {error['input']!r}: {message}"
 
 
@@ -110,5 +109,4 @@ def _nearest_key(location: tuple[Any, ...]) -> str:
         if model is None:
             return ""
     keys = list(model.model_fields)
-    near = difflib.get_close_matches(str(location[-1]), keys, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; valid keys: {', '.join(keys)}"
+    return did_you_mean(str(location[-1]), keys, f"; valid keys: {', '.join(keys)}")

@@ -1,4 +1,4 @@
-"""Composes a commented configuration for a folder of images from what was found in it."""
+"""Composes a commented configuration for a folder of images, or a manifest, from what was found in it."""
 
 import json
 import re
@@ -18,6 +18,8 @@ _OWN: Final = ("name", "data", "image")
 _LONGEST_SIDE_PX: Final = 224
 _SHORTEST_SIDE_PX: Final = 32
 _STEP_PX: Final = 8
+_TILE_PX: Final = 256
+"""Suits the network of `features`, which was trained at about this size."""
 _LONGEST_NAME: Final = 60
 
 
@@ -28,11 +30,13 @@ def name_for(folder_name: str) -> str:
 
 
 def image_settings_for(
-    *, height_px: int, width_px: int, is_grey: bool, has_one_aspect: bool, used_bits: int = 0, has_values: bool = False
-) -> ImageSettings:
+    *, height_px: int, width_px: int, is_grey: bool, has_one_aspect: bool,
+    used_bits: int = 0, has_values: bool = False, has_regions: bool = False,
+) -> ImageSettings:  # fmt: skip
     """An image's size if its longest side has at most 224 pixels, otherwise that aspect ratio with 224 pixels.
 
-    Files of 16 bits, of which `used_bits` are used, keep them; values without black and white get a range.
+    Files of 16 bits, of which `used_bits` are used, keep them; values without black and white get a range; images with
+    regions of interest of their own are stretched, since they cannot be padded.
     """
     scale = min(1.0, _LONGEST_SIDE_PX / max(height_px, width_px))
     return ImageSettings.model_validate(
@@ -41,9 +45,18 @@ def image_settings_for(
             "height_px": _scaled(height_px, scale),
             "width_px": _scaled(width_px, scale),
             "channels": 1 if is_grey else 3,
-            "fit": "stretch" if has_one_aspect else "pad",
+            "fit": "stretch" if has_one_aspect or has_regions else "pad",
+            **({"alpha": "roi"} if has_regions else {}),
             **_reading_for(used_bits=used_bits, has_values=has_values),
         }
+    )
+
+
+def tiled_settings_for(image: ImageSettings, height_px: int, width_px: int) -> ImageSettings:
+    """The same at another size, that of the files, in tiles."""
+    tiles = {"height_px": min(_TILE_PX, height_px), "width_px": min(_TILE_PX, width_px)}
+    return ImageSettings.model_validate(
+        {**image.model_dump(), "height_px": height_px, "width_px": width_px, "tiles": tiles}
     )
 
 
@@ -62,11 +75,11 @@ def _scaled(side_px: int, scale: float) -> int:
 
 
 def compose(
-    *, command: str, name: str, path: str, normal_labels: tuple[str, ...], labels: tuple[str, ...],
-    image: ImageSettings, comments: dict[str, tuple[str, ...]],
+    *, command: str, name: str, source: str, path: str, normal_labels: tuple[str, ...], labels: tuple[str, ...],
+    image: ImageSettings, tiled: ImageSettings | None, comments: dict[str, tuple[str, ...]],
 ) -> str:  # fmt: skip
-    """The text of a configuration; `comments`: lines above the sections `data` and `image`."""
-    data = {**_template_values().get("data", {}), "source": "folder", "path": path}
+    """The text of a configuration; `comments`: lines above the sections `data` and `image`; `tiled`: an alternative."""
+    data = {**_template_values().get("data", {}), "source": source, "path": path}
     data.pop("normal_labels", None)
     lines = [f"# {command}", f"name: {name}", *_commented(comments["data"]), "data:"]
     lines += [f"  {field}: {_yaml(value)}" for field, value in data.items()]
@@ -74,12 +87,17 @@ def compose(
         lines.append(f"  normal_labels: {_yaml(list(normal_labels))}  # images of any other class are anomalies")
     elif labels:
         lines.append(f"  # normal_labels: {_yaml(list(labels))}  # images of any other class are anomalies")
-    lines += [*_commented(comments["image"]), f"image: {_yaml(_without_default_reading(image))}", ""]
+    lines += [*_commented(comments["image"]), f"image: {_yaml(_without_defaults(image))}"]
+    if tiled:
+        lines.append("# To keep smaller defects, at the price of time (docs/tiles.md), use this line instead:")
+        lines.append(f"# image: {_yaml(_without_defaults(tiled))}")
+    lines.append("")
     return "\n".join(lines) + _template_sections()
 
 
-def _without_default_reading(image: ImageSettings) -> dict[str, Any]:
-    values = image.model_dump(mode="json")
+def _without_defaults(image: ImageSettings) -> dict[str, Any]:
+    """Without what is not used, and without the usual reading."""
+    values = image.model_dump(mode="json", exclude_none=True)
     default = Reading().model_dump(mode="json")
     return {name: value for name, value in values.items() if name not in default or value != default[name]}
 
@@ -98,6 +116,8 @@ def _flow(values: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return _flow(value)
     return value if isinstance(value, str) and value.isidentifier() else json.dumps(value)
 
 

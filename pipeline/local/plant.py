@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pipeline.configuration.configuration import Configuration
 from pipeline.errors import interrupt_on_signals, message_of, raise_if_interrupted, translate
-from pipeline.local.product_index import BLESSED, MODELS_FILE, Product, product_of, write_indexes
+from pipeline.local.product_index import BLESSED, Product, models_beside, product_of, write_indexes
 from pipeline.local.product_index import FAILED as RUN_FAILED
 from pipeline.local.run import exit_code, outcome_of
 from pipeline.terminal import plain_console, plain_table
@@ -43,10 +43,7 @@ def run_products(configurations: Sequence[Configuration], *, as_json: bool, same
     console.print()
     for page in pages:
         console.print(f"index        {page}")
-        if (
-            any(product.version is not None for product in products)
-            and (models := page.with_name(MODELS_FILE)).exists()
-        ):
+        if models := models_beside(page, products):
             console.print(f"serve them   autoencoder serve --model_config_file {models}")
     if as_json:
         print(json.dumps({"products": documents, "index": [str(page) for page in pages]}, indent=2))

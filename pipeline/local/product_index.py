@@ -57,6 +57,11 @@ class Product:
     compared nothing."""
 
     @property
+    def can_be_served(self) -> bool:
+        """Whether it has a version in a local folder, so that MODELS_FILE lists it."""
+        return self.version is not None and "://" not in self.destination
+
+    @property
     def in_service_since(self) -> str | None:
         """When the newest version was pushed, which is its number: UTC, ISO 8601."""
         if self.version is None:
@@ -93,6 +98,12 @@ def write_indexes(configurations: Iterable[Configuration], products: Sequence[Pr
     for root in roots:
         _update(root, [product for product in products if Path(product.folder).parent == root])
     return [root / INDEX_FILE for root in roots]
+
+
+def models_beside(page: Path, products: Iterable[Product]) -> Path | None:
+    """The MODELS_FILE beside an index page, if it lists one of the products."""
+    listed = any(product.can_be_served for product in products if Path(product.folder).parent == page.parent)
+    return page.with_name(MODELS_FILE) if listed else None
 
 
 def update_if_listed(configuration: Configuration, document: Document) -> None:
@@ -154,12 +165,12 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 def _models(products: Iterable[Product]) -> str:
-    """TensorFlow Serving's model_config_list with all products that have a version in a local folder."""
+    """TensorFlow Serving's model_config_list with all products that can be served."""
     entries = [
         f'  config {{ name: "{product.name}" base_path: "{_quoted(os.path.abspath(product.destination))}" '  # noqa: PTH100
         'model_platform: "tensorflow" }\n'
         for product in products
-        if product.version is not None and "://" not in product.destination
+        if product.can_be_served
     ]
     return f"{_MODELS_HEADER}model_config_list {{\n{''.join(entries)}}}\n"
 

@@ -1,12 +1,10 @@
 """Runs the pipeline on this machine, from configuration to verdict."""
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from pipeline.configuration.configuration import Configuration, ConfigurationErr
 from pipeline.errors import interrupt_on_signals, message_of
 from pipeline.local.product import record_product, require_same_product
 from pipeline.local.product_index import update_if_listed
+from pipeline.metadata.run_lock import run_lock
 from pipeline.metadata.store import connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, plain_console, print_summary
 from runtime import reader_processes
@@ -68,7 +67,7 @@ def outcome_of(configuration: Configuration, *, as_json: bool, same_product: boo
     started = time.monotonic()
     _require_reach(configuration)
     folder = _writable_folder(configuration)
-    with _locked(folder):
+    with run_lock(folder, plain_console(stderr=True).print):
         configuration = _with_reviewed(configuration, folder)
         plan = plan_source(configuration.data, configuration.image)
         if not same_product:
@@ -214,23 +213,6 @@ def _writable_folder(configuration: Configuration) -> Path:
             f"root: {folder} is not writable ({reason}); choose another folder with --set root=..."
         ) from None
     return folder
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Allow one run at a time in a folder; a second run waits, and prints which process it waits for."""
-    with (folder / ".lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            waiting = f"waiting for another run in {folder} ({lock.read().strip()})"
-            plain_console(stderr=True).print(waiting)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} of {socket.gethostname()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        lock.flush()
-        yield
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
 """Reads the results of past runs from ML Metadata."""
 
 import json
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
 from tfx.utils import path_utils
 
+from pipeline.metadata.ownership import state_of_latest_run
+from pipeline.metadata.run_lock import ENDED, RUNNING, state_of_run
 from schema.artifact_types import Calibration
 from schema.artifacts import (
     COUNTS_FILE,
@@ -26,13 +30,15 @@ from schema.artifacts import (
 _PIPELINE_CONTEXT = "pipeline"
 _RUN_CONTEXT = "pipeline_run"
 _NODE_CONTEXT = "node"
+_INCOMPLETE = "incomplete"
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """One run; `verdict` is blessed, refused or incomplete, `mean_error` None if the Evaluator did not finish.
+    """One run; `verdict` is blessed or refused or, without a verdict yet, running, incomplete or unknown.
 
-    `failed_in`: the component whose failure ended an incomplete run, if any.
+    `mean_error`: None if the Evaluator did not finish. `failed_in`: the component whose failure ended an incomplete
+    run, if any. `machine`: of an unknown run, where it ran last, and may still do so.
     """
 
     run_id: str
@@ -42,6 +48,7 @@ class PastRun:
     mean_error: float | None
     pushed: str | None
     failed_in: str | None
+    machine: str | None = None
 
 
 def newest(nodes: Iterable[Any]) -> Any:
@@ -155,12 +162,26 @@ def image_counts_of_latest(connection: Any, pipeline: str) -> dict[str, int]:
         return _image_counts(_outputs(handle.store, runs_of(handle.store, pipeline)[0]))
 
 
-def past_runs(connection: Any) -> dict[str, list[PastRun]]:
-    """Pipeline -> all its runs, newest first."""
+def past_runs(connection: Any, folder: Path | None) -> dict[str, list[PastRun]]:
+    """Pipeline -> all its runs, newest first; `folder`: that of all pipelines, None if the store tells each one's."""
     with metadata.Metadata(connection) as handle:
         store = handle.store
         pipelines = sorted(context.name for context in store.get_contexts_by_type(_PIPELINE_CONTEXT))
-        return {name: [_past_run(store, run) for run in runs_of(store, name)] for name in pipelines}
+        return {name: _past_runs(store, name, folder) for name in pipelines}
+
+
+def _past_runs(store: Any, pipeline: str, folder: Path | None) -> list[PastRun]:
+    found = [_past_run(store, run) for run in runs_of(store, pipeline)]
+    if not found or found[0].verdict != _INCOMPLETE or found[0].failed_in:
+        return found
+    last, *earlier = found
+    state_of = partial(state_of_latest_run, store, pipeline) if folder is None else partial(state_of_run, folder)
+    state = state_of(last.started_ms)
+    if state == RUNNING:
+        last = replace(last, verdict=RUNNING, seconds=time.time() - last.started_ms / 1000)
+    elif state != ENDED:
+        last = replace(last, verdict="unknown", machine=state)
+    return [last, *earlier]
 
 
 def _artifacts_of(store: Any, pipeline: str, type_name: str) -> list[Any]:
@@ -185,7 +206,7 @@ def _past_run(store: Any, run: Any) -> PastRun:
     executions = store.get_executions_by_context(run.id)
     failed = newest(e for e in executions if e.last_known_state == mlmd.Execution.FAILED)
     verdict = _verdict(store, run)
-    state = "incomplete" if not verdict["metrics"] else "blessed" if verdict["blessed"] else "refused"
+    state = _INCOMPLETE if not verdict["metrics"] else "blessed" if verdict["blessed"] else "refused"
     ended_ms = max((e.last_update_time_since_epoch for e in executions), default=run.create_time_since_epoch)
     return PastRun(
         run_id=run.name,

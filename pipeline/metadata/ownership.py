@@ -11,6 +11,7 @@ from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 from tfx.orchestration import metadata
 
+from pipeline.metadata.run_lock import ENDED, state_of_run
 from pipeline.metadata.store import MetadataStoreError
 
 IDENTITY_FILE = ".identity"
@@ -44,6 +45,17 @@ def claim(connection: Any, pipeline: str, folder: Path) -> None:
             )
         if (owner, where) != (identity, place):
             _put(store, context, identity, place)
+
+
+def state_of_latest_run(store: Any, pipeline: str, started_ms: int) -> str:
+    """As `state_of_run`, in the folder that the store records for the pipeline."""
+    context = store.get_context_by_type_and_name(_TYPE, pipeline)
+    if context is None:
+        return ENDED
+    host, _, path = context.custom_properties[_PLACE].string_value.partition(":")
+    if host == socket.gethostname() or _read(Path(path)) == context.custom_properties[_IDENTITY].string_value:
+        return state_of_run(Path(path), started_ms)
+    return str(host)
 
 
 def _identity_of(folder: Path) -> str:

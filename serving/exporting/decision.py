@@ -90,27 +90,29 @@ def _record_of(folder: Path) -> dict[str, Any]:
 
 
 def resized(pixels: tf.Tensor, shape: tuple[int, int, int], *, keeps_aspect_ratio: bool) -> tf.Tensor:
-    """`tf.image.resize` (or `resize_with_pad`) with antialiasing as two matrix products: [1, h, w, C] -> [1, H, W, C].
+    """`trainer.data.resizing` with antialiasing as two matrix products: [1, h, w, C] -> [1, H, W, C].
 
-    No runtime outside of TensorFlow has that operation.
+    No runtime outside of TensorFlow has `tf.image.resize`.
     """
     size = tf.shape(pixels)[1:3]
-    sizes_px = tf.cast(size, tf.float32)
-    inner = tf.constant(shape[:2], tf.float32)
+    whole = inner = tf.constant(shape[:2])
+    margin = tf.zeros_like(whole)
     if keeps_aspect_ratio:
-        inner = sizes_px / tf.reduce_max(sizes_px / inner)
-    down, across = (_weights(sizes_px[axis], shape[axis], inner[axis]) for axis in (0, 1))
+        fills_height = size[0] * shape[1] >= size[1] * shape[0]
+        side, filled = tf.where(fills_height, size[0], size[1]), tf.where(fills_height, whole[0], whole[1])
+        margin, inner = (whole * side - size * filled) // (2 * side), tf.maximum(size * filled // side, 1)
+    sizes, inners, margins = (tf.cast(px, tf.float32) for px in (size, inner, margin))
+    down, across = (_weights(sizes[axis], shape[axis], inners[axis], margins[axis]) for axis in (0, 1))
     rows = tf.reshape(tf.matmul(down, tf.reshape(pixels, [size[0], size[1] * shape[2]])), [shape[0], size[1], shape[2]])
     by_column = tf.reshape(tf.transpose(rows, [1, 0, 2]), [size[1], shape[0] * shape[2]])
     columns = tf.reshape(tf.matmul(across, by_column), [shape[1], shape[0], shape[2]])
     return tf.transpose(columns, [1, 0, 2])[tf.newaxis]
 
 
-def _weights(size_px: tf.Tensor, whole_px: int, inner_px: tf.Tensor) -> tf.Tensor:
-    """[whole_px, size_px]: the shares of a line's pixels in those of the resized one, which is centred; 0 beside it."""
-    margin, inner_px = tf.floor((whole_px - inner_px) / 2.0), tf.maximum(1.0, tf.floor(inner_px))
+def _weights(size_px: tf.Tensor, whole_px: int, inner_px: tf.Tensor, margin_px: tf.Tensor) -> tf.Tensor:
+    """[whole_px, size_px]: the shares of a line's pixels in those of the resized one after the margin; 0 beside it."""
     scale = size_px / inner_px
-    places = tf.range(whole_px, dtype=tf.float32) - margin
+    places = tf.range(whole_px, dtype=tf.float32) - margin_px
     centres = (places + 0.5) * scale
     distances = tf.abs(tf.range(size_px, dtype=tf.float32) + 0.5 - centres[:, tf.newaxis])
     triangle = tf.maximum(0.0, 1.0 - distances / tf.maximum(scale, 1.0))

@@ -45,7 +45,9 @@ class Predictor:
         """
         self._model = LoadedModel(folder)
         self._max_batch_size = max_batch_size
-        self._reading, self._usual_sizes = reading_of_model(folder), sizes_of_model(folder)
+        self._reading = reading_of_model(folder)
+        self.usual_sizes = sizes_of_model(folder)
+        """Of the training images; None for a model of a version that did not record them."""
         self._limits = {"max_image_pixels": max_image_pixels, "max_request_pixels": max_request_pixels}
         self._lock = threading.Lock()
         self._batchers: dict[tuple[str, tuple[str, ...]], Batcher] = {}
@@ -71,8 +73,8 @@ class Predictor:
             images = checked_images(inputs[IMAGE_BYTES], reading=self._reading, **self._limits)
             inputs = {**inputs, IMAGE_BYTES: images}
         warnings: Arrays = {}
-        if IMAGE_BYTES in inputs and self._usual_sizes is not None and not request.output_filter:
-            warnings[SIZE_WARNING] = size_warnings(inputs[IMAGE_BYTES], self._usual_sizes)
+        if IMAGE_BYTES in inputs and self.usual_sizes is not None and not request.output_filter:
+            warnings[SIZE_WARNING] = size_warnings(inputs[IMAGE_BYTES], self.usual_sizes)
         try:
             return self._run(signature, inputs, outputs) | warnings
         except ServingError as error:

@@ -192,10 +192,13 @@ class _Api:
 
 def _shown(item: Item) -> dict[str, Any]:
     numbers = {name: _number(getattr(item, name)) for name in ("score", "threshold", "p_value")}
-    about = {name: getattr(item, name) for name in ("source", "group", "known_as", "is_known_normal", "is_anomaly")}
+    about = {
+        name: getattr(item, name)
+        for name in ("source", "group", "known_as", "is_known_normal", "is_anomaly", "has_map", "size_warning")
+    }
     name = shown_name(item.subject.name) if item.source in (TEST, SUSPECT) else item.subject.name
     subject = {"digest": item.subject.digest, "name": name, "split": item.subject.split}
-    return {**subject, **about, **numbers, "has_map": item.has_map}
+    return {**subject, **about, **numbers}
 
 
 def _told(decision: Decision) -> dict[str, Any]:

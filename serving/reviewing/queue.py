@@ -27,6 +27,7 @@ from schema.signatures import (
     SMALLEST_REGION,
     THRESHOLD,
 )
+from schema.usual_sizes import UsualSizes
 from serving.errors import ServingError, Status
 from serving.model.loaded_model import Arrays
 from serving.model.prediction import Predictor, Request
@@ -67,6 +68,8 @@ class Item:
     smallest_region: float
     place: tuple[int, int] | None
     """Row and column, on a grid of 3 x 3, of the strongest region's centre; None if there is no region."""
+    size_warning: str
+    """Why the score of an image of this size may be wrong; empty for a usual size."""
 
     @property
     def anomaly_map(self) -> npt.NDArray[np.float32]:
@@ -158,7 +161,7 @@ def _scored(
         fresh = [one for digest, one in first.items() if digest not in known]
         for one, outputs in zip(fresh, _outputs([one.content for one in fresh], predictor), strict=True):
             if outputs is not None:
-                yield _item(one, outputs, folder)
+                yield _item(one, outputs, folder, predictor.usual_sizes)
 
 
 def _latents(contents: Sequence[bytes], predictor: Predictor) -> Iterator[npt.NDArray[np.float32]]:
@@ -192,7 +195,7 @@ def _outputs(contents: Sequence[bytes], predictor: Predictor, wanted: Sequence[s
     return [{name: values[row] for name, values in outputs.items()} for row in range(len(contents))]
 
 
-def _item(candidate: Candidate, outputs: Arrays, folder: Path) -> Item:
+def _item(candidate: Candidate, outputs: Arrays, folder: Path, usual_sizes: UsualSizes | None) -> Item:
     file = folder / candidate.subject.digest
     file.write_bytes(candidate.content)
     anomaly_map = outputs.get(ANOMALY_MAP)
@@ -201,6 +204,7 @@ def _item(candidate: Candidate, outputs: Arrays, folder: Path) -> Item:
     is_padded, smallest = (outputs.get(name, np.float32(0.0)) for name in (IS_PADDED, SMALLEST_REGION))
     p_value = candidate.p_value if math.isfinite(candidate.p_value) else float(outputs.get(P_VALUE, math.nan))
     group = bytes(outputs[GROUP]).decode("utf-8", "replace") if GROUP in outputs else candidate.group
+    size = upright_size(candidate.content)
     is_unlabelled = GROUP in outputs and candidate.source in _UNLABELLED
     return Item(
         subject=replace(candidate.subject, label=group) if is_unlabelled else candidate.subject,
@@ -218,7 +222,8 @@ def _item(candidate: Candidate, outputs: Arrays, folder: Path) -> Item:
         has_map=anomaly_map is not None,
         is_padded=bool(is_padded),
         smallest_region=float(smallest),
-        place=_place(candidate.content, anomaly_map, is_padded=bool(is_padded), smallest=float(smallest)),
+        place=_place(size, anomaly_map, is_padded=bool(is_padded), smallest=float(smallest)),
+        size_warning=usual_sizes.warning(*size) if usual_sizes else "",
     )
 
 
@@ -237,10 +242,10 @@ def _map_file(file: Path) -> Path:
     return file.with_suffix(".npy")
 
 
-def _place(content: bytes, anomaly_map: Any, *, is_padded: bool, smallest: float) -> tuple[int, int] | None:
+def _place(size: tuple[int, int], anomaly_map: Any, *, is_padded: bool, smallest: float) -> tuple[int, int] | None:
     if anomaly_map is None:
         return None
-    placement = Placement.on_map(upright_size(content), anomaly_map.shape, is_padded=is_padded)
+    placement = Placement.on_map(size, anomaly_map.shape, is_padded=is_padded)
     regions, _ = find_regions(anomaly_map, placement, smallest_share=smallest)
     if not regions:
         return None

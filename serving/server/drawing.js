@@ -9,14 +9,14 @@ function element(tag, text, className) {
   return made;
 }
 
-/* Where an image lies on the map: stretched over it, or padded as tf.image.resize_with_pad does, in float32. */
+/* Where an image lies on the map: stretched over it, or padded, in whole numbers as images/regions.py computes them. */
 function placementOf(width, height, answer) {
   const rows = answer.anomaly_map.length, columns = answer.anomaly_map[0].length;
   if (!answer.is_padded) return { top: 0, left: 0, rows, columns };
-  const shrink = Math.max(Math.fround(width / columns), Math.fround(height / rows));
-  const inner = [Math.fround(height / shrink), Math.fround(width / shrink)];
-  const [top, left] = [(rows - inner[0]) / 2, (columns - inner[1]) / 2].map((edge) => Math.max(0, Math.floor(edge)));
-  return { top, left, rows: Math.max(1, Math.floor(inner[0])), columns: Math.max(1, Math.floor(inner[1])) };
+  const [side, filled] = height * columns >= width * rows ? [height, rows] : [width, columns];
+  const margin = (whole, own) => Math.floor((whole * side - own * filled) / (2 * side));
+  const inner = (own) => Math.max(1, Math.floor((own * filled) / side));
+  return { top: margin(rows, height), left: margin(columns, width), rows: inner(height), columns: inner(width) };
 }
 
 /* [multiple of the pixel threshold, colour], as in the overlays and the report. */
@@ -64,9 +64,21 @@ function regionsOf(map, placement, smallest) {
         for (let u = Math.max(0, x - 1); u < Math.min(columns, x + 2); u++)
           if (!seen[v * columns + u] && exceeds(v, u)) { seen[v * columns + u] = 1; open.push(v * columns + u); }
     }
-    if (region.area >= smallest * rows * columns) found.push(region);
+    if ((100 * region.area) / (rows * columns) >= 100 * smallest) found.push(region); // the rounding of regions.py
   }
   return found.sort((one, other) => other.peak - one.peak);
+}
+
+/* The centre of the first position where the map is highest, in positions of the placement. */
+function strongestOf(map, placement) {
+  const { top, left, rows, columns } = placement;
+  let found = [0, 0], highest = -Infinity;
+  for (let y = 0; y < rows; y++)
+    for (let x = 0; x < columns; x++) {
+      const value = map[top + y][left + x] ?? Infinity;
+      if (value > highest) { highest = value; found = [x, y]; }
+    }
+  return found.map((start) => start + 0.5);
 }
 
 function figure(picture, caption) {
@@ -98,7 +110,11 @@ function overlay(picture, answer) {
     boxes.strokeRect(left * across, top * down, (right - left) * across, (bottom - top) * down);
   const stack = element("div", undefined, "layers");
   stack.append(...layers);
-  if (!regions.length && answer.is_anomaly) return figure(stack, "whole image: no single region stands out");
+  if (!regions.length && answer.is_anomaly) {
+    const [x, y] = strongestOf(answer.anomaly_map, placement);
+    const at = [x * size[0] / placement.columns, y * size[1] / placement.rows].map(Math.floor).join(", ");
+    return figure(stack, `whole image: no single region stands out, strongest at (${at})`);
+  }
   if (!regions.length) return figure(stack, "no region above the pixel threshold");
   const share = regions.reduce((sum, region) => sum + region.area, 0) / (placement.rows * placement.columns);
   const several = regions.length === 1 ? "1 region" : `${regions.length} regions`;

@@ -9,6 +9,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TextIO
 
+from schema.features import printable
+
 LOGGER = logging.getLogger("serving")
 
 
@@ -76,4 +78,5 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{key}={value}" for key, value in getattr(record, "fields", {}).items())
         text = f"{record.getMessage().replace('_', ' ')} {fields}".rstrip()
+        text = printable(text)
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text

@@ -29,3 +29,8 @@ def test_synthetic_images_have_the_requested_number_and_all_differ(tmp_path):
     test = read_idx(str(tmp_path / "t10k-images-idx3-ubyte"), dimensions=3)
     assert (train.shape, test.shape) == ((6_000, 28, 28), (1_000, 28, 28))
     assert len({picture.tobytes() for pictures in (train, test) for picture in pictures}) == 7_000
+
+
+def test_a_difference_that_is_not_above_zero_was_not_measured():
+    assert not Comparison("tiles", "memory", "floats", (-3.0,), (100.0,), 2.4, unit="MB").holds
+    assert not Comparison("tiles", "memory", "floats", (0.0,), (100.0,), 2.4, unit="MB").holds

@@ -54,6 +54,26 @@ def test_values_are_rescaled_for_a_range():
     assert stored.mean_intensity == pytest.approx((STORED.mean() * 2 - 1024 + 2000) / 10_000)
 
 
+def test_each_frame_of_an_enhanced_file_is_rescaled_with_its_own_intercept():
+    """Its window is the same for all."""
+    window, of_all = Dataset(), Dataset()
+    window.WindowCenter, window.WindowWidth = 40, 401
+    of_all.FrameVOILUTSequence = [window]
+    of_each = []
+    for intercept in (-1024, -1000):
+        rescaling, of_frame = Dataset(), Dataset()
+        rescaling.RescaleSlope, rescaling.RescaleIntercept = 2, intercept
+        of_frame.PixelValueTransformationSequence = [rescaling]
+        of_each.append(of_frame)
+    groups = {"SharedFunctionalGroupsSequence": [of_all], "PerFrameFunctionalGroupsSequence": of_each}
+    content = file_of(np.stack([STORED, STORED]), **groups)
+    for frame, intercept in enumerate((-1024, -1000)):
+        values = STORED * np.float32(2) + intercept
+        assert np.array_equal(shown(content, RANGED, page=frame).pixels[..., 0], values)
+        in_window = shown(content, Reading(depth=16), page=frame).pixels[..., 0]
+        assert np.array_equal(in_window, np.round(((values + 160.5) / 400).clip(0, 1) * 65535))
+
+
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("kind", ["u2", "i2"])
 def test_without_a_range_the_window_is_shown(photometric, kind):

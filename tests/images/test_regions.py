@@ -10,7 +10,8 @@ from PIL import Image
 from scipy import ndimage
 
 from images.decoding import as_viewed, upright_size
-from images.regions import Placement, find_regions
+from images.png import encode_png
+from images.regions import Place, Placement, find_regions, strongest_place
 from serving.client import Score
 from serving.overlays import CocoFile, mask_of, write_mask
 from trainer.data.decoding import decode_images
@@ -58,6 +59,11 @@ def test_a_square_is_found_where_it_is_in_the_file(size, settings, orientation):
     tolerance = max(1.0, size[0] / placement.columns, size[1] / placement.rows)
     assert (region.left, region.top, region.right, region.bottom) == pytest.approx(SQUARE, abs=tolerance)
     assert region.area_percent == pytest.approx(100 * 40 * 40 / (size[0] * size[1]), rel=0.12)
+    place = strongest_place(pixels[..., 0], placement)
+    left, top, right, bottom = SQUARE
+    assert left - tolerance < place.x < right + tolerance
+    assert top - tolerance < place.y < bottom + tolerance
+    assert place.value == pytest.approx(1.0, abs=0.01)
     assert region.area_px == pytest.approx(40 * 40, rel=0.12)
     assert region.peak == pytest.approx(2.0, abs=0.1)
     rows, columns = np.nonzero(placement.crop(pixels[..., 0]) > 0.5)
@@ -66,15 +72,46 @@ def test_a_square_is_found_where_it_is_in_the_file(size, settings, orientation):
     assert placement.box_on_map(region) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("shape", [(7, 40), (40, 7), (64, 64), (33, 97), (224, 224)])
-def test_padding_is_where_tensorflow_puts_it(shape):
-    """Also where only float32 rounds to a whole side, or only float64 does."""
-    for size in ((100, 50), (50, 100), (99, 100), (20, 90), (100, 165), (165, 100), (29, 90), (32, 161)):
-        padded = tf.image.resize_with_pad(tf.ones((*size, 1)), *shape).numpy()[..., 0]
-        placement = Placement.on_map(size, shape, is_padded=True)
+@pytest.mark.parametrize("shape", [(7, 40), (40, 7), (48, 48), (64, 64), (33, 97), (224, 224)])
+def test_padding_is_where_the_graph_puts_it(shape):
+    """Also where single precision, or a graph that multiplies by 1/48, would not round to a whole side."""
+    settings = ImageSettings(height_px=shape[0], width_px=shape[1], fit="pad")
+    decode = tf.function(lambda encoded: decode_images(encoded, settings), autograph=False)
+    sizes = (
+        (100, 50),
+        (50, 100),
+        (99, 100),
+        (20, 90),
+        (100, 165),
+        (165, 100),
+        (29, 90),
+        (32, 161),
+        (80, 80),
+        (97, 845),
+    )
+    files = [next(encode_png(np.full((1, *size, 1), 255, np.uint8))) for size in sizes]
+    for size, padded in zip(sizes, decode(tf.constant(files)).numpy()[..., 0], strict=True):
         expected = np.zeros(shape)
-        placement.crop(expected)[:] = 1
+        Placement.on_map(size, shape, is_padded=True).crop(expected)[:] = 1
         assert np.array_equal(padded > 0, expected > 0)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (47, 200), (30, 5)])
+def test_no_region_is_lost_in_an_image_smaller_than_the_map(size):
+    """What one position of the map shows is where it overlaps the image's pixels."""
+    placement = Placement.on_map(size, (48, 48), is_padded=False)
+    for place in np.random.default_rng(0).integers(0, 48, (20, 2)):
+        one = np.zeros((48, 48), bool)
+        one[tuple(place)] = True
+        shown = np.nonzero(placement.enlarge(one))
+        for pixels, position, side_px in zip(shown, place, size, strict=True):
+            assert len(pixels) > 0
+            assert all(pixels * 48 < (position + 1) * side_px)
+            assert all((pixels + 1) * 48 > position * side_px)
+
+
+def test_an_image_of_the_maps_aspect_ratio_fills_it():
+    assert Placement.on_map((80, 80), (48, 48), is_padded=True) == Placement(80, 80, 0, 0, 48, 48)
 
 
 def random_map(seed):
@@ -148,3 +185,21 @@ def test_masks_and_coco_instances_show_the_regions_at_the_image_s_size(seed, tmp
         together |= inside.astype(np.uint8) * 255
     assert np.array_equal(together, mask)
     assert np.array_equal(mask, mask_of(score))
+
+
+def test_an_anomaly_without_regions_has_a_strongest_place_in_pixels_of_the_file():
+    """The padding, whose values say nothing about the image, does not count."""
+    anomaly_map = np.zeros((8, 8), np.float32)
+    anomaly_map[0, 0], anomaly_map[3, 5] = 0.95, 0.9
+    placement = Placement.on_map((40, 80), (8, 8), is_padded=True)
+
+    def score(values, *, is_anomaly=True):
+        return Score(
+            error=0.1, score=2.0, threshold=1.0, is_anomaly=is_anomaly, anomaly_map=values, placement=placement
+        )
+
+    assert score(anomaly_map).strongest == Place(x=55.0, y=15.0, value=pytest.approx(0.9))
+    assert score(anomaly_map, is_anomaly=False).strongest is None
+    assert score(2 * anomaly_map).strongest is None, "it has a region"
+    anomaly_map[4, 0] = np.nan
+    assert score(np.where(anomaly_map > 1, 0, anomaly_map)).strongest is None, "what is not finite is a region"

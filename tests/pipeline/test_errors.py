@@ -28,6 +28,7 @@ def command_that_raises(error: BaseException) -> click.Command:
     [
         (UserError("the server is down"), 1, "the server is down\n"),
         (UsageError("no such file"), 2, "no such file\n"),
+        (UsageError("red\x1b[31m.png: no such file"), 2, "red%1B[31m.png: no such file\n"),
         (Interrupted(signal.SIGTERM), 143, "\ninterrupted; the next run continues after the last finished component\n"),
     ],
 )

@@ -9,7 +9,7 @@ import sys
 from repository import REPOSITORY
 from rich.console import Console
 
-from pipeline.terminal import ComponentProgress, plain_console, print_summary
+from pipeline.terminal import ComponentProgress, plain_console, plain_table, print_summary
 
 
 def record(**values):
@@ -61,6 +61,16 @@ def test_brackets_in_names_and_labels_are_printed_literally():
     print_summary(plain_console(out), document)
     for text in ("label [/b]", "ssim of [b]:smile: is 0.5", "nothing was pushed: [/red]", "/runs/[new]/report.html"):
         assert text in out.getvalue()
+
+
+def test_names_and_labels_cannot_control_the_terminal():
+    out = io.StringIO()
+    console = plain_console(out)
+    table = plain_table(["label"], right=())
+    table.add_row("\x1b[31mred")
+    console.print("skipped 1 .\x1b[2J file", style="red")
+    console.print(table)
+    assert list(map(str.rstrip, out.getvalue().splitlines())) == ["skipped 1 .%1B[2J file", "label", "%1B[31mred"]
 
 
 def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():

@@ -13,7 +13,13 @@ READ = """
 import os, signal, time
 from pathlib import Path
 
+class OddError(Exception):
+    def __init__(self, some, all_):
+        super().__init__(f"{some} of {all_}")
+
 def read(item):
+    if item == "odd":
+        raise OddError(7, 9)
     if item == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if item == "fail":
@@ -154,3 +160,33 @@ print(json.dumps([path for path in paths if path.endswith("opened")]))
 """,
     )
     assert kept == []
+
+
+def test_without_the_waiting_copy_the_error_names_the_remedy(tmp_path):
+    message = run(
+        tmp_path,
+        """
+import signal
+[waiting] = map(int, open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read().split())
+os.kill(waiting, signal.SIGKILL)
+os.waitpid(waiting, 0)
+try:
+    list(read_all(read, [1], processes=1))
+except ReaderEndedError as error:
+    print(json.dumps(str(error)))
+""",
+    )
+    assert "data.workers" in message
+
+
+def test_an_error_whose_constructor_takes_more_than_a_message_keeps_its_message(tmp_path):
+    message = run(
+        tmp_path,
+        """
+try:
+    list(read_all(read, ["odd"], processes=1))
+except RuntimeError as error:
+    print(json.dumps(str(error)))
+""",
+    )
+    assert message == "OddError: 7 of 9"

@@ -34,3 +34,14 @@ def test_the_legend_has_room_beside_a_narrow_image(tmp_path: Path) -> None:
         text = np.asarray(Image.open(tmp_path / "overlay.png").convert("L"))[136:]
         ends.append(int(np.flatnonzero(text.max(axis=0))[-1]))
     assert ends[0] == ends[1] > 200
+
+
+def test_the_overlay_of_a_line_of_pixels_is_not_huge(tmp_path: Path) -> None:
+    Image.new("L", (4000, 4)).save(tmp_path / "a.png")
+    placement = Placement.on_map((4, 4000), (64, 64), is_padded=False)
+    anomaly_map = np.zeros((64, 64), np.float32)
+    anomaly_map[20:40, 20:40] = 2
+    score = Score(0, 0, 1, True, anomaly_map=anomaly_map, placement=placement)
+    write_overlay(tmp_path / "a.png", score, tmp_path / "overlay.png")
+    with Image.open(tmp_path / "overlay.png") as overlay:
+        assert max(overlay.size) == 2 * 8 * 256

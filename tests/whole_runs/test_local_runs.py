@@ -146,7 +146,7 @@ def test_controls_are_measured_as_tfma_measures_the_candidate(first_run):
     import tensorflow as tf
 
     from components.evaluation.bounds import CANDIDATE
-    from components.evaluation.control_metrics import metrics_of
+    from components.evaluation.control_metrics import control_metrics_of
     from components.evaluation.gate import read_metrics
 
     artifacts = first_run[0] / "digits/artifacts"
@@ -155,7 +155,7 @@ def test_controls_are_measured_as_tfma_measures_the_candidate(first_run):
         for pattern in ("Calibrator/model/*/Format-Serving", "ImageExampleGen/examples/*", "ModelAnalysis/analysis/*")
     )
     loaded = tf.saved_model.load(str(model))  # a signature alone would lose its variables
-    ours = metrics_of(loaded.signatures["examples"], f"{examples}/Split-test", at_most=1000)
+    ours = control_metrics_of(loaded.signatures["examples"], f"{examples}/Split-test")
     tfmas = read_metrics(str(analysis), CANDIDATE)
     assert ours.keys() == tfmas.keys() == {None, *"0123456789"}
     for label, of_label in tfmas.items():

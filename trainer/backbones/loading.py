@@ -1,6 +1,5 @@
 """Finds a backbone by its name or its path."""
 
-import difflib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from runtime import object_store
+from runtime.did_you_mean import did_you_mean
 from runtime.object_store import RemotePath, as_path
 from trainer.backbones.applications import application, applications
 from trainer.backbones.backbone import Backbone
@@ -57,9 +57,8 @@ def _local(name: str) -> Iterator[Path]:
 
 
 def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, [*PRETRAINED, *applications()], n=1)
-    question = f"did you mean {close[0]}? Otherwise " if close else ""
+    hint = did_you_mean(name, [*PRETRAINED, *applications()], ".")
     return (
-        f"there is no backbone '{name}': {question}use {', '.join(PRETRAINED)}, a network of Keras Applications such "
+        f"there is no backbone '{name}'{hint} Use {', '.join(PRETRAINED)}, a network of Keras Applications such "
         f"as MobileNetV2, or the path of a SavedModel's folder or of a {' or '.join(KERAS_SUFFIXES)} file"
     )

@@ -9,6 +9,7 @@ import io
 import math
 import pickle
 import pickletools
+import reprlib
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,14 @@ _MOST_TEXT: Final = 500
 """Bound on what a message quotes of a file."""
 _MOST_OBJECTS: Final = 1_000_000
 """Bound on the indices of a pickle's memo, for which Python reserves memory at once."""
+_MOST_TUPLES: Final = 20_000
+"""Bound on a pickle's tuples: Python hashes a key of tuples within tuples on the stack, which a million overflow.
+
+Each tensor takes four.
+"""
+_QUOTED: Final = reprlib.Repr()
+"""Writes values of a file in messages: shortened, and objects within objects only to a depth."""
+_QUOTED.maxstring = _QUOTED.maxother = _MOST_TEXT
 
 
 class _RefusedError(Exception):
@@ -69,6 +78,7 @@ class _Rebuild:
             raise _RefusedError("a tensor without a storage")
         size, strides = tuple(size), tuple(strides)
         if any(type(number) is not int or number < 0 for number in (offset, *size, *strides)):
+            size, strides, offset = map(_QUOTED.repr, (size, strides, offset))
             raise _RefusedError(f"a tensor of size {size} with strides {strides} and offset {offset}")
         if len(size) != len(strides) or len(size) > _MOST_DIMENSIONS:
             raise _RefusedError(f"a tensor of {len(size)} dimensions with {len(strides)} strides")
@@ -93,7 +103,7 @@ class _Unpickler(pickle.Unpickler):
             raise _RefusedError("a reference that is not a whole storage")
         _, dtype, key, _, length = pid[:5]
         if not isinstance(dtype, np.dtype) or not isinstance(key, str) or type(length) is not int or length < 0:
-            raise _RefusedError(f"a storage with key {key!r} and length {length!r}")
+            raise _RefusedError(f"a storage with key {_QUOTED.repr(key)} and length {_QUOTED.repr(length)}")
         return _Storage(key, dtype, length)
 
 
@@ -125,14 +135,15 @@ def _read_pickles(content: bytes) -> dict[str, Array]:
     protocol, system = _unpickle(stream), _unpickle(stream)
     if protocol != _PROTOCOL or not isinstance(system, Mapping) or system.get("little_endian") is not True:
         raise _RefusedError(
-            f"protocol {protocol} of system {system}, instead of {_PROTOCOL} with little-endian numbers"
+            f"protocol {_QUOTED.repr(protocol)} of system {_QUOTED.repr(system)}, instead of {_PROTOCOL} with "
+            "little-endian numbers"
         )
     tensors, keys = _tensors(_unpickle(stream)), _unpickle(stream)
     declared = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     storages = {}
     for key in keys if isinstance(keys, list) else []:
         if not isinstance(key, str) or key not in declared:
-            raise _RefusedError(f"a storage {key!r} that belongs to no tensor")
+            raise _RefusedError(f"a storage {_QUOTED.repr(key)} that belongs to no tensor")
         count = int.from_bytes(stream.read(8), "little")
         if count != declared[key].length:
             raise _RefusedError(f"storage {key}, which holds {count} numbers instead of {declared[key].length}")
@@ -173,7 +184,11 @@ def _unpickle(stream: BinaryIO) -> Any:
     """The next pickle of a stream. Raises _RefusedError for a name that is not admitted, and for damaged pickles."""
     start = stream.tell()
     try:
+        tuples = 0
         for opcode, argument, _ in pickletools.genops(stream):
+            tuples += opcode.name.startswith("TUPLE")
+            if tuples > _MOST_TUPLES:
+                raise _RefusedError(f"a pickle with more than {_MOST_TUPLES:,} tuples")
             if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > _MOST_OBJECTS:
                 raise _RefusedError(f"a pickle with more than {_MOST_OBJECTS:,} objects")
         stream.seek(start)
@@ -191,7 +206,9 @@ def _tensors(state: Any) -> dict[str, _Tensor]:
         raise _RefusedError(f"a {type(state).__name__} instead of a dictionary of tensors")
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
-            raise _RefusedError(f"the entry {name!r}, which is a {type(tensor).__name__} instead of a tensor")
+            raise _RefusedError(
+                f"the entry {_QUOTED.repr(name)}, which is a {type(tensor).__name__} instead of a tensor"
+            )
     return dict(state)
 
 

@@ -46,7 +46,7 @@ def export_controls(
     constants: PixelConstants,
     mean_image: Images,
     image: ImageSettings,
-    held_out_count: int,
+    test_images: int,
 ) -> None:
     """Write one SavedModel, `controls`, with a signature for each control that takes serialized tf.Examples."""
     mean = tf.constant(mean_image)[tf.newaxis]
@@ -67,7 +67,7 @@ def export_controls(
             verdict=control.verdict,
             mean_image=mean[0],
             image=image,
-            probed_share=share_to_probe(held_out_count, image),
+            probed_share=share_to_probe(test_images, image),
             tracked=control.tracked,
         )
         for name, control in controls.items()

@@ -10,7 +10,7 @@ from trainer.data.region import lit
 from trainer.scoring.losses import error_per_image
 from trainer.settings.image import ImageSettings
 
-_PROBED_IMAGES, _PROBED_PIXELS, _FEWEST = 1000, 2**26, 32
+_PROBED_IMAGES, _PROBED_PIXELS, _FEWEST = 1000, 2**25, 32
 """Approximate number of images to probe, and of all their pixels: each needs one reconstruction per probe."""
 _BUCKETS = 2**31 - 1
 
@@ -18,8 +18,8 @@ Tensors = dict[str, tf.Tensor]
 
 
 def share_to_probe(images: int, image: ImageSettings) -> float:
-    """The share of so many images that is probed."""
-    return max(_FEWEST, min(_PROBED_IMAGES, _PROBED_PIXELS // (image.height_px * image.width_px))) / images
+    """The share of so many test images that is probed."""
+    return max(_FEWEST, min(_PROBED_IMAGES, _PROBED_PIXELS // (image.height_px * image.width_px))) / max(1, images)
 
 
 def probe(

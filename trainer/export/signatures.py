@@ -66,9 +66,12 @@ class ServedModel(EvaluatedModel):
         score: FittedScore | GroupedScore,
         calibration: CalibrationRecord,
         held_out_scores: Sequence[npt.NDArray[np.float32]],
+        test_images: int,
         compared_scores: Mapping[Any, ScoreFn] | None = None,
     ) -> None:
         """`trained`: a loaded TrainedModel; `compared_scores` become a signature.
+
+        The gate measures the model on `test_images` images.
 
         `held_out_scores` [n] must ascend; there is one array for each group, or for all images if there are no groups.
         `calibration` must have a pixel threshold.
@@ -82,7 +85,7 @@ class ServedModel(EvaluatedModel):
             anomaly_map=map_once,
             mean_image=trained.mean_image,
             image=image,
-            probed_share=share_to_probe(calibration.images, image),
+            probed_share=share_to_probe(test_images, image),
             tracked=(trained, score, dict(compared_scores or {})),
         )
         self.trained = trained

@@ -33,6 +33,8 @@ _COMMON_IMAGES = 100
 """Images whose weight errors anywhere on a map have among those at one position."""
 _LEAST_SPREAD = 0.01
 """Of errors, in units of their mean."""
+_LEAST_TO_COMPARE, _LEAST_SHARE, _CLEAR = 20, 0.1, 0.4
+"""Images, the smaller kind's share of them, and the explained share of variance for two kinds among them."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,21 @@ def groups_of_similar(gram: Array) -> Array:
     points = components.latents * components.deviations
     found: Array = KMeans(groups, n_init=5, random_state=0).fit(points.astype(np.float64)).labels_
     return found if len(np.unique(found)) > 1 else np.arange(len(gram)) % groups
+
+
+def two_kinds(points: Array) -> tuple[int, int] | None:
+    """The sizes of two clearly different kinds among images at points [n, Z], the larger first; None if of one kind.
+
+    They are clear if knowing an image's kind explains 0.4 of the variance: docs/scores.md has figures.
+    """
+    points = np.asarray(points, np.float64)
+    variance = np.square(points - points.mean(axis=0)).sum()
+    if len(points) < _LEAST_TO_COMPARE or variance < _SMALLEST:
+        return None
+    fitted = KMeans(2, n_init=5, random_state=0).fit(points)
+    smaller, larger = sorted(np.bincount(fitted.labels_, minlength=2).tolist())
+    explained = 1.0 - fitted.inertia_ / variance
+    return (larger, smaller) if explained >= _CLEAR and smaller >= _LEAST_SHARE * len(points) else None
 
 
 def surroundings(height: int, width: int) -> npt.NDArray[np.int64]:

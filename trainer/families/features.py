@@ -18,7 +18,7 @@ from schema.changes import ChangeName
 from trainer.backbones.loading import load_backbone
 from trainer.families.autoencoder import Autoencoder, Shape, join
 from trainer.families.family import Images, TrainingImages
-from trainer.families.feature_fit import Array, fit_linear, surroundings
+from trainer.families.feature_fit import Array, fit_linear, surroundings, two_kinds
 from trainer.families.feature_maps import FeatureMaps
 from trainer.families.output_range import Clip
 from trainer.settings.model import ModelSettings
@@ -162,6 +162,8 @@ class FeatureErrors(tf.Module):
         self.unseen_maps.assign(unseen / self._typical)
         rounds = len(maps) // len(chosen)
         _log_progress(rounds + 1, rounds)
+        if not images.sources.any():  # tiles of one image may well differ
+            _tell_of_two_kinds(fitted.latents * fitted.deviations)
         return chosen, fitted.latents
 
     def _maps_of(self, images: TrainingImages) -> tuple[range, Array, Array]:
@@ -183,6 +185,17 @@ class FeatureErrors(tf.Module):
                 maps[first : first + len(rows)] = compute(tf.constant(pixels)).numpy()
             _log_progress(number + 1, rounds)
         return chosen, maps, np.arange(len(maps)) % len(chosen)
+
+
+def _tell_of_two_kinds(points: Array) -> None:
+    kinds = two_kinds(points)
+    if kinds:
+        _LOG.warning(
+            "the training images are of two clearly different kinds, about %d and %d of %d. If they are two products, "
+            "give each a folder and a model of its own; if variants, evaluation.groups gives each its threshold",
+            *(*kinds, len(points)),
+            extra={"notice": True},
+        )
 
 
 def _log_progress(done: int, rounds: int) -> None:

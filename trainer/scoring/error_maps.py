@@ -30,15 +30,13 @@ def error_of(pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
 
 def full_size_map(pixels: tf.Tensor, outputs: Tensors) -> tf.Tensor:
     """`map_of`, enlarged bilinearly to the image's size: [B, H, W]."""
-    whole = enlarged(map_of(pixels, outputs), pixels)
+    whole = enlarged(map_of(pixels, outputs), pixels.shape[1:3])
     return whole * outputs[INSIDE] if INSIDE in outputs else whole
 
 
-def enlarged(maps: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Maps [B, h, w] at the size of the images [B, H, W, C], interpolated bilinearly: [B, H, W]."""
-    if maps.shape[1:] == pixels.shape[1:3]:
-        return maps
-    return tf.image.resize(maps[..., tf.newaxis], pixels.shape[1:3])[..., 0]
+def enlarged(maps: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
+    """Maps [B, h, w] interpolated bilinearly to a larger size: [B, *size]."""
+    return maps if maps.shape[1:] == size else tf.image.resize(maps[..., tf.newaxis], size)[..., 0]
 
 
 def side_on_map(side_px: int, pixels: tf.Tensor, maps: tf.Tensor) -> tuple[int, int]:
@@ -55,12 +53,18 @@ def smoothed(maps: tf.Tensor, window: tuple[int, int]) -> tf.Tensor:
     return tf.nn.avg_pool2d(maps[..., tf.newaxis], window, strides=1, padding="VALID")[..., 0]
 
 
-def centred(values: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
-    """Values [B, H', W'] of windows, each at its window's centre on a map [B, H, W]; the outermost are repeated."""
-    for axis, whole in zip((1, 2), size, strict=True):
-        missing = whole - values.shape[axis]
+def centred(values: tf.Tensor, map_size: Sequence[int], size: Sequence[int]) -> tf.Tensor:
+    """Values [B, h', w'] of all windows on a map of `map_size`, each at its window's centre, enlarged to [B, *size].
+
+    They are enlarged before they are moved, because the centre of a window of two cells lies between these. The
+    outermost are repeated towards the edges.
+    """
+    sides = zip(size, values.shape[1:], map_size, strict=True)
+    values = enlarged(values, [round(side_px * own / whole) for side_px, own, whole in sides])
+    for axis, side in zip((1, 2), size, strict=True):
+        missing = side - values.shape[axis]
         if missing:
-            rows = np.clip(np.arange(whole) - missing // 2, 0, values.shape[axis] - 1)
+            rows = np.clip(np.arange(side) - missing // 2, 0, values.shape[axis] - 1)
             values = tf.gather(values, rows, axis=axis)
     return values
 

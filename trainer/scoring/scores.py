@@ -16,7 +16,6 @@ from schema.signatures import FEATURE_ERROR, INSIDE, LATENT, RECONSTRUCTION
 from trainer.scoring.error_maps import Tensors as Tensors
 from trainer.scoring.error_maps import (
     centred,
-    enlarged,
     error_of,
     full_size_map,
     map_of,
@@ -275,7 +274,7 @@ class FittedScore(tf.Module):
         if own is None:
             return full_size_map(pixels, outputs)
         values = own(pixels, outputs, self._fitted, self._settings)
-        whole = enlarged(centred(values, _size_of_map(self._score, pixels, outputs)), pixels)
+        whole = centred(values, _size_of_map(self._score, pixels, outputs), pixels.shape[1:3])
         return whole * outputs[INSIDE] if INSIDE in outputs else whole
 
 

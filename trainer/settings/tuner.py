@@ -1,11 +1,11 @@
 """The `tuner:` section of the configuration."""
 
-import difflib
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field, model_validator
 
+from runtime.did_you_mean import did_you_mean
 from runtime.settings import Section
 from trainer.settings.trainer import TrainerSettings
 
@@ -49,8 +49,7 @@ class TunerSettings(Section):
             )
         for name in self.search_space:
             if name not in TrainerSettings.model_fields:
-                near = difflib.get_close_matches(name, TrainerSettings.model_fields, n=1)
-                hint = f"; did you mean '{near[0]}'?" if near else ""
+                hint = did_you_mean(name, TrainerSettings.model_fields)
                 raise ValueError(f"tuner.search_space: trainer has no field '{name}'{hint}")
             if self.search_space[name] == []:
                 raise ValueError(f"tuner.search_space.{name} is empty; give values, or a range {{min, max}}")

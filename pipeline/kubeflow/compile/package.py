@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from pipeline.configuration.configuration import Configuration, ConfigurationErr
 from pipeline.configuration.kubeflow import DEFAULT_POD, WORKER_POD, KubeflowSettings
 from pipeline.kubeflow.names import STAGING_FOLDERS
 from pipeline.kubeflow.pods import entrypoint
+from runtime.did_you_mean import did_you_mean
 from runtime.imports import imported_for_good
 from runtime.places import bucket_problem, pattern_problem
 from serving.model.versions import RUN_SUBFOLDER
@@ -134,9 +134,8 @@ def check_pods(configuration: Configuration, components: Iterable[str]) -> None:
     known = [DEFAULT_POD, *components, *([WORKER_POD] if configuration.kubeflow.tfjob else [])]
     for name in configuration.kubeflow.pods:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(known)}"
-            raise ConfigurationError(f"kubeflow.pods: no component is named '{name}'; {hint}")
+            hint = did_you_mean(name, known, f"; use one of {', '.join(known)}")
+            raise ConfigurationError(f"kubeflow.pods: no component is called '{name}'{hint}")
 
 
 def compile_package(

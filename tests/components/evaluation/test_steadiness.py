@@ -10,6 +10,8 @@ from images.harmless_changes import STEADINESS, brighten
 from images.regions import Placement
 from images.synthetic_defects import KINDS, paint
 from runtime.loaded_models import loaded
+from trainer.data.resizing import resized
+from trainer.settings.image import ImageSettings
 
 RANDOM = np.random.default_rng(8)
 LEVELS = RANDOM.integers(100, 150, (40, 1, 1, 1)) + RANDOM.integers(-9, 10, (40, 12, 16, 3))
@@ -155,9 +157,9 @@ def record(height_px, width_px):
 
 @pytest.mark.parametrize("size", [(460, 1130), (1130, 460), (12, 16), (7, 60), (60, 7), (33, 31), (100, 101)])
 @pytest.mark.parametrize("frame", [(224, 224), (48, 64), (9, 11)])
-def test_a_picture_is_where_tensorflow_puts_it_between_bars(size, frame):
-    white = tf.ones((*size, 1))
-    padded = tf.image.resize_with_pad(white, *frame, antialias=True).numpy()[..., 0]
+def test_a_picture_is_where_preprocessing_puts_it_between_bars(size, frame):
+    image = ImageSettings(height_px=frame[0], width_px=frame[1], fit="pad")
+    padded = resized(tf.ones((*size, 1)), image, antialias=True).numpy()[..., 0]
     rows, columns = np.nonzero(padded)
     [picture] = pictures_of([record(*size)], height_px=frame[0], width_px=frame[1], fit="pad")
     shown = picture.crop(padded)

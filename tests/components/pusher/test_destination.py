@@ -4,9 +4,11 @@ import errno
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -234,16 +236,19 @@ def test_a_rollback_that_fails_or_is_killed_changes_nothing(destination: str) ->
     assert withdrawn(destination) == {}
 
 
-def test_a_rollback_killed_after_withdrawing_is_completed_by_the_next(
-    destination: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rollback_killed_after_withdrawing_is_completed_by_the_next(destination: str) -> None:
     """The served model is already withdrawn and is still the one to replace."""
+
+    def die_before_the_version_appears(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename" and Path(arguments[1]).name.isdigit():
+            os._exit(9)
+
     killed = os.fork()
     if killed == 0:
-        monkeypatch.setattr(push_destination, "_next_version", lambda base, now: os._exit(9))
+        sys.addaudithook(die_before_the_version_appears)
         rollback(destination, check=_allow)
         os._exit(0)
-    os.waitpid(killed, 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(killed, 0)[1]) == 9
     assert (_models(destination), len(withdrawn(destination))) == (["a", "b", "c"], 1)
     rollback(destination, check=_allow)
     assert (_models(destination), len(withdrawn(destination))) == (["a", "b", "c", "b"], 1)

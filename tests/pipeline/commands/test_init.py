@@ -11,6 +11,7 @@ from PIL import Image
 from repository import REPOSITORY
 
 from components.sources.registry import plan_source
+from images.reading import reading_of
 from pipeline.commands.init import init
 from pipeline.configuration.configuration import Configuration
 from pipeline.configuration.loading import load_configuration
@@ -182,11 +183,79 @@ def test_unreadable_and_other_files_are_named(tmp_path: Path) -> None:
     assert "1 .heic file" in printed
 
 
+def test_names_of_folders_and_files_cannot_control_the_terminal(tmp_path: Path) -> None:
+    """Nor break the comments in the configuration."""
+    for folder in ("\x1b[31mred", "two\nlines"):
+        save(tmp_path / "parts" / folder / "1.png")
+    (tmp_path / "parts" / "3.\x1b[2jx").touch()
+    _, printed = configured(tmp_path / "parts", tmp_path)
+    assert "%1B[31mred 1, two%0Alines 1" in printed
+    assert "1 .%1B[2jx file" in printed
+    assert "\x1b" not in printed
+
+
 def test_a_folder_without_a_readable_image_is_bad_usage(tmp_path: Path) -> None:
     (tmp_path / "2.png").write_bytes(b"not an image")
     result = invoke(tmp_path, "--output", tmp_path / "written.yaml")
     assert result.exit_code == 2
     assert "none of 1 images can be read; 2.png: not an image" in result.stderr
+
+
+def save_manifest(folder: Path, columns: str, *rows: str) -> Path:
+    """Two images and a mask that are listed, beside one that is not."""
+    for name in ("img/1.png", "img/2.png", "roi/1.png", "img/unlisted.png"):
+        save(folder / name)
+    manifest = folder / "parts.csv"
+    manifest.write_text("\n".join([columns, *rows]) + "\n")
+    return manifest
+
+
+def test_a_manifest_gives_images_normality_regions_and_groups(tmp_path: Path) -> None:
+    manifest = save_manifest(
+        tmp_path / "line", "path,is_anomaly,roi,group", "img/1.png,0,roi/1.png,left", "img/2.png,1,,right"
+    )
+    output = tmp_path / "written.yaml"
+    result = invoke(manifest, "--output", output)
+    assert result.exit_code == 0, result.output
+    configuration = load_configuration(output)
+    assert (configuration.name, configuration.data.source) == ("parts", "csv")
+    assert configuration.image.alpha == "roi"
+    assert plan_source(configuration.data, reading_of(configuration.image)).image_count == 2
+    assert "2, listed in the manifest" in result.stdout
+    assert "known from the manifest" in result.stdout
+    assert "2, from the column group" in result.stdout
+
+
+def test_a_manifest_in_a_folder_is_pointed_to(tmp_path: Path) -> None:
+    manifest = save_manifest(tmp_path / "line", "path,label", "img/1.png,good", "img/2.png,dent")
+    (tmp_path / "line/prices.csv").write_text("article,price\n1,2\n")
+    configuration, printed = configured(tmp_path / "line", tmp_path)
+    assert "parts.csv lists 2 of these images" in printed
+    assert f"to use it: autoencoder init {manifest}" in printed
+    (tmp_path / "line/other.csv").write_text("path\nsomewhere/else.png\n")
+    assert configuration.data.source == "folder"
+    assert "parts.csv lists 2" in invoke(tmp_path / "line", "--output", tmp_path / "second.yaml").stdout
+
+
+def test_large_images_come_with_a_line_for_tiles(tmp_path: Path) -> None:
+    for number in range(2):
+        save(tmp_path / f"wide/{number}.png", size=(1200, 200))
+    configured(tmp_path / "wide", tmp_path)
+    output = tmp_path / "written.yaml"
+    text = output.read_text()
+    lines = text.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("# image: "))
+    lines[start - 2 : start + 1] = [lines[start].removeprefix("# ")]
+    output.write_text("\n".join(lines))
+    tiled = load_configuration(output).image
+    assert tiled.shape == (200, 1200, 3)
+    assert tiled.network_shape == (200, 256, 3)
+
+
+def test_what_does_not_exist_is_neither_a_folder_nor_a_manifest(tmp_path: Path) -> None:
+    result = invoke(tmp_path / "nothing.csv")
+    assert result.exit_code == 2
+    assert "no such folder or manifest" in result.stderr
 
 
 def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_score_writes_json_lines(images: Path, image_model: Path) -> None:
         ],
         "problem": "",
         "size_warning": "",
+        "strongest": None,
     }
     assert result.stderr == "1 of 3 images could not be scored\n"
 
@@ -78,13 +79,26 @@ def test_the_table_explains_an_alarm_without_a_region(
     """Every pixel of the faint halves has an error of 0.1: above the threshold, 0.05, not above the pixels', 0.2."""
     faint = Image.new("L", (16, 16), 208)
     faint.paste(47, (0, 0, 8, 16))
+    faint.putpixel((12, 5), 215)
     faint.save(images / "faint.png")
     for where in (("--model", str(image_model)), ("--server", rest_url(image_server))):
         result = CliRunner().invoke(score, [str(images), *where])
         lines = {Path(line.split()[3]).name: line for line in result.stdout.splitlines()[1:]}
         assert lines["faint.png"].startswith("anomaly ")
-        explained = [name for name, line in lines.items() if "whole image: no single region stands out" in line]
+        explained = [
+            name
+            for name, line in lines.items()
+            if "whole image: no single region stands out, strongest at (12, 5)" in line
+        ]
         assert explained == ["faint.png"]
+
+
+def test_a_name_in_the_table_cannot_control_the_terminal(images: Path, image_model: Path) -> None:
+    for name in ("\x1b[1A\nnormal.png", "latin\udce4.png"):
+        shutil.copy(images / "b.png", images / name)
+    result = CliRunner().invoke(score, [str(images), "--model", str(image_model)])
+    assert f"{images}/%1B[1A%0Anormal.png" in result.stdout
+    assert f"{images}/latin%E4.png" in result.stdout
 
 
 def test_the_table_warns_of_images_much_smaller_than_the_training_images(
@@ -118,7 +132,7 @@ def test_score_uses_a_server_and_writes_overlays(images: Path, image_server: Ser
     result = CliRunner().invoke(score, arguments)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0] == "path,verdict,score,threshold,p_value,error,group,regions,problem,size_warning"
+    assert lines[0] == "path,verdict,score,threshold,p_value,error,group,regions,problem,size_warning,strongest"
     assert lines[2].startswith(f"{images / 'b.png'},anomaly,0.25,0.05")
     assert sorted(path.name for path in overlays.iterdir()) == ["000000-a.png", "000001-b.png"]
 
@@ -152,9 +166,9 @@ def test_score_takes_every_page_if_the_model_does(
     assert overlays[0] != overlays[1]
 
 
-@pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
+@pytest.mark.parametrize(("form", "escaped"), [("table", "b%FF"), ("csv", "b\\udcff"), ("jsonl", "b\\udcff")])
 def test_file_whose_name_is_not_text_is_scored(
-    image_server: ServerAddress, tmp_path: Path, normal_png: bytes, form: str
+    image_server: ServerAddress, tmp_path: Path, normal_png: bytes, form: str, escaped: str
 ) -> None:
     """Its bytes are escaped, even if standard output uses strict error handling."""
     for name in (b"a.png", b"b\xff.png", b"c.png"):
@@ -169,7 +183,7 @@ def test_file_whose_name_is_not_text_is_scored(
         timeout=120,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert [f"{name}.png" in done.stdout for name in ("a", "b\\udcff", "c")] == [True] * 3
+    assert [f"{name}.png" in done.stdout for name in ("a", escaped, "c")] == [True] * 3
 
 
 def test_overlays_of_files_with_long_names_are_written(

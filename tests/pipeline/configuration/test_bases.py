@@ -107,7 +107,7 @@ def test_a_mistake_on_the_command_line_names_no_file(write):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"plant": BASE, "cap": "base: plnt.yaml"}, r"cap\.yaml: base plnt\.yaml: .*did you mean .*plant\.yaml\?"),
+        ({"plant": BASE, "cap": "base: plnt.yaml"}, r"cap\.yaml: base plnt\.yaml: .*did you mean 'plant\.yaml'\?"),
         ({"cap": "base: [a.yaml]"}, r"cap\.yaml: base: .*: must be the path of one configuration file"),
         ({"cap": "base: cap.yaml"}, r"the bases form a circle"),
         ({"a": "base: cap.yaml", "cap": "base: a.yaml"}, r"circle \(.*cap\.yaml -> .*a\.yaml -> .*cap\.yaml\)"),

@@ -45,8 +45,19 @@ def test_overrides_win(tmp_path):
     [
         ("trainer: {latnt_dim: 3}", r"config\.yaml: unknown key 'trainer\.latnt_dim'; did you mean 'latent_dim'\?"),
         ("evaluation: {thresholds: [{metrc: ssim, max: 1}]}", r"unknown key 'evaluation\.thresholds\.0\.metrc'; did"),
+        ("trainer: {preset: DENSE}", r"trainer\.preset: 'DENSE': must be one of .*; did you mean 'dense'\?"),
         ("trainer: {preset: dens}", r"trainer\.preset: 'dens': must be one of .*; did you mean 'dense'\?"),
         ("image: {height_px: 0}", r"image\.height_px: 0: must be greater than or equal to 4"),
+        ("image: {channels: yes}", r"image\.channels: True: must be a number, but YAML reads yes, .* as booleans"),
+        ("image: {height_px: on}", r"image\.height_px: True: must be a number"),
+        ("trainer: {learning_rate: yes}", r"trainer\.learning_rate: True: must be a number"),
+        ("trainer: {epochs: no}", r"trainer\.epochs: False: must be a number"),
+        ("trainer: {preset: deep, hidden_units: [64, yes]}", r"trainer\.hidden_units: \[64, True\]: must be a number"),
+        ("data: {drift: {limits: {contrast: yes}}}", r"data\.drift\.limits: {'contrast': True}: must be a number"),
+        ("image: {roi: {box: [0, 0, yes, 1]}}", r"image\.roi\.box: \[0, 0, True, 1\]: must be a number"),
+        ("evaluation: {thresholds: [{metric: ssim, min: yes}]}", r"thresholds\.0\.min: True: must be a number"),
+        ("tuner: {search_space: {epochs: [yes, 2]}}", r"search_space\.epochs: True is not a valid value: must be a n"),
+        ("tuner: {search_space: {epochs: {min: yes, max: 2}}}", r"epochs.*min: True: must be a number"),
         ("trainer: {epochs: many}", r"trainer\.epochs: 'many': .*integer"),
         ("trainer: {latent_dim: 64}", "latent_dim 64 is not smaller than the 64 values of an image"),
         ("trainer: {preset: dense, hidden_units: [9]}", "hidden_units does not apply to preset 'dense'"),
@@ -70,6 +81,8 @@ def test_overrides_win(tmp_path):
         ("push: {destination: 's3://KEY:s3cr3t@bucket/x'}", "push.destination holds a password or key"),
         ("beam: {components: {Transform: [--s3_secret_access_key=s3cr3t]}}", "beam.components.Transform holds a pass"),
         ("name: 'Bad Name'", "name: 'Bad Name': must consist of lower-case letters"),
+        ("", r"config\.yaml: is empty; write a configuration for your images with `autoencoder init FOLDER`"),
+        ("# data: {source: folder}\n---\n", r"config\.yaml: is empty"),
         ("- a list", "must be a mapping of sections"),
         ("a: [", "is not valid YAML"),
         ("a: 2024-13-45", "is not valid YAML: month must be in 1..12"),
@@ -83,7 +96,7 @@ def test_mistakes_are_explained(tmp_path, text, message):
 
 
 def test_a_missing_file_suggests_a_file_with_a_similar_name():
-    with pytest.raises(ConfigurationError, match=r"no such configuration file; did you mean .*mnist-dense\.yaml\?"):
+    with pytest.raises(ConfigurationError, match=r"no such configuration file; did you mean 'mnist-dense\.yaml'\?"):
         load_configuration(REPOSITORY / "configs" / "mnist-dens.yaml")
 
 
@@ -94,9 +107,9 @@ def test_without_a_near_file_the_error_says_where_examples_are(tmp_path):
 
 def test_a_malformed_override_is_quoted(tmp_path):
     with pytest.raises(ConfigurationError, match="--set epochs: must look like"):
-        load(tmp_path, "", "epochs")
+        load(tmp_path, "name: a", "epochs")
     with pytest.raises(ConfigurationError, match="'2024-13-45' is not a valid YAML value"):
-        load(tmp_path, "", "trainer.epochs=2024-13-45")
+        load(tmp_path, "name: a", "trainer.epochs=2024-13-45")
 
 
 @pytest.mark.parametrize(

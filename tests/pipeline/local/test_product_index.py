@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.configuration.configuration import Configuration
-from pipeline.local.product_index import product_of, update_if_listed, write_indexes
-from serving.server.model_config import read_model_config
+from pipeline.local.product_index import models_beside, product_of, update_if_listed, write_indexes
+from serving.server.model_config import ModelConfigError, read_model_config
 
 THUMBNAIL = {"title": "worst", "score": "1.2", "outcome": "flagged", "original": "data:,a", "anomaly_map": None}
 
@@ -98,3 +98,16 @@ def test_a_version_in_an_object_store_is_dated_by_its_microseconds(tmp_path: Pat
     values = {"name": "cap", "root": str(tmp_path), "push": {"destination": "s3://models/cap"}}
     product = product_of(Configuration.model_validate(values), _outcome(pushed="s3://models/cap/1790899200000001"))
     assert product.in_service_since == "2026-10-02T00:00:00+00:00"
+
+
+def test_only_a_file_of_models_that_lists_one_of_the_products_is_offered(
+    tmp_path: Path, configurations: dict[str, Configuration]
+) -> None:
+    """Neither a model in an object store nor one below another root."""
+    remote = {"name": "far", "root": str(tmp_path / "far"), "push": {"destination": "s3://models/far"}}
+    far = product_of(Configuration.model_validate(remote), _outcome(pushed="s3://models/far/1790899200000001"))
+    cap = product_of(configurations["cap"], _outcome())
+    pages = write_indexes([configurations["cap"], Configuration.model_validate(remote)], [cap, far])
+    assert [models_beside(page, [cap, far]) for page in pages] == [tmp_path / "models.config", None]
+    with pytest.raises(ModelConfigError, match="names no model"):
+        read_model_config(pages[1].with_name("models.config"))

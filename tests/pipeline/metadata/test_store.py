@@ -47,7 +47,7 @@ def test_pipelines_in_one_store_do_not_affect_each_others_runs(connection: Any, 
         _abandon_unfinished(handle.store, context.id, tmp_path)
         states = {e.id: e.last_known_state for e in handle.store.get_executions_by_id([mine, other])}
     assert states == {mine: mlmd.Execution.FAILED, other: mlmd.Execution.RUNNING}
-    listed = history.past_runs(connection)
+    listed = history.past_runs(connection, tmp_path)
     assert {name: [run.run_id for run in listed[name]] for name in ("mine", "other")} == {
         "mine": ["mine-run"],
         "other": ["other-run"],

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ from web_driver import ARROWS, browsers
 
 from serving.model.prediction import Predictor
 from serving.reviewing.app import Queue, local_access, review_app
-from serving.reviewing.candidates import TEST, Candidate
+from serving.reviewing.candidates import SUSPECT, TEST, Candidate
 from serving.reviewing.decisions import Subject, digest_of
 from serving.reviewing.queue import ReviewQueue
 from serving.reviewing.review_folder import ReviewFolder
@@ -68,6 +69,23 @@ def ask(port, method, path, document=None, **headers):
 
 def decision(digest, decided="normal", reviewer="Anna", **more):
     return {"digest": digest, "decision": decided, "reviewer": reviewer, **more}
+
+
+def test_the_page_tells_a_suspects_p_value_from_that_of_the_model(image_model, png, people_of, tmp_path):
+    """A suspect's is of its place among the training images, while its score is of a model that has learnt it."""
+    content = png(np.full((16, 16), 60.0))
+    subject = Subject(digest=digest_of(content), name="1.png", label="good", split="train")
+    (tmp_path / "queue").mkdir()
+    queue = ReviewQueue(tmp_path / "queue", rate=0.05, limit=10)
+    queue.add(
+        [Candidate(subject=subject, content=content, source=SUSPECT, p_value=0.0032)], Predictor(image_model / "7")
+    )
+    shown = Queue(queue.in_order())
+    access = local_access(TOKEN, hint="no token")
+    app = review_app(lambda: shown, ReviewFolder(tmp_path / "review"), access, title="Review", next_step="Run again.")
+    with running(app, 0) as port:
+        facts = people_of(port)("Anna").text("#facts")
+    assert "p-value among the training images 0.00320" in facts
 
 
 def test_a_decision_reaches_the_manifest(review):
@@ -156,20 +174,26 @@ def test_unsuitable_decisions_and_names_are_refused(review):
 
 
 @pytest.fixture
-def people(review, tmp_path):
-    """A function that opens the review in a browser of its own: (name, width, height in pixels)."""
+def people_of(tmp_path):
+    """A function of a review's port that returns what `people` is."""
     with ExitStack() as stack:
         open_page = stack.enter_context(browsers(tmp_path / "browsers"))
 
-        def enter(name, *size):
+        def enter(port, name, *size):
             page = open_page(*size)
-            page.open(f"http://127.0.0.1:{review[0]}/#token={TOKEN}")
+            page.open(f"http://127.0.0.1:{port}/#token={TOKEN}")
             page.wait_for("document.querySelector('.layers')")
             page.type("#reviewer", name)
             page.click("#who button")
             return page
 
-        yield enter
+        yield lambda port: partial(enter, port)
+
+
+@pytest.fixture
+def people(review, people_of):
+    """A function that opens the review in a browser of its own: (name, width, height in pixels)."""
+    return people_of(review[0])
 
 
 def shows(name):

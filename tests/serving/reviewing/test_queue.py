@@ -1,6 +1,8 @@
 """Candidates are scored by the model, once per content, and only the most informative are kept."""
 
 import json
+import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ import tensorflow as tf
 from served_models import MeanImage
 
 from runtime.errors import UsageError
+from schema.artifacts import RECORD_FILE
+from schema.usual_sizes import UsualSizes
 from serving.model.prediction import Predictor
 from serving.reviewing.candidates import FOLDER, SUSPECT, TEST, WATCH, Candidate, contested, in_folder, watched
 from serving.reviewing.decisions import Subject, digest_of
@@ -54,6 +58,17 @@ def test_an_item_has_what_the_model_answers(predictor, pictures, tmp_path):
     assert item.file.read_bytes() == pictures[0]
     assert item.is_anomaly == (pixels.var() > 0.05)
     assert item.latent.base is None  # a view would keep the whole batch in memory
+
+
+def test_an_image_of_an_unusual_size_has_a_warning(image_model, pictures, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(image_model / "7", model)
+    (model / RECORD_FILE).parent.mkdir(exist_ok=True)
+    (model / RECORD_FILE).write_text(json.dumps({"sizes": asdict(UsualSizes.of([(64, 64)]))}))
+    [item] = queue(Predictor(model), tmp_path / "q", [candidate(pictures[0])])
+    assert item.size_warning.startswith("the image has 16 x 16 pixels, but training images have at least 64 x 64:")
+    [item] = queue(Predictor(image_model / "7"), tmp_path / "r", [candidate(pictures[0])])
+    assert item.size_warning == ""
 
 
 class Variants(MeanImage):

@@ -48,3 +48,13 @@ def test_every_line_is_json_even_after_a_crash(tmp_path: Path) -> None:
     assert {"half a line of C", "\ufffd{not json}", "[1]"} <= set(messages)
     assert any("from Python" in message for message in messages)
     assert any("LZW" in message for message in messages)
+
+
+def test_text_on_a_terminal_cannot_control_it() -> None:
+    terminal, end = os.openpty()
+    program = "from serving.server.logs import log_event, log_to; log_to(); log_event('watched', file='\\x1b[2J.png')"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], stderr=end, env=environment, check=True)
+    os.close(end)
+    assert os.read(terminal, 1000).decode().strip() == "watched file=%1B[2J.png"
+    os.close(terminal)

@@ -10,7 +10,7 @@ from browser import browse
 from scipy import ndimage
 
 from images.heat import heat_colours
-from images.regions import Placement, find_regions
+from images.regions import Placement, find_regions, strongest_place
 from serving.server.pages import page_text
 
 SIZES = [(80, 100), (300, 200), (21, 30), (20, 28), (20, 27)]
@@ -21,7 +21,8 @@ VALUES = [0.0, 0.5, 0.99, 0.9995, 1.0, 1.5, 2.0, 2.9, 3.0, 40.0]
 MEASURE = """<script>
 const found = CASES.map(({ width, height, answer }) => {
   const placement = placementOf(width, height, answer);
-  return { placement, regions: regionsOf(answer.anomaly_map, placement, answer.smallest_region) };
+  return { placement, regions: regionsOf(answer.anomaly_map, placement, answer.smallest_region),
+           strongest: strongestOf(answer.anomaly_map, placement) };
 });
 const colours = VALUES.map(heat);
 const captions = [[1, true], [0.5, true], [0.5, false]].map(([value, is_anomaly]) => {
@@ -78,6 +79,9 @@ def test_regions_of_the_page_are_those_of_the_client(cases, measured):
         assert {tuple(region[edge] for edge in edges) for region in found["regions"]} == expected
         if np.isfinite(anomaly_map).all():
             assert [one["peak"] for one in found["regions"]] == pytest.approx([region.peak for region in regions])
+        place = strongest_place(anomaly_map, placement)
+        across, down = placement.width_px / placement.columns, placement.height_px / placement.rows
+        assert (found["strongest"][0] * across, found["strongest"][1] * down) == pytest.approx((place.x, place.y))
         shown += len(regions)
     assert shown > 20
 
@@ -89,6 +93,6 @@ def test_colours_of_the_page_are_those_of_overlays_and_report(measured):
 def test_an_anomaly_without_a_region_is_explained(measured):
     assert measured["captions"] == [
         "1 region: 100 % of the image, peak 1.10",
-        "whole image: no single region stands out",
+        "whole image: no single region stands out, strongest at (0, 0)",
         "no region above the pixel threshold",
     ]

@@ -257,8 +257,8 @@ def test_a_backbone_is_read_from_an_object_store(s3, keras_path, pyramid_path):
 @pytest.mark.parametrize(
     ("name", "layers", "message"),
     [
-        ("efficientnet-lite3", (), "did you mean efficientnet-lite2"),
-        ("MobilNetV2", (), "did you mean MobileNetV2"),
+        ("efficientnet-lite3", (), "did you mean 'efficientnet-lite2'"),
+        ("MobilNetV2", (), "did you mean 'MobileNetV2'"),
         ("/nowhere/network.keras", (), "there is no backbone '/nowhere/network.keras'"),
         (LITE, ("block16",), "has no layer 'block16'; it has block0, .*block15"),
         (LITE, ("block1", "block1"), "repeat one: block1, block1"),

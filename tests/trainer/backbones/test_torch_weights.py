@@ -290,6 +290,27 @@ def test_what_is_refused_is_named(read, content, refused):
     assert refused in refusal(read, content)
 
 
+BEGINNING = pickled(0x1950A86A20F9469CFC6C) + pickled(1001)
+DEEP_LIST = b"\x80\x02" + 100_000 * b"]" + 99_999 * b"a" + b"."
+"""A pickle of lists within lists."""
+
+
+@pytest.mark.parametrize(
+    ("content", "refused"),
+    [
+        (BEGINNING + DEEP_LIST, "protocol 1001 of system [[[[[[[...]]]]]]], instead"),
+        (BEGINNING + pickled({"little_endian": True}) + pickled({}) + DEEP_LIST, "a storage [[[[[[[...]]]]]]] that"),
+        (BEGINNING + pickled({"little_endian": True}) + DEEP_LIST, "a list instead of a dictionary of tensors"),
+        (b"\x80\x02})" + 5_000 * b"\x85" + b"K\x01s.", "the entry (((((((...),),),),),),), which is a int"),
+        (b"\x80\x02})" + 1_000_000 * b"\x85" + b"K\x01s.", "a pickle with more than 20,000 tuples"),
+    ],
+)
+def test_objects_within_objects_are_refused_however_deep(read, content, refused):
+    """Neither the message nor the key of a dictionary exhausts the stack."""
+    beginning = b"" if content.startswith(BEGINNING) else BEGINNING + pickled({"little_endian": True})
+    assert refused in refusal(read, beginning + content)
+
+
 def test_a_missing_file_is_an_error_that_names_it(tmp_path):
     with pytest.raises(BackboneError, match="cannot read the weights .*absent.pth: No such file"):
         read_weights(tmp_path / "absent.pth")

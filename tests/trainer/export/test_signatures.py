@@ -49,6 +49,7 @@ def model():
         score=FittedScore("error", CalibrationSettings(), {}),
         calibration=CalibrationRecord(threshold=THRESHOLD, false_alarm_rate=0.1, images=50, pixel_threshold=0.5),
         held_out_scores=[HELD_OUT],
+        test_images=50,
     )
 
 

@@ -6,7 +6,13 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
 from trainer.families import feature_fit
-from trainer.families.feature_fit import errors_by_surroundings, fit_linear, groups_of_similar, surroundings
+from trainer.families.feature_fit import (
+    errors_by_surroundings,
+    fit_linear,
+    groups_of_similar,
+    surroundings,
+    two_kinds,
+)
 
 HEIGHT, WIDTH, CHANNELS = 8, 9, 6
 
@@ -145,6 +151,18 @@ def test_groups_of_similar_maps():
     flat = random.standard_normal((5, 200))[truth] * 5 + random.standard_normal((50, 200))
     groups = groups_of_similar(flat @ flat.T)
     assert len({(one, other) for one, other in zip(truth, groups, strict=True)}) == 5
+
+
+def test_two_kinds_of_images_are_counted_if_they_are_clear():
+    random = np.random.default_rng(8)
+    one = random.standard_normal((80, 16)) * np.linspace(3, 0.5, 16)
+    other = one[:20] + 24 * np.eye(16)[3]
+    assert two_kinds(np.concatenate([one, other])) == (80, 20)
+    assert two_kinds(one) is None
+    assert two_kinds(np.concatenate([one, other[:8]])) is None, "a few may be defects"
+    assert two_kinds(np.concatenate([one[:10], other[:8]])) is None, "too few to tell"
+    assert two_kinds(np.concatenate([one, one[:40] + 4 * np.eye(16)[3]])) is None, "a product in two places"
+    assert two_kinds(np.zeros((30, 4))) is None
 
 
 def test_two_images_are_enough(maps):

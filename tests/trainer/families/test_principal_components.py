@@ -34,29 +34,38 @@ def test_components_are_those_of_scikit_learn_on_pixels():
     assert pca.deviations == pytest.approx(np.sqrt(expected.explained_variance_), rel=1e-4)
 
 
-def test_images_beyond_the_memory_budget_are_fitted_in_portions_with_nearly_the_same_error(monkeypatch):
-    """At least ten images for each component count, however small the budget: here 90 of 500, in portions of 15."""
-    expected = PCA(9, svd_solver="full").fit(FLAT[:90])
-    monkeypatch.setattr(principal_components, "_BUDGET_BYTES", 15 * 64 * 4)
+@pytest.mark.parametrize("count", [90, 50], ids=["more images than values", "more values than images"])
+def test_images_that_are_read_in_portions_have_the_same_components(monkeypatch, count):
+    expected = PCA(5, svd_solver="full").fit(FLAT[:count])
+    monkeypatch.setattr(principal_components, "_PORTION_BYTES", 15 * 64 * 8)
     reads = []
 
     class Recorded(ImageSet):
         def rows(self, rows):
-            reads.append((rows.start, rows.stop))
+            reads.append(rows.stop - rows.start)
             return super().rows(rows)
 
-    pca = fit_pca(Recorded(500, (8, 8, 1), digits().images), 9, to_pixels)
-    assert reads == [(start, start + 15) for start in range(0, 90, 15)]
-    assert pca.mean == pytest.approx(FLAT[:90].mean(axis=0), abs=1e-5)
-    assert pca.axes @ pca.axes.T == pytest.approx(np.eye(9), abs=1e-4)
-    best = ((expected.inverse_transform(expected.transform(FLAT[:90])) - FLAT[:90]) ** 2).mean()
-    assert best < ((reconstruction(pca, FLAT[:90]) - FLAT[:90]) ** 2).mean() < 1.1 * best
+    pca = fit_pca(Recorded(count, (8, 8, 1), digits().images), 5, to_pixels)
+    assert max(reads) == 15
+    assert pca.mean == pytest.approx(FLAT[:count].mean(axis=0), abs=1e-5)
+    assert pca.axes @ pca.axes.T == pytest.approx(np.eye(5), abs=1e-5)
+    theirs = expected.inverse_transform(expected.transform(FLAT))
+    assert reconstruction(pca, FLAT) == pytest.approx(theirs, abs=1e-4)
+    assert pca.deviations == pytest.approx(np.sqrt(expected.explained_variance_), rel=1e-4)
 
 
-def test_the_last_portion_takes_the_rest(monkeypatch):
-    monkeypatch.setattr(principal_components, "_BUDGET_BYTES", 20 * 64 * 4)
-    pca = fit_pca(digits(70), 7, to_pixels)  # 20, 20 and 30 images
-    assert pca.mean == pytest.approx(FLAT[:70].mean(axis=0), abs=1e-5)
+@pytest.mark.parametrize(("components", "count"), [(9, 90), (30, 300)])
+def test_at_least_ten_images_for_each_component_are_used_however_large_they_are(monkeypatch, components, count):
+    monkeypatch.setattr(principal_components, "_BUDGET_BYTES", 1)
+    assert fit_pca(digits(), components, to_pixels).mean == pytest.approx(FLAT[:count].mean(axis=0), abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [3, 100])
+def test_images_that_are_all_alike_have_orthonormal_axes_without_deviation(count):
+    alike = ImageSet(count, (8, 8, 1), np.full((count, 8, 8, 1), 0.3, np.float32))
+    pca = fit_pca(alike, 9, to_pixels)
+    assert pca.axes @ pca.axes.T == pytest.approx(np.eye(min(count, 9)), abs=1e-5)
+    assert pca.deviations == pytest.approx(0.0, abs=1e-5)
 
 
 def test_there_are_no_more_components_than_images():

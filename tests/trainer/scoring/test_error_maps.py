@@ -62,6 +62,19 @@ def test_the_exported_map_is_unchanged_if_it_has_the_image_s_size():
     assert np.array_equal(full_size_map(tf.constant(PIXELS), own), own["feature_error"])
 
 
+@pytest.mark.parametrize("patch_px", [3, 8, 12])
+def test_a_window_s_value_lies_at_its_centre_however_many_positions_it_has(patch_px):
+    """The centre of mass of one deviating position is where it is: windows of 1, 2 and 3 positions of 4 x 4 pixels."""
+    maps = np.zeros((1, 8, 16), np.float32)
+    maps[0, 4, 7] = 1.0
+    outputs = {"feature_error": tf.constant(maps)}
+    score = fit_score("patch_max", CalibrationSettings(patch_px=patch_px), lambda: iter([]))
+    shown = score.anomaly_map(tf.constant(PIXELS[:1]), outputs).numpy()[0]
+    rows, columns = np.arange(32) + 0.5, np.arange(64) + 0.5
+    assert shown.sum(axis=1) @ rows / shown.sum() == pytest.approx(4.5 * 4, abs=0.6)
+    assert shown.sum(axis=0) @ columns / shown.sum() == pytest.approx(7.5 * 4, abs=0.6)
+
+
 def test_maps_of_unseen_images_replace_those_of_the_training_images():
     unseen = tf.Variable(RANDOM.random((100, 8, 16)).astype(np.float32) + 1.0)
     training = lambda: iter([(tf.constant(PIXELS), OUTPUTS)])  # noqa: E731

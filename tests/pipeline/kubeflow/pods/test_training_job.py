@@ -123,7 +123,7 @@ def test_settings_that_contradict_the_job_are_refused(change: dict[str, Any], re
 def test_several_machines_without_a_job_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="needs kubeflow.tfjob"):
         check_for_cluster(Configuration.model_validate({"trainer": {"distribution": "multi_worker"}}))
-    with pytest.raises(ConfigurationError, match="no component is named 'Worker'"):
+    with pytest.raises(ConfigurationError, match="no component is called 'Worker'"):
         check_pods(Configuration.model_validate({"kubeflow": {"pods": {"Worker": {"cpu": 1}}}}), ["Trainer"])
     with pytest.raises(ConfigurationError, match="use kubeflow.tfjob.gpus_per_worker"):
         compile_package(
