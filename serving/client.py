@@ -280,9 +280,7 @@ def _http(server: _Server, method: str, path: str, body: bytes | None, timeout_s
             response = connection.getresponse()
             text = response.read()
         except TimeoutError:
-            raise ServingError(
-                Status.DEADLINE_EXCEEDED, f"{server.shown}: no answer in {timeout_s:g} s"
-            ) from None
+            raise ServingError(Status.DEADLINE_EXCEEDED, f"{server.shown}: no answer in {timeout_s:g} s") from None
         except (OSError, http.client.HTTPException) as error:
             raise ServingError(
                 Status.UNAVAILABLE,
@@ -350,7 +348,9 @@ def _status_by_grpc(server: _Server, model_name: str, timeout_s: float, login: L
     ]
 
 
-def _called(server: _Server, stub: Callable[[Any], Any], method: str, request: Any, timeout_s: float, login: Login) -> Any:
+def _called(
+    server: _Server, stub: Callable[[Any], Any], method: str, request: Any, timeout_s: float, login: Login
+) -> Any:
     import grpc
 
     url = server.url
