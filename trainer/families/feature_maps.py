@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.backbones.backbone import Backbone
+from trainer.backbones.errors import BackboneError
 from trainer.families.autoencoder import Shape
 
 _WINDOW = 3
@@ -17,21 +18,47 @@ _LARGEST_SIDE = 64
 class FeatureMaps(tf.Module):
     """Pixels [B, H, W, C] in [0, 1] -> features [B, h, w, c]: each layer's map, resized to one grid and smoothed.
 
-    The grid is that of the layer whose size is in the middle, at most 64 positions along its longer side.
+    The grid is that of the layer whose size is in the middle, at most 64 positions along its longer side. Images whose
+    sides are no multiples of the largest stride are first mirrored beyond their lower and right edges, and the maps are
+    cut afterwards: otherwise the maps of different strides would cover different areas, and not fit together.
     """
 
     def __init__(self, backbone: Backbone, shape: Shape) -> None:
         super().__init__()
         self.backbone = backbone
-        shapes = [features.shape.as_list()[1:] for features in backbone(tf.zeros((1, *shape)))]
+        self._beyond = self._missing(shape)
+        height_px, width_px = (side + beyond for side, beyond in zip(shape[:2], self._beyond, strict=True))
+        shapes = self._shapes_of((height_px, width_px, shape[2]))
         sizes, channels = [tuple(size[:2]) for size in shapes], [size[2] for size in shapes]
         height, width = sorted(sizes, key=math.prod)[len(sizes) // 2]
         shrink = max(1.0, max(height, width) / _LARGEST_SIDE)
         self._grid = max(1, round(height / shrink)), max(1, round(width / shrink))
-        self.shape: Shape = (*self._grid, sum(channels))
+        rows, columns = math.ceil(self._grid[0] * shape[0] / height_px), math.ceil(self._grid[1] * shape[1] / width_px)
+        self.shape: Shape = (rows, columns, sum(channels))
+
+    def _shapes_of(self, shape: Shape) -> list[list[int]]:
+        return [features.shape.as_list()[1:] for features in self.backbone(tf.zeros((1, *shape)))]
+
+    def _missing(self, shape: Shape) -> tuple[int, int]:
+        """Rows and columns up to the next multiples of the largest stride; none if strides are no powers of two."""
+        sides_px, shapes = shape[:2], self._shapes_of(shape)
+        missing = []
+        for side_px, positions in zip(sides_px, zip(*shapes, strict=True), strict=False):
+            stride = 2 ** round(math.log2(side_px / min(positions)))
+            short = -side_px % stride
+            missing.append(short if math.ceil(side_px / stride) == min(positions) and short <= side_px else 0)
+        down, across = missing
+        try:
+            self._shapes_of((sides_px[0] + down, sides_px[1] + across, shape[2]))
+        except (BackboneError, ValueError):  # a network for images of one size
+            return 0, 0
+        return down, across
 
     def __call__(self, pixels: tf.Tensor) -> tf.Tensor:
-        joined = tf.concat([self._on_grid(features) for features in self.backbone(pixels)], axis=-1)
+        if any(self._beyond):
+            pixels = tf.pad(pixels, [[0, 0], *([0, beyond] for beyond in self._beyond), [0, 0]], "SYMMETRIC")
+        maps = [self._on_grid(features) for features in self.backbone(pixels)]
+        joined = tf.concat(maps, axis=-1)[:, : self.shape[0], : self.shape[1]]
         padded = tf.pad(joined, [[0, 0], *[[_WINDOW // 2] * 2] * 2, [0, 0]], "SYMMETRIC")
         return tf.nn.avg_pool2d(padded, _WINDOW, 1, "VALID")
 
