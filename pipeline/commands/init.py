@@ -29,7 +29,9 @@ _NOT_EXISTING = "choose another file with --output, or another name with --name"
 @click.option("--name", help="Name of the pipeline (default: from the folder's or manifest's name).")
 @click.option("--output", type=PATH, help="File to write (default: NAME.yaml); an existing file is never overwritten.")
 def init(folder_or_manifest: str, name: str | None, output: Path | None) -> None:
-    """Inspect a folder, or the images that a CSV manifest lists, and write a configuration for them.
+    """Inspect a folder or a manifest of images, and write a configuration.
+
+    A manifest is a CSV file that lists images.
 
     Prints what was found, what was chosen, and the command to run next.
 
