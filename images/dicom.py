@@ -119,8 +119,8 @@ def _grey(dataset: Any, stored: npt.NDArray[Any]) -> Values:
     is_inverted = dataset.PhotometricInterpretation == _INVERTED
     if is_inverted and is_signed:
         raise DicomError(
-            "a DICOM file of signed MONOCHROME1 values, which would leave their units if they were inverted; save it as "
-            "MONOCHROME2, or export it as PNG"
+            "a DICOM file of signed MONOCHROME1 values, which would leave their units if they were inverted; "
+            "save it as MONOCHROME2, or export it as PNG"
         )
     stored = highest - stored.astype(np.float64) if is_inverted else stored.astype(np.float64)
     ends = _window(dataset)
