@@ -115,8 +115,13 @@ def _grey(dataset: Any, stored: npt.NDArray[Any]) -> Values:
         float(dataset.get(tag, default)) for tag, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
     )
     # Inverting the stored bits mirrors the values, and with them the window.
-    highest = -1 if is_signed else 2 ** int(dataset.BitsStored) - 1
+    highest = 2 ** int(dataset.BitsStored) - 1
     is_inverted = dataset.PhotometricInterpretation == _INVERTED
+    if is_inverted and is_signed:
+        raise DicomError(
+            "a DICOM file of signed MONOCHROME1 values, which would leave their units if they were inverted; "
+            "save it as MONOCHROME2, or export it as PNG"
+        )
     stored = highest - stored.astype(np.float64) if is_inverted else stored.astype(np.float64)
     ends = _window(dataset)
     if ends and is_inverted:

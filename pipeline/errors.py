@@ -1,5 +1,6 @@
 """Turns every command's errors into a message and an exit status."""
 
+import contextlib
 import errno
 import shutil
 import signal
@@ -14,6 +15,7 @@ from schema.features import printable
 
 _KILLED_BY: Final = 128
 """Added to a signal's number, as shells do."""
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FULL = ("No space left on device", "database or disk is full", "Disk quota exceeded")
 _received: list[int] = []
 """Signals that have interrupted this process."""
@@ -34,7 +36,7 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except (Exception, Interrupted) as error:
-            translated = translate(error)
+            translated = translate(error, writes_runs=any(one.name == "overrides" for one in self.params))
             if translated is None:
                 raise
             message, status = translated
@@ -42,19 +44,30 @@ class Command(click.Command):
             ctx.exit(status)
 
 
-def translate(error: BaseException) -> tuple[str, int] | None:
-    """The message and exit status for an error; None if it is unexpected."""
+def translate(error: BaseException, *, writes_runs: bool = True) -> tuple[str, int] | None:
+    """The message and exit status for an error; None if it is unexpected. `writes_runs`: with the option `--set`."""
     if isinstance(error, Interrupted):
         return "\ninterrupted; the next run continues after the last finished component", _KILLED_BY + error.args[0]
     if isinstance(error, UserError):
-        return message_of(error), error.exit_code
-    fault = _machine_fault(error, None)
+        return message_of(error, writes_runs=writes_runs), error.exit_code
+    fault = _machine_fault(error, None, writes_runs=writes_runs)
     return (fault, FAILED) if fault else None
 
 
-def message_of(error: BaseException, folder: Path | None = None) -> str:
+def message_of(error: BaseException, folder: Path | None = None, *, writes_runs: bool = True) -> str:
     """What to tell a user about an error, with the remedy if a disk or the memory is full; `folder`: the run's."""
-    return _machine_fault(error, folder) or _explanation(error)
+    return _machine_fault(error, folder, writes_runs=writes_runs) or _explanation(error)
+
+
+@contextlib.contextmanager
+def naming_full_disk(target: object) -> Iterator[None]:
+    """Add the name of what is being written to the error of a full disk, which a write alone does not know."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from None
 
 
 def interrupt_on_signals() -> None:
@@ -76,16 +89,18 @@ def _interrupt(number: int, _: Any) -> None:
     raise Interrupted(number)
 
 
-def _machine_fault(error: BaseException, folder: Path | None) -> str | None:
+def _machine_fault(error: BaseException, folder: Path | None, *, writes_runs: bool) -> str | None:
     """The message for a full disk or memory; None if the error has another cause."""
     for cause in _chain(error):
         text = str(cause)
-        if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(sign in text for sign in _DISK_FULL):
+        if getattr(cause, "errno", None) in _FULL or any(sign in text for sign in _DISK_FULL):
             free = f"; {folder} has {shutil.disk_usage(folder).free / 2**20:,.1f} MB free" if folder else ""
-            return (
-                f"no space left on a disk ({_explanation(cause)}){free}: delete old runs, or choose another disk with "
-                "--set root=..."
+            remedy = (
+                "delete old runs, or choose another disk with --set root=..."
+                if writes_runs
+                else "free some of it, or write to another disk"
             )
+            return f"no space left on a disk ({_explanation(cause)}){free}: {remedy}"
         if isinstance(cause, MemoryError) or any(sign in text for sign in _MEMORY_FULL):
             return (
                 f"out of memory ({_explanation(cause)}): lower image.height_px and width_px, trainer.batch_size or "

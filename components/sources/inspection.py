@@ -53,6 +53,12 @@ class FilesFacts:
     """Labels of the classes that are normal by their names, if that needs `data.normal_labels`."""
     inspected: int
     unreadable: tuple[Reject, ...]
+    max_reject_fraction: float
+    """The share of unreadable images above which a run stops, unless its configuration sets another."""
+    files_of_pages: int
+    """Inspected files of several pages."""
+    inspected_pages: int
+    """Pages of these files."""
     height_px: int
     """Median of the images' heights."""
     width_px: int
@@ -66,6 +72,11 @@ class FilesFacts:
     """Bits of the largest value, if all inspected images are files of 16 bits; otherwise 0."""
     has_values: bool
     """Whether there are files of values without black and white of their own, such as floats."""
+
+    @property
+    def has_too_many_unreadable(self) -> bool:
+        """Whether a run would stop if the other images are like the inspected ones."""
+        return len(self.unreadable) > self.max_reject_fraction * self.inspected
 
     @property
     def splits(self) -> frozenset[str]:
@@ -97,6 +108,7 @@ def inspect_files(path: str) -> FilesFacts:
     images = [image for image in read if isinstance(image, SourceImage)]
     used_bits = [image.stored.used_bits for image in images]
     sizes = [(image.stored.height_px, image.stored.width_px) for image in images]
+    pages = [image.stored.page_count for image in images if image.stored.page_count > 1]
     narrow, wide = np.percentile([width / height for height, width in sizes] or [1.0], (5, 95))
     return FilesFacts(
         source=source,
@@ -112,6 +124,9 @@ def inspect_files(path: str) -> FilesFacts:
         normal_labels=_normal_labels(entries),
         inspected=len(read),
         unreadable=tuple(reject for reject in read if isinstance(reject, Reject)),
+        max_reject_fraction=DataSettings(source="folder", path=path).max_reject_fraction,
+        files_of_pages=len(pages),
+        inspected_pages=sum(pages),
         height_px=round(statistics.median(height for height, _ in sizes)) if sizes else 0,
         width_px=round(statistics.median(width for _, width in sizes)) if sizes else 0,
         sizes=len(set(sizes)),

@@ -29,7 +29,9 @@ _NOT_EXISTING = "choose another file with --output, or another name with --name"
 @click.option("--name", help="Name of the pipeline (default: from the folder's or manifest's name).")
 @click.option("--output", type=PATH, help="File to write (default: NAME.yaml); an existing file is never overwritten.")
 def init(folder_or_manifest: str, name: str | None, output: Path | None) -> None:
-    """Inspect a folder, or the images that a CSV manifest lists, and write a configuration for them.
+    """Write a configuration for a folder of images, or a manifest.
+
+    Inspects the folder, or the images that a CSV manifest lists.
 
     Prints what was found, what was chosen, and the command to run next.
 
@@ -106,6 +108,17 @@ def _findings(facts: "FilesFacts", image: "ImageSettings") -> dict[str, str]:
     if facts.unreadable:
         named = "; ".join(f"{reject.image_id}: {reject.reason}" for reject in facts.unreadable[:_NAMED])
         found["unreadable"] = f"{len(facts.unreadable)} of {facts.inspected} inspected images ({named})"
+        if facts.has_too_many_unreadable:
+            found["unreadable"] += (
+                "; a run would stop, because these are more than data.max_reject_fraction, "
+                f"{facts.max_reject_fraction:.0%}: repair or remove them, or raise the limit"
+            )
+    if facts.files_of_pages:
+        found["pages"] = (
+            f"{facts.files_of_pages} of {facts.inspected} inspected files have several, "
+            f"{facts.inspected_pages} in all; only the first of each file is used, "
+            "unless image.page is all, which makes every page an image"
+        )
     if facts.skipped:
         found["skipped"] = f"{facts.skipped} (not a supported image format)"
     if facts.manifest:

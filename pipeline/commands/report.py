@@ -1,5 +1,6 @@
 """`autoencoder report`: finds the report of a run, or writes it."""
 
+import shlex
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,8 +49,17 @@ def report(
     folder, store = run_folder(run, overrides)
     page = folder / REPORT_FILE
     if run_id or rebuild or not page.exists():
-        page = _find_or_build(folder, store, run_id, rebuild=rebuild)
+        continuing = _command_to_continue(run, folder, overrides)
+        page = _find_or_build(folder, store, run_id, rebuild=rebuild, continuing=continuing)
     _print_page(page, in_browser=in_browser)
+
+
+def _command_to_continue(run: Path, folder: Path, overrides: tuple[str, ...]) -> str:
+    """What continues an unfinished run; a run's folder does not record where its configuration lies."""
+    if run.is_dir():
+        return f"autoencoder run CONFIG, where CONFIG is the configuration with `name: {folder.absolute().name}`"
+    settings = [argument for override in overrides for argument in ("--set", override)]
+    return shlex.join(["autoencoder", "run", str(run), *settings])
 
 
 def _print_page(page: Path, *, in_browser: bool) -> None:
@@ -71,7 +81,9 @@ def _download(server: "Server", run_id: str) -> Path:
     return page
 
 
-def _find_or_build(folder: Path, settings: "MetadataSettings", run_id: str | None, *, rebuild: bool) -> Path:
+def _find_or_build(
+    folder: Path, settings: "MetadataSettings", run_id: str | None, *, rebuild: bool, continuing: str
+) -> Path:
     from pipeline.local.run import LOG_FILE
     from pipeline.metadata.store import connection_of, require_run
     from pipeline.terminal import output_to_log
@@ -83,4 +95,4 @@ def _find_or_build(folder: Path, settings: "MetadataSettings", run_id: str | Non
         with imported_for_good():
             from pipeline.local.past_report import find_or_build
 
-        return find_or_build(folder, connection_of(settings, folder), run_id, rebuild=rebuild)
+        return find_or_build(folder, connection_of(settings, folder), run_id, rebuild=rebuild, continuing=continuing)

@@ -18,6 +18,7 @@ from pipeline.commands.options import (
     server_of,
 )
 from pipeline.errors import Command
+from runtime.errors import UsageError
 
 if TYPE_CHECKING:  # `--help` must not wait for these imports
     from pipeline.kubeflow.client.server import Server
@@ -37,7 +38,7 @@ def runs(config: Path | None, root: Path | None, as_json: bool, host: str | None
     ran on can tell.
 
     All pipelines in the folder of the runs are listed or, if CONFIG names a database server in `metadata:`, all
-    pipelines in that database.
+    pipelines in that database. CONFIG may also be the folder of one pipeline, such as runs/digits, or of all.
 
     With --host, the newest 50 runs on a cluster are listed, with the verdicts from its object store (the AWS_*
     variables of docs/kubeflow.md).
@@ -45,20 +46,32 @@ def runs(config: Path | None, root: Path | None, as_json: bool, host: str | None
     \b
     Examples:
       autoencoder runs configs/digits.yaml
+      autoencoder runs runs/digits
       autoencoder runs --host https://kubeflow.example.com/pipeline --namespace alice
     """
     if host:
         _print_runs(_cluster_runs(server_of(host, **login)), "on this cluster", as_json=as_json)
         return
     from pipeline.configuration.loading import load_configuration
-    from pipeline.metadata.store import MetadataSettings
+    from pipeline.metadata.store import METADATA_FILE, MetadataSettings
 
+    if config is not None and config.is_dir():
+        if root is not None:
+            raise UsageError(f"--root {root}: leave it out, since {config} is a folder of runs already")
+        if (config / METADATA_FILE).exists():
+            _print_runs(_past_runs([config], MetadataSettings()), f"in {config}", as_json=as_json)
+            return
+        config, root = None, config
     if config is None:
         root, settings = root or RUNS, MetadataSettings()
     else:
         configuration = load_configuration(config)
         root, settings = root or Path(configuration.root).expanduser(), configuration.metadata
-    _print_runs(_past_runs(root, settings), f"in {root} yet; start one with: autoencoder run", as_json=as_json)
+    _print_runs(
+        _past_runs(_folders(root, settings), settings),
+        f"in {root} yet; start one with: autoencoder run",
+        as_json=as_json,
+    )
 
 
 def _print_runs(found: dict[str, list["PastRun"]], where: str, *, as_json: bool) -> None:
@@ -82,15 +95,22 @@ def _cluster_runs(server: "Server") -> dict[str, list["PastRun"]]:
     return found
 
 
-def _past_runs(root: Path, settings: "MetadataSettings") -> dict[str, list["PastRun"]]:
-    """Pipeline -> its runs, from the `metadata.sqlite` of each folder in `root`, or from the database server."""
-    from pipeline.metadata.store import METADATA_FILE, MetadataStoreError, connection_of
-    from pipeline.terminal import output_to_log
+def _folders(root: Path, settings: "MetadataSettings") -> list[Path]:
+    """The folders in `root` that hold a `metadata.sqlite`, or `root` itself if a database server has all runs."""
+    from pipeline.metadata.store import METADATA_FILE
 
     is_server = settings.backend != "sqlite"
-    folders = [root] if is_server else [file.parent for file in sorted(root.glob(f"*/{METADATA_FILE}"))]
+    return [root] if is_server else [file.parent for file in sorted(root.glob(f"*/{METADATA_FILE}"))]
+
+
+def _past_runs(folders: list[Path], settings: "MetadataSettings") -> dict[str, list["PastRun"]]:
+    """Pipeline -> its runs, from the `metadata.sqlite` of each folder, or from the database server."""
+    from pipeline.metadata.store import MetadataStoreError, connection_of
+    from pipeline.terminal import output_to_log
+
     if not folders:
         return {}
+    is_server = settings.backend != "sqlite"
     with output_to_log(Path(os.devnull)):
         from pipeline.metadata.history import past_runs
     found: dict[str, list[PastRun]] = {}

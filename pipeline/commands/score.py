@@ -14,7 +14,7 @@ import click
 
 from pipeline.commands.options import FOLDER, PATH, RUNS
 from pipeline.commands.serve import quieten_tensorflow
-from pipeline.errors import Command
+from pipeline.errors import Command, naming_full_disk
 from runtime.errors import DONE, FAILED, UsageError
 from runtime.imports import imported_for_good
 from schema.features import printable
@@ -30,6 +30,7 @@ _NO_MAPS = (
     "the model has no anomaly maps, because a version without them calibrated it: run the pipeline again, which only "
     "calibrates and evaluates the model, or leave out --overlays, --masks and --coco"
 )
+_STDOUT = "standard output"
 MAX_STEM_BYTES = 200
 """Most disks limit a file's name to 255 bytes, and an overlay's name also has a number and a suffix."""
 
@@ -185,14 +186,17 @@ def _with_pictures(
         page = "" if result.page is None else f"-{result.page + 1}"
         name = f"{number:06d}-{_shortened(Path(result.path.name).stem)}{page}.png"
         if result.score is not None and overlays is not None:
-            write_overlay(result.path, result.score, overlays / name, page=result.page)
+            with naming_full_disk(overlays / name):
+                write_overlay(result.path, result.score, overlays / name, page=result.page)
         if result.score is not None and masks is not None:
-            write_mask(result.score, masks / name)
+            with naming_full_disk(masks / name):
+                write_mask(result.score, masks / name)
         if result.score is not None and coco is not None:
             instances.add(result.name, result.score)
         yield result
     if coco is not None:
-        instances.write(coco)
+        with naming_full_disk(coco):
+            instances.write(coco)
 
 
 def _shortened(stem: str) -> str:
@@ -207,19 +211,23 @@ def _write_results(results: Iterable["FileScore"], form: str) -> tuple[int, int]
     from serving.scoring import ROW_COLUMNS, csv_row, row_of
 
     table = csv.DictWriter(sys.stdout, ROW_COLUMNS, lineterminator="\n")
-    if form == "csv":
-        table.writeheader()
-    elif form == "table":
-        click.echo(f"{'verdict':8} {'score':>10} {'threshold':>10}  path")
+    with naming_full_disk(_STDOUT):
+        if form == "csv":
+            table.writeheader()
+        elif form == "table":
+            click.echo(f"{'verdict':8} {'score':>10} {'threshold':>10}  path")
     total = failed = 0
     for result in results:
         total += 1
         failed += result.score is None
         row = row_of(result)
-        if form == "csv":
-            table.writerow(csv_row(row))
-        else:
-            click.echo(json.dumps(row) if form == "jsonl" else _line(row))
+        with naming_full_disk(_STDOUT):
+            if form == "csv":
+                table.writerow(csv_row(row))
+            else:
+                click.echo(json.dumps(row) if form == "jsonl" else _line(row))
+    with naming_full_disk(_STDOUT):
+        sys.stdout.flush()
     return total, failed
 
 

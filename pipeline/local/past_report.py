@@ -21,8 +21,8 @@ class NoReportError(UsageError):
     """There is no such run, or it has no evaluation to report."""
 
 
-def find_or_build(folder: Path, connection: Any, run_id: str | None, *, rebuild: bool) -> Path:
-    """The report of the run with this id, or of the newest evaluated run.
+def find_or_build(folder: Path, connection: Any, run_id: str | None, *, rebuild: bool, continuing: str) -> Path:
+    """The report of the run with this id, or of the newest evaluated run; `continuing` continues an unfinished one.
 
     A missing report is written to `reports/<run id>/`; that of the newest run also becomes `report.html` in `folder`.
     """
@@ -32,7 +32,11 @@ def find_or_build(folder: Path, connection: Any, run_id: str | None, *, rebuild:
         evaluated = [run for run in runs if "evaluation" in _outputs(store, run)[0]]
         chosen = [run for run in evaluated if run_id in (None, run.name)]
         if not chosen:
-            raise NoReportError(_explain(folder, run_id, [run.name for run in runs], [run.name for run in evaluated]))
+            names, with_report = ([run.name for run in each] for each in (runs, evaluated))
+            if run_id is None or run_id in names:
+                raise NoReportError(f"{folder}: the run has no evaluation to report; continue it with: {continuing}")
+            known = ", ".join(with_report) or "none"
+            raise NoReportError(f"--run-id {run_id}: no such run in {folder}; evaluated runs: {known}")
         run = chosen[0]
         artifacts, producers, settings = _outputs(store, run)
     written = Path(artifacts[REPORT_KEY][0].uri, REPORT_FILE) if REPORT_KEY in artifacts else None
@@ -67,9 +71,3 @@ def _outputs(store: Any, run: Any) -> tuple[dict[str, list[Artifact]], dict[str,
                 artifacts[key] = [artifact_utils.deserialize_artifact(artifact_type, artifact)]
                 producers[key] = component
     return artifacts, producers, settings
-
-
-def _explain(folder: Path, run_id: str | None, runs: list[str], evaluated: list[str]) -> str:
-    if run_id is None or run_id in runs:
-        return f"{folder}: the run has no evaluation to report; continue it with: autoencoder run"
-    return f"--run-id {run_id}: no such run in {folder}; evaluated runs: {', '.join(evaluated) or 'none'}"

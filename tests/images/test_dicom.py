@@ -74,8 +74,7 @@ def test_each_frame_of_an_enhanced_file_is_rescaled_with_its_own_intercept():
         assert np.array_equal(in_window, np.round(((values + 160.5) / 400).clip(0, 1) * 65535))
 
 
-@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-@pytest.mark.parametrize("kind", ["u2", "i2"])
+@pytest.mark.parametrize(("photometric", "kind"), [("MONOCHROME1", "u2"), ("MONOCHROME2", "u2"), ("MONOCHROME2", "i2")])
 def test_without_a_range_the_window_is_shown(photometric, kind):
     stored = (STORED.astype(int) - (2048 if kind == "i2" else 0)).astype(kind)
     content = file_of(stored, photometric=photometric, **SCALED, WindowCenter=[500, 1], WindowWidth=[3001, 2])
@@ -87,6 +86,15 @@ def test_without_a_range_the_window_is_shown(photometric, kind):
     # Through the client, which does not know the model.
     for reading in (EIGHT_BITS, Reading(depth=16)):
         assert np.array_equal(shown(as_viewed(content, AS_STORED), reading).pixels, shown(content, reading).pixels)
+
+
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": 40, "WindowWidth": 400}])
+@pytest.mark.parametrize("reading", [EIGHT_BITS, RANGED, AS_STORED])
+def test_inverted_signed_values_are_refused(window, reading):
+    """Inverted in their type, -1 - s, they would leave the units of a range and become black images."""
+    content = file_of((STORED.astype(int) - 2048).astype("i2"), photometric="MONOCHROME1", **SCALED, **window)
+    with pytest.raises(UnreadableImageError, match="signed MONOCHROME1 values.*save it as MONOCHROME2, or export"):
+        shown(content, reading)
 
 
 def test_unsigned_values_without_a_window_have_the_scale_of_their_type():

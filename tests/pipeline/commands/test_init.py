@@ -183,6 +183,33 @@ def test_unreadable_and_other_files_are_named(tmp_path: Path) -> None:
     assert "1 .heic file" in printed
 
 
+@pytest.mark.parametrize(("broken", "stops"), [(1, False), (2, True)])
+def test_more_unreadable_files_than_a_run_accepts_are_told_with_the_remedy(
+    tmp_path: Path, broken: int, stops: bool
+) -> None:
+    """A run accepts 5 %, so 1 of 20."""
+    for number in range(20):
+        save(tmp_path / f"parts/{number}.png")
+    for number in range(broken):
+        (tmp_path / f"parts/{number}.png").write_bytes(b"not an image")
+    _, printed = configured(tmp_path / "parts", tmp_path)
+    assert f"{broken} of 20 inspected images" in printed
+    remedy = "a run would stop, because these are more than data.max_reject_fraction, 5%: repair or remove them"
+    assert (remedy in printed) == stops
+
+
+def test_files_of_several_pages_are_counted_and_the_setting_for_them_named(tmp_path: Path) -> None:
+    pages = [Image.fromarray(RANDOM.integers(0, 256, (30, 40), np.uint8)) for _ in range(3)]
+    for number in range(2):
+        save(tmp_path / f"parts/{number}.png")
+        assert number or "  pages  " not in configured(tmp_path / "parts", tmp_path)[1]
+        (tmp_path / "written.yaml").unlink(missing_ok=True)
+        pages[0].save(tmp_path / f"parts/{number}.tif", save_all=True, append_images=pages[1:])
+    _, printed = configured(tmp_path / "parts", tmp_path)
+    assert "2 of 4 inspected files have several, 6 in all" in printed
+    assert "unless image.page is all" in printed
+
+
 def test_names_of_folders_and_files_cannot_control_the_terminal(tmp_path: Path) -> None:
     """Nor break the comments in the configuration."""
     for folder in ("\x1b[31mred", "two\nlines"):

@@ -201,6 +201,43 @@ def test_overlays_of_files_with_long_names_are_written(
     assert names == [f"000000-{'x' * 200}.png", f"000001-{'x' * 200}.png", f"000002-{'ö' * 100}.png"]
 
 
+@pytest.mark.parametrize("option", ["--overlays", "--masks", "--coco"])
+def test_a_full_disk_is_reported_with_the_file_and_a_remedy_that_score_has(
+    image_server: ServerAddress, tmp_path: Path, normal_png: bytes, option: str
+) -> None:
+    (tmp_path / "a.png").write_bytes(normal_png)
+    target = tmp_path / "written"
+    full = target
+    if option != "--coco":
+        target.mkdir()
+        full = target / "000000-a.png"
+    full.symlink_to("/dev/full")
+    result = CliRunner().invoke(
+        score, [str(tmp_path / "a.png"), "--server", rest_url(image_server), option, str(target)]
+    )
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"no space left on a disk ([Errno 28] No space left on device: '{full}'): "
+        "free some of it, or write to another disk\n",
+    )
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
+def test_a_full_disk_behind_standard_output_is_reported(
+    image_server: ServerAddress, tmp_path: Path, normal_png: bytes, form: str
+) -> None:
+    (tmp_path / "a.png").write_bytes(normal_png)
+    program = "import sys; from pipeline.commands.score import score; score(sys.argv[1:])"
+    arguments = [str(tmp_path), "--server", rest_url(image_server), "--format", form]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            env=_environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("no space left on a disk ([Errno 28] No space left on device: 'standard output')")
+
+
 def test_beam_returns_the_same_scores(images: Path, image_model: Path, tmp_path: Path) -> None:
     """Sharded JSON Lines contain the same lines, in any order."""
     output = tmp_path / "scores"
