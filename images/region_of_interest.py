@@ -57,6 +57,18 @@ def sampled(mask: Inside, height_px: int, width_px: int) -> Inside:
     return found
 
 
+def sampled_own(mask: Inside, height_px: int, width_px: int) -> Inside:
+    """An image's own region [h, w] at a model's size: [H, W].
+
+    Of one so small that it lies between the centres of all pixels, each pixel counts that contains a part of it.
+    """
+    found = sampled(mask, height_px, width_px)
+    if not found.any():
+        rows, columns = np.nonzero(mask)
+        found[rows * height_px // mask.shape[0], columns * width_px // mask.shape[1]] = True
+    return found
+
+
 def box_around(inside: Inside) -> tuple[slice, slice]:
     """The smallest box that contains all pixels inside."""
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))

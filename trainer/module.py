@@ -1,15 +1,12 @@
 """TFX Trainer's entry point: trains, then exports the model for calibration and the controls for the gate."""
 
-import os.path
-
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from runtime.tfrecords import as_many_as_fit, read_counts
-from schema import features
+from runtime.tfrecords import as_many_as_fit
 from schema.artifacts import PICTURE_FILE
 from trainer.data.region import limit_unseen_maps
 from trainer.export.controls import export_controls
@@ -57,7 +54,6 @@ def run_fn(fn_args: FnArgs) -> None:
             train=train,
             latent_dim=autoencoder.latent_dim,
             image=image,
-            test_images=_test_images(fn_args),
             **shared,
         )
         record = {
@@ -80,9 +76,3 @@ def run_fn(fn_args: FnArgs) -> None:
         write_picture(grid, image.network_shape[0], f"{fn_args.model_run_dir}/{PICTURE_FILE}")
         write_projector(f"{fn_args.model_run_dir}/projector", autoencoder, held_out, constants, fn_args.eval_files)
     remove_checkpoint(training_folder(fn_args))
-
-
-def _test_images(fn_args: FnArgs) -> int:
-    """How many images the gate measures models on; the patterns are `<examples>/Split-<name>/*`."""
-    folders = {os.path.dirname(os.path.dirname(pattern)) for pattern in fn_args.eval_files}  # noqa: PTH120 - may be remote
-    return sum(read_counts(folder)[features.TEST] for folder in folders)

@@ -11,7 +11,7 @@ from images.reading import Percentiles
 from runtime.traced_once import traced_once
 from schema import features
 from schema.features import LEVELS, NORMALISED, OFFSET, SCALE
-from trainer.data.decoding import decode_images, fixed_levels, sampled, values_of_one
+from trainer.data.decoding import decode_images, fixed_levels, sampled, sampled_own, values_of_one
 from trainer.data.region import inside_of_images
 from trainer.settings.image import ImageSettings
 
@@ -47,7 +47,7 @@ def _levels(encoded: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
 
     def sampled_one(one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         values, inside = values_of_one(one, settings)
-        return tf.cast(sampled(values, settings), tf.float32), sampled(inside, settings)
+        return tf.cast(sampled(values, settings), tf.float32), sampled_own(inside, settings)
 
     spec = tf.TensorSpec(settings.shape, tf.float32), tf.TensorSpec((*settings.shape[:2], 1), tf.bool)
     images, own = tf.map_fn(sampled_one, encoded, fn_output_signature=spec)

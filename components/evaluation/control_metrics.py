@@ -10,7 +10,7 @@ from components.evaluation.accumulators import SliceImages
 from components.evaluation.bare_examples import without_identifier
 from components.evaluation.metrics import METRICS
 from components.evaluation.synthetic_auroc import count_known, most_images
-from runtime.tfrecords import as_many_as_fit, files_of, spread_records
+from runtime.tfrecords import as_many_as_fit, files_of
 from schema.features import IS_ANOMALY, LABEL, UNKNOWN
 from schema.signatures import ERROR_LEVELS
 
@@ -34,21 +34,27 @@ def control_metrics_of(signature: Any, test: str) -> MetricsByLabel:
 
 def floor_metrics_of(signature: Any, test: str) -> MetricsByLabel:
     """The same of a simple model, on up to 10,000 images, without what noise does to it: no bound compares that."""
-    return _metrics_of(signature, spread_records([f"{test}/*"], FLOOR_IMAGES), is_probed=False)
+    return _metrics_of(signature, _sampled(test, FLOOR_IMAGES), is_probed=False)
 
 
 def _sampled(test: str, at_most: int) -> tf.data.Dataset:
-    """All records of the split, or of the anomalous and of the other ones at most half as many each, evenly spaced."""
+    """At most this many records of the split, evenly spaced among the anomalous and among the other ones.
+
+    Of each kind there are all, or at least a quarter of `at_most`, so that neither is lost if it is rare.
+    """
     records, known = tf.data.TFRecordDataset(files_of([f"{test}/*"])), count_known(test)
-    if sum(known.values()) <= at_most:
+    others, anomalous = known[0] + known[UNKNOWN], known[1]
+    if others + anomalous <= at_most:
         return records
+    most_anomalous = min(anomalous, max(at_most // 2, at_most - others))
     spec = {IS_ANOMALY: tf.io.FixedLenFeature([], tf.int64, UNKNOWN)}
 
-    def evenly(count: int, *, anomalous: bool) -> tf.data.Dataset:
-        own = records.filter(lambda record: (tf.io.parse_single_example(record, spec)[IS_ANOMALY] == 1) == anomalous)
-        return own.shard(max(1, -(-count * 2 // at_most)), 0)
+    def evenly(count: int, most: int, *, is_anomaly: bool) -> tf.data.Dataset:
+        own = records.filter(lambda record: (tf.io.parse_single_example(record, spec)[IS_ANOMALY] == 1) == is_anomaly)
+        return own.shard(max(1, -(-count // max(1, most))), 0)
 
-    return evenly(known[0] + known[UNKNOWN], anomalous=False).concatenate(evenly(known[1], anomalous=True))
+    normal = evenly(others, at_most - most_anomalous, is_anomaly=False)
+    return normal.concatenate(evenly(anomalous, most_anomalous, is_anomaly=True))
 
 
 def _metrics_of(signature: Any, records: tf.data.Dataset, *, is_probed: bool = True) -> MetricsByLabel:

@@ -15,7 +15,7 @@ from components.report.synthetic_defects import DEFECTS, Defect, Pixels
 from images.decoding import shown
 from images.levels import EIGHT_BIT_LEVELS, Levels
 from images.reading import AS_STORED
-from images.region_of_interest import Inside, box_around, region_of_interest, sampled
+from images.region_of_interest import Inside, box_around, region_of_interest, sampled_own
 
 RELIABLE: Final = 0.9
 """Share of the images in which a defect must be found to count as found reliably."""
@@ -139,7 +139,7 @@ def _inside_of_files(files: Sequence[bytes], image: Mapping[str, Any]) -> Inside
     if image.get("alpha") != "roi":
         return region_of_interest(image, np.empty((len(files), *size, 1)))
     own = (shown(file, AS_STORED).inside for file in files)
-    return np.stack([np.ones(size, bool) if mask is None else sampled(mask, *size) for mask in own])
+    return np.stack([np.ones(size, bool) if mask is None else sampled_own(mask, *size) for mask in own])
 
 
 def defects_document(images: int, detections: Sequence[Detection], *, threshold: float, seed: int) -> dict[str, Any]:

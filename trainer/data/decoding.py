@@ -71,9 +71,20 @@ def fixed_levels(settings: ImageSettings) -> tf.Tensor:
 
 def sampled(values: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
     """Of [h, w, C], the nearest to the centre of each of the model's pixels: [H, W, C]."""
-    if values.dtype == tf.bool:
-        return tf.cast(sampled(tf.cast(values, tf.uint8), settings), tf.bool)
     return tf.image.resize(values, settings.shape[:2], tf.image.ResizeMethod.NEAREST_NEIGHBOR)
+
+
+def sampled_own(inside: tf.Tensor, settings: ImageSettings) -> tf.Tensor:
+    """`images.region_of_interest.sampled_own` in the graph: [h, w, 1] bool -> [H, W, 1]."""
+
+    def containing() -> tf.Tensor:
+        own_px, whole_px = tf.shape(inside, tf.int64)[:2], tf.constant(settings.shape[:2], tf.int64)
+        cells = tf.where(inside[..., 0]) * whole_px // own_px
+        parts = tf.scatter_nd(cells, tf.ones(tf.shape(cells)[:1], tf.int32), whole_px)
+        return parts[..., tf.newaxis] > 0
+
+    found = sampled(tf.cast(inside, tf.uint8), settings) > 0
+    return tf.cond(tf.reduce_any(found), lambda: found, containing)
 
 
 def values_of_one(encoded: tf.Tensor, settings: ImageSettings) -> tuple[tf.Tensor, tf.Tensor]:
@@ -119,7 +130,7 @@ def _fitted(values: tf.Tensor, inside: tf.Tensor, settings: ImageSettings, ends:
     pixels = blacked_out(pixels, settings) if settings.alpha == "white" else tf.where(inside, pixels, 0.0)
     pixels = tf.cond(_has_size(values, settings), lambda: pixels, lambda: resized(pixels, settings, antialias=True))
     if settings.alpha == "roi":
-        pixels = lit(pixels, sampled(inside, settings))
+        pixels = lit(pixels, sampled_own(inside, settings))
     return tf.ensure_shape(blacked_out(pixels, settings), settings.shape)
 
 

@@ -15,7 +15,6 @@ from trainer.data.dataset import Images, ImageSet, PixelConstants
 from trainer.data.region import limited
 from trainer.data.tiles import tiled
 from trainer.export.evaluated_model import EvaluatedModel, examples_reader, export_evaluated, score_by_error
-from trainer.export.probes import share_to_probe
 from trainer.export.trained_model import pixels_decoder
 from trainer.families.autoencoder import Autoencoder
 from trainer.families.principal_components import fit_pca
@@ -46,7 +45,6 @@ def export_controls(
     constants: PixelConstants,
     mean_image: Images,
     image: ImageSettings,
-    test_images: int,
 ) -> None:
     """Write one SavedModel, `controls`, with a signature for each control that takes serialized tf.Examples."""
     mean = tf.constant(mean_image)[tf.newaxis]
@@ -67,7 +65,7 @@ def export_controls(
             verdict=control.verdict,
             mean_image=mean[0],
             image=image,
-            probed_share=share_to_probe(test_images, image),
+            probed_share=1.0,  # of the sample that they are measured on
             tracked=control.tracked,
         )
         for name, control in controls.items()

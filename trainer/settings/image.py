@@ -101,7 +101,10 @@ class ImageSettings(Reading):
             )
         if self.inside is not None and not self.inside.any():
             what = "mask" if self.roi is None or self.roi.mask else list(self.roi.corners)
-            raise ValueError(f"image.roi {what} contains no pixel; enlarge the region")
+            raise ValueError(
+                f"image.roi {what} contains no pixel of an image of {self.width_px} x {self.height_px} pixels, the "
+                "model's size; enlarge the region, or raise image.width_px and image.height_px"
+            )
         return self
 
     @property

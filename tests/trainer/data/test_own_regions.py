@@ -8,8 +8,11 @@ import tensorflow as tf
 from PIL import Image
 from pydantic import ValidationError
 
+from components.report.defect_study import detect
+from components.report.synthetic_defects import DEFECTS
 from images.decoding import as_pixels, as_viewed
 from images.reading import AS_STORED, Reading
+from images.region_of_interest import sampled_own
 from images.stored import UnreadableImageError, from_file_bytes
 from images.synthetic_defects import KINDS, paint
 from images.wide_png import wide_colour
@@ -157,6 +160,28 @@ def test_an_image_without_any_pixel_that_counts_is_rejected_and_scored_as_unknow
     )
     for fitted in (FittedScore(name, CalibrationSettings(), {}) for name in ("error", "worst_pixels")):
         assert np.isfinite(fitted(decoded, outputs).numpy()).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("place", [(0, 0), (21, 11), (49, 39)], ids=str)
+@pytest.mark.parametrize("size", [(8, 8), (25, 20), (7, 9)], ids=str)
+def test_a_region_between_the_models_pixels_keeps_the_pixel_that_contains_it(size, place):
+    own = settings(height_px=size[0], width_px=size[1])
+    mask = np.zeros((50, 40), bool)
+    mask[place] = True
+    files = [from_file_bytes(saved(pixels), OWN, roi=white(mask)).encoded for pixels in parts()]
+    images = decode_images(tf.constant(files), own).numpy()
+    inside = inside_of_images(images, own).numpy()
+    assert np.argwhere(inside[0]).tolist() == [[place[0] * size[0] // 50, place[1] * size[1] // 40]]
+    assert np.array_equal(inside[0], sampled_own(mask, *size))
+    outputs = limited(lambda pixels: {"reconstruction": pixels + 0.1}, own)(tf.constant(images))
+    assert np.isfinite(FittedScore("error", CalibrationSettings(), {})(images, outputs).numpy()).all()
+    for kind in KINDS:
+        painted = paint(images, kind, seed=1, inside=inside)
+        assert np.isfinite(painted).all()
+        assert np.array_equal(inside_of_images(painted, own).numpy(), inside)
+    levels = [np.round(image * 255).astype(np.uint8) for image in images[..., 0]]
+    for defect in DEFECTS:
+        detect(defect, levels, lambda damaged: np.zeros(len(damaged)), 1.0, seed=3, inside=inside)
 
 
 @pytest.mark.parametrize(
