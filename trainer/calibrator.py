@@ -146,7 +146,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             score=score,
             calibration=calibration,
             held_out_scores=[np.sort(scores[group == number]) for number in range(group.max() + 1)],
-            test_images=counts[features.TEST],
+            test_images=counts.get(features.TEST, 0),
             compared_scores=compared,
         )
         some = parse_encoded(list(tf.data.TFRecordDataset(files_of([held_out])).take(MOST)))
