@@ -36,11 +36,13 @@ class Region(Section):
     @field_validator("box")
     @classmethod
     def _check_order(cls, value: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
-        left, top, right, bottom = value or (0.0, 0.0, 1.0, 1.0)
+        if value is None:
+            return None
+        left, top, right, bottom = value
         for first, second, names in ((left, right, ("left", "right")), (top, bottom, ("top", "bottom"))):
             if first >= second:
                 raise ValueError(
-                    f"image.roi.box {list(value or ())}: {names[0]} {first} must be less than {names[1]} {second}; the "
+                    f"image.roi.box {list(value)}: {names[0]} {first} must be less than {names[1]} {second}; the "
                     "order is [left, top, right, bottom], not [left, top, width, height]"
                 )
         return value

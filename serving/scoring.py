@@ -68,7 +68,9 @@ def row_of(result: FileScore) -> dict[str, Any]:
         score = result.score
         numbers = (score.score, score.threshold, score.p_value, score.error)
         verdict = "anomaly" if score.is_anomaly else "normal"
-        regions, strongest = score.regions, score.strongest and _rounded(score.strongest)
+        regions = score.regions
+        place = None if regions else score.strongest  # which looks for the regions again
+        strongest = place and _rounded(place)
         values = [
             verdict,
             *(value if math.isfinite(value) else None for value in numbers),

@@ -98,7 +98,9 @@ def inspect_files(path: str) -> FilesFacts:
     if not place.exists():
         raise DataError(f"{path}: no such folder or manifest; name the folder that holds the images, or a CSV file")
     source: Literal["folder", "csv"] = "csv" if place.is_file() else "folder"
-    plan = _plan_of_manifest(path) if source == "csv" else plan_folder(DataSettings(source="folder", path=path))
+    settings = DataSettings(source=source, path=path)
+    # Read as stored, a manifest may give regions of interest: whether it has any decides how images are read later.
+    plan = plan_csv(settings, AS_STORED) if source == "csv" else plan_folder(settings)
     entries = _entries(plan)
     manifest, listed = _manifest_in(path, entries) if source == "folder" else ("", 0)
     count = min(len(entries), INSPECTED)
@@ -124,7 +126,7 @@ def inspect_files(path: str) -> FilesFacts:
         normal_labels=_normal_labels(entries),
         inspected=len(read),
         unreadable=tuple(reject for reject in read if isinstance(reject, Reject)),
-        max_reject_fraction=DataSettings(source="folder", path=path).max_reject_fraction,
+        max_reject_fraction=settings.max_reject_fraction,
         files_of_pages=len(pages),
         inspected_pages=sum(pages),
         height_px=round(statistics.median(height for height, _ in sizes)) if sizes else 0,
@@ -136,11 +138,6 @@ def inspect_files(path: str) -> FilesFacts:
         used_bits=0 if min(used_bits, default=0) == 0 else max(used_bits),
         has_values=any(image.stored.encoded.startswith(VALUES_START) for image in images),
     )
-
-
-def _plan_of_manifest(path: str) -> SourcePlan:
-    """A manifest's regions of interest are accepted: whether it has any decides how images are read."""
-    return plan_csv(DataSettings(source="csv", path=path), AS_STORED)
 
 
 def _entries(plan: SourcePlan) -> list[FileEntry]:
@@ -158,7 +155,7 @@ def _manifest_in(folder: str, entries: list[FileEntry]) -> tuple[str, int]:
     found = []
     for name in names:
         try:
-            listed = _entries(_plan_of_manifest(str(place / name)))
+            listed = _entries(plan_csv(DataSettings(source="csv", path=str(place / name)), AS_STORED))
         except DataError:
             continue
         count = sum(entry.relative_path in images for entry in listed)

@@ -26,10 +26,7 @@ Result = TypeVar("Result")
 
 def reading_of_model(folder: Path) -> Reading:
     """How the model in `folder` reads image files, from its record; models without a record read 8 bits."""
-    image = _record_of(folder).get("image")
-    if image is None:
-        return EIGHT_BITS
-    return Reading.model_validate({name: image[name] for name in Reading.model_fields if name in image})
+    return _reading_in(_record_of(folder))
 
 
 def sizes_of_model(folder: Path) -> UsualSizes | None:
@@ -40,10 +37,17 @@ def sizes_of_model(folder: Path) -> UsualSizes | None:
 def ends_of_model(folder: Path) -> tuple[float, float] | None:
     """The values of 16 bits or more that are black and white to the model in `folder`, if it has its own range."""
     record = _record_of(folder)
-    if "pixel_levels" not in record or not reading_of_model(folder).reads_values:
+    if "pixel_levels" not in record or not _reading_in(record).reads_values:
         return None
     low, high = record["pixel_levels"]
     return low, high
+
+
+def _reading_in(record: dict[str, Any]) -> Reading:
+    image = record.get("image")
+    if image is None:
+        return EIGHT_BITS
+    return Reading.model_validate({name: image[name] for name in Reading.model_fields if name in image})
 
 
 def _record_of(folder: Path) -> dict[str, Any]:
@@ -110,7 +114,9 @@ def checked_images(
 
 def _too_large(pixels: int, max_image_pixels: float) -> str:
     """Empty if the size is accepted."""
-    return f"the image has {pixels} pixels; at most {max_image_pixels} are accepted" * (pixels > max_image_pixels)
+    if pixels <= max_image_pixels:
+        return ""
+    return f"the image has {pixels} pixels; at most {max_image_pixels} are accepted"
 
 
 def _read(read: Callable[[bytes], Result], index: int, data: bytes) -> Result:

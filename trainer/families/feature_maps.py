@@ -26,33 +26,38 @@ class FeatureMaps(tf.Module):
     def __init__(self, backbone: Backbone, shape: Shape) -> None:
         super().__init__()
         self.backbone = backbone
-        self._beyond = self._missing(shape)
-        height_px, width_px = (side + beyond for side, beyond in zip(shape[:2], self._beyond, strict=True))
-        shapes = self._shapes_of((height_px, width_px, shape[2]))
+        self._beyond, shapes = self._extended(shape)
         sizes, channels = [tuple(size[:2]) for size in shapes], [size[2] for size in shapes]
         height, width = sorted(sizes, key=math.prod)[len(sizes) // 2]
         shrink = max(1.0, max(height, width) / _LARGEST_SIDE)
         self._grid = max(1, round(height / shrink)), max(1, round(width / shrink))
-        rows, columns = math.ceil(self._grid[0] * shape[0] / height_px), math.ceil(self._grid[1] * shape[1] / width_px)
+        rows, columns = (
+            -(-positions * side_px // (side_px + beyond))
+            for positions, side_px, beyond in zip(self._grid, shape[:2], self._beyond, strict=True)
+        )
         self.shape: Shape = (rows, columns, sum(channels))
 
     def _shapes_of(self, shape: Shape) -> list[list[int]]:
         return [features.shape.as_list()[1:] for features in self.backbone(tf.zeros((1, *shape)))]
 
-    def _missing(self, shape: Shape) -> tuple[int, int]:
-        """Rows and columns up to the next multiples of the largest stride; none if strides are no powers of two."""
-        sides_px, shapes = shape[:2], self._shapes_of(shape)
+    def _extended(self, shape: Shape) -> tuple[tuple[int, int], list[list[int]]]:
+        """Rows and columns up to the next multiples of the largest stride, and the maps' shapes with them.
+
+        There are none if strides are no powers of two, or if the network is for images of one size.
+        """
+        shapes = self._shapes_of(shape)
         missing = []
-        for side_px, positions in zip(sides_px, zip(*shapes, strict=True), strict=False):
+        for side_px, positions in zip(shape[:2], list(zip(*shapes, strict=True))[:2], strict=True):
             stride = 2 ** round(math.log2(side_px / min(positions)))
             short = -side_px % stride
             missing.append(short if math.ceil(side_px / stride) == min(positions) and short <= side_px else 0)
         down, across = missing
+        if not any(missing):
+            return (0, 0), shapes
         try:
-            self._shapes_of((sides_px[0] + down, sides_px[1] + across, shape[2]))
-        except (BackboneError, ValueError):  # a network for images of one size
-            return 0, 0
-        return down, across
+            return (down, across), self._shapes_of((shape[0] + down, shape[1] + across, shape[2]))
+        except (BackboneError, ValueError):
+            return (0, 0), shapes
 
     def __call__(self, pixels: tf.Tensor) -> tf.Tensor:
         if any(self._beyond):
