@@ -1,11 +1,12 @@
 """`autoencoder score`: scores image files with a model or a server."""
 
+import contextlib
 import csv
 import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,9 +102,10 @@ def score(
     # A model on this machine has the maps at hand.
     add_maps = with_maps_of_alarms if form == "table" and server else with_maps_if_possible
     scorer = scorer_of(with_maps=True) if needs_maps else add_maps(scorer_of)
-    results = _with_progress(score_files(paths, scorer, reading=_reading_of(model, server)), len(paths))
+    scored = score_files(paths, scorer, reading=_reading_of(model, server))
     try:
-        total, failed = _write_results(_with_pictures(results, overlays, masks, coco), form)
+        with contextlib.closing(_with_progress(scored, len(paths))) as results:
+            total, failed = _write_results(_with_pictures(results, overlays, masks, coco), form)
     except ServingError as error:
         raise (UsageError(_NO_MAPS) if lacks_maps(error) else error) from None
     if failed:
@@ -163,13 +165,17 @@ def _reading_of(model: Path | None, server: str | None) -> "Reading":
     return reading_of_model(saved_model_folder(model or newest_base_folder(RUNS)))
 
 
-def _with_progress(results: Iterable["FileScore"], total: int) -> Iterable["FileScore"]:
-    """The same results, with a progress bar on standard error if that is a terminal."""
+def _with_progress(results: Iterable["FileScore"], total: int) -> Generator["FileScore", None, None]:
+    """The same results, with a progress bar on standard error if that is a terminal.
+
+    To be closed: the bar has a thread, which nothing can wait for once Python is about to exit.
+    """
     from rich.console import Console
     from rich.progress import track
 
     console = Console(stderr=True)
-    return track(results, "Scoring", total=total, console=console, transient=True, disable=not sys.stderr.isatty())
+    hidden = not sys.stderr.isatty()
+    yield from track(results, "Scoring", total=total, console=console, transient=True, disable=hidden)
 
 
 def _with_pictures(
