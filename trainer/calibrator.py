@@ -192,14 +192,14 @@ def _files(examples: list[types.Artifact], split: str) -> str:
     return f"{artifact_utils.get_split_uri(examples, split)}/*"
 
 
-def _sizes_in(patterns: list[str]) -> set[tuple[int, int]]:
-    """The sizes (height, width) of the images in these splits, or of a sample; records without a size are left out."""
+def _sizes_in(patterns: list[str]) -> list[tuple[int, int]]:
+    """Each image's size (height, width) in these splits, or of a sample; records without a size are left out."""
     spec = {name: tf.io.FixedLenFeature([], tf.int64, 0) for name in (features.HEIGHT_PX, features.WIDTH_PX)}
-    sizes = set[tuple[int, int]]()
+    sizes: list[tuple[int, int]] = []
     for batch in spread_records(patterns, _MEASURED).batch(64):
         known = tf.io.parse_example(batch, spec)
-        sizes |= set(zip(*(known[name].numpy().tolist() for name in spec), strict=True))
-    return {(height_px, width_px) for height_px, width_px in sizes if height_px and width_px}
+        sizes += zip(*(known[name].numpy().tolist() for name in spec), strict=True)
+    return [(height_px, width_px) for height_px, width_px in sizes if height_px and width_px]
 
 
 def _autoencoded(trained: Any, records: tf.data.Dataset) -> Iterator[tuple[tf.Tensor, Tensors]]:

@@ -291,7 +291,7 @@ def test_with_few_images_the_model_s_record_counts_all_of_them_as_training_image
     record = json.loads((tmp_path / "error/model/Format-Serving/assets.extra/autoencoder.json").read_text())
     assert record["images"] == {"train": 50, "eval": 0}
     usual = {"smallest_height_px": 16, "smallest_width_px": 16, "lowest_aspect": 1.0, "highest_aspect": 1.0}
-    assert record["sizes"] == usual
+    assert record["sizes"] == {**usual, "median_height_px": 16, "median_width_px": 16}
 
 
 def test_a_score_that_needs_more_than_the_map_gives_way_to_standardised_patch(images, tmp_path):
