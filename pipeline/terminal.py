@@ -173,6 +173,8 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
     for row in document["thresholds"]:
         if row["reason"]:
             console.print(f"refused: {row['reason']}; {row['remedy']}", style="red", soft_wrap=True)
+    for warning in document["warnings"]:
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     if document["purpose"]:
         console.print(f"purpose      {document['purpose']}")
     if alarms := {x: share for x, share in document["metrics"].items() if x.startswith(ALARMS_AT)}:

@@ -13,6 +13,7 @@ from tfx.types import standard_component_specs as keys
 from tfx.utils import path_utils
 
 from components.evaluation import gate
+from components.evaluation.advice import advice_on
 from components.evaluation.bounds import BASELINE, CANDIDATE, Bound, bounds_of, detection_floors
 from components.evaluation.control_metrics import MetricsByLabel
 from components.evaluation.metrics import ALARMS, SYNTHETIC_AUROC
@@ -32,6 +33,7 @@ from schema.artifacts import (
     UNTRAINED,
     VALIDATIONS_FILE,
 )
+from schema.calibration_record import CalibrationRecord
 from schema.component_specs import Spec, channels, texts
 from schema.reviewed import REVIEWED
 
@@ -99,6 +101,7 @@ class ReconstructionEvaluatorExecutor(base_executor.BaseExecutor):
             "steadiness": measured["steadiness"],
             "reviewed": measured["reviewed"],
             "changes": _changes(input_dict),
+            "warnings": _warnings(settings, candidate, measured, record),
         }
         with fileio.open(f"{evaluation.uri}/{GATE_FILE}", "w") as file:
             file.write(json.dumps(report, indent=2))
@@ -138,6 +141,14 @@ def _read_models(analysis: str) -> tuple[dict[str, MetricsByLabel], Row]:
     found = measured["steadiness"]["changes"]
     models[CANDIDATE][None] |= {metric: found[name]["alarms"] for name, metric in ALARMS.items() if name in found}
     return models, measured
+
+
+def _warnings(settings: GateSettings, candidate: MetricsByLabel, measured: Row, record: Row) -> list[str]:
+    """What the summary and the report warn of, whatever the verdict."""
+    if settings.purpose != "detect":
+        return []
+    calibration = CalibrationRecord.from_json(record["calibration"]) if "calibration" in record else None
+    return advice_on(candidate[None], tuple(measured["images"]["auroc"]), calibration)
 
 
 def _changes(input_dict: Artifacts) -> Row:

@@ -146,6 +146,7 @@ def no_verdict() -> dict[str, Any]:
         "drift": None,
         "reviewed": {},
         "changes": {},
+        "warnings": [],
         "report": None,
     }
 
@@ -249,6 +250,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         "drift": (_read(Path(anomalies.uri, DRIFT_FILE)) or None) if anomalies else None,
         "reviewed": gate.get("reviewed", {}),  # runs of older versions lack them
         "changes": gate.get("changes", {}),
+        "warnings": gate.get("warnings", []),
         "report": f"{report.uri}/{REPORT_FILE}" if report else None,
     }
 

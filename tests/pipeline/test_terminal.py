@@ -52,6 +52,7 @@ def test_brackets_in_names_and_labels_are_printed_literally():
         "kinds": [],
         "reviewed": {},
         "changes": {},
+        "warnings": [],
         "pushed": None,
         "not_pushed_because": "[/red]",
         "images": {},
@@ -94,6 +95,7 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
         ],
         "reviewed": {},
         "changes": {},
+        "warnings": ["the model finds 13 % of [b] (docs/scores.md)"],
         "pushed": None,
         "not_pushed_because": None,
         "images": {"train": 1419, "eval": 197, "test": 181, "rejected": 3, "duplicates": 0},
@@ -103,6 +105,7 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
     print_summary(plain_console(out), document)
     lines = out.getvalue().splitlines()
     assert "refused: ssim over images labelled '7' is 0.5, below the bound 0.9; train longer" in lines
+    assert "warning: the model finds 13 % of [b] (docs/scores.md)" in lines
     assert "purpose      detect" in lines
     assert "steadiness   12.5 % of the normal images (4 of 32) raise an alarm at worst (blur)" in lines
     assert (
@@ -119,7 +122,7 @@ def test_the_summary_says_where_all_images_train_and_calibrate():
     out = io.StringIO()
     document = {
         "thresholds": [], "purpose": "detect", "metrics": {}, "kinds": [], "reviewed": {}, "changes": {},
-        "images": {"train": 45, "eval": 0, "test": 70}, "model": {"cross_fitted": True}, "paths": {},
+        "warnings": [], "images": {"train": 45, "eval": 0, "test": 70}, "model": {"cross_fitted": True}, "paths": {},
         "pushed": "/runs/1",
     }  # fmt: skip
     print_summary(Console(file=out, width=120), document)
@@ -144,6 +147,7 @@ def test_the_summary_shows_what_has_changed_and_how_both_models_judge_reviewed_i
         "metrics": {},
         "kinds": [],
         "reviewed": {"defects": 10, "normal": 4, "this_model": rates, "last_model": last, "comparison": comparison},
+        "warnings": [],
         "changes": {"threshold": [0.51234, 0.5], "score": ["error", "ssim"], "reviewed images": [0, 14]},
         "pushed": None,
         "not_pushed_because": None,

@@ -200,6 +200,16 @@ def test_more_pixels_are_the_first_remedy_for_missed_defects_if_images_are_scale
     assert refused == {"auroc": remedy, "synthetic_auroc": OTHER_PRESET}
 
 
+FEW = {"calibration": {"threshold": 1.0, "images": 10, "false_alarm_rate": 1 / 11}, "image": {}}
+
+
+@pytest.mark.parametrize(("purpose", "warnings"), [("detect", 1), ("reconstruct", 0)])
+def test_what_no_bound_covers_becomes_a_warning_if_the_purpose_is_to_detect(tmp_path, monkeypatch, purpose, warnings):
+    monkeypatch.setitem(CANDIDATE, None, {**CANDIDATE[None], "recall": 0.1, "recall_at_5pct": 0.5})
+    gate, _, _ = judged(tmp_path, GateSettings(purpose=purpose), record=FEW, anomalies=True)
+    assert len(gate["warnings"]) == warnings
+
+
 def test_models_that_learnt_nothing_are_refused_however_well_they_find_synthetic_defects(tmp_path):
     settings = GateSettings(purpose="detect", max_noise_copied=None)
     gate, _, _ = judged(tmp_path, settings, synthetic={**SYNTHETIC, "constant": 1.0})

@@ -153,6 +153,7 @@ GATE = {
         row(label=HOSTILE_LABEL, max=0.01, passed=False, reason=f"mean_error over {HOSTILE_LABEL} is 0.07"),
     ],
     "controls_refused": {"untrained": True, "constant": True},
+    "warnings": [f"the model finds 13 % of {HOSTILE_LABEL}"],
     "steadiness": {
         "split": "test",
         "images": 45,
@@ -317,6 +318,11 @@ def test_an_anomaly_without_a_region_is_explained(inputs, page, tmp_path):
     figures = re.findall(r"<figure.*?</figure>", section, re.DOTALL)
     assert {bool(words.search(one)) for one in figures if ">false alarm<" in one} == {True}
     assert not [one for one in figures if words.search(one) and "<rect" in one]
+
+
+def test_warnings_stand_below_the_verdict(page):
+    header = page[page.index('id="verdict"') : page.index("</header>")]
+    assert '<p class="warning"><b>Warning:</b> the model finds 13 % of &lt;script&gt;' in header
 
 
 def test_the_threshold_tile_tells_where_its_images_come_from(inputs, page, tmp_path):

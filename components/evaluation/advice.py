@@ -1,0 +1,61 @@
+"""What the gate does not refuse but a user should know about a model, with cause and remedy."""
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from components.evaluation.reviewed import share_interval
+from schema.calibration_record import CalibrationRecord
+
+_COMPARED: Final = ((0.05, "recall_at_5pct"), (0.01, "recall_at_1pct"))
+"""False-alarm rate and the recall at it, the highest rate first."""
+_MANY_MISSED: Final = 0.1
+"""Share of the defects that lie between two thresholds, beyond chance."""
+_UNCERTAIN: Final = 0.5
+"""A threshold rests on few images if its rate has a standard deviation above this share of the rate."""
+
+
+def advice_on(
+    metrics: Mapping[str, float], images: tuple[int, int], calibration: CalibrationRecord | None
+) -> list[str]:
+    """Sentences about a model that is to detect; `images`: how many normal and anomalous ones test it.
+
+    `calibration`: None if the model has no record.
+    """
+    missed = calibration and _missed_by_threshold(metrics, images, calibration)
+    return [missed] if missed else []
+
+
+def _missed_by_threshold(
+    metrics: Mapping[str, float], images: tuple[int, int], calibration: CalibrationRecord
+) -> str | None:
+    """Whether chance in a few calibrating images costs many defects, which the test images would let it find.
+
+    Not if chance in the test images may be the cause: if few anomalies lie between the two thresholds, or if so few of
+    these images are normal that even the strangest of them stands for a higher rate than the promised one.
+    """
+    normal, anomalous = images
+    few, rate = calibration.fewest
+    deviation = math.sqrt(rate * (1.0 - rate) / few)
+    if "recall" not in metrics or deviation <= _UNCERTAIN * rate:
+        return None
+    for compared, name in _COMPARED:
+        stands_for = (math.floor(compared * normal) + 1) / (normal + 1)
+        if name not in metrics or compared > rate or stands_for > rate + deviation:
+            continue
+        missed = round((metrics[name] - metrics["recall"]) * anomalous)
+        if missed <= 0 or share_interval(missed, anomalous)[0] < _MANY_MISSED:
+            return None
+        found, possible, share = (_percent(x) for x in (metrics["recall"], metrics[name], compared))
+        raised = "raise data.eval_fraction or " if calibration.method == "split" else ""
+        return (
+            f"at its own threshold the model finds {found} of the defects ({round(metrics['recall'] * anomalous):,} of "
+            f"{anomalous:,}), at one with {share} of false alarms among the same images {possible}. Only {few:,} "
+            f"normal images calibrate it, so it promises a rate of {_percent(rate)}, give or take "
+            f"{100 * deviation:.2g} points: {raised}add normal images (docs/scores.md#from-a-score-to-an-alarm)"
+        )
+    return None
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
