@@ -145,10 +145,11 @@ def _read_models(analysis: str) -> tuple[dict[str, MetricsByLabel], Row]:
 
 def _warnings(settings: GateSettings, candidate: MetricsByLabel, measured: Row, record: Row) -> list[str]:
     """What the summary and the report warn of, whatever the verdict."""
-    if settings.purpose != "detect":
+    if settings.purpose != "detect" or "calibration" not in record:
         return []
-    calibration = CalibrationRecord.from_json(record["calibration"]) if "calibration" in record else None
-    return advice_on(candidate[None], tuple(measured["images"]["auroc"]), calibration)
+    images, calibration = tuple(measured["images"]["auroc"]), CalibrationRecord.from_json(record["calibration"])
+    bounded = {threshold.metric for threshold in settings.thresholds}
+    return advice_on(candidate[None], images, calibration, measured["steadiness"], bounded)
 
 
 def _changes(input_dict: Artifacts) -> Row:

@@ -179,7 +179,7 @@ def record_of(size, seen, **image):
         (
             record_of((900, 1200), (168, 224), fit="stretch"),
             "your images have 1,200x900 pixels (median) and the model sees 224x168: a defect of 10 pixels has 2. "
-            f"{SMALL}, and set image.tiles (docs/tiles.md); otherwise, {OTHER_PRESET}",
+            f"{SMALL}, if they get large with image.tiles (docs/tiles.md); otherwise, {OTHER_PRESET}",
         ),
         (
             record_of((3000, 1000), (300, 300), fit="pad", tiles={"height_px": 100, "width_px": 100}),
@@ -200,13 +200,20 @@ def test_more_pixels_are_the_first_remedy_for_missed_defects_if_images_are_scale
     assert refused == {"auroc": remedy, "synthetic_auroc": OTHER_PRESET}
 
 
+WORSE = {"unchanged": {"alarms": 0.0}, "blur": {"alarms": 1.0}}
 FEW = {"calibration": {"threshold": 1.0, "images": 10, "false_alarm_rate": 1 / 11}, "image": {}}
 
 
-@pytest.mark.parametrize(("purpose", "warnings"), [("detect", 1), ("reconstruct", 0)])
-def test_what_no_bound_covers_becomes_a_warning_if_the_purpose_is_to_detect(tmp_path, monkeypatch, purpose, warnings):
+@pytest.mark.parametrize(
+    ("purpose", "thresholds", "warnings"),
+    [("detect", [], 2), ("detect", [{"metric": "alarms_at_blur", "max": 1.0}], 1), ("reconstruct", [], 0)],
+)
+def test_what_no_bound_covers_becomes_a_warning_if_the_purpose_is_to_detect(
+    tmp_path, monkeypatch, purpose, thresholds, warnings
+):
     monkeypatch.setitem(CANDIDATE, None, {**CANDIDATE[None], "recall": 0.1, "recall_at_5pct": 0.5})
-    gate, _, _ = judged(tmp_path, GateSettings(purpose=purpose), record=FEW, anomalies=True)
+    settings = GateSettings(purpose=purpose, thresholds=thresholds)
+    gate, _, _ = judged(tmp_path, settings, record=FEW, anomalies=True, changes=WORSE)
     assert len(gate["warnings"]) == warnings
 
 
