@@ -84,7 +84,8 @@ def _unsteady(steadiness: Mapping[str, Any], calibration: CalibrationRecord, bou
         return None
     worst, *others = often
     words = [IN_WORDS[name] for name in others[:_NAMED]]
-    more = f" So do too many if it is {' or '.join(words)}" + (" (the report lists more)." if others[_NAMED:] else ".")
+    listed = " or ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+    more = f" Too many do so, too, if it is {listed}" + (" (the report lists more)." if others[_NAMED:] else ".")
     return (
         f"{_percent(alarms[worst])} of the normal images ({round(alarms[worst] * images):,} of {images:,}) raise an "
         f"alarm if the picture is {IN_WORDS[worst]} ({worst}), instead of the promised "

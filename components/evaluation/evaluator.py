@@ -19,6 +19,7 @@ from components.evaluation.control_metrics import MetricsByLabel
 from components.evaluation.metrics import ALARMS, SYNTHETIC_AUROC
 from components.evaluation.scaling import more_pixels
 from components.settings import GateSettings
+from images.levels import few_levels
 from images.synthetic_defects import mean_over_kinds
 from runtime.errors import UserError
 from schema import features
@@ -31,6 +32,7 @@ from schema.artifacts import (
     PCA_FLOOR,
     RECORD_FILE,
     UNTRAINED,
+    USED_BITS,
     VALIDATIONS_FILE,
 )
 from schema.calibration_record import CalibrationRecord
@@ -145,11 +147,15 @@ def _read_models(analysis: str) -> tuple[dict[str, MetricsByLabel], Row]:
 
 def _warnings(settings: GateSettings, candidate: MetricsByLabel, measured: Row, record: Row) -> list[str]:
     """What the summary and the report warn of, whatever the verdict."""
-    if settings.purpose != "detect" or "calibration" not in record:
+    if not record:
         return []
+    few = few_levels(record["image"].get("depth", 8), record.get("images", {}).get(USED_BITS, 0))
+    found = [few] if few else []
+    if settings.purpose != "detect":
+        return found
     images, calibration = tuple(measured["images"]["auroc"]), CalibrationRecord.from_json(record["calibration"])
     bounded = {threshold.metric for threshold in settings.thresholds}
-    return advice_on(candidate[None], images, calibration, measured["steadiness"], bounded)
+    return found + advice_on(candidate[None], images, calibration, measured["steadiness"], bounded)
 
 
 def _changes(input_dict: Artifacts) -> Row:

@@ -28,11 +28,12 @@ from components.sources.files import DataError
 from components.sources.plan import Reject, Shard, SourceImage, SourcePlan
 from components.sources.registry import planned_source, require_unchanged
 from images.formats import file_id
+from images.levels import few_levels
 from images.reading import EIGHT_BITS, Reading, reading_of
 from runtime.tfrecords import features_of, read_counts, text_of
 from schema import features
 from schema.artifact_types import Artifacts
-from schema.artifacts import COUNTS_FILE, REJECTS_FILE
+from schema.artifacts import COUNTS_FILE, REJECTS_FILE, USED_BITS
 from schema.component_specs import Spec, channels, texts
 from schema.reviewed import REPLACED, REVIEWED, REVIEWED_PREFIX
 
@@ -47,9 +48,6 @@ _EXCLUDED_BY = "excluded by data.exclude"
 _PAGES_DROPPED = "pages_dropped"
 _BLURRED_MASKS = "blurred_masks"
 _WITH_REGION = "with_region"
-_USED_BITS = "used_bits"
-_FEW_BITS = 12
-"""Files of 16 bits that use no more have at most 16 levels in their upper byte."""
 
 
 @dataclass
@@ -294,7 +292,7 @@ def _write_result(result: ShardResult, uri: str) -> None:
     counts = {name: result.counts[name] for name in (*features.SPLITS, _LEFT_OUT)}
     optional = (_PAGES_DROPPED, _BLURRED_MASKS, _WITH_REGION, REVIEWED, REPLACED)
     counts |= {name: result.counts[name] for name in optional if result.counts[name]}
-    counts |= {_USED_BITS: result.used_bits} if result.used_bits else {}
+    counts |= {USED_BITS: result.used_bits} if result.used_bits else {}
     counts |= {_EXCLUDED: len(result.excluded)} if result.excluded else {}
     with fileio.open(os.path.join(uri, REJECTS_FILE), "w") as file:  # noqa: PTH118
         rejects = sorted(result.rejects + result.duplicates + result.excluded, key=lambda r: r.image_id)
@@ -311,7 +309,8 @@ def _read_rejects(uri: str) -> list[dict[str, str]]:
 
 def _check_result(uri: str, settings: DataSettings, reading: Reading) -> None:
     counts = read_counts(uri)
-    _warn_of_few_levels(counts.pop(_USED_BITS, 0), reading)
+    if few := few_levels(reading.depth, counts.pop(USED_BITS, 0)):
+        _LOG.warning("%s", few, extra={"notice": True})
     if counts.pop(_WITH_REGION, 0) == 0 and reading.alpha == "roi":
         _LOG.warning(
             "image.alpha is roi, but no image has transparent pixels or a mask in the manifest's column roi, so all "
@@ -355,17 +354,6 @@ def _check_result(uri: str, settings: DataSettings, reading: Reading) -> None:
         raise DataError(
             f"no images in split {', '.join(map(repr, empty))} ({counts}): add images, or raise data.eval_fraction "
             f"or data.test_fraction; if data.normal_labels is set, check that these labels exist{hint}"
-        )
-
-
-def _warn_of_few_levels(used_bits: int, reading: Reading) -> None:
-    """`used_bits`: of the largest value in files of 16 bits, or 0."""
-    if reading.depth == 8 and 0 < used_bits <= _FEW_BITS:
-        _LOG.warning(
-            "the files of 16 bits use only %d of them, and image.depth 8 keeps the upper byte, so only %d grey "
-            "levels are left; set image.depth: 16 and image.range: [0, %d]",
-            *(used_bits, 2 ** (used_bits - 8), 2**used_bits - 1),
-            extra={"notice": True},
         )
 
 

@@ -73,8 +73,8 @@ def test_many_alarms_after_a_harmless_change_are_a_warning_that_names_it_in_word
     [warning] = unsteady(64, noise_2=0.9, shift_1=1.0, blur=0.5, gamma_90=0.6, warmer=0.7, shading=0.1)
     assert "is shifted by 1 % of its width and height (shift_1)" in warning
     assert (
-        "So do too many if it is noisy by 2 of 255 levels or redder by 5 % or brighter in its middle tones (gamma 0.9) "
-        "(the report lists more)."
+        "Too many do so, too, if it is noisy by 2 of 255 levels, redder by 5 % or brighter in its middle tones "
+        "(gamma 0.9) (the report lists more)."
     ) in warning
 
 

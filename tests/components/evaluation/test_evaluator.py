@@ -167,10 +167,14 @@ SMALL = "If your defects are small, raise image.height_px and image.width_px"
 OTHER_PRESET = "set evaluation.score to auto if it is not, or try the other presets with autoencoder compare"
 
 
+CALIBRATION = {"threshold": 1.0, "images": 10, "false_alarm_rate": 1 / 11}
+
+
 def record_of(size, seen, **image):
     """The parts of a model's record that tell how much images of one size (height, width) are scaled down."""
     sizes = UsualSizes.of([size] * 2 + [(8, 8)])
-    return {"image": {"height_px": seen[0], "width_px": seen[1], **image}, "sizes": asdict(sizes)}
+    image |= {"height_px": seen[0], "width_px": seen[1]}
+    return {"image": image, "sizes": asdict(sizes), "calibration": CALIBRATION}
 
 
 @pytest.mark.parametrize(
@@ -188,7 +192,7 @@ def record_of(size, seen, **image):
         ),
         (record_of((300, 400), (168, 224)), OTHER_PRESET),
         (record_of((48, 48), (224, 224)), OTHER_PRESET),
-        ({"image": {"height_px": 8, "width_px": 8}}, OTHER_PRESET),
+        ({"image": {"height_px": 8, "width_px": 8}, "calibration": CALIBRATION}, OTHER_PRESET),
     ],
 )
 def test_more_pixels_are_the_first_remedy_for_missed_defects_if_images_are_scaled_down_a_lot(tmp_path, record, remedy):
@@ -201,7 +205,7 @@ def test_more_pixels_are_the_first_remedy_for_missed_defects_if_images_are_scale
 
 
 WORSE = {"unchanged": {"alarms": 0.0}, "blur": {"alarms": 1.0}}
-FEW = {"calibration": {"threshold": 1.0, "images": 10, "false_alarm_rate": 1 / 11}, "image": {}}
+FEW = {"calibration": CALIBRATION, "image": {}}
 
 
 @pytest.mark.parametrize(
@@ -215,6 +219,17 @@ def test_what_no_bound_covers_becomes_a_warning_if_the_purpose_is_to_detect(
     settings = GateSettings(purpose=purpose, thresholds=thresholds)
     gate, _, _ = judged(tmp_path, settings, record=FEW, anomalies=True, changes=WORSE)
     assert len(gate["warnings"]) == warnings
+
+
+@pytest.mark.parametrize(("depth", "bits", "levels"), [(8, 12, 16), (8, 10, 4), (8, 14, None), (16, 12, None)])
+def test_images_that_keep_few_grey_levels_are_a_warning_for_either_purpose(tmp_path, depth, bits, levels):
+    """The report's pictures show them nearly black."""
+    record = {"image": {"depth": depth}, "images": {"train": 5, "used_bits": bits}, "calibration": CALIBRATION}
+    gate, _, _ = judged(tmp_path, GateSettings(), record=record)
+    expected = [f"so only {levels} grey levels are left; set image.depth: 16 and image.range: [0, {2**bits - 1}]"]
+    assert [warning.partition(", ")[2].partition("byte, ")[2] for warning in gate["warnings"]] == expected * bool(
+        levels
+    )
 
 
 def test_models_that_learnt_nothing_are_refused_however_well_they_find_synthetic_defects(tmp_path):
