@@ -14,7 +14,7 @@ from tfx.types import standard_artifacts
 
 from images.synthetic_defects import KINDS, paint
 from schema.artifact_types import Calibration
-from trainer.calibrator import CalibratorExecutor, _smallest_region_percent
+from trainer.calibrator import CalibratorExecutor, _sizes_of, _smallest_region_percent
 from trainer.scoring.calibration import limits_of
 from trainer.scoring.cross_fitting import OF_MAPS
 from trainer.scoring.learners import ScoreError
@@ -338,6 +338,26 @@ def test_at_most_the_promised_share_of_normal_images_shows_an_anomalous_pixel(tm
         smallest = _smallest_region_percent(settings, peaks, threshold, lambda rows, own=maps: [own[rows]])
         assert smallest == (min(0.1, np.median(areas)) if areas else 0.0)
     assert 0.06 < np.mean(flagged) <= 0.1
+
+
+def test_the_smallest_region_of_a_padded_image_is_a_share_of_the_image_without_its_bars():
+    maps = np.zeros((3, 64, 64), np.float32)
+    maps[1, 30, 30:32] = maps[2, 30:32, 30] = 2.0
+    maps[2, 0, :] = 2.0  # in the bar above the image
+    settings, peaks = CalibrationSettings(), maps.max(axis=(1, 2))
+
+    def smallest(sizes):
+        return _smallest_region_percent(settings, peaks, 1.0, lambda rows: [maps[rows]], padded_sizes=lambda: sizes)
+
+    assert smallest([(9, 9), (300, 600), (150, 300)]) == pytest.approx(100 * 2 / (32 * 64))
+    assert smallest([(0, 0)] * 3) == _smallest_region_percent(settings, peaks, 1.0, lambda rows: [maps[rows]])
+
+
+def test_sizes_are_read_in_the_order_in_which_images_calibrate(tmp_path):
+    sizes = {"train": [(4, 6), (8, 5)], "eval": [(7, 7), (3, 9), (5, 5)]}
+    for split, of_split in sizes.items():
+        write_split(tmp_path / split, [np.zeros((*size, 1), np.uint8) for size in of_split])
+    assert _sizes_of([f"{tmp_path}/train/*", f"{tmp_path}/eval/*"]) == sizes["train"] + sizes["eval"]
 
 
 def test_the_smallest_region_can_be_set():
