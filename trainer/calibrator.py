@@ -39,7 +39,7 @@ from trainer.scoring.calibration import images_needed, limits_of, rests_on_few_i
 from trainer.scoring.choice import CHOSEN_ON, PREFERENCE, choose
 from trainer.scoring.cross_fitting import OF_MAPS, cross_fitted_scores, inputs_of_maps
 from trainer.scoring.error_maps import Tensors
-from trainer.scoring.groups import GroupedScore, Groups, limits_in_units, records_of
+from trainer.scoring.groups import GroupedScore, Groups, limits_in_units, map_units, records_of
 from trainer.scoring.learners import require_finite
 from trainer.scoring.scores import FittedScore, computable, fit_score, fit_scores
 from trainer.settings.calibration import FEW_IMAGES, CalibrationSettings, GroupColumn, ScoreName
@@ -114,7 +114,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             records = records_of(groups.names, group, scores, peaks, settings)
             score, limits = GroupedScore(ungrouped, groups, records), limits_in_units(records)
             scores = score.in_units(scores, group).numpy()
-            units = np.array([of_group.pixel_threshold for of_group in records], np.float32)[group]
+            units = np.array(map_units(records), np.float32)[group]
 
         def maps_of(rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.float32]]:
             unseen = (

@@ -489,6 +489,23 @@ def test_groups_work_with_few_images_and_with_auto(variants, tmp_path):
     assert min(record["auroc_by_score"]["error"].values()) > 0.6  # pooled over the variants they would hardly differ
 
 
+def test_a_group_whose_usual_error_is_zero_calibrates_and_finds_defects(variants, tmp_path):
+    """Of its images, which are black, only one shows anything, so both its thresholds are 0."""
+    images, labels = ({split: variants[split][part].copy() for split in ("train", "eval")} for part in (0, 1))
+    black = np.zeros((16, 16, 1), np.uint8)
+    for of_split in images.values():
+        of_split[::2] = black
+    images["eval"][0, 4:8, 4:8] = 100
+    model = FeatureModel(blocks(images["train"] / 255.0 + PATTERN).astype(np.float32))
+    model.mean_image.assign(np.zeros_like(PATTERN, np.float32))
+    loaded, record = calibrator_of(model, images, tmp_path, labels)("error", groups="label")
+    easy = record["groups"][0]
+    assert (easy["name"], easy["pixel_threshold"], easy["threshold"]) == ("easy", 0.0, 0.0)
+    found = loaded.signatures["reconstruct"](image_bytes=tf.constant([png(black), png(images["eval"][0])]))
+    assert found["is_anomaly"].numpy().tolist() == [0, 1]
+    assert found["anomaly_mask"].numpy().any(axis=(1, 2)).tolist() == [False, True]
+
+
 def test_groups_need_two_labels(calibrate):
     with pytest.raises(ScoreError, match="all training images have the label 'good': put each variant in a folder"):
         calibrate("error", "one-label", groups="label")
