@@ -268,7 +268,7 @@ def _line(row: dict[str, Any]) -> str:
     everywhere = (
         place and f"whole image: no single region stands out, strongest at ({int(place['x'])}, {int(place['y'])})"
     )
-    told = [row["problem"], everywhere, row["size_warning"]]
+    told = [row["problem"], everywhere, row["warning"]]
     notes = "; ".join(filter(None, told))
     line = f"{row['verdict']:8} {score:>10} {threshold:>10}  {row['path']}{f'  ({notes})' if notes else ''}"
     return printable(line, kept="")

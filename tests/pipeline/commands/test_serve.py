@@ -68,7 +68,7 @@ def test_score_writes_json_lines(images: Path, image_model: Path) -> None:
             }
         ],
         "problem": "",
-        "size_warning": "",
+        "warning": "",
         "strongest": None,
     }
     assert result.stderr == "1 of 3 images could not be scored\n"
@@ -133,7 +133,7 @@ def test_score_uses_a_server_and_writes_overlays(images: Path, image_server: Ser
     result = CliRunner().invoke(score, arguments)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    columns = "path,verdict,score,threshold,p_value,error,group,regions,problem,size_warning,strongest,overlay"
+    columns = "path,verdict,score,threshold,p_value,error,group,regions,problem,warning,strongest,overlay"
     assert lines[0] == columns
     assert lines[2].startswith(f"{images / 'b.png'},anomaly,0.25,0.05")
     assert sorted(path.name for path in overlays.iterdir()) == ["000000-a.png", "000001-b.png"]
