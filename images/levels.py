@@ -10,20 +10,17 @@ import numpy.typing as npt
 
 from images.decoding import Pixels, Shown, encoded_pixels, shown
 from images.png import encode_png
-from images.reading import AS_STORED
+from images.reading import AS_STORED, FEW_BITS
 from images.region_of_interest import Inside
 from images.values import VALUES_START
 
 _VALUES_AT_A_TIME = 2**21
 """Of images that are converted together, in double precision."""
 
-_FEW_BITS = 12
-"""Files of 16 bits that use no more have at most 16 levels in their upper byte."""
-
 
 def few_levels(depth: int, used_bits: int) -> str:
     """What is lost of files of 16 bits, whose largest value has `used_bits`, and the remedy; empty if it is little."""
-    if depth != 8 or not 0 < used_bits <= _FEW_BITS:
+    if depth != 8 or not 0 < used_bits <= FEW_BITS:
         return ""
     left = 2 ** max(used_bits - 8, 0)
     return (
