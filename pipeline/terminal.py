@@ -18,7 +18,6 @@ from rich.text import Text
 
 from pipeline.states import CACHED, FAILED, RAN, SKIPPED
 from schema import features
-from schema.artifacts import USED_BITS
 from schema.changes import ALARMS_AT
 from schema.reviewed import LAST_MODEL, THIS_MODEL
 
@@ -213,9 +212,7 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
     if document["images"]:
         used = {features.TRAIN: " (all calibrate, too)"} if document["model"].get("cross_fitted") else {}
         counts = ", ".join(
-            f"{name} {count:,}{used.get(name, '')}"
-            for name, count in document["images"].items()
-            if count and name != USED_BITS
+            f"{name} {count:,}{used.get(name, '')}" for name, count in document["images"].items() if count
         )
         console.print(f"images       {counts}")
     _print_reviewed(console, document["reviewed"], document["changes"])

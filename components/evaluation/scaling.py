@@ -21,7 +21,7 @@ def more_pixels(record: Mapping[str, Any]) -> str:
     factor = math.sqrt(math.prod(own) / (seen.rows * seen.columns))
     if factor < _SEVERAL_TIMES:
         return ""
-    tiles = "" if image.get("tiles") else ", if they get large with image.tiles"
+    tiles = "" if image.get("tiles") else ", and set image.tiles if they get large"
     return (
         f"your images have {own[1]:,}x{own[0]:,} pixels (median) and the model sees {seen.columns:,}x{seen.rows:,}: a "
         f"defect of {_EXAMPLE_PX} pixels has {_EXAMPLE_PX / factor:.1g}. If your defects are small, raise "

@@ -131,7 +131,7 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
         "warnings": ["the model finds 13 % of [b] (docs/scores.md)"],
         "pushed": None,
         "not_pushed_because": None,
-        "images": {"train": 1419, "eval": 197, "test": 181, "rejected": 3, "duplicates": 0, "used_bits": 12},
+        "images": {"train": 1419, "eval": 197, "test": 181, "rejected": 3, "duplicates": 0},
         "model": {"cross_fitted": False},
         "paths": {},
     }

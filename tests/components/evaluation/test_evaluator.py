@@ -183,7 +183,7 @@ def record_of(size, seen, **image):
         (
             record_of((900, 1200), (168, 224), fit="stretch"),
             "your images have 1,200x900 pixels (median) and the model sees 224x168: a defect of 10 pixels has 2. "
-            f"{SMALL}, if they get large with image.tiles (docs/tiles.md); otherwise, {OTHER_PRESET}",
+            f"{SMALL}, and set image.tiles if they get large (docs/tiles.md); otherwise, {OTHER_PRESET}",
         ),
         (
             record_of((3000, 1000), (300, 300), fit="pad", tiles={"height_px": 100, "width_px": 100}),

@@ -19,6 +19,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 from components.report import page as report_page
 from components.report.facts import ReportInputs, read_facts
 from components.report.scored_images import score_sample
+from components.report.tables import data_tables
 
 HOSTILE_LABEL = '<script>alert("label")</script>'
 HOSTILE_ID = '"><img src="https://example.com/x" onerror=alert(1)>.png'
@@ -292,6 +293,7 @@ def test_only_images_count_as_images_that_were_read(inputs, tmp_path):
     (tmp_path / "examples/counts.json").write_text(json.dumps(counts))
     facts = read_facts(dataclasses.replace(inputs, examples=str(tmp_path / "examples")))
     assert {cost.component: cost.images for cost in facts.costs} == {"ImageExampleGen": 28, "Trainer": 10}
+    assert data_tables(facts)["counts"] == {name: count for name, count in counts.items() if name != "used_bits"}
 
 
 def test_regions_are_boxes_over_the_originals_with_their_places_in_the_file(page):
