@@ -69,9 +69,11 @@ class FilesFacts:
     is_grey: bool
     """Whether no image shows a colour."""
     used_bits: int
-    """Bits of the largest value, if all inspected images are files of 16 bits; otherwise 0."""
+    """Bits of the largest level, if all inspected files of levels have 16 bits; otherwise 0."""
     has_values: bool
-    """Whether there are files of values without black and white of their own, such as floats."""
+    """Whether most files hold values in units of their own, such as floats, instead of levels of 8 or 16 bits."""
+    of_other_kind: tuple[str, ...]
+    """The inspected files that hold levels where most hold values, or values where most hold levels."""
 
     @property
     def has_too_many_unreadable(self) -> bool:
@@ -108,7 +110,10 @@ def inspect_files(path: str) -> FilesFacts:
     folder = path if source == "folder" else str(place.parent)
     read = list(FilesShard(folder, chosen, follow_links=False, reading=AS_STORED).read())
     images = [image for image in read if isinstance(image, SourceImage)]
-    used_bits = [image.stored.used_bits for image in images]
+    values = [image for image in images if image.stored.encoded.startswith(VALUES_START)]
+    levels = [image for image in images if not image.stored.encoded.startswith(VALUES_START)]
+    has_values = len(values) > len(levels)
+    used_bits = [image.stored.used_bits for image in levels]
     sizes = [(image.stored.height_px, image.stored.width_px) for image in images]
     pages = [image.stored.page_count for image in images if image.stored.page_count > 1]
     narrow, wide = np.percentile([width / height for height, width in sizes] or [1.0], (5, 95))
@@ -135,8 +140,9 @@ def inspect_files(path: str) -> FilesFacts:
         has_one_aspect=bool(wide <= _SAME_ASPECT * narrow),
         stored_channels=max((image.stored.channels for image in images), default=1),
         is_grey=all(_is_grey(image) for image in images),
-        used_bits=0 if min(used_bits, default=0) == 0 else max(used_bits),
-        has_values=any(image.stored.encoded.startswith(VALUES_START) for image in images),
+        used_bits=0 if has_values or min(used_bits, default=0) == 0 else max(used_bits),
+        has_values=has_values,
+        of_other_kind=tuple(image.image_id for image in (levels if has_values else values)),
     )
 
 
