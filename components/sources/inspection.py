@@ -13,8 +13,8 @@ from PIL import Image
 from components.settings import DataSettings
 from components.sources.csv_manifest import plan_csv
 from components.sources.files import DataError
-from components.sources.folder import FileEntry, FilesShard, is_normal_folder, plan_folder
-from components.sources.plan import Reject, SourceImage, SourcePlan
+from components.sources.folder import FileEntry, FilesShard, entries_of, is_normal_folder, plan_folder
+from components.sources.plan import Reject, SourceImage
 from images.reading import AS_STORED
 from images.values import VALUES_START
 from runtime.object_store import as_path
@@ -103,7 +103,7 @@ def inspect_files(path: str) -> FilesFacts:
     settings = DataSettings(source=source, path=path)
     # Read as stored, a manifest may give regions of interest: whether it has any decides how images are read later.
     plan = plan_csv(settings, AS_STORED) if source == "csv" else plan_folder(settings)
-    entries = _entries(plan)
+    entries = entries_of(plan)
     manifest, listed = _manifest_in(path, entries) if source == "folder" else ("", 0)
     count = min(len(entries), INSPECTED)
     chosen = tuple(entries[index * len(entries) // count] for index in range(count))
@@ -146,10 +146,6 @@ def inspect_files(path: str) -> FilesFacts:
     )
 
 
-def _entries(plan: SourcePlan) -> list[FileEntry]:
-    return [entry for shard in plan.shards if isinstance(shard, FilesShard) for entry in shard.entries]
-
-
 def _manifest_in(folder: str, entries: list[FileEntry]) -> tuple[str, int]:
     """(the only manifest directly in the folder, how many of its images it lists), or ("", 0).
 
@@ -161,7 +157,7 @@ def _manifest_in(folder: str, entries: list[FileEntry]) -> tuple[str, int]:
     found = []
     for name in names:
         try:
-            listed = _entries(plan_csv(DataSettings(source="csv", path=str(place / name)), AS_STORED))
+            listed = entries_of(plan_csv(DataSettings(source="csv", path=str(place / name)), AS_STORED))
         except DataError:
             continue
         count = sum(entry.relative_path in images for entry in listed)
