@@ -2,16 +2,18 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from images.decoding import UnreadableImageError, as_viewed, page_count
 from images.formats import MAX_PIXELS, page_id
-from images.reading import EIGHT_BITS, Reading
+from images.reading import AS_STORED, EIGHT_BITS, Reading
 from images.regions import Place, Region
+from images.stored import from_file_bytes
 from runtime.errors import UserError
 from runtime.imports import imported_for_good
 from runtime.object_store import AnyPath
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 BATCH_SIZE: Final = 32
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
 MAX_BATCH_PIXELS: Final = 512_000_000
+NO_REGIONS: Final[Mapping[AnyPath, AnyPath]] = MappingProxyType({})
 
 Scorer = Callable[[Sequence[bytes]], list[Score]]
 """Scores encoded images; raises ServingError if any of them is at fault."""
@@ -199,17 +202,19 @@ def score_files(
     scorer: Scorer,
     *,
     reading: Reading = EIGHT_BITS,
+    regions: Mapping[AnyPath, AnyPath] = NO_REGIONS,
     batch_size: int = BATCH_SIZE,
     max_batch_bytes: int = MAX_BATCH_BYTES,
 ) -> Iterator[FileScore]:
     """A result for every path, in order, with at most one batch of images in memory.
 
-    If the `reading` takes all pages of a file, each has a result. A file that cannot be read or scored yields its
+    If the `reading` takes all pages of a file, each has a result. `regions`: the mask files of images with regions of
+    interest of their own, which are white where the image counts. A file that cannot be read or scored yields its
     problem. Raises ServingError if the server or the model fails.
     """
     batch: list[tuple[FileScore, bytes]] = []
     size_bytes = 0
-    for image, data in _images_of(paths, reading):
+    for image, data in _images_of(paths, reading, regions):
         is_full = data is not None and (len(batch) == batch_size or size_bytes + len(data) > max_batch_bytes)
         if batch and (data is None or is_full):
             yield from _score_batch(batch, scorer)
@@ -222,21 +227,30 @@ def score_files(
     yield from _score_batch(batch, scorer)
 
 
-def _images_of(paths: Iterable[AnyPath], reading: Reading) -> Iterator[tuple[FileScore, bytes | None]]:
+def _images_of(
+    paths: Iterable[AnyPath], reading: Reading, regions: Mapping[AnyPath, AnyPath]
+) -> Iterator[tuple[FileScore, bytes | None]]:
     """Each image, not scored yet, with its encoded bytes, or with its problem and None."""
     for path in paths:
         try:
             data = path.read_bytes()
+            roi = regions[path].read_bytes() if path in regions else None
         except OSError as error:
             yield FileScore(path, None, f"cannot be read: {error.strerror or error}", is_unread=True), None
             continue
         pages = page_count(data) if reading.page == "all" else 1
-        if pages == 1:
+        if pages == 1 and roi is None:
             yield FileScore(path, None), data
             continue
-        for page in range(pages):
+        for page in range(pages) if pages > 1 else (None,):
             try:
-                yield FileScore(path, None, page=page), as_viewed(data, reading, page=page)
+                # The reading may be unknown, so what the region is added to keeps all that the file holds.
+                viewed = (
+                    as_viewed(data, reading, page=page)
+                    if roi is None
+                    else from_file_bytes(data, AS_STORED, page=page, roi=roi).encoded
+                )
+                yield FileScore(path, None, page=page), viewed
             except UnreadableImageError as error:
                 yield FileScore(path, None, str(error), page=page), None
 

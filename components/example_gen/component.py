@@ -30,6 +30,7 @@ from components.sources.registry import planned_source, require_unchanged
 from images.formats import file_id
 from images.levels import few_levels
 from images.reading import EIGHT_BITS, Reading, reading_of
+from images.values import VALUES_START
 from runtime.tfrecords import features_of, read_counts, text_of
 from schema import features
 from schema.artifact_types import Artifacts
@@ -48,6 +49,7 @@ _EXCLUDED_BY = "excluded by data.exclude"
 _PAGES_DROPPED = "pages_dropped"
 _BLURRED_MASKS = "blurred_masks"
 _WITH_REGION = "with_region"
+_VALUES = "values"
 
 
 @dataclass
@@ -206,6 +208,8 @@ class _WriteShard(beam.DoFn):
                 result.counts[_PAGES_DROPPED] += stored.page_count - 1
             if stored.has_region:
                 result.counts[_WITH_REGION] += 1
+            if stored.encoded.startswith(VALUES_START):
+                result.counts[_VALUES] += 1
             if stored.used_bits > result.used_bits:
                 result.used_bits = stored.used_bits
             if image.is_mask_blurred:
@@ -290,7 +294,7 @@ def _merge_results(results: Iterable[ShardResult]) -> ShardResult:
 
 def _write_result(result: ShardResult, uri: str) -> None:
     counts = {name: result.counts[name] for name in (*features.SPLITS, _LEFT_OUT)}
-    optional = (_PAGES_DROPPED, _BLURRED_MASKS, _WITH_REGION, REVIEWED, REPLACED)
+    optional = (_PAGES_DROPPED, _BLURRED_MASKS, _WITH_REGION, _VALUES, REVIEWED, REPLACED)
     counts |= {name: result.counts[name] for name in optional if result.counts[name]}
     counts |= {USED_BITS: result.used_bits} if result.used_bits else {}
     counts |= {_EXCLUDED: len(result.excluded)} if result.excluded else {}
@@ -318,6 +322,8 @@ def _check_result(uri: str, settings: DataSettings, reading: Reading) -> None:
             extra={"notice": True},
         )
     rejected, duplicates = counts.pop("rejected"), counts.pop("duplicates")
+    # Duplicates leave `test` after they were counted.
+    _warn_of_mixed_scales(counts.pop(_VALUES, 0), duplicates + sum(counts[split] for split in features.SPLITS), reading)
     reviewed, replaced = counts.pop(REVIEWED, 0), counts.pop(REPLACED, 0)
     if reviewed:
         _LOG.info("reviewed images: %d, in place of %d in the data", reviewed, replaced, extra={"notice": True})
@@ -354,6 +360,18 @@ def _check_result(uri: str, settings: DataSettings, reading: Reading) -> None:
         raise DataError(
             f"no images in split {', '.join(map(repr, empty))} ({counts}): add images, or raise data.eval_fraction "
             f"or data.test_fraction; if data.normal_labels is set, check that these labels exist{hint}"
+        )
+
+
+def _warn_of_mixed_scales(values: int, total: int, reading: Reading) -> None:
+    """`values`: of `total` images, those whose values are in units of their own."""
+    if reading.reads_values and 0 < values < total:
+        _LOG.warning(
+            "%d images hold values in units of their own, such as floats, and %d hold levels of 8 or 16 bits, but one "
+            "image.range holds for all, so images of one kind may be black or white all over: convert all to the same "
+            "scale, or remove one kind (autoencoder init names files of the rarer kind)",
+            *(values, total - values),
+            extra={"notice": True},
         )
 
 

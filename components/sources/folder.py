@@ -72,6 +72,11 @@ class FilesShard:
         return itertools.chain.from_iterable(read_ahead(read_one, self.entries, folder, workers=self.workers))
 
 
+def entries_of(plan: SourcePlan) -> list[FileEntry]:
+    """The files of a plan, in its order."""
+    return [entry for shard in plan.shards if isinstance(shard, FilesShard) for entry in shard.entries]
+
+
 def _read_one(entry: FileEntry, *, folder: AnyPath, links: Links, reading: Reading) -> list[SourceImage | Reject]:
     """The image in a file or, if the reading takes all pages, each of them: `name.tif#1`, `name.tif#2`, ..."""
     image_id = urllib.parse.quote(os.fsencode(entry.relative_path))

@@ -13,8 +13,8 @@ from PIL import Image
 from components.settings import DataSettings
 from components.sources.csv_manifest import plan_csv
 from components.sources.files import DataError
-from components.sources.folder import FileEntry, FilesShard, is_normal_folder, plan_folder
-from components.sources.plan import Reject, SourceImage, SourcePlan
+from components.sources.folder import FileEntry, FilesShard, entries_of, is_normal_folder, plan_folder
+from components.sources.plan import Reject, SourceImage
 from images.reading import AS_STORED
 from images.values import VALUES_START
 from runtime.object_store import as_path
@@ -69,9 +69,11 @@ class FilesFacts:
     is_grey: bool
     """Whether no image shows a colour."""
     used_bits: int
-    """Bits of the largest value, if all inspected images are files of 16 bits; otherwise 0."""
+    """Bits of the largest level, if all inspected files of levels have 16 bits; otherwise 0."""
     has_values: bool
-    """Whether there are files of values without black and white of their own, such as floats."""
+    """Whether most files hold values in units of their own, such as floats, instead of levels of 8 or 16 bits."""
+    of_other_kind: tuple[str, ...]
+    """The inspected files that hold levels where most hold values, or values where most hold levels."""
 
     @property
     def has_too_many_unreadable(self) -> bool:
@@ -101,14 +103,17 @@ def inspect_files(path: str) -> FilesFacts:
     settings = DataSettings(source=source, path=path)
     # Read as stored, a manifest may give regions of interest: whether it has any decides how images are read later.
     plan = plan_csv(settings, AS_STORED) if source == "csv" else plan_folder(settings)
-    entries = _entries(plan)
+    entries = entries_of(plan)
     manifest, listed = _manifest_in(path, entries) if source == "folder" else ("", 0)
     count = min(len(entries), INSPECTED)
     chosen = tuple(entries[index * len(entries) // count] for index in range(count))
     folder = path if source == "folder" else str(place.parent)
     read = list(FilesShard(folder, chosen, follow_links=False, reading=AS_STORED).read())
     images = [image for image in read if isinstance(image, SourceImage)]
-    used_bits = [image.stored.used_bits for image in images]
+    values = [image for image in images if image.stored.encoded.startswith(VALUES_START)]
+    levels = [image for image in images if not image.stored.encoded.startswith(VALUES_START)]
+    has_values = len(values) > len(levels)
+    used_bits = [image.stored.used_bits for image in levels]
     sizes = [(image.stored.height_px, image.stored.width_px) for image in images]
     pages = [image.stored.page_count for image in images if image.stored.page_count > 1]
     narrow, wide = np.percentile([width / height for height, width in sizes] or [1.0], (5, 95))
@@ -135,13 +140,10 @@ def inspect_files(path: str) -> FilesFacts:
         has_one_aspect=bool(wide <= _SAME_ASPECT * narrow),
         stored_channels=max((image.stored.channels for image in images), default=1),
         is_grey=all(_is_grey(image) for image in images),
-        used_bits=0 if min(used_bits, default=0) == 0 else max(used_bits),
-        has_values=any(image.stored.encoded.startswith(VALUES_START) for image in images),
+        used_bits=0 if has_values or min(used_bits, default=0) == 0 else max(used_bits),
+        has_values=has_values,
+        of_other_kind=tuple(image.image_id for image in (levels if has_values else values)),
     )
-
-
-def _entries(plan: SourcePlan) -> list[FileEntry]:
-    return [entry for shard in plan.shards if isinstance(shard, FilesShard) for entry in shard.entries]
 
 
 def _manifest_in(folder: str, entries: list[FileEntry]) -> tuple[str, int]:
@@ -155,7 +157,7 @@ def _manifest_in(folder: str, entries: list[FileEntry]) -> tuple[str, int]:
     found = []
     for name in names:
         try:
-            listed = _entries(plan_csv(DataSettings(source="csv", path=str(place / name)), AS_STORED))
+            listed = entries_of(plan_csv(DataSettings(source="csv", path=str(place / name)), AS_STORED))
         except DataError:
             continue
         count = sum(entry.relative_path in images for entry in listed)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # `--help` must not wait for these imports
     from trainer.settings.image import ImageSettings
 
 _NAMED = 3
-"""Unreadable files and classes that are named."""
+"""Files that are named, of each kind."""
 _SMALLEST_SEEN_PX = 8
 """Stride of the feature maps: what is smaller in the scaled image is averaged with its surroundings."""
 _SCALED_MUCH = 1.5
@@ -99,6 +99,16 @@ def _findings(facts: "FilesFacts", image: "ImageSettings") -> dict[str, str]:
         found["depth"] = "values without black and white of their own, so percentiles 0.1 and 99.9 become 0 and 1"
     elif facts.used_bits:
         found["depth"] = f"files of 16 bits, of which {facts.used_bits} are used, so image.depth is 16"
+    if facts.of_other_kind:
+        kinds = "levels of 8 or 16 bits", "values in units of their own, such as floats"
+        others, most = kinds if facts.has_values else reversed(kinds)
+        count = len(facts.of_other_kind)
+        named = ", ".join(facts.of_other_kind[:_NAMED]) + (", ..." if count > _NAMED else "")
+        found["mixed"] = (
+            f"{count} of {facts.inspected} inspected images hold {others} ({named}), the others hold {most}; "
+            f"no image.range suits both: convert {'it' if count == 1 else 'them'} to the scale of the others, or leave "
+            f"{'it' if count == 1 else 'them'} out"
+        )
     if facts.has_regions:
         found["regions"] = "each image's own, from the column roi, so image.alpha is roi"
     if facts.groups:

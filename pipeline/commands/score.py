@@ -24,6 +24,7 @@ from schema.signatures import DEFAULT_MODEL_NAME
 
 if TYPE_CHECKING:  # `--help` must not wait for what these import
     from images.reading import Reading
+    from runtime.object_store import AnyPath
     from serving.client import Login
     from serving.scoring import FileScore, Scorer
 
@@ -77,7 +78,8 @@ def score(
     """Score image files.
 
     A score says how much an image differs from the images that the model was trained on. IMAGES are files, folders
-    (searched recursively) or patterns such as 'parts/*.png'. Results go to standard output, one line per file; with
+    (searched recursively), patterns such as 'parts/*.png', or CSV manifests, whose masks in the column roi count.
+    Results go to standard output, one line per file; with
     --format csv or jsonl they list the regions in which an image is anomalous, in pixels of the image. Files whose
     images cannot be scored are reported and skipped. The exit code is 1 only if the server or every file failed.
     """
@@ -88,23 +90,35 @@ def score(
             raise UsageError(f"--model {model}: --runner needs a SavedModel; give the run's folder")
         if output is None or form != "table" or any((server, overlays, masks, coco)):
             raise UsageError("--runner needs --output, and excludes --server, --overlays, --masks, --coco and --format")
+        if any(map(_is_manifest, images)):
+            raise UsageError("--runner does not read manifests; name the images, or the folder that holds them")
         sys.exit(_score_on_beam(images, model, output, [f"--runner={runner}", *beam_args]))
     if output is not None or beam_args:
         raise UsageError("--output and --beam-arg work only with --runner")
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may not be valid text
         sys.stdout.reconfigure(errors="backslashreplace")
+    from images.reading import AS_STORED
     from serving.errors import ServingError
     from serving.image_files import common_folder, image_files
     from serving.scoring import ROW_COLUMNS, lacks_maps, score_files, with_maps_if_possible, with_maps_of_alarms
 
-    paths = list(image_files(images))
+    reading = _reading_of(model, server)
+    regions: dict[AnyPath, AnyPath] = {}
+    paths: list[Path] = []
+    for argument in images:
+        if _is_manifest(argument):
+            listed = _listed_in(argument, AS_STORED if server else reading)
+            paths += listed
+            regions |= {image: roi for image, roi in listed.items() if roi is not None}
+        else:
+            paths += image_files([argument])
     login = _login(token_file, ca_file)
     scorer_of = _scorer_of(model, server, model_name, login)
     needs_maps = any((overlays, masks, coco))
     # A model on this machine has the maps at hand.
     add_maps = with_maps_of_alarms if form == "table" and server else with_maps_if_possible
     scorer = scorer_of(with_maps=True) if needs_maps else add_maps(scorer_of)
-    scored = score_files(paths, scorer, reading=_reading_of(model, server))
+    scored = score_files(paths, scorer, reading=reading, regions=regions)
     try:
         with contextlib.closing(_with_progress(scored, len(paths))) as results:
             pictures = _Pictures(overlays, masks, coco, folder=common_folder(images))
@@ -127,6 +141,25 @@ def _score_on_beam(images: tuple[str, ...], model: Path | None, output: str, arg
     scored, failed = score_on_beam(images, folder, output, arguments)
     click.echo(f"{scored:,} images scored, {failed:,} could not be: {output}-*.jsonl", err=True)
     return DONE if scored else FAILED
+
+
+def _is_manifest(argument: str) -> bool:
+    path = Path(argument)
+    return path.suffix.lower() == ".csv" and path.is_file()
+
+
+def _listed_in(manifest: str, reading: "Reading") -> dict[Path, Path | None]:
+    """The images that a manifest lists, in its order, each with the mask of its region of interest, if it has one.
+
+    Raises DataError like `plan_csv`.
+    """
+    from components.settings import DataSettings
+    from components.sources.csv_manifest import plan_csv
+    from components.sources.folder import entries_of
+
+    folder = Path(manifest).parent
+    entries = entries_of(plan_csv(DataSettings(source="csv", path=manifest), reading))
+    return {folder / entry.relative_path: folder / entry.roi_path if entry.roi_path else None for entry in entries}
 
 
 def _login(token_file: Path | None, ca_file: Path | None) -> "Login":

@@ -6,6 +6,7 @@ from typing import Any
 
 from images.decoding import Prepared, declared_size
 from images.reading import FEW_BITS, Reading
+from images.values import VALUES_START
 from schema.features import SPLITS
 from schema.usual_sizes import UsualSizes
 
@@ -19,6 +20,8 @@ class UsualImages:
     """None if a version without sizes wrote the record."""
     have_regions: bool
     """Whether each image had a region of interest of its own."""
+    are_values: bool
+    """Whether each image held values in units of its own, such as floats, for a range of the model's own."""
     use_bits: int
     """Bits of the largest value in files of 16 bits; 0 if there were none."""
 
@@ -32,6 +35,7 @@ class UsualImages:
             reading=reading,
             sizes=UsualSizes.from_record(record),
             have_regions=reading.alpha == "roi" and 0 < total == counts.get("with_region"),
+            are_values=reading.reads_values and 0 < total == counts.get("values"),
             use_bits=counts.get("used_bits", 0),
         )
 
@@ -53,6 +57,11 @@ class UsualImages:
                 f"the file of 16 bits uses only {image.used_bits} of them, of which image.depth 8 keeps {levels} grey "
                 f"level{'s' if levels > 1 else ''}: convert 0 to {white:,} to 8 bits, as in the training images, or "
                 f"train with image.depth: 16 and image.range: [0, {white}]"
+            )
+        if self.are_values and not image.encoded.startswith(VALUES_START):
+            yield (
+                "the file holds levels of 8 or 16 bits, but each training image held values in units of its own, such "
+                "as floats, so the model's range does not fit: send a file like the training images"
             )
         if image.page_count > 1:
             yield (

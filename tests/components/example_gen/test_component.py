@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -220,6 +221,24 @@ def test_files_that_use_12_of_16_bits_are_noticed_at_a_depth_of_8(tmp_path, capl
     generate(tmp_path / "eight", settings)
     assert "use only 12 of them" in caplog.text
     assert "only 16 grey levels are left; set image.depth: 16 and image.range: [0, 4095]" in caplog.text
+
+
+def test_files_of_levels_and_of_values_under_one_range_are_noticed(tmp_path, caplog):
+    for row in range(40):
+        write(tmp_path / f"data/{row:02d}.png", IMAGES[row])
+    (tmp_path / "floats").mkdir()
+    for row in range(40):
+        Image.fromarray(IMAGES[row].astype(np.float32)).save(tmp_path / f"floats/{row:02d}.tif")
+    reading = Reading(depth=16, range=(0, 255))
+    for folder in ("data", "floats"):
+        generate(
+            tmp_path / f"only_{folder}", DataSettings(source="folder", path=str(tmp_path / folder)), reading=reading
+        )
+    assert read_counts(str(tmp_path / "only_floats"))["values"] == 40
+    assert "values in units" not in caplog.text
+    shutil.copy(tmp_path / "floats/00.tif", tmp_path / "data/odd.tif")
+    generate(tmp_path / "both", DataSettings(source="folder", path=str(tmp_path / "data")), reading=reading)
+    assert "1 images hold values in units of their own, such as floats, and 40 hold levels" in caplog.text
 
 
 def test_all_pages_become_images_and_stay_in_one_split(tmp_path):

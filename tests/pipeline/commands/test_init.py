@@ -155,6 +155,22 @@ def test_values_without_black_and_white_get_a_range(tmp_path: Path) -> None:
     assert "percentiles 0.1 and 99.9 become 0 and 1" in printed
 
 
+@pytest.mark.parametrize("most", ["levels", "values"])
+def test_files_of_another_kind_are_named_and_do_not_choose_the_range(tmp_path: Path, most: str) -> None:
+    levels, values = RANDOM.integers(0, 256, (9, 30, 40), np.uint8), RANDOM.normal(0, 9, (9, 30, 40)).astype(np.float32)
+    usual, other = (levels, values) if most == "levels" else (values, levels)
+    for number in range(9):
+        save(tmp_path / f"mixed/{number}.tiff", pixels=usual[number])
+    for number in range(4):
+        save(tmp_path / f"mixed/other{number}.tiff", pixels=other[number])
+    configuration, printed = configured(tmp_path / "mixed", tmp_path)
+    assert configuration.image.reads_values == (most == "values")
+    kinds = ("values in units of their own, such as floats", "levels of 8 or 16 bits")
+    others, usual_kind = kinds if most == "levels" else reversed(kinds)
+    named = "other0.tiff, other1.tiff, other2.tiff, ..."
+    assert f"4 of 13 inspected images hold {others} ({named}), the others hold {usual_kind}; no image.range" in printed
+
+
 def test_files_of_8_bits_among_those_of_16_leave_the_depth_at_8(tmp_path: Path) -> None:
     save(tmp_path / "mixed/1.png", pixels=RANDOM.integers(0, 4096, (30, 40), np.uint16))
     save(tmp_path / "mixed/2.png", pixels=RANDOM.integers(0, 256, (30, 40), np.uint8))

@@ -226,6 +226,63 @@ def test_coco_names_files_relative_to_the_folder_that_is_scored(
     assert [image["file_name"] for image in json.loads(Path("coco.json").read_text())["images"]] == names
 
 
+@pytest.mark.parametrize("where", ["model", "server"])
+def test_the_images_of_a_manifest_are_scored_with_their_own_regions(
+    image_model: Path, image_server: ServerAddress, anomalous_png: bytes, tmp_path: Path, where: str
+) -> None:
+    """As files in which what lies outside is transparent are; only listed images are scored, in order."""
+    parts = tmp_path / "parts"
+    for folder in ("img", "roi", "cut"):
+        (parts / folder).mkdir(parents=True)
+    for name in ("a", "b", "unlisted"):
+        (parts / f"img/{name}.png").write_bytes(anomalous_png)
+    roi = Image.new("L", (16, 16), 0)
+    roi.paste(255, (2, 3, 7, 12))
+    roi.save(parts / "roi/a.png")
+    with Image.open(io.BytesIO(anomalous_png)) as whole:
+        cut = whole.convert("RGB")
+        cut.putalpha(roi)
+        cut.save(parts / "cut/a.png")
+    (parts / "parts.csv").write_text("path,roi,label\nimg/b.png,,bad\nimg/a.png,roi/a.png,bad\ncut/a.png,,bad\n")
+    model = shutil.copytree(image_model, tmp_path / "model")
+    (model / "7" / RECORD_FILE).write_text(json.dumps({"image": {"alpha": "roi"}}))
+    scorer = ["--server", rest_url(image_server)] if where == "server" else ["--model", str(model)]
+    arguments = [f"{parts}/parts.csv", *scorer, "--format", "jsonl", "--coco", f"{tmp_path}/coco.json"]
+    result = CliRunner().invoke(score, arguments)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    names = ["img/b.png", "img/a.png", "cut/a.png"]
+    assert [row["path"] for row in rows] == [f"{parts}/{name}" for name in names]
+    assert [image["file_name"] for image in json.loads((tmp_path / "coco.json").read_text())["images"]] == names
+    whole_score, own, transparent = (row["score"] for row in rows)
+    assert own == transparent != whole_score
+
+
+def test_a_manifest_that_does_not_suit_the_model_or_beam_is_refused(
+    images: Path, image_model: Path, tmp_path: Path
+) -> None:
+    manifest = images / "parts.csv"
+    manifest.write_text("path,roi\na.png,b.png\n")
+    result = CliRunner().invoke(score, [str(manifest), "--model", str(image_model)])
+    assert result.exit_code == 2
+    assert "line 2 gives a region of interest, b.png, but image.alpha is white" in result.stderr
+    result = CliRunner().invoke(score, [str(manifest), "--runner", "PrismRunner", "--output", f"{tmp_path}/out"])
+    assert (result.exit_code, "--runner does not read manifests" in result.stderr) == (2, True)
+
+
+def test_a_mask_that_cannot_be_used_fails_its_image_only(image_server: ServerAddress, images: Path) -> None:
+    Image.new("L", (8, 8), 255).save(images / "small.png")
+    (images / "parts.csv").write_text("path,roi\na.png,small.png\nb.png,c.png\nsmall.png,\n")
+    arguments = [f"{images}/parts.csv", "--server", rest_url(image_server), "--format", "jsonl"]
+    rows = [json.loads(line) for line in CliRunner().invoke(score, arguments).stdout.splitlines()]
+    assert [row["verdict"] == "failed" for row in rows] == [True, True, False]
+    assert [row["problem"] for row in rows] == [
+        "its roi: 8x8 pixels, but the image has 16x16",
+        "its roi: not an image in a supported format",
+        "",
+    ]
+
+
 @pytest.mark.parametrize(("form", "escaped"), [("table", "b%FF"), ("csv", "b\\udcff"), ("jsonl", "b\\udcff")])
 def test_file_whose_name_is_not_text_is_scored(
     image_server: ServerAddress, tmp_path: Path, normal_png: bytes, form: str, escaped: str

@@ -53,6 +53,18 @@ def test_a_file_of_sixteen_bits_that_uses_few_is_unusual_to_a_model_of_eight(kin
     assert warning(saved(GREY, kind)) == ""
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_file_of_levels_is_unusual_if_each_training_image_held_values(dtype: type) -> None:
+    reading = Reading(depth=16, range=(0, 255))
+    levels = saved(GREY.astype(dtype))
+    assert "levels of 8 or 16 bits, but each training image held values in units of its own" in warning(
+        levels, reading, values=15
+    )
+    assert warning(saved(GREY.astype(np.float32), "TIFF"), reading, values=15) == ""
+    for counts in ({}, {"values": 14}):
+        assert warning(levels, reading, **counts) == ""
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_pages_that_are_not_scored_are_counted(dtype: type) -> None:
     reading = Reading(depth=16, range=(0, 255))
