@@ -1,6 +1,7 @@
 """Composes a commented configuration for a folder of images, or a manifest, from what was found in it."""
 
 import json
+import math
 import re
 import textwrap
 from importlib import resources
@@ -9,15 +10,17 @@ from typing import Any, Final
 import yaml
 
 from images.reading import Reading
-from trainer.settings.image import ImageSettings
+from trainer.settings.image import LARGEST_SIDE_PX, ImageSettings
 
 _TEMPLATE: Final = "folder.yaml"
 """A link to configs/folder.yaml, which becomes a file in the wheel."""
 _OWN: Final = ("name", "data", "image")
 """Sections that are composed for the folder; all others are the template's."""
-_LONGEST_SIDE_PX: Final = 224
+_MOST_PIXELS: Final = 224 * 224
+"""At about this number the network of `features` was trained; elongated images get as many as square ones."""
 _SHORTEST_SIDE_PX: Final = 32
-_STEP_PX: Final = 8
+_STEP_PX: Final = 16
+"""The stride of the coarsest feature maps, which need no mirrored border then."""
 _TILE_PX: Final = 256
 """Suits the network of `features`, which was trained at about this size."""
 _LONGEST_NAME: Final = 60
@@ -33,12 +36,12 @@ def image_settings_for(
     *, height_px: int, width_px: int, is_grey: bool, has_one_aspect: bool,
     used_bits: int = 0, has_values: bool = False, has_regions: bool = False,
 ) -> ImageSettings:  # fmt: skip
-    """An image's size if its longest side has at most 224 pixels, otherwise that aspect ratio with 224 pixels.
+    """An image's size if it has at most 224x224 pixels, otherwise that number of pixels in its aspect ratio.
 
     Files of 16 bits, of which `used_bits` are used, keep them; values without black and white get a range; images with
     regions of interest of their own are stretched, since they cannot be padded.
     """
-    scale = min(1.0, _LONGEST_SIDE_PX / max(height_px, width_px))
+    scale = min(1.0, math.sqrt(_MOST_PIXELS / (height_px * width_px)), LARGEST_SIDE_PX / max(height_px, width_px))
     return ImageSettings.model_validate(
         {
             **_template_values().get("image", {}),

@@ -18,7 +18,7 @@ Normalisation = Literal["unit", "zscore", "minmax"]
 Shape = tuple[int, int, int]
 """(height, width, channels)."""
 
-_LARGEST_SIDE_PX = 1024
+LARGEST_SIDE_PX = 1024
 """Of an image that the network sees in whole."""
 _LARGEST_WITH_REGION = 2**24
 """Pixels; the graph contains the region, and TensorFlow limits a graph to 2 GB."""
@@ -68,9 +68,9 @@ class ImageSettings(Reading):
     def _check_size(self) -> Self:
         for field in ("height_px", "width_px"):
             side_px = getattr(self, field)
-            if self.tiles is None and side_px > _LARGEST_SIDE_PX:
+            if self.tiles is None and side_px > LARGEST_SIDE_PX:
                 raise ValueError(
-                    f"image.{field} {side_px} is more than {_LARGEST_SIDE_PX}; lower it, or set image.tiles, such as "
+                    f"image.{field} {side_px} is more than {LARGEST_SIDE_PX}; lower it, or set image.tiles, such as "
                     "{height_px: 256, width_px: 256}"
                 )
             if self.tiles is not None and getattr(self.tiles, field) > side_px:

@@ -167,11 +167,30 @@ def test_mixed_aspect_ratios_are_padded_and_large_images_scaled(tmp_path: Path) 
     for number, size in enumerate([(900, 300), (600, 300), (300, 300)]):
         save(tmp_path / f"mixed/{number}.png", size=size)
     configuration, printed = configured(tmp_path / "mixed", tmp_path)
-    assert configuration.image.shape == (112, 224, 3)  # the median, 600x300
+    assert configuration.image.shape == (160, 320, 3)  # the median, 600x300, with about as many pixels as 224x224
     assert configuration.image.fit == "pad"
     assert "3 sizes, median 600x300" in printed
     assert "aspect ratios differ" in printed
-    assert "defects below about 21 pixels may be lost" in printed  # 8 pixels of the scaled image
+    assert "defects below about 15 pixels may be lost" in printed  # 8 pixels of the scaled image
+
+
+@pytest.mark.parametrize(
+    ("size", "chosen"),
+    [
+        ((224, 224), (224, 224)),
+        ((300, 100), (100, 300)),  # fewer pixels than 224x224
+        ((1130, 460), (144, 352)),
+        ((4000, 3000), (192, 256)),
+        ((4000, 40), (32, 1024)),  # a side has at most 1024
+        ((1500, 20), (20, 1024)),
+    ],
+)
+def test_elongated_images_get_as_many_pixels_as_square_ones(
+    tmp_path: Path, size: tuple[int, int], chosen: tuple[int, int]
+) -> None:
+    save(tmp_path / "one/1.png", size=size)
+    configuration, _ = configured(tmp_path / "one", tmp_path)
+    assert configuration.image.shape[:2] == chosen
 
 
 def test_unreadable_and_other_files_are_named(tmp_path: Path) -> None:
