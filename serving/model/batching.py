@@ -1,20 +1,89 @@
 """Batches the requests that arrive while the model is busy; otherwise a request runs immediately.
 
 There is no timer: a lone client never waits, and under load a batch holds what arrived during the previous run.
+
+A request is answered in steps, so that one thread can answer several: it prepares each, runs the model once for those
+that ask for the same, and completes each.
 """
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from serving.errors import ServingError, Status
 from serving.model.loaded_model import Arrays
 
+Answer = TypeVar("Answer")
 Run = Callable[[Arrays], Arrays]
+RunAll = Callable[[Sequence[Arrays]], "list[Arrays | Exception]"]
+"""Runs several requests: the outputs or the error of each."""
+Steps = Generator[Any, Any, Answer]
+"""How a request is answered: yields at most once a RunAll and its inputs, receives their outputs or error, and returns
+the answer.
+"""
+
+
+def answered(requests: Iterable[Steps[Answer]]) -> "list[Answer | Exception]":
+    """The answer or the error of each request; the model runs once for those that yield the same `RunAll`."""
+    results: list[Answer | Exception] = []
+    waiting: dict[RunAll, list[tuple[int, Steps[Answer], Arrays]]] = {}
+    for index, steps in enumerate(requests):
+        try:
+            run_all, inputs = next(steps)
+        except StopIteration as end:
+            results.append(end.value)
+        except Exception as error:
+            results.append(error)
+        else:
+            results.append(RuntimeError("not run"))
+            waiting.setdefault(run_all, []).append((index, steps, inputs))
+    for run_all, group in waiting.items():
+        outcomes = run_all([inputs for _, _, inputs in group])
+        for (index, steps, _), outcome in zip(group, outcomes, strict=True):
+            results[index] = _completed(steps, outcome)
+    return results
+
+
+def _completed(steps: Steps[Answer], outcome: "Arrays | Exception") -> "Answer | Exception":
+    try:
+        if isinstance(outcome, Exception):
+            steps.throw(outcome)
+        else:
+            steps.send(outcome)
+    except StopIteration as end:
+        answer: Answer = end.value
+        return answer
+    except Exception as error:
+        return error
+    return RuntimeError("a request asked for a second run")
+
+
+def answered_alone(steps: Steps[Answer]) -> Answer:
+    """The answer of one request; raises its error."""
+    [answer] = answered([steps])
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def each_alone(run: Run) -> RunAll:
+    """Runs requests one after the other."""
+
+    def run_all(requests: Sequence[Arrays]) -> list[Arrays | Exception]:
+        return [_outcome(run, inputs) for inputs in requests]
+
+    return run_all
+
+
+def _outcome(run: Run, inputs: Arrays) -> Arrays | Exception:
+    try:
+        return run(inputs)
+    except Exception as error:
+        return error
 
 
 @dataclass
@@ -25,12 +94,11 @@ class _Ticket:
     size: int
     woken: threading.Event = field(default_factory=threading.Event)
     must_lead: bool = False
-    outputs: Arrays | None = None
-    error: ServingError | None = None
+    outcome: Arrays | Exception | None = None
 
 
 class Batcher:
-    """Joins concurrent calls of one function along the first dimension.
+    """Joins concurrent calls of one function, and the requests of each, along the first dimension.
 
     The caller that finds the function idle runs it for itself and for the callers queued behind it, then hands
     over to the next in the queue. Needs no thread of its own, and a lone caller no hand-over.
@@ -48,28 +116,28 @@ class Batcher:
         self._joined_lately = deque([1, 1], maxlen=2)
         """Calls in each of the latest batches: of few callers, one is often alone after a batch of all others."""
 
-    def __call__(self, inputs: Arrays) -> Arrays:
-        """The outputs for `inputs`, which share their first dimension; raises ServingError only for these inputs."""
-        size = len(next(iter(inputs.values())))
-        if size >= self._max_batch_size:  # full already: joining others would only delay them
-            return self._run(inputs)
-        ticket = self._join(_Ticket(inputs, size))
+    def __call__(self, requests: Sequence[Arrays]) -> list[Arrays | Exception]:
+        """The outputs or the error of each request, whose inputs share their first dimension."""
+        tickets = [_Ticket(inputs, len(next(iter(inputs.values())))) for inputs in requests]
+        self._join([ticket for ticket in tickets if ticket.size < self._max_batch_size])
+        return [self._outcome_of(ticket) for ticket in tickets]
+
+    def _outcome_of(self, ticket: _Ticket) -> Arrays | Exception:
+        if ticket.size >= self._max_batch_size:  # full already: joining others would only delay them
+            return _outcome(self._run, ticket.inputs)
         if not ticket.must_lead:
             ticket.woken.wait()
-        if ticket.must_lead:
+        if ticket.outcome is None:
             self._lead(ticket)
-        if ticket.error is not None:
-            raise ticket.error
-        assert ticket.outputs is not None
-        return ticket.outputs
+        assert ticket.outcome is not None
+        return ticket.outcome
 
-    def _join(self, ticket: _Ticket) -> _Ticket:
+    def _join(self, tickets: Sequence[_Ticket]) -> None:
         with self._lock:
-            self._queue.append(ticket)
-            if self._may_run():
+            self._queue += tickets
+            if tickets and self._may_run():
                 self._free_runs -= 1
-                ticket.must_lead = True
-        return ticket
+                tickets[0].must_lead = True
 
     def _may_run(self) -> bool:
         """Whether a batch may start now; if not, another is running, and will hand over."""
@@ -83,8 +151,8 @@ class Batcher:
             self._answer(batch)
         except Exception as error:  # a bug here must not leave the others waiting forever
             for ticket in batch:
-                ticket.error = ServingError(Status.INTERNAL, f"{type(error).__name__} while running a batch")
-            raise
+                ticket.outcome = ServingError(Status.INTERNAL, f"{type(error).__name__} while running a batch")
+            leader.outcome = error
         finally:
             for ticket in batch:
                 ticket.woken.set()
@@ -125,9 +193,9 @@ class Batcher:
                 pass  # run each by itself, so that only the request at fault fails
         for ticket in batch:
             try:
-                ticket.outputs = self._run(ticket.inputs)
+                ticket.outcome = self._run(ticket.inputs)
             except ServingError as error:
-                ticket.error = error
+                ticket.outcome = error
 
 
 def _can_join(a: Arrays, b: Arrays) -> bool:
@@ -144,4 +212,4 @@ def _share_out(outputs: Arrays, batch: Sequence[_Ticket]) -> None:
         raise ServingError(Status.INTERNAL, "the model's outputs do not have its inputs' batch size")
     for ticket, stop in zip(batch, stops, strict=True):
         part: dict[str, Any] = {name: array[stop - ticket.size : stop] for name, array in outputs.items()}
-        ticket.outputs = part
+        ticket.outcome = part

@@ -13,7 +13,7 @@ from runtime.cores import usable_cores
 from schema.signatures import IMAGE_BYTES, SCORE_SIGNATURE, WARNING
 from schema.usual_sizes import UsualSizes
 from serving.errors import ServingError, Status
-from serving.model.batching import Batcher
+from serving.model.batching import Batcher, RunAll, Steps, answered_alone, each_alone
 from serving.model.image_inputs import (
     checked_images,
     ends_of_model,
@@ -76,6 +76,10 @@ class Predictor:
         A warning about each encoded image that is unlike the training images comes with them, unless some outputs are
         named.
         """
+        return answered_alone(self.steps(request))
+
+    def steps(self, request: Request) -> Steps[Arrays]:
+        """The same in steps."""
         signature = self.signature(request.signature_name)
         outputs = checked_outputs(signature, request.output_filter)
         inputs = checked_inputs(signature, request.inputs)
@@ -88,7 +92,7 @@ class Predictor:
                 said = [self._usual_images.warning(one).encode() for one in images]
                 warnings[WARNING] = np.array(said, object).reshape(shape)
         try:
-            return self._run(signature, inputs, outputs) | warnings
+            return (yield self._run_all(signature, outputs), inputs) | warnings
         except ServingError as error:
             if error.status is not Status.INVALID_ARGUMENT or not signature.is_batched:
                 raise
@@ -107,20 +111,17 @@ class Predictor:
         """Free the model's memory; no request may be running."""
         self._model.close()
 
-    def _run(self, signature: Signature, inputs: Arrays, outputs: tuple[str, ...]) -> Arrays:
-        if self._max_batch_size is None or not signature.is_batched:
+    def _run_all(self, signature: Signature, outputs: tuple[str, ...]) -> RunAll:
+        def run(inputs: Arrays) -> Arrays:
             return self._model.run(signature, inputs, outputs)
-        return self._batcher(signature, outputs, self._max_batch_size)(inputs)
 
-    def _batcher(self, signature: Signature, outputs: tuple[str, ...], max_batch_size: int) -> Batcher:
+        if self._max_batch_size is None or not signature.is_batched:
+            return each_alone(run)
         key = (signature.name, outputs)
         with self._lock:
             if key not in self._batchers:
-                self._batchers[key] = Batcher(
-                    lambda inputs: self._model.run(signature, inputs, outputs),
-                    max_batch_size=max_batch_size,
-                    runs_at_once=min(_RUNS_AT_ONCE, usable_cores()),
-                )
+                at_once = min(_RUNS_AT_ONCE, usable_cores())
+                self._batchers[key] = Batcher(run, max_batch_size=self._max_batch_size, runs_at_once=at_once)
             return self._batchers[key]
 
     def _with_index(

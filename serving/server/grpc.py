@@ -18,6 +18,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving.errors import ServingError, Status, invalid_argument
+from serving.model.batching import answered_alone
 from serving.model.tensor_protos import request_from_proto, response_to_proto
 from serving.server.access import Certificate, Tokens
 from serving.server.model_host import Requested, ServedVersion
@@ -83,14 +84,15 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def Predict(self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """Run a signature of a model."""
         requested = _requested(request)
-
-        def answer(served: ServedVersion) -> predict_pb2.PredictResponse:
+        models = self._service.models
+        with (
+            self._service.counted(requested, api="GRPC"),
+            models.lease(requested, _deadline(context)) as served,
+        ):
             parsed = request_from_proto(request)
-            outputs = self._service.run(served, parsed)
+            outputs = answered_alone(self._service.run(served, parsed))
             signature_name = served.predictor.signature(parsed.signature_name).name
             return response_to_proto(outputs, _model_spec(requested.name, served.number, signature_name))
-
-        return self._service.predict(requested, answer, api="GRPC", until_s=_deadline(context))
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """The signatures of a model."""
@@ -100,7 +102,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         for field in request.metadata_field:
             if field != "signature_def":
                 raise invalid_argument(f"Metadata field {field} is not supported")
-        with self._service.models.lease(requested, _deadline(context)) as served:
+        models = self._service.models
+        with models.admission(requested), models.lease(requested, _deadline(context)) as served:
             spec = _model_spec(requested.name, served.number)
             response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=spec)
             response.metadata["signature_def"].Pack(signature_def_map(served))

@@ -228,30 +228,35 @@ class ModelHost:
             return bool(self._retired)
 
     @contextlib.contextmanager
+    def admission(self) -> Iterator[None]:
+        """Counts a request during the block, in which it may wait or lease a version; UNAVAILABLE if too many do."""
+        limit = self._settings.max_requests_per_model
+        with self._lock:
+            if self._requests >= limit:
+                raise ServingError(
+                    Status.UNAVAILABLE, f"too many requests for {self.model.name} are already waiting; try again later"
+                )
+            self._requests += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._requests -= 1
+
+    @contextlib.contextmanager
     def lease(self, requested: Requested, until_s: float | None = None) -> Iterator[ServedVersion]:
-        """The version that a request asks for, which stays loaded while the block runs.
+        """The version that an admitted request asks for, which stays loaded while the block runs.
 
         If it is not loaded, waits for that until `until_s` on the monotonic clock, by default as long as a request may
         take; then raises DEADLINE_EXCEEDED.
         """
         if until_s is None:
             until_s = time.monotonic() + self._settings.request_timeout_s
-        limit = self._settings.max_requests_per_model
-        with self._lock:
-            if self._requests >= limit:
-                raise ServingError(
-                    Status.UNAVAILABLE, f"too many requests for {requested.name} are already waiting; try again later"
-                )
-            self._requests += 1
+        served = self._acquired(requested, until_s)
         try:
-            served = self._acquired(requested, until_s)
-            try:
-                yield served
-            finally:
-                served.release()
+            yield served
         finally:
-            with self._lock:
-                self._requests -= 1
+            served.release()
 
     def states(self, requested: Requested) -> list[VersionState]:
         """The states of all known versions, newest first, or of one version; NOT_FOUND if there is none."""

@@ -1,15 +1,12 @@
 """TensorFlow Serving's REST API and metrics endpoint, and a small web page to try the model."""
 
-import asyncio
 import base64
 import inspect
 import json
 import re
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -24,11 +21,14 @@ from starlette.types import ASGIApp
 from tensorflow.core.protobuf import error_codes_pb2
 
 from serving.errors import ServingError, Status, invalid_argument
+from serving.model.batching import Steps
+from serving.model.loaded_model import SMALL_BYTES
 from serving.server import metrics
 from serving.server.access import Tokens
+from serving.server.groups import Groups
 from serving.server.grpc import signature_def_map
 from serving.server.json_tensors import answer_to_json, request_from_json
-from serving.server.model_host import Requested, ServedVersion, VersionState
+from serving.server.model_host import Requested, VersionState
 from serving.server.pages import HEADERS, page_text, tabs
 from serving.server.service import Service
 from serving.server.settings import ServerSettings
@@ -45,8 +45,8 @@ _METHOD: Final = re.compile(_MODEL + r":(?P<method>classify|regress|predict|prev
 _MODELS: Final = "/v1/models"
 """KServe's list of models."""
 _STATUS: Final = re.compile(_MODEL + r"(?P<metadata>/metadata)?")
-AnswerOf = Callable[[Requested, bytes, float], bytes]
-"""From a request's model, body and deadline."""
+AnswerOf = Callable[[Requested, bytes, float], Steps[bytes]]
+"""From a request's model, body and deadline; its first step only admits it."""
 _WITH_DEFAULTS: Final = next(  # renamed in protobuf 5
     name
     for name in ("always_print_fields_with_no_presence", "including_default_value_fields")
@@ -81,8 +81,11 @@ class _RestApi:
         self._service = service
         self._tokens = tokens
         self._settings = settings
-        self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="rest")
-        self._slots = threading.Semaphore(settings.max_requests)
+        self._groups = Groups(
+            threads=settings.threads,
+            max_requests=settings.max_requests,
+            max_joined=settings.max_batch_size if settings.enable_batching else 1,
+        )
         self._budget = _Budget(settings.max_pending_bytes)
         self._page = page_text("serving.server", PAGE, TABS=tabs)
 
@@ -138,38 +141,31 @@ class _RestApi:
         try:
             with anyio.fail_after(timeout_s), self._budget.reservation() as reserve:
                 body = await _body(request, self._settings.max_body_bytes, reserve)
-                answer = await self._in_a_thread(answer_of, requested, body, until_s)
+                joins = requested if match["method"].lower() == "predict" and len(body) <= SMALL_BYTES else None
+                answer = await self._groups.answer(answer_of(requested, body, until_s), joins=joins)
         except TimeoutError:
             raise ServingError(Status.DEADLINE_EXCEEDED, f"no answer within {timeout_s:g} s") from None
         return Response(answer, media_type="application/json")
 
-    async def _in_a_thread(self, answer_of: AnswerOf, requested: Requested, body: bytes, until_s: float) -> bytes:
-        if not self._slots.acquire(blocking=False):
-            raise ServingError(Status.UNAVAILABLE, "too many requests are already waiting; try again later")
-        future = self._threads.submit(answer_of, requested, body, until_s)
-        # Only when the thread has finished, even if nobody waits for the answer any more.
-        future.add_done_callback(lambda _: self._slots.release())
-        return await asyncio.wrap_future(future)
+    def _predict(self, requested: Requested, body: bytes, until_s: float) -> Steps[bytes]:
+        with self._service.counted(requested, api="REST"):
+            yield None
+            with self._service.models.lease(requested, until_s) as served:
+                parsed, form = request_from_json(body, served.predictor.signature)
+                return answer_to_json((yield from self._service.run(served, parsed)), form)
 
-    def _predict(self, requested: Requested, body: bytes, until_s: float) -> bytes:
-        def answer(served: ServedVersion) -> bytes:
-            parsed, form = request_from_json(body, served.predictor.signature)
-            return answer_to_json(self._service.run(served, parsed), form)
-
-        return self._service.predict(requested, answer, api="REST", until_s=until_s)
-
-    def _preview(self, requested: Requested, body: bytes, until_s: float) -> bytes:
+    def _preview(self, requested: Requested, body: bytes, until_s: float) -> Steps[bytes]:
         """For the page: the body is an image file, of a format that browsers do not show."""
-
-        def answer(served: ServedVersion) -> bytes:
-            png, (height_px, width_px) = served.predictor.preview(body)
+        with self._service.counted(requested, api="PREVIEW"):
+            yield None
+            with self._service.models.lease(requested, until_s) as served:
+                png, (height_px, width_px) = served.predictor.preview(body)
             document = {"width_px": width_px, "height_px": height_px, "png": base64.b64encode(png).decode()}
             return json.dumps(document).encode()
 
-        return self._service.predict(requested, answer, api="PREVIEW", until_s=until_s)
-
     def _metadata(self, requested: Requested) -> dict[str, Any]:
-        with self._service.models.lease(requested) as served:
+        models = self._service.models
+        with models.admission(requested), models.lease(requested) as served:
             signatures = json_format.MessageToDict(
                 signature_def_map(served), preserving_proto_field_name=True, **{_WITH_DEFAULTS: True}
             )

@@ -118,12 +118,19 @@ class ServedModels:
         self._reap()
         return late
 
+    def admission(self, requested: Requested) -> AbstractContextManager[None]:
+        """Counts a request for a model during the block; see ModelHost."""
+        return self._host(requested).admission()
+
     def lease(self, requested: Requested, until_s: float | None = None) -> AbstractContextManager[ServedVersion]:
-        """The version that a request asks for, which stays loaded while the block runs; see ModelHost."""
+        """The version that an admitted request asks for, which stays loaded while the block runs; see ModelHost."""
+        return self._host(requested).lease(requested, until_s)
+
+    def _host(self, requested: Requested) -> ModelHost:
         host = self._hosts.get(requested.name)
         if host is None:
             raise not_served(requested, requested.version)
-        return host.lease(requested, until_s)
+        return host
 
     def states(self, requested: Requested) -> list[VersionState]:
         """The states of all known versions, newest first, or of one version; NOT_FOUND if there is none."""

@@ -1,11 +1,12 @@
 """The server's Predict operation, independent of the protocol."""
 
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from schema.signatures import IMAGE_BYTES, IS_ANOMALY, SCORE, THRESHOLD
 from serving.errors import ServingError, Status
+from serving.model.batching import Steps
 from serving.model.loaded_model import Arrays
 from serving.model.prediction import Request
 from serving.server.kept_images import KeptImages
@@ -13,8 +14,6 @@ from serving.server.logs import LOGGER, log_event
 from serving.server.metrics import Metrics
 from serving.server.model_host import Requested, ServedVersion
 from serving.server.served_models import ServedModels
-
-Answer = TypeVar("Answer")
 
 
 class Service:
@@ -26,23 +25,17 @@ class Service:
         self.metrics = Metrics(models)
         self._kept = kept
 
-    def predict(
-        self,
-        requested: Requested,
-        answer: Callable[[ServedVersion], Answer],
-        *,
-        api: str,
-        until_s: float | None = None,
-    ) -> Answer:
-        """The result of `answer` for the requested version; raises only ServingError.
-
-        `until_s`: the request's deadline on the monotonic clock, which limits the wait for a model that is not loaded.
-        """
+    @contextmanager
+    def counted(self, requested: Requested, *, api: str) -> Iterator[None]:
+        """Admits a request, which is answered during the block, and counts it; raises only ServingError."""
         started = time.perf_counter()
         status = "OK"
         try:
-            with self.metrics.in_progress.track_inprogress(), self.models.lease(requested, until_s) as served:
-                return answer(served)
+            with self.metrics.in_progress.track_inprogress(), self.models.admission(requested):
+                yield
+        except GeneratorExit:  # nobody waits for the answer any more
+            status = Status.DEADLINE_EXCEEDED.name
+            raise
         except ServingError as error:
             status = error.status.name
             log_event("request_refused", model=requested.name, api=api, status=status, error=error.message)
@@ -56,9 +49,9 @@ class Service:
             known = requested.name if self.models.serves(requested.name) else "unknown"
             self.metrics.count_request(known, api=api, status=status, seconds=time.perf_counter() - started)
 
-    def run(self, served: ServedVersion, request: Request) -> Arrays:
-        """The outputs for `request`; any scores among them are counted."""
-        outputs = served.predictor.predict(request)
+    def run(self, served: ServedVersion, request: Request) -> Steps[Arrays]:
+        """The outputs for `request`, in steps; any scores among them are counted."""
+        outputs = yield from served.predictor.steps(request)
         if self._kept and IMAGE_BYTES in request.inputs:
             self._kept.offer(request.inputs[IMAGE_BYTES].ravel().tolist(), model_name=served.model_name)
         if served.score_log is not None and outputs.keys() >= {SCORE, THRESHOLD, IS_ANOMALY}:

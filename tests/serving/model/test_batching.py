@@ -1,13 +1,13 @@
 """Requests are batched only while the model is busy; each gets its own rows or its own error."""
 
 import threading
+from typing import Any
 
 import numpy as np
-import pytest
 from waiting import wait_until
 
 from serving.errors import ServingError, invalid_argument
-from serving.model.batching import Batcher
+from serving.model.batching import Batcher, Steps, answered, each_alone
 from serving.model.loaded_model import Arrays
 
 
@@ -32,10 +32,7 @@ def _call_together(doubler: Doubler, requests: list[list[float]], max_batch_size
     answers: list[list[float] | str] = [[]] * len(requests)
 
     def call(index: int) -> None:
-        try:
-            answers[index] = batcher({"x": np.array(requests[index])})["y"].tolist()
-        except ServingError as error:
-            answers[index] = error.message
+        [answers[index]] = _shown(batcher([{"x": np.array(requests[index])}]))
 
     threads = [threading.Thread(target=call, args=(index,)) for index in range(len(requests))]
     for index, thread in enumerate(threads):
@@ -45,6 +42,10 @@ def _call_together(doubler: Doubler, requests: list[list[float]], max_batch_size
     for thread in threads:
         thread.join()
     return answers
+
+
+def _shown(outcomes: list[Arrays | Exception]) -> list[list[float] | str]:
+    return [str(outcome) if isinstance(outcome, Exception) else outcome["y"].tolist() for outcome in outcomes]
 
 
 def test_lone_request_runs_immediately() -> None:
@@ -89,8 +90,44 @@ def test_unexpected_exception_wakes_all_waiting_requests() -> None:
     batcher = Batcher(defect, max_batch_size=8, runs_at_once=1)
     defect.may_run.set()
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="defect"):
-            batcher({"x": np.array([1.0])})
+        own, joined = batcher([{"x": np.array([1.0])}, {"x": np.array([2.0])}])
+        assert isinstance(own, RuntimeError)
+        assert (type(joined), str(joined)) == (ServingError, "RuntimeError while running a batch")
+
+
+def test_requests_of_one_caller_are_joined() -> None:
+    """Up to the maximum size; one that is full by itself runs alone, and an error is only that of its request."""
+    doubler = Doubler()
+    doubler.may_run.set()
+    batcher = Batcher(doubler, max_batch_size=3, runs_at_once=1)
+    requests = [[1.0], [2.0, 3.0], [4.0], [-5.0], [6.0, 7.0, 8.0], [9.0]]
+    outcomes = batcher([{"x": np.array(values)} for values in requests])
+    assert _shown(outcomes) == [[2.0], [4.0, 6.0], [8.0], "negative", [12.0, 14.0, 16.0], [18.0]]
+    assert doubler.sizes == [3, 3, 1, 1, 1, 3]
+
+
+def test_one_run_answers_the_requests_that_ask_for_the_same() -> None:
+    """Others run by themselves; whatever fails, in whichever step, is the answer of that request only."""
+    doubler = Doubler()
+    doubler.may_run.set()
+    batcher = Batcher(doubler, max_batch_size=64, runs_at_once=1)
+    alone = each_alone(doubler)
+
+    def steps(x: float, run: Any = batcher, defect: str = "") -> Steps[str]:
+        if defect == "before":
+            raise ValueError("before")
+        outputs = yield run, {"x": np.array([x])}
+        if defect == "after":
+            raise ValueError("after")
+        return f"{outputs['y'][0]:g}"
+
+    def immediate() -> Steps[str]:
+        yield from ()
+        return "no run"
+
+    requests = [steps(1), steps(2, defect="before"), steps(3, alone), immediate(), steps(4, defect="after"), steps(5)]
+    assert [str(answer) for answer in answered(requests)] == ["2", "before", "6", "no run", "after", "10"]
+    assert doubler.sizes == [3, 1]
 
 
 def test_two_requests_run_side_by_side_until_there_are_enough_to_join() -> None:
@@ -105,7 +142,7 @@ def test_two_requests_run_side_by_side_until_there_are_enough_to_join() -> None:
     batcher = Batcher(double, max_batch_size=64, runs_at_once=2)
 
     def call(number: float) -> None:
-        answers[number] = batcher({"x": np.array([number])})["y"].tolist()
+        [answers[number]] = _shown(batcher([{"x": np.array([number])}]))
 
     def ask(number: float, *, running: list[int], waiting: int) -> None:
         threading.Thread(target=call, args=(number,)).start()

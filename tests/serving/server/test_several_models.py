@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -459,16 +459,15 @@ def test_requests_for_one_model_leave_threads_for_the_others(settings: ServerSet
     """Beyond half of all requests, a model's are refused."""
     models = ServedModels(settings)
     models.start()
-    with models.lease(Requested("lid")):
-        held = [models.lease(Requested("cap")) for _ in range(settings.max_requests_per_model)]
-        for lease in held:
-            lease.__enter__()
-        with pytest.raises(ServingError, match="too many requests for cap"), models.lease(Requested("cap")):
+    with ExitStack() as held:
+        for _ in range(settings.max_requests_per_model):
+            held.enter_context(models.admission(Requested("cap")))
+        with pytest.raises(ServingError, match="too many requests for cap"), models.admission(Requested("cap")):
             pass
-        with models.lease(Requested("lid")) as served:
-            assert served.number == 1
-        for lease in held:
-            lease.__exit__(None, None, None)
+        with models.admission(Requested("lid")):
+            pass
+    with models.admission(Requested("cap")):
+        pass
     models.stop()
     assert settings.threads >= settings.max_requests_per_model + 100
 
