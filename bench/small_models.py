@@ -102,12 +102,14 @@ def write_small_model(
     groups_of_train: Sequence[str] = (),
 ) -> Path:
     """Write the SavedModel and its record; with `groups_of_train` [n], the names of groups, each has a threshold."""
+    errors = autoencoder.feature_errors
     trained = TrainedModel(
         autoencoder,
         transform_layer=lambda encoded: {NORMALISED: decode_images(encoded[features.IMAGE], image)},
         constants=unit_constants(image),
         mean_image=train.mean(axis=0),
         image=image,
+        unseen_maps=None if errors is None else errors.unseen_maps,
     )
     unseen_maps = unseen_maps_of(trained)
     assert settings.score != "auto"

@@ -61,6 +61,16 @@ class Shown(NamedTuple):
     """The pixels [H, W] that are not fully transparent; None if none is, or if transparent pixels are white."""
 
 
+class Prepared(NamedTuple):
+    """An image file as a model takes it, and what it was like; the fields are those of `Shown`."""
+
+    encoded: bytes
+    page_count: int = 1
+    used_bits: int = 0
+    has_region: bool = False
+    """Whether some of its pixels do not count."""
+
+
 def shown(content: bytes, reading: Reading = EIGHT_BITS, *, page: int | None = None) -> Shown:
     """An image file's pixels as a viewer shows them, at the depth that `reading` names, if the file has it.
 
@@ -165,10 +175,13 @@ def as_viewed(content: bytes, reading: Reading = EIGHT_BITS, *, page: int | None
     return own if isinstance(own, bytes) else encoded_pixels(own)
 
 
-def as_pixels(content: bytes, reading: Reading = EIGHT_BITS) -> bytes:
+def as_pixels(content: bytes, reading: Reading = EIGHT_BITS) -> Prepared:
     """The same as `as_viewed`, but faster and larger: for a model in this process."""
     own = _own_bytes(content, reading, None)
-    return own if isinstance(own, bytes) else encoded_pixels(own, is_compressed=False)
+    if isinstance(own, bytes):
+        return Prepared(own)
+    encoded = encoded_pixels(own, is_compressed=False)
+    return Prepared(encoded, own.page_count, own.used_bits, has_region=own.inside is not None)
 
 
 def encoded_pixels(seen: Shown, *, is_compressed: bool = True) -> bytes:

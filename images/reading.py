@@ -7,6 +7,8 @@ from typing_extensions import Self
 
 from runtime.settings import Section
 
+FEW_BITS: Final = 12
+"""Files of 16 bits that use no more have at most 16 levels in their upper byte, which a depth of 8 keeps."""
 _RANGES: Final = "must be full, [low, high] with low < high, or {percentiles: [low, high]} from 0 to 100"
 
 

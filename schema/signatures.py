@@ -18,7 +18,7 @@ P_VALUE: Final = "p_value"
 """At most r for a share of at most r of normal images: raise an alarm if it is at most the rate you accept."""
 GROUP: Final = "group"
 """[B] string: the group whose threshold applies; only of models with `evaluation.groups`."""
-SIZE_WARNING: Final = "size_warning"
+WARNING: Final = "warning"
 """[B] string: why the score may be wrong, if the image has a size unlike that of any training image, otherwise empty.
 This project's server and `autoencoder score` add it to the outputs of signatures with `image_bytes`."""
 FALSE_ALARM_RATE: Final = "false_alarm_rate"

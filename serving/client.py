@@ -80,9 +80,9 @@ class Score:
     """The probability that a normal image scores as high; NaN if the model does not return it."""
     group: str | None = None
     """The product variant whose threshold applies, if the model was calibrated with `evaluation.groups`."""
-    size_warning: str = ""
-    """Why the score may be wrong, if the image's size is unlike that of any training image; empty from servers that do
-    not return it, such as TensorFlow Serving."""
+    warning: str = ""
+    """Why the score may be wrong, if the image is unlike the training images in a way that its file shows, such as its
+    size; empty from servers that do not return it, such as TensorFlow Serving."""
     anomaly_map: Array | None = field(default=None, compare=False, repr=False)
     placement: Placement | None = field(default=None, compare=False, repr=False)
     smallest_region: float = field(default=0.0, compare=False, repr=False)
@@ -196,7 +196,7 @@ def scores_from_columns(columns: Mapping[str, Any], images: Sequence[bytes]) -> 
             is_anomaly=bool(columns[signatures.IS_ANOMALY][i]),
             p_value=float(p_values[i]),
             group=_text(columns[signatures.GROUP][i]) if signatures.GROUP in columns else None,
-            size_warning=_text(columns[signatures.SIZE_WARNING][i]) if signatures.SIZE_WARNING in columns else "",
+            warning=_text(columns[signatures.WARNING][i]) if signatures.WARNING in columns else "",
             **_map_of(columns, i, image),
         )
         for i, image in enumerate(images)

@@ -30,6 +30,13 @@ def image_files(arguments: Iterable[str]) -> Iterator[Path]:
         yield from images
 
 
+def common_folder(arguments: Iterable[str]) -> Path:
+    """The deepest folder, as an absolute path, that contains all that the arguments name: of a pattern, what exists."""
+    paths = map(Path, arguments)
+    folders = (path.parent if path.is_file() else path if path.is_dir() else _existing_part(path)[0] for path in paths)
+    return Path(os.path.commonpath([os.path.abspath(folder) for folder in folders]))  # noqa: PTH100
+
+
 def _existing_part(path: Path) -> tuple[Path, tuple[str, ...]]:
     """The longest part of the path that exists, and the rest, which is the pattern."""
     folder, rest = Path(path.anchor), path.parts[1:] if path.anchor else path.parts

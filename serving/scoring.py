@@ -49,7 +49,7 @@ class FileScore:
 
 
 ROW_COLUMNS: Final = (
-    "path", "verdict", "score", "threshold", "p_value", "error", "group", "regions", "problem", "size_warning",
+    "path", "verdict", "score", "threshold", "p_value", "error", "group", "regions", "problem", "warning",
     "strongest",
 )  # fmt: skip
 
@@ -59,7 +59,7 @@ def row_of(result: FileScore) -> dict[str, Any]:
 
     `group` is the variant whose threshold applies, or None if the model has none. `regions` is a list of dictionaries
     with the fields of `Region`, or None if the model has no anomaly map. `strongest` has the fields of `Place` for an
-    anomaly without regions, otherwise it is None. `size_warning` is `Score.size_warning`.
+    anomaly without regions, otherwise it is None. `warning` is `Score.warning`.
     """
     strongest = None
     if result.score is None:
@@ -77,8 +77,8 @@ def row_of(result: FileScore) -> dict[str, Any]:
             score.group,
             None if regions is None else [_rounded(region) for region in regions],
         ]
-    size_warning = result.score.size_warning if result.score else ""
-    return dict(zip(ROW_COLUMNS, (result.name, *values, result.problem, size_warning, strongest), strict=True))
+    warning = result.score.warning if result.score else ""
+    return dict(zip(ROW_COLUMNS, (result.name, *values, result.problem, warning, strongest), strict=True))
 
 
 def csv_row(row: dict[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,8 @@ from trainer.suspect_files import calibrating_image, examine, write_suspects
 _FIT_IMAGES = 4096
 _FIT_TO_COMPARE = 256
 """Training images that scores are fitted to for the comparison; the one that is chosen is fitted to `_FIT_IMAGES`."""
+_FEW_TO_COMPARE_ON = 20
+"""Held-out images on which differences between scores are mostly chance."""
 _LARGEST_IGNORED_PERCENT = 0.1
 _SMALLEST = 1e-12
 _RECORDED_SCORES = 10_000
@@ -74,18 +76,19 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         train, held_out = (_files(input_dict["examples"], split) for split in (features.TRAIN, features.EVAL))
         trained, record = tf.saved_model.load(trained_folder), read_record(trained_folder)
         cross_fitted = bool(record.get("cross_fitted"))
-        if cross_fitted and settings.score == "auto":
+        unseen_maps = unseen_maps_of(trained)
+        compared_on = 0 if cross_fitted else count_records([held_out])
+        if settings.score == "auto" and unseen_maps is not None and compared_on < _FEW_TO_COMPARE_ON:
             settings = settings.model_copy(update={"score": OF_MAPS[0]})
             _LOG.info(
-                "evaluation.score auto: all images train, and none is left to compare scores on, so it means %s",
-                settings.score,
+                "evaluation.score auto: it compares scores on images that do not train; %d are too few, so it means %s",
+                *(compared_on, settings.score),
                 extra={"notice": True},
             )
         groups = _fit_groups(trained, train, settings.groups) if settings.groups else None
         name, auroc_by_score, compared = _chosen(
             trained, settings, train, held_out, partial(region_of_interest, record["image"]), groups
         )
-        unseen_maps = unseen_maps_of(trained)
         patterns = {features.TRAIN: train, features.EVAL: held_out}
         score: FittedScore | GroupedScore
         score = ungrouped = fit_score(

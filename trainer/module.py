@@ -8,7 +8,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from runtime.tfrecords import as_many_as_fit
 from schema.artifacts import PICTURE_FILE
-from trainer.data.region import limit_unseen_maps
+from trainer.data.unseen_maps import of_whole_images
 from trainer.export.controls import export_controls
 from trainer.export.projector import write_projector
 from trainer.export.trained_model import TrainedModel, export_trained
@@ -66,12 +66,13 @@ def run_fn(fn_args: FnArgs) -> None:
             "history": history,
             "cross_fitted": trains_on_held_out(settings, train, held_out),
         }
+        unseen_maps = None
         if autoencoder.feature_errors is not None:
             record["backbone"] = autoencoder.feature_errors.maps.backbone.record
-            if image.tiles is None:
-                learnt = train.joined(held_out) if record["cross_fitted"] else train
-                limit_unseen_maps(autoencoder.feature_errors.unseen_maps, learnt, constants, image)
-        export_trained(TrainedModel(autoencoder, image=image, **shared), fn_args.serving_model_dir, record=record)
+            learnt = train.joined(held_out) if record["cross_fitted"] else train
+            unseen_maps = of_whole_images(autoencoder.feature_errors.unseen_maps, learnt, constants, image)
+        trained = TrainedModel(autoencoder, image=image, unseen_maps=unseen_maps, **shared)
+        export_trained(trained, fn_args.serving_model_dir, record=record)
         grid = originals_over_reconstructions(autoencoder, held_out.sample(PICTURES), constants)
         write_picture(grid, image.network_shape[0], f"{fn_args.model_run_dir}/{PICTURE_FILE}")
         write_projector(f"{fn_args.model_run_dir}/projector", autoencoder, held_out, constants, fn_args.eval_files)

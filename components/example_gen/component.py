@@ -28,7 +28,7 @@ from components.sources.files import DataError
 from components.sources.plan import Reject, Shard, SourceImage, SourcePlan
 from components.sources.registry import planned_source, require_unchanged
 from images.formats import file_id
-from images.reading import EIGHT_BITS, Reading, reading_of
+from images.reading import EIGHT_BITS, FEW_BITS, Reading, reading_of
 from runtime.tfrecords import features_of, read_counts, text_of
 from schema import features
 from schema.artifact_types import Artifacts
@@ -48,8 +48,6 @@ _PAGES_DROPPED = "pages_dropped"
 _BLURRED_MASKS = "blurred_masks"
 _WITH_REGION = "with_region"
 _USED_BITS = "used_bits"
-_FEW_BITS = 12
-"""Files of 16 bits that use no more have at most 16 levels in their upper byte."""
 
 
 @dataclass
@@ -360,7 +358,7 @@ def _check_result(uri: str, settings: DataSettings, reading: Reading) -> None:
 
 def _warn_of_few_levels(used_bits: int, reading: Reading) -> None:
     """`used_bits`: of the largest value in files of 16 bits, or 0."""
-    if reading.depth == 8 and 0 < used_bits <= _FEW_BITS:
+    if reading.depth == 8 and 0 < used_bits <= FEW_BITS:
         _LOG.warning(
             "the files of 16 bits use only %d of them, and image.depth 8 keeps the upper byte, so only %d grey "
             "levels are left; set image.depth: 16 and image.range: [0, %d]",

@@ -6,7 +6,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ _NO_MAPS = (
     "calibrates and evaluates the model, or leave out --overlays, --masks and --coco"
 )
 _STDOUT = "standard output"
+_OVERLAY, _MASK = "overlay", "mask"
 MAX_STEM_BYTES = 200
 """Most disks limit a file's name to 255 bytes, and an overlay's name also has a number and a suffix."""
 
@@ -92,8 +94,8 @@ def score(
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may not be valid text
         sys.stdout.reconfigure(errors="backslashreplace")
     from serving.errors import ServingError
-    from serving.image_files import image_files
-    from serving.scoring import lacks_maps, score_files, with_maps_if_possible, with_maps_of_alarms
+    from serving.image_files import common_folder, image_files
+    from serving.scoring import ROW_COLUMNS, lacks_maps, score_files, with_maps_if_possible, with_maps_of_alarms
 
     paths = list(image_files(images))
     login = _login(token_file, ca_file)
@@ -105,7 +107,8 @@ def score(
     scored = score_files(paths, scorer, reading=_reading_of(model, server))
     try:
         with contextlib.closing(_with_progress(scored, len(paths))) as results:
-            total, failed = _write_results(_with_pictures(results, overlays, masks, coco), form)
+            pictures = _Pictures(overlays, masks, coco, folder=common_folder(images))
+            total, failed = _write_results(pictures.written_for(results), form, (*ROW_COLUMNS, *pictures.columns))
     except ServingError as error:
         raise (UsageError(_NO_MAPS) if lacks_maps(error) else error) from None
     if failed:
@@ -178,31 +181,51 @@ def _with_progress(results: Iterable["FileScore"], total: int) -> Generator["Fil
     yield from track(results, "Scoring", total=total, console=console, transient=True, disable=hidden)
 
 
-def _with_pictures(
-    results: Iterable["FileScore"], overlays: Path | None, masks: Path | None, coco: Path | None
-) -> Iterator["FileScore"]:
-    """The same results; writes overlays and masks of the scored images, and finally the COCO file, where asked for."""
-    from serving.overlays import CocoFile, write_mask, write_overlay
+@dataclass(frozen=True)
+class _Pictures:
+    """The overlays, masks and the COCO file that the command line asks for."""
 
-    for folder in (overlays, masks):
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-    instances = CocoFile()
-    for number, result in enumerate(results):
-        page = "" if result.page is None else f"-{result.page + 1}"
-        name = f"{number:06d}-{_shortened(Path(result.path.name).stem)}{page}.png"
-        if result.score is not None and overlays is not None:
-            with naming_full_disk(overlays / name):
-                write_overlay(result.path, result.score, overlays / name, page=result.page)
-        if result.score is not None and masks is not None:
-            with naming_full_disk(masks / name):
-                write_mask(result.score, masks / name)
-        if result.score is not None and coco is not None:
-            instances.add(result.name, result.score)
-        yield result
-    if coco is not None:
-        with naming_full_disk(coco):
-            instances.write(coco)
+    overlays: Path | None
+    masks: Path | None
+    coco: Path | None
+    folder: Path
+    """The COCO file names images relative to it."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of the rows that name the pictures of an image."""
+        return tuple(name for name, folder in ((_OVERLAY, self.overlays), (_MASK, self.masks)) if folder is not None)
+
+    def written_for(self, results: Iterable["FileScore"]) -> Iterator[tuple["FileScore", dict[str, str | None]]]:
+        """Each result with the paths of its pictures by `columns`, None for an image that could not be scored.
+
+        Writes the pictures of an image before they are named, and finally the COCO file.
+        """
+        from serving.overlays import CocoFile, write_mask, write_overlay
+
+        for folder in (self.overlays, self.masks):
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+        instances = CocoFile()
+        for number, result in enumerate(results):
+            page = "" if result.page is None else f"-{result.page + 1}"
+            name = f"{number:06d}-{_shortened(Path(result.path.name).stem)}{page}.png"
+            written: dict[str, str | None] = dict.fromkeys(self.columns)
+            if result.score is not None and self.overlays is not None:
+                with naming_full_disk(self.overlays / name):
+                    write_overlay(result.path, result.score, self.overlays / name, page=result.page)
+                written[_OVERLAY] = str(self.overlays / name)
+            if result.score is not None and self.masks is not None:
+                with naming_full_disk(self.masks / name):
+                    write_mask(result.score, self.masks / name)
+                written[_MASK] = str(self.masks / name)
+            if result.score is not None and self.coco is not None:
+                relative = replace(result, path=Path(os.path.relpath(str(result.path), self.folder)))
+                instances.add(relative.name, result.score)
+            yield result, written
+        if self.coco is not None:
+            with naming_full_disk(self.coco):
+                instances.write(self.coco)
 
 
 def _shortened(stem: str) -> str:
@@ -212,21 +235,23 @@ def _shortened(stem: str) -> str:
     return stem
 
 
-def _write_results(results: Iterable["FileScore"], form: str) -> tuple[int, int]:
+def _write_results(
+    results: Iterable[tuple["FileScore", dict[str, str | None]]], form: str, columns: Sequence[str]
+) -> tuple[int, int]:
     """Write every result as it arrives; returns the number of images, and of those that could not be scored."""
-    from serving.scoring import ROW_COLUMNS, csv_row, row_of
+    from serving.scoring import csv_row, row_of
 
-    table = csv.DictWriter(sys.stdout, ROW_COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
     with naming_full_disk(_STDOUT):
         if form == "csv":
             table.writeheader()
         elif form == "table":
             click.echo(f"{'verdict':8} {'score':>10} {'threshold':>10}  path")
     total = failed = 0
-    for result in results:
+    for result, pictures in results:
         total += 1
         failed += result.score is None
-        row = row_of(result)
+        row = row_of(result) | pictures
         with naming_full_disk(_STDOUT):
             if form == "csv":
                 table.writerow(csv_row(row))
@@ -243,7 +268,7 @@ def _line(row: dict[str, Any]) -> str:
     everywhere = (
         place and f"whole image: no single region stands out, strongest at ({int(place['x'])}, {int(place['y'])})"
     )
-    told = [row["problem"], everywhere, row["size_warning"]]
+    told = [row["problem"], everywhere, row["warning"]]
     notes = "; ".join(filter(None, told))
     line = f"{row['verdict']:8} {score:>10} {threshold:>10}  {row['path']}{f'  ({notes})' if notes else ''}"
     return printable(line, kept="")

@@ -10,13 +10,13 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from images.decoding import UnreadableImageError, as_pixels, declared_size, page_count, upright_size
+from images.decoding import Prepared, UnreadableImageError, as_pixels, declared_size, page_count, upright_size
 from images.pictures import png_to_look_at
 from images.reading import EIGHT_BITS, Reading
 from schema.artifacts import RECORD_FILE
 from schema.signatures import IMAGE_BYTES
-from schema.usual_sizes import UsualSizes
 from serving.errors import ServingError, invalid_argument
+from serving.model.usual_images import UsualImages
 
 PREVIEW_PX: Final = 1024
 """The longer side of a preview."""
@@ -29,9 +29,10 @@ def reading_of_model(folder: Path) -> Reading:
     return _reading_in(_record_of(folder))
 
 
-def sizes_of_model(folder: Path) -> UsualSizes | None:
-    """The sizes of the training images of the model in `folder`; None if its record lacks them."""
-    return UsualSizes.from_record(_record_of(folder))
+def usual_images_of_model(folder: Path) -> UsualImages | None:
+    """What the training images of the model in `folder` were like; None if it has no record."""
+    record = _record_of(folder)
+    return UsualImages.from_record(record, _reading_in(record)) if record else None
 
 
 def ends_of_model(folder: Path) -> tuple[float, float] | None:
@@ -75,19 +76,14 @@ def preview_of(
         raise invalid_argument(str(error)) from None
 
 
-def size_warnings(images: npt.NDArray[np.object_], usual: UsualSizes) -> npt.NDArray[np.object_]:
-    """What to say about the sizes of checked images [B], which lie upright, as UTF-8; empty for usual ones."""
-    return np.array([usual.warning(*reversed(declared_size(data))).encode() for data in images.tolist()], dtype=object)
-
-
 def checked_images(
     images: npt.NDArray[np.object_],
     *,
     max_image_pixels: float,
     max_request_pixels: float,
     reading: Reading = EIGHT_BITS,
-) -> npt.NDArray[np.object_]:
-    """Encoded images of any shape, as ingestion stores them for a model that reads image files so.
+) -> list[Prepared]:
+    """Encoded images of any shape, in order, as ingestion stores them for a model that reads image files so.
 
     Raises INVALID_ARGUMENT that names the first item that is not an image, declares too many pixels, or has several
     pages, each of which is an image to the model. All headers are read before anything is decoded;
@@ -109,7 +105,7 @@ def checked_images(
             f"at most {max_request_pixels} are accepted in one request"
         )
     read = functools.partial(as_pixels, reading=reading)
-    return np.array([_read(read, *item) for item in enumerate(contents)], dtype=object).reshape(images.shape)
+    return [_read(read, *item) for item in enumerate(contents)]
 
 
 def _too_large(pixels: int, max_image_pixels: float) -> str:

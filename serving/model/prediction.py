@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from runtime.cores import usable_cores
-from schema.signatures import IMAGE_BYTES, SCORE_SIGNATURE, SIZE_WARNING
+from schema.signatures import IMAGE_BYTES, SCORE_SIGNATURE, WARNING
+from schema.usual_sizes import UsualSizes
 from serving.errors import ServingError, Status
 from serving.model.batching import Batcher
 from serving.model.image_inputs import (
@@ -16,8 +19,7 @@ from serving.model.image_inputs import (
     ends_of_model,
     preview_of,
     reading_of_model,
-    size_warnings,
-    sizes_of_model,
+    usual_images_of_model,
 )
 from serving.model.loaded_model import Arrays, LoadedModel, Signature, checked_inputs, checked_outputs
 
@@ -53,8 +55,7 @@ class Predictor:
         self._model = LoadedModel(folder)
         self._max_batch_size = max_batch_size
         self._reading = reading_of_model(folder)
-        self.usual_sizes = sizes_of_model(folder)
-        """Of the training images; None for a model of a version that did not record them."""
+        self._usual_images = usual_images_of_model(folder)
         self._ends = ends_of_model(folder)
         self._limits = {"max_image_pixels": max_image_pixels, "max_request_pixels": max_request_pixels}
         self._lock = threading.Lock()
@@ -72,23 +73,31 @@ class Predictor:
     def predict(self, request: Request) -> Arrays:
         """The outputs of `request` by name; raises ServingError, which names the element that failed.
 
-        A warning about the size of each encoded image comes with them, unless some outputs are named.
+        A warning about each encoded image that is unlike the training images comes with them, unless some outputs are
+        named.
         """
         signature = self.signature(request.signature_name)
         outputs = checked_outputs(signature, request.output_filter)
         inputs = checked_inputs(signature, request.inputs)
+        warnings: Arrays = {}
         if IMAGE_BYTES in inputs:
             images = checked_images(inputs[IMAGE_BYTES], reading=self._reading, **self._limits)
-            inputs = {**inputs, IMAGE_BYTES: images}
-        warnings: Arrays = {}
-        if IMAGE_BYTES in inputs and self.usual_sizes is not None and not request.output_filter:
-            warnings[SIZE_WARNING] = size_warnings(inputs[IMAGE_BYTES], self.usual_sizes)
+            shape = inputs[IMAGE_BYTES].shape
+            inputs = {**inputs, IMAGE_BYTES: np.array([one.encoded for one in images], object).reshape(shape)}
+            if self._usual_images is not None and not request.output_filter:
+                said = [self._usual_images.warning(one).encode() for one in images]
+                warnings[WARNING] = np.array(said, object).reshape(shape)
         try:
             return self._run(signature, inputs, outputs) | warnings
         except ServingError as error:
             if error.status is not Status.INVALID_ARGUMENT or not signature.is_batched:
                 raise
             raise self._with_index(error, signature, inputs, outputs) from None
+
+    @property
+    def usual_sizes(self) -> UsualSizes | None:
+        """Of the training images; None for a model of a version that did not record them."""
+        return None if self._usual_images is None else self._usual_images.sizes
 
     def preview(self, content: bytes) -> tuple[bytes, tuple[int, int]]:
         """A PNG of what an image file shows, for people, and the file's own height and width; raises ServingError."""

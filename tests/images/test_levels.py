@@ -41,7 +41,7 @@ def test_files_are_decoded_to_the_pixels_again(name, channels):
     images = levels.images(pixels)
     assert images.dtype == (np.uint8 if settings.depth == 8 else np.uint16)
     whole_levels = 1 / images.max() if are_values else 1 / (high - low)
-    for given in (levels.files(images), [as_pixels(file, settings) for file in levels.files(images)]):
+    for given in (levels.files(images), [as_pixels(file, settings).encoded for file in levels.files(images)]):
         decoded = decode_images(tf.constant(given), settings).numpy()
         assert np.abs(decoded - images / np.iinfo(images.dtype).max).max() <= 0.51 * whole_levels + 1e-6
         for one, by_graph in zip(given, decoded, strict=True):

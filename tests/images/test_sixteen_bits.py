@@ -40,7 +40,7 @@ def seen(content, reading, *, channels=3):
         for encoded in (
             from_file_bytes(content, reading).encoded,
             as_viewed(content, reading),
-            as_pixels(content, reading),
+            as_pixels(content, reading).encoded,
             as_viewed(as_viewed(content, AS_STORED), reading),  # through the client, which does not know the model
         )
     )

@@ -295,8 +295,34 @@ def test_the_answer_warns_of_a_size_unlike_that_of_any_training_image(
         server = rest_url(address) if protocol == "rest" else grpc_url(address)
         for with_maps in (False, True):
             scores = score_images([normal_png, wide, high], server=server, with_maps=with_maps)
-            assert [score.size_warning for score in scores] == ["", usual.warning(16, 40), usual.warning(40, 16)]
+            assert [score.warning for score in scores] == ["", usual.warning(16, 40), usual.warning(40, 16)]
     assert "a ratio of 2.5" in usual.warning(16, 40)
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_the_answer_warns_of_a_missing_region_of_few_bits_and_of_ignored_pages(
+    image_model: Path, settings_for: Callable[..., ServerSettings], tmp_path: Path, protocol: str
+) -> None:
+    """The client, which converts most files, keeps what the server needs to know."""
+    base = shutil.copytree(image_model, tmp_path / "model")
+    counts = {"train": 5, "eval": 0, "test": 0, "with_region": 5}
+    (base / "7" / RECORD_FILE).write_text(json.dumps({"images": counts, "image": {"alpha": "roi"}}))
+    grey = Image.new("L", (16, 16), 128)
+    partly = grey.copy()
+    partly.putalpha(Image.linear_gradient("L").resize((16, 16)).point(lambda level: 255 * (level > 100)))
+    few = Image.fromarray(np.full((16, 16), 4000, np.uint16))
+    files = [
+        _stored_as("WEBP", partly),
+        _stored_as("TIFF", few),
+        _stored_as("TIFF", partly, save_all=True, append_images=[partly]),
+    ]
+    with running_server(settings_for(base)) as address:
+        server = rest_url(address) if protocol == "rest" else grpc_url(address)
+        own, wide, stack = (score.warning for score in score_images(files, server=server))
+    assert own == ""
+    assert wide.startswith("the image has no transparent pixels, but each training image had a region of interest")
+    assert "; the file of 16 bits uses only 12 of them, of which image.depth 8 keeps 16 grey levels" in wide
+    assert stack.startswith("the file has 2 pages, and only the first was scored")
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])

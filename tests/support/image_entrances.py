@@ -12,7 +12,7 @@ from images.stored import from_file_bytes
 from trainer.data.decoding import decode_images
 from trainer.settings.image import ImageSettings
 
-ENTRANCES = (lambda content: from_file_bytes(content).encoded, as_viewed, as_pixels)
+ENTRANCES = (lambda content: from_file_bytes(content).encoded, as_viewed, lambda content: as_pixels(content).encoded)
 
 
 def in_graph(encoded, *, channels=3):

@@ -281,7 +281,15 @@ def test_with_few_images_auto_chooses_nothing_and_says_so(images, tmp_path, capl
     unseen = np.concatenate([UNSEEN, UNSEEN[:20]])
     _, written = calibrator_of(FeatureModel(unseen), few, tmp_path, cross_fitted=True)("auto")
     assert (written["score"], written["auroc_by_score"]) == ("worst_pixels", {})
-    assert any("none is left to compare scores on" in record.getMessage() for record in caplog.records)
+    assert any("do not train; 0 are too few" in record.getMessage() for record in caplog.records)
+
+
+def test_with_few_held_out_images_auto_chooses_nothing_either(images, tmp_path, caplog):
+    caplog.set_level("INFO")
+    few = {"train": images["train"], "eval": images["eval"][:19]}
+    _, written = calibrator_of(FeatureModel(UNSEEN), few, tmp_path)("auto")
+    assert (written["score"], written["method"], written["images"]) == ("worst_pixels", "pooled", 30 + 19)
+    assert any("19 are too few" in record.getMessage() for record in caplog.records)
 
 
 def test_with_few_images_the_model_s_record_counts_all_of_them_as_training_images(images, tmp_path):

@@ -18,6 +18,7 @@ from trainer.calibrator import CalibratorExecutor
 from trainer.data.dataset import ImageSet, PixelConstants
 from trainer.data.decoding import decode_images
 from trainer.data.tiles import cut
+from trainer.data.unseen_maps import of_whole_images
 from trainer.export.portions import in_portions
 from trainer.export.trained_model import TrainedModel, export_trained
 from trainer.families.registry import started_autoencoder
@@ -80,18 +81,19 @@ def calibrated(request, tmp_path_factory):
     pixels = decode_images(tf.constant(splits["train"]), image).numpy()
     numbers = range(image.tile_count)
     tiles = np.stack([cut(one, image, number) for one in pixels for number in numbers])
-    tiles_of = np.repeat(np.arange(len(pixels)), image.tile_count)
+    tiles_of, in_image = np.divmod(np.arange(len(tiles)), image.tile_count)
+    learnt = ImageSet(len(tiles), image.network_shape, tiles, None, tiles_of, in_image)
     keras.utils.set_random_seed(1)
     settings = TrainerSettings.model_validate(trainer)
-    autoencoder = started_autoencoder(
-        image, settings, ImageSet(len(tiles), image.network_shape, tiles, None, tiles_of), lambda values: values
-    )
+    autoencoder = started_autoencoder(image, settings, learnt, lambda values: values)
+    errors = autoencoder.feature_errors
     model = TrainedModel(
         autoencoder,
         transform_layer=lambda encoded: {NORMALISED: decode_images(encoded[features.IMAGE], image)},
         constants=UNIT,
         mean_image=pixels.mean(axis=0),
         image=image,
+        unseen_maps=None if errors is None else of_whole_images(errors.unseen_maps, learnt, UNIT, image),
     )
     record = {"image": image.model_dump(mode="json"), "latent_dim": image.tile_count * autoencoder.latent_dim}
     export_trained(model, str(root / "trained/Format-Serving"), record=record)
@@ -196,6 +198,8 @@ def test_the_function_for_export_decides_the_same(calibrated):
 
 
 def test_held_out_images_are_not_trained_on_although_there_are_few(calibrated):
-    record = json.loads((calibrated[0] / "assets.extra/autoencoder.json").read_text())
-    assert record["calibration"]["method"] == "split"
-    assert record["calibration"]["images"] == 20
+    folder, model = calibrated
+    record = json.loads((folder / "assets.extra/autoencoder.json").read_text())
+    has_unseen = hasattr(model, "unseen_maps")
+    assert record["calibration"]["method"] == ("pooled" if has_unseen else "split")
+    assert record["calibration"]["images"] == (12 + 20 if has_unseen else 20)

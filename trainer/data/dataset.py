@@ -96,6 +96,8 @@ class ImageSet:
     file: IO[bytes] | None = None
     tiles_of: Rows | None = None
     """For tiles: the number of the image [N] that each is cut from."""
+    numbers: Rows | None = None
+    """For tiles: each one's number among those of its image [N], row by row."""
     mean: Images | None = None
     """For tiles: the mean of the images that they are cut from, [H, W, C]."""
 
@@ -280,10 +282,9 @@ def load_images(
     stored = None if in_memory else file
     if draw is None:
         return ImageSet(count, shape, images, stored)
-    tiles_of = np.empty(kept, np.int64)
-    of_images, numbers = np.nonzero(rows >= 0)
-    tiles_of[rows[of_images, numbers]] = of_images
-    return ImageSet(kept, shape, images, stored, tiles_of, (total / count).astype(np.float32))
+    tiles_of, numbers = np.empty((2, kept), np.int64)
+    tiles_of[rows[rows >= 0]], numbers[rows[rows >= 0]] = np.nonzero(rows >= 0)
+    return ImageSet(kept, shape, images, stored, tiles_of, numbers, (total / count).astype(np.float32))
 
 
 def _parts_of(batch: Images, rows: Rows, draw: Draw | None) -> Iterator[tuple[Rows, Images]]:

@@ -4,17 +4,13 @@ It is the same for all images (`image.roi`), or each image's own (`image.alpha: 
 pixels outside are black, because the decoder leaves no other pixel black.
 """
 
-import math
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
 from images.region import Region
 from images.region_of_interest import FAINTEST, cell_of, inside_of
-from runtime.tfrecords import as_many_as_fit
 from schema.signatures import FEATURE_ERROR, INSIDE, PIXEL_ERROR, RECONSTRUCTION
-from trainer.data.dataset import ImageSet, PixelConstants
 from trainer.settings.image import ImageSettings
 
 Tensors = dict[str, tf.Tensor]
@@ -92,20 +88,6 @@ def limited(autoencode: Callable[[tf.Tensor], Tensors], image: ImageSettings) ->
         return {**outputs, INSIDE: tf.broadcast_to(tf.cast(inside, tf.float32), tf.shape(pixels)[:3])}
 
     return of_region
-
-
-def limit_unseen_maps(maps: tf.Variable, learnt: ImageSet, constants: PixelConstants, image: ImageSettings) -> None:
-    """Set error maps [n, h, w] of images, evenly spaced among those that were learnt, to 0 outside the region."""
-    values = maps.numpy()
-    rows = np.arange(learnt.count)[:: math.ceil(learnt.count / len(values))]
-    at_a_time = as_many_as_fit(learnt.shape)
-    for start in range(0, len(rows), at_a_time):
-        some = slice(start, start + at_a_time)
-        inside = inside_of_images(tf.constant(constants.to_pixels(learnt.rows(rows[some]))), image)
-        if inside is None:
-            return
-        values[some] *= on_map(inside, maps).numpy()
-    maps.assign(values)
 
 
 def on_map(inside: tf.Tensor, maps: tf.Tensor) -> tf.Tensor:

@@ -79,6 +79,21 @@ def tiled_latents(of_latents: Compute, image: ImageSettings) -> Compute:
     return of_images
 
 
+def blended_errors(maps: Floats, tiles_of: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64],
+                   image: ImageSettings) -> Floats | None:  # fmt: skip
+    """feature_error [n, h, w] of images, as `tiled` blends it from that of tiles [N, ...], in the images' order.
+
+    `tiles_of` [N]: the image of each tile, 0 to n - 1; `numbers` [N]: its number among those of its image, as in `cut`.
+    None if a tile is missing.
+    """
+    tiling = _Tiling(image)
+    places = tiles_of * tiling.count + numbers
+    if len(maps) != tiling.count * (int(tiles_of.max()) + 1) or len(np.unique(places)) != len(maps):
+        return None
+    blended: Floats = tiling.blended(tf.constant(maps[np.argsort(places)])).numpy()
+    return blended
+
+
 def cut(pixels: Floats, image: ImageSettings, number: int) -> Floats:
     """The tile [h, w, C] with this number, counted row by row, of an image [H, W, C]."""
     (tops, lefts), (height_px, width_px, _) = image.tile_starts, image.network_shape
@@ -189,14 +204,14 @@ class _Tiling:
         if KL in outputs:
             joined[KL] = tf.reduce_sum(tf.reshape(outputs[KL], [-1, self.count]), axis=1)
         if FEATURE_ERROR in outputs:
-            cells = zip(self._shape[:2], self._tile[:2], outputs[FEATURE_ERROR].shape[1:], strict=True)
-            grid = tuple(max(1, round(side_px * own / tile_px)) for side_px, tile_px, own in cells)
-            joined[FEATURE_ERROR] = self._blended(outputs[FEATURE_ERROR], grid)
+            joined[FEATURE_ERROR] = self.blended(outputs[FEATURE_ERROR])
         return joined
 
-    def _blended(self, maps: tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
-        """Maps of tiles [B tiles, h, w], enlarged to the tiles' pixels, blended and reduced to `size`: [B, *size]."""
+    def blended(self, maps: tf.Tensor) -> tf.Tensor:
+        """Maps of tiles [B tiles, h, w], enlarged to pixels, blended, and reduced to cells of the same size again."""
         (tops, lefts), (rows, columns) = self._starts, maps.shape[1:]
+        cells = zip(self._shape[:2], self._tile[:2], (rows, columns), strict=True)
+        size = tuple(max(1, round(side_px * own / tile_px)) for side_px, tile_px, own in cells)
         tiles = tf.reshape(maps, [-1, len(tops), len(lefts), rows, columns])
         mosaic = tf.reshape(tf.transpose(tiles, [0, 1, 3, 2, 4]), [-1, len(tops) * rows, len(lefts) * columns])
         down = _blending(tops, self._down, self._shape[0], rows, size[0])

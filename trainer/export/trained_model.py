@@ -30,8 +30,7 @@ class TrainedModel(tf.Module):
     With tiles, `decode_to_bytes`: as `decode_pixels`, as `pixel_bytes` [B, H, W, C, n], by the function in Transform's
     graph, whose outputs would take four times the memory; `errors`: these bytes -> as `autoencode`, with pixel_error
     [B, H, W] in place of the reconstruction.
-    `unseen_maps` [n, h, w], with feature_error and without tiles: those errors for training images, from fits without
-    them.
+    `unseen_maps` [n, h, w], if given: feature_error of training images, from fits without them.
     `encode`, `decode`: pixels -> latent, latent -> reconstruction. With tiles, the latent is that of all tiles.
     `weights`: the weights of `Autoencoder.model`, in Keras's order.
     """
@@ -44,6 +43,7 @@ class TrainedModel(tf.Module):
         constants: PixelConstants,
         mean_image: Images,
         image: ImageSettings,
+        unseen_maps: tf.Variable | None = None,
     ) -> None:
         super().__init__()
         # Of a large image, halves are as good, and take half of the memory as long as the model is served.
@@ -53,8 +53,8 @@ class TrainedModel(tf.Module):
         self._variables = [*autoencoder.encoder.variables, *autoencoder.decoder.variables]
         encode, decode = autoencoder.encoder, autoencoder.decoder
         self._feature_errors = autoencoder.feature_errors
-        if autoencoder.feature_errors is not None and image.tiles is None:
-            self.unseen_maps = autoencoder.feature_errors.unseen_maps
+        if unseen_maps is not None:
+            self.unseen_maps = unseen_maps
         pixels = tf.TensorSpec([None, *mean_image.shape], tf.float32, "pixels")
         latent = tf.TensorSpec([None, image.tile_count * autoencoder.latent_dim], tf.float32, LATENT)
 

@@ -1,5 +1,6 @@
 """`autoencoder score` and `serve`: output, exit codes, signals, and fast `--help`."""
 
+import csv
 import io
 import json
 import os
@@ -67,7 +68,7 @@ def test_score_writes_json_lines(images: Path, image_model: Path) -> None:
             }
         ],
         "problem": "",
-        "size_warning": "",
+        "warning": "",
         "strongest": None,
     }
     assert result.stderr == "1 of 3 images could not be scored\n"
@@ -132,7 +133,8 @@ def test_score_uses_a_server_and_writes_overlays(images: Path, image_server: Ser
     result = CliRunner().invoke(score, arguments)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0] == "path,verdict,score,threshold,p_value,error,group,regions,problem,size_warning,strongest"
+    columns = "path,verdict,score,threshold,p_value,error,group,regions,problem,warning,strongest,overlay"
+    assert lines[0] == columns
     assert lines[2].startswith(f"{images / 'b.png'},anomaly,0.25,0.05")
     assert sorted(path.name for path in overlays.iterdir()) == ["000000-a.png", "000001-b.png"]
 
@@ -161,9 +163,67 @@ def test_score_takes_every_page_if_the_model_does(
             "000000-stack-1.png",
             "000001-stack-2.png",
         ]
-    assert [image["file_name"] for image in json.loads((tmp_path / "coco.json").read_text())["images"]] == names
+    assert [image["file_name"] for image in json.loads((tmp_path / "coco.json").read_text())["images"]] == [
+        "stack.tif#1",
+        "stack.tif#2",
+    ]
     overlays = [Image.open(tmp_path / "o" / f"00000{n}-stack-{n + 1}.png").getpixel((100, 100)) for n in (0, 1)]
     assert overlays[0] != overlays[1]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_rows_name_the_pictures_that_were_written(
+    images: Path, image_model: Path, anomalous_png: bytes, tmp_path: Path, form: str
+) -> None:
+    """Two files of one name have masks of their own, found by the rows; a failed image has none."""
+    (images / "other").mkdir()
+    (images / "other" / "b.png").write_bytes(anomalous_png)
+    folders = {"overlay": tmp_path / "o", "mask": tmp_path / "m"}
+    arguments = [str(images), "--model", str(image_model), "--format", form, "--overlays", str(folders["overlay"])]
+    result = CliRunner().invoke(score, [*arguments, "--masks", str(folders["mask"])])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    rows = list(csv.DictReader(lines)) if form == "csv" else [json.loads(line) for line in lines]
+    assert [Path(row["path"]).relative_to(images).as_posix() for row in rows] == [
+        "a.png",
+        "b.png",
+        "c.png",
+        "other/b.png",
+    ]
+    for kind, folder in folders.items():
+        names = [row[kind] and Path(row[kind]).name for row in rows]
+        assert names == ["000000-a.png", "000001-b.png", "" if form == "csv" else None, "000003-b.png"]
+        assert all(Path(row[kind]).parent == folder and Path(row[kind]).is_file() for row in rows if row[kind])
+    assert [Image.open(row["mask"]).getextrema() for row in rows if row["mask"]] == [(0, 0), (255, 255), (255, 255)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["parts"], ["good/a.png", "stain/a.png"]),
+        (["parts/stain"], ["a.png"]),
+        (["../here/parts/stain", "parts/good/a.png"], ["stain/a.png", "good/a.png"]),
+        (["parts/*/*.png"], ["good/a.png", "stain/a.png"]),
+        (["parts/stain/a.png"], ["a.png"]),
+    ],
+)
+def test_coco_names_files_relative_to_the_folder_that_is_scored(
+    image_model: Path,
+    normal_png: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    names: list[str],
+) -> None:
+    """With several arguments, to the deepest folder that contains them all."""
+    here = tmp_path / "here"
+    for kind in ("good", "stain"):
+        (here / "parts" / kind).mkdir(parents=True)
+        (here / "parts" / kind / "a.png").write_bytes(normal_png)
+    monkeypatch.chdir(here)
+    result = CliRunner().invoke(score, [*arguments, "--model", str(image_model), "--coco", "coco.json"])
+    assert result.exit_code == 0, result.output
+    assert [image["file_name"] for image in json.loads(Path("coco.json").read_text())["images"]] == names
 
 
 @pytest.mark.parametrize(("form", "escaped"), [("table", "b%FF"), ("csv", "b\\udcff"), ("jsonl", "b\\udcff")])

@@ -48,7 +48,7 @@ def test_only_the_first_frame_of_a_gif_reaches_the_model(declared_px: int | None
     data = gif(side_px=8, frames=101, declared_px=declared_px)
     assert data.count(b",\0\0\0\0") >= 101
     [png] = checked_images(np.array([data], object), **WITHIN_LIMITS)
-    with Image.open(io.BytesIO(png)) as image:
+    with Image.open(io.BytesIO(png.encoded)) as image:
         assert (image.format, image.size, getattr(image, "n_frames", 1)) == ("PNG", (8, 8), 1)
         assert not np.asarray(image).any()
 
@@ -89,7 +89,7 @@ def test_a_model_reads_images_as_its_record_says(tmp_path: Path, record: object,
     assert reading_of_model(tmp_path) == reading
     values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
     [png] = checked_images(np.array([wide_png(values)], object), reading=reading, **WITHIN_LIMITS)
-    with Image.open(io.BytesIO(png)) as image:
+    with Image.open(io.BytesIO(png.encoded)) as image:
         assert np.array_equal(np.asarray(image), values if reading.depth == 16 else values >> 8)
 
 
@@ -99,4 +99,4 @@ def test_values_without_black_and_white_need_a_range() -> None:
         checked_images(np.array([file], object), **WITHIN_LIMITS)
     ranged = Reading(depth=16, range=(-1.0, 1.0))
     [kept] = checked_images(np.array([file], object), reading=ranged, **WITHIN_LIMITS)
-    assert np.array_equal(decode_values(kept).values, np.zeros((8, 8, 1)))
+    assert np.array_equal(decode_values(kept.encoded).values, np.zeros((8, 8, 1)))

@@ -95,7 +95,7 @@ def test_all_ways_to_give_the_region_are_the_same_to_the_graph():
     own = settings(channels=3)
     [pixels, _] = parts()
     files = [way(pixels) for way in (by_column, by_alpha, by_tiff, by_a_client)]
-    files.append(as_pixels(saved(np.dstack([pixels, DISC * np.uint8(255)])), OWN))
+    files.append(as_pixels(saved(np.dstack([pixels, DISC * np.uint8(255)])), OWN).encoded)
     decoded = decode_images(tf.constant(files), own).numpy()
     assert (decoded == decoded[0]).all()
 

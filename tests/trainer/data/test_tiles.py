@@ -6,8 +6,9 @@ import tensorflow as tf
 from pydantic import ValidationError
 
 from pipeline.configuration.configuration import Configuration
-from trainer.data.dataset import Draw
-from trainer.data.tiles import cut, tiled, tiled_at_once, tiled_latents
+from trainer.data.dataset import Draw, ImageSet, PixelConstants
+from trainer.data.tiles import blended_errors, cut, tiled, tiled_at_once, tiled_latents
+from trainer.data.unseen_maps import of_whole_images
 from trainer.settings.following import following_images
 from trainer.settings.image import ImageSettings
 from trainer.settings.tiles import starts
@@ -170,3 +171,39 @@ def test_a_latent_too_large_for_its_score_is_refused():
     with pytest.raises(ValidationError, match="evaluation.groups supports"):
         Configuration.model_validate({**configuration, "evaluation": {"groups": "label"}})
     assert Configuration.model_validate({**configuration, "evaluation": {"score": "auto"}}).image.tile_count > 128
+
+
+def drawn(image):
+    """(maps of all tiles of PIXELS in the random order of training, an ImageSet that tells the order)."""
+    rows = Draw(image, max_tiles=1000, seed=3).rows(len(PIXELS))
+    order = np.argsort(rows.ravel())
+    tiles_of, numbers = np.divmod(order, image.tile_count)
+    pairs = zip(tiles_of, numbers, strict=True)
+    tiles = np.stack([cut(PIXELS[of], image, number) for of, number in pairs])
+    maps = of_tiles(tf.constant(tiles))["feature_error"].numpy()
+    return maps, ImageSet(len(maps), image.network_shape, None, None, tiles_of, numbers)
+
+
+def test_maps_of_tiles_in_training_order_become_those_of_the_images():
+    maps, learnt = drawn(IMAGE)
+    expected = tiled(of_tiles, IMAGE)(tf.constant(PIXELS))["feature_error"].numpy()
+    assert blended_errors(maps, learnt.tiles_of, learnt.numbers, IMAGE) == pytest.approx(expected, abs=1e-6)
+    assert blended_errors(maps[1:], learnt.tiles_of[1:], learnt.numbers[1:], IMAGE) is None
+
+
+def test_unseen_maps_of_images_are_0_outside_the_region():
+    image = ImageSettings.model_validate({**IMAGE.model_dump(), "roi": {"box": (0.5, 0.0, 1.0, 1.0)}})
+    maps, learnt = drawn(image)
+    constants = PixelConstants(np.zeros(3, np.float32), np.ones(3, np.float32))
+    found = of_whole_images(tf.Variable(maps, shape=(None, *maps.shape[1:])), learnt, constants, image).numpy()
+    expected = tiled(of_tiles, IMAGE)(tf.constant(PIXELS))["feature_error"].numpy()
+    middle = found.shape[2] // 2
+    assert (found[..., : middle - 1] == 0).all()
+    assert found[..., middle + 1 :] == pytest.approx(expected[..., middle + 1 :], abs=1e-6)
+
+
+def test_a_fit_that_left_out_tiles_tells_nothing_about_whole_images():
+    maps, learnt = drawn(IMAGE)
+    constants = PixelConstants(np.zeros(3, np.float32), np.ones(3, np.float32))
+    some = tf.Variable(maps[::2], shape=(None, *maps.shape[1:]))
+    assert of_whole_images(some, learnt, constants, IMAGE) is None
