@@ -76,6 +76,7 @@ def create_pipeline(
         splits_config=transform_pb2.SplitsConfig(analyze=[features.TRAIN]),
         materialize=False,
         disable_statistics=True,
+        disable_analyzer_cache=True,  # no later run reads it
     )
     transform.add_upstream_node(example_validator)
     splits = {

@@ -23,7 +23,7 @@ from pipeline.metadata.run_lock import run_lock
 from pipeline.metadata.store import connection_of
 from pipeline.terminal import ComponentProgress, output_to_log, plain_console, print_summary
 from runtime import reader_processes
-from runtime.beam_signatures import remember_signatures
+from runtime.beam_lookups import remember_lookups
 from runtime.errors import DONE, FAILED, REFUSED
 from runtime.imports import imported_for_good
 from runtime.keras_flavour import use_keras_2
@@ -123,7 +123,7 @@ def _run(
         from pipeline.metadata.ownership import claim
         from runtime import tfx_filesystem
 
-    remember_signatures()
+    remember_lookups()
     tfx_filesystem.register(os.environ)  # for `push.destination: s3://...`
     connection = connection_of(configuration.metadata, folder, tell=console.print)
     if configuration.metadata.backend != "sqlite":

@@ -1,8 +1,9 @@
 import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, TypeOptions
 from apache_beam.transforms import core, userstate
 
-from runtime.beam_signatures import remember_signatures
+from runtime.beam_lookups import remember_lookups
 
 
 class Plain(beam.DoFn):
@@ -21,10 +22,10 @@ class Stateful(beam.DoFn):
 
 @pytest.fixture
 def remembered(monkeypatch):
-    """Beam's own function, replaced while the test runs."""
-    own = core.get_function_args_defaults
-    monkeypatch.setattr(core, "get_function_args_defaults", own)
-    remember_signatures()
+    """Beam's own functions, replaced while the test runs."""
+    monkeypatch.setattr(core, "get_function_args_defaults", core.get_function_args_defaults)
+    monkeypatch.setattr(PipelineOptions, "view_as", PipelineOptions.view_as)
+    remember_lookups()
     return core.get_function_args_defaults
 
 
@@ -50,5 +51,17 @@ def test_a_method_is_inspected_once_for_all_instances(remembered):
     methods = [getattr(Plain, name) for name in dir(Plain)]
     assert Plain.process in remembered.known
     assert len(remembered.known) <= len(methods)
-    remember_signatures()
+    remember_lookups()
     assert core.get_function_args_defaults is remembered
+
+
+@pytest.mark.usefixtures("remembered")
+def test_a_view_of_options_is_made_once_and_shows_their_present_values():
+    options, others = PipelineOptions(["--no_pipeline_type_check"]), PipelineOptions([])
+    view = options.view_as(TypeOptions)
+    assert options.view_as(TypeOptions) is view
+    assert not view.pipeline_type_check
+    assert others.view_as(TypeOptions).pipeline_type_check
+    options.view_as(StandardOptions).view_as(TypeOptions).pipeline_type_check = True
+    assert options.view_as(TypeOptions).pipeline_type_check
+    assert PipelineOptions(["--runner=Direct"], streaming=True).view_as(StandardOptions).streaming
