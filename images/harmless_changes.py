@@ -120,6 +120,22 @@ STEADINESS: Final[dict[str, Callable[[Pixels, Random], Pixels]]] = {
     "blur": lambda image, random: defocus(image, 0.7),
 }
 """The changes with which every run measures how steady the verdict on normal images is."""
+IN_WORDS: Final[dict[str, str]] = {
+    "darker_10": "10 % darker",
+    "brighter_10": "10 % brighter",
+    "darker_20": "20 % darker",
+    "brighter_20": "20 % brighter",
+    "gamma_90": "brighter in its middle tones (gamma 0.9)",
+    "gamma_110": "darker in its middle tones (gamma 1.1)",
+    "shading": "lit unevenly by 10 %",
+    "warmer": "redder by 5 %",
+    "shift_1": "shifted by 1 % of its width and height",
+    "rotation_1": "turned by 1 degree",
+    "jpeg_85": "saved as JPEG of quality 85",
+    "noise_2": "noisy by 2 of 255 levels",
+    "blur": "slightly out of focus",
+}
+"""What each of STEADINESS does to a picture."""
 _OF_THE_CAMERA: Final = ("jpeg_85", "noise_2", "blur")
 """Changes that arise in the camera, so they are as fine as its pixels."""
 _LARGEST_PX: Final = 1024

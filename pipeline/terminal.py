@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from schema.reviewed import LAST_MODEL, THIS_MODEL
 
 _MARKS = {RAN: ("✓", "green"), CACHED: ("=", "cyan"), FAILED: ("✗", "red"), SKIPPED: ("-", "dim")}
 _PLAIN_INTERVAL_S = 10.0
+_LONGEST_SILENCE_S = 30.0
 _WIDTH_OF_FILES = 1000
 _KINDS_SHOWN = 5
 
@@ -74,7 +76,10 @@ def output_to_log(log_path: Path) -> Iterator[tuple[TextIO, TextIO]]:
 
 
 class ComponentProgress(logging.Handler):
-    """A line per component, from the runner's events and from log records with `done`, `total` and `unit`."""
+    """A line per component, from the runner's events and from log records with `done`, `total` and `unit`.
+
+    Where output is not a terminal, components that report nothing for long get a line, too.
+    """
 
     def __init__(self, console: Console, expected_seconds: dict[str, float]) -> None:
         """`expected_seconds`: each component's previous duration, for components that report no progress."""
@@ -87,6 +92,8 @@ class ComponentProgress(logging.Handler):
         self._first_report: tuple[float, int] | None = None
         self._last_plain = 0.0
         self._live: Live | None = None
+        self._ended = threading.Event()
+        self._watch: threading.Thread | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         if hasattr(record, "notice"):
@@ -97,8 +104,7 @@ class ComponentProgress(logging.Handler):
             self._first_report = (time.monotonic(), record.__dict__["done"])
         self._progress = {name: record.__dict__.get(name) for name in ("done", "total", "unit", "detail")}
         if not self._console.is_terminal and time.monotonic() - self._last_plain > _PLAIN_INTERVAL_S:
-            self._last_plain = time.monotonic()
-            self._console.print(self._line().plain)
+            self._print_plain(self._time_left())
 
     def listen(self, name: str, outcome: Any) -> None:
         """Handle the runner's events: None before a component starts, its ComponentOutcome when it has ended."""
@@ -113,6 +119,10 @@ class ComponentProgress(logging.Handler):
         if self._console.is_terminal:
             self._live = Live(get_renderable=self._render, console=self._console, transient=True, refresh_per_second=8)
             self._live.start()
+        else:
+            self._ended.clear()
+            self._watch = threading.Thread(target=self._break_silence, name="progress", daemon=True)
+            self._watch.start()
 
     def stop(self, state: str, seconds: float) -> None:
         self.abort()
@@ -128,27 +138,41 @@ class ComponentProgress(logging.Handler):
         if self._live:
             self._live.stop()
             self._live = None
+        if self._watch:
+            self._ended.set()
+            self._watch.join()
+            self._watch = None
+
+    def _break_silence(self) -> None:
+        """Print that the component still works whenever nothing was reported for a while, until it has ended."""
+        while not self._ended.wait(max(0.0, self._last_plain + _LONGEST_SILENCE_S - time.monotonic())):
+            if time.monotonic() - self._last_plain >= _LONGEST_SILENCE_S:
+                self._print_plain("still working")
+
+    def _print_plain(self, outlook: str) -> None:
+        self._last_plain = time.monotonic()
+        self._console.print(self._line(outlook).plain)
 
     def _render(self) -> Any:
-        return Spinner("dots", text=self._line())
+        return Spinner("dots", text=self._line(self._time_left()))
 
-    def _line(self) -> Text:
-        elapsed = time.monotonic() - self._started
-        parts = [f"{self._name:<22} {elapsed:5.0f} s"]
-        left = self._expected_seconds.get(self._name, 0.0) - elapsed
+    def _line(self, outlook: str) -> Text:
+        parts = [f"{self._name:<22} {time.monotonic() - self._started:5.0f} s"]
         if self._progress:
             progress = self._progress
             parts.append(f"{progress['done']:,} of {progress['total']:,} {progress['unit']}")
             if progress.get("detail"):
                 parts.append(progress["detail"])
-            left = self._seconds_left()
-        if left >= 1:
-            parts.append(f"about {left:.0f} s left")
-        return Text("  ".join(parts))
+        return Text("  ".join([*parts, outlook] if outlook else parts))
+
+    def _time_left(self) -> str:
+        left = self._seconds_left()
+        return f"about {left:.0f} s left" if left >= 1 else ""
 
     def _seconds_left(self) -> float:
-        """Estimated from the pace since the first report, without the time before it."""
-        assert self._first_report is not None
+        """Estimated from the pace since the first report, without the time before it, or else from the last run."""
+        if self._first_report is None:
+            return self._expected_seconds.get(self._name, 0.0) - (time.monotonic() - self._started)
         since, done_then = self._first_report
         done = self._progress["done"] - done_then
         return (time.monotonic() - since) / done * (self._progress["total"] - self._progress["done"]) if done else 0.0
@@ -173,6 +197,8 @@ def print_summary(console: Console, document: dict[str, Any]) -> None:
     for row in document["thresholds"]:
         if row["reason"]:
             console.print(f"refused: {row['reason']}; {row['remedy']}", style="red", soft_wrap=True)
+    for warning in document["warnings"]:
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     if document["purpose"]:
         console.print(f"purpose      {document['purpose']}")
     if alarms := {x: share for x, share in document["metrics"].items() if x.startswith(ALARMS_AT)}:

@@ -34,6 +34,8 @@ VALIDATIONS_FILE: Final = "validations-00000-of-00001.tfrecord"
 
 # In ImageExampleGen's `examples`.
 COUNTS_FILE: Final = "counts.json"
+# in it, beside counts of images: bits of the largest value in files of 16 bits.
+USED_BITS: Final = "used_bits"
 REJECTS_FILE: Final = "rejects.jsonl"
 
 # Properties of the Pusher's `pushed_model`: the version's folder, and why a blessed model was not pushed.

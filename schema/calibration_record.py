@@ -64,6 +64,12 @@ class CalibrationRecord:
     source_fingerprint: str = ""
     """Fingerprint of the code that calibrated the model."""
 
+    @property
+    def fewest(self) -> tuple[int, float]:
+        """(images, false-alarm rate) of the threshold that rests on the fewest images: the only one without groups."""
+        each: tuple[GroupRecord | CalibrationRecord, ...] = self.groups or (self,)
+        return min((limits.images, limits.false_alarm_rate) for limits in each)
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "CalibrationRecord":
         """Raises ValueError, TypeError or OverflowError if `values` are not those of a calibration record."""

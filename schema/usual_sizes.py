@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Final
 
 _MUCH_SMALLER: Final = 0.5
@@ -18,6 +19,9 @@ class UsualSizes:
     smallest_width_px: int
     lowest_aspect: float
     highest_aspect: float
+    median_height_px: int = 0
+    """0: of a version that did not record it."""
+    median_width_px: int = 0
 
     @classmethod
     def of(cls, sizes: Iterable[tuple[int, int]]) -> "UsualSizes":
@@ -29,6 +33,8 @@ class UsualSizes:
             smallest_width_px=min(widths),
             lowest_aspect=min(aspects),
             highest_aspect=max(aspects),
+            median_height_px=round(median(heights)),
+            median_width_px=round(median(widths)),
         )
 
     @classmethod

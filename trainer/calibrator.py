@@ -39,7 +39,7 @@ from trainer.scoring.calibration import images_needed, limits_of, rests_on_few_i
 from trainer.scoring.choice import CHOSEN_ON, PREFERENCE, choose
 from trainer.scoring.cross_fitting import OF_MAPS, cross_fitted_scores, inputs_of_maps
 from trainer.scoring.error_maps import Tensors
-from trainer.scoring.groups import GroupedScore, Groups, limits_in_units, records_of
+from trainer.scoring.groups import GroupedScore, Groups, limits_in_units, map_units, records_of
 from trainer.scoring.learners import require_finite
 from trainer.scoring.scores import FittedScore, computable, fit_score, fit_scores
 from trainer.settings.calibration import FEW_IMAGES, CalibrationSettings, GroupColumn, ScoreName
@@ -58,6 +58,9 @@ _NAMED = 5
 _MEASURED = 4096
 """Images whose sizes are recorded, at most."""
 _LOG = logging.getLogger(__name__)
+
+Size = tuple[int, int]
+"""Height and width of an image in pixels."""
 
 
 class CalibratorSpec(Spec):
@@ -105,15 +108,16 @@ class CalibratorExecutor(base_executor.BaseExecutor):
         require_finite(scores, name)
         require_finite(peaks, name)
 
+        calibrating = [held_out] if method == "split" else [train, held_out]
         limits, records = limits_of(settings, scores, peaks), tuple[GroupRecord, ...]()
         group, units = np.zeros(len(scores), np.int64), np.ones(len(scores), np.float32)
         of_images = scores
         if groups is not None:
-            group = _groups_of(trained, groups, [held_out] if method == "split" else [train, held_out])
+            group = _groups_of(trained, groups, calibrating)
             records = records_of(groups.names, group, scores, peaks, settings)
             score, limits = GroupedScore(ungrouped, groups, records), limits_in_units(records)
             scores = score.in_units(scores, group).numpy()
-            units = np.array([of_group.pixel_threshold for of_group in records], np.float32)[group]
+            units = np.array(map_units(records), np.float32)[group]
 
         def maps_of(rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.float32]]:
             unseen = (
@@ -125,6 +129,7 @@ class CalibratorExecutor(base_executor.BaseExecutor):
                 maps = ungrouped.anomaly_map(*batch).numpy()
                 yield np.stack([one / next(divisors) for one in maps])
 
+        is_padded = record["image"].get("fit") == "pad"
         calibration = CalibrationRecord(
             score=name,
             **asdict(limits),
@@ -133,7 +138,10 @@ class CalibratorExecutor(base_executor.BaseExecutor):
             scores=thinned(np.sort(scores), _RECORDED_SCORES),
             auroc_by_score=auroc_by_score,
             map_of=score.map_of,
-            smallest_region_percent=_smallest_region_percent(settings, peaks / units, limits.pixel_threshold, maps_of),
+            smallest_region_percent=_smallest_region_percent(
+                *(settings, peaks / units, limits.pixel_threshold, maps_of),
+                padded_sizes=partial(_sizes_of, calibrating) if is_padded else None,
+            ),
             groups=records,
             source_fingerprint=exec_properties["source_fingerprint"],
         )
@@ -195,14 +203,21 @@ def _files(examples: list[types.Artifact], split: str) -> str:
     return f"{artifact_utils.get_split_uri(examples, split)}/*"
 
 
-def _sizes_in(patterns: list[str]) -> set[tuple[int, int]]:
-    """The sizes (height, width) of the images in these splits, or of a sample; records without a size are left out."""
+def _sizes_in(patterns: list[str]) -> list[Size]:
+    """Each image's size in these splits, or of a sample; records without a size are left out."""
+    return [size for size in _sizes_of_records(spread_records(patterns, _MEASURED)) if all(size)]
+
+
+def _sizes_of(patterns: list[str]) -> list[Size]:
+    """The size of every image of these splits, in file order; (0, 0) where it is unknown."""
+    return [size for pattern in patterns for size in _sizes_of_records(tf.data.TFRecordDataset(files_of([pattern])))]
+
+
+def _sizes_of_records(records: tf.data.Dataset) -> Iterator[Size]:
     spec = {name: tf.io.FixedLenFeature([], tf.int64, 0) for name in (features.HEIGHT_PX, features.WIDTH_PX)}
-    sizes = set[tuple[int, int]]()
-    for batch in spread_records(patterns, _MEASURED).batch(64):
+    for batch in records.batch(64):
         known = tf.io.parse_example(batch, spec)
-        sizes |= set(zip(*(known[name].numpy().tolist() for name in spec), strict=True))
-    return {(height_px, width_px) for height_px, width_px in sizes if height_px and width_px}
+        yield from zip(*(known[name].numpy().tolist() for name in spec), strict=True)
 
 
 def _autoencoded(trained: Any, records: tf.data.Dataset) -> Iterator[tuple[tf.Tensor, Tensors]]:
@@ -374,20 +389,31 @@ def _smallest_region_percent(
     peaks: npt.NDArray[np.float32],
     threshold: float,
     maps_of: Callable[[npt.NDArray[np.int64]], Iterable[npt.NDArray[np.float32]]],
+    *,
+    padded_sizes: Callable[[], Sequence[Size]] | None = None,
 ) -> float:
     """What is set, or the median of the regions that normal images show, from the largest value [n] of each map.
 
-    `maps_of`: rows of images -> batches of their maps [B, H, W].
+    `maps_of`: rows of images -> batches of their maps [B, H, W]. `padded_sizes`: the sizes [n] of images that lie
+    between bars, which are no part of them; None if images fill their maps.
     """
     if settings.smallest_region_percent is not None:
         return settings.smallest_region_percent
+    rows = np.flatnonzero(peaks > threshold)
+    sizes = padded_sizes() if padded_sizes and len(rows) else None
+    maps = (one / max(threshold, _SMALLEST) for batch in maps_of(rows) for one in batch)
     areas = [
         region.area_percent
-        for maps in maps_of(np.flatnonzero(peaks > threshold))
-        for one in maps / max(threshold, _SMALLEST)
-        for region in find_regions(one, Placement.on_map(one.shape, one.shape, is_padded=False))[0]
+        for row, one in zip(rows, maps, strict=True)
+        for region in find_regions(one, _placement(sizes[row] if sizes else (0, 0), one.shape))[0]
     ]
     return min(float(np.median(areas)), _LARGEST_IGNORED_PERCENT) if areas else 0.0
+
+
+def _placement(padded: Size, shape: Sequence[int]) -> Placement:
+    """Where a `padded` image lies on its map; without a size, it fills the map."""
+    is_padded = all(padded)
+    return Placement.on_map(padded if is_padded else (shape[0], shape[1]), shape, is_padded=is_padded)
 
 
 def _write_calibration(artifact: types.Artifact, calibration: CalibrationRecord) -> None:

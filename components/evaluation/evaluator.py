@@ -13,10 +13,13 @@ from tfx.types import standard_component_specs as keys
 from tfx.utils import path_utils
 
 from components.evaluation import gate
+from components.evaluation.advice import advice_on
 from components.evaluation.bounds import BASELINE, CANDIDATE, Bound, bounds_of, detection_floors
 from components.evaluation.control_metrics import MetricsByLabel
 from components.evaluation.metrics import ALARMS, SYNTHETIC_AUROC
+from components.evaluation.scaling import more_pixels
 from components.settings import GateSettings
+from images.levels import few_levels
 from images.synthetic_defects import mean_over_kinds
 from runtime.errors import UserError
 from schema import features
@@ -29,8 +32,10 @@ from schema.artifacts import (
     PCA_FLOOR,
     RECORD_FILE,
     UNTRAINED,
+    USED_BITS,
     VALIDATIONS_FILE,
 )
+from schema.calibration_record import CalibrationRecord
 from schema.component_specs import Spec, channels, texts
 from schema.reviewed import REVIEWED
 
@@ -80,7 +85,8 @@ class ReconstructionEvaluatorExecutor(base_executor.BaseExecutor):
             knows_anomalies=knows_anomalies,
             floors=detection_floors(simple, images),
         )
-        verdict = gate.judge(bounds, candidate, baseline)
+        record = _record_in(_folder_of(input_dict[keys.MODEL_KEY]))
+        verdict = gate.judge(bounds, candidate, baseline, more_pixels=more_pixels(record))
         judged = {name: _judge_control(models[name], bounds, candidate, baseline) for name in _MUST_BE_REFUSED}
         _require_refused(judged, candidate)
         evaluation = artifact_utils.get_single_instance(output_dict[keys.EVALUATION_KEY])
@@ -97,6 +103,7 @@ class ReconstructionEvaluatorExecutor(base_executor.BaseExecutor):
             "steadiness": measured["steadiness"],
             "reviewed": measured["reviewed"],
             "changes": _changes(input_dict),
+            "warnings": _warnings(settings, candidate, measured, record),
         }
         with fileio.open(f"{evaluation.uri}/{GATE_FILE}", "w") as file:
             file.write(json.dumps(report, indent=2))
@@ -138,16 +145,27 @@ def _read_models(analysis: str) -> tuple[dict[str, MetricsByLabel], Row]:
     return models, measured
 
 
+def _warnings(settings: GateSettings, candidate: MetricsByLabel, measured: Row, record: Row) -> list[str]:
+    """What the summary and the report warn of, whatever the verdict."""
+    if not record:
+        return []
+    few = few_levels(record["image"].get("depth", 8), record.get("images", {}).get(USED_BITS, 0))
+    found = [few] if few else []
+    if settings.purpose != "detect":
+        return found
+    images, calibration = tuple(measured["images"]["auroc"]), CalibrationRecord.from_json(record["calibration"])
+    bounded = {threshold.metric for threshold in settings.thresholds}
+    return found + advice_on(candidate[None], images, calibration, measured["steadiness"], bounded)
+
+
 def _changes(input_dict: Artifacts) -> Row:
     """What is different from the baseline: name -> [before, now]; {} without a baseline, or if it was removed."""
     if not input_dict.get(keys.BASELINE_MODEL_KEY):
         return {}
-    folders = [
-        path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict[key])) for key in _COMPARED_MODELS
-    ]
-    if not all(fileio.exists(f"{folder}/{RECORD_FILE}") for folder in folders):
+    records = [_record_in(_folder_of(input_dict[key])) for key in _COMPARED_MODELS]
+    if not all(records):
         return {}
-    before, now = (_facts(json.loads(_text(f"{folder}/{RECORD_FILE}"))) for folder in folders)
+    before, now = map(_facts, records)
     return {name: [before[name], now[name]] for name in now if name in before and before[name] != now[name]}
 
 
@@ -158,10 +176,18 @@ def _facts(record: Row) -> Row:
     return {**counts, **{name: calibration[name] for name in _CALIBRATED}, "preset": record["trainer"]["preset"]}
 
 
-def _text(path: str) -> str:
-    with fileio.open(path) as file:
-        text: str = file.read()
-    return text
+def _folder_of(models: list[types.Artifact]) -> str:
+    folder: str = path_utils.serving_model_path(artifact_utils.get_single_uri(models))
+    return folder
+
+
+def _record_in(folder: str) -> Row:
+    """The record beside a model; {} if it was removed."""
+    if not fileio.exists(f"{folder}/{RECORD_FILE}"):
+        return {}
+    with fileio.open(f"{folder}/{RECORD_FILE}") as file:
+        record: Row = json.loads(file.read())
+    return record
 
 
 def _simple_models(models: dict[str, MetricsByLabel]) -> dict[str, dict[str, float]]:

@@ -27,6 +27,7 @@ _STEADIER = (
     "bound in evaluation.thresholds"
 )
 """The remedy for a model that raises too many alarms at a harmless change."""
+_NOTHING_TO_EXPLAIN = {"reason": None, "remedy": None}
 _REMEDIES = {
     "configured": "train on more images or for more epochs, or change this bound in evaluation.thresholds",
     "counted": "add images to split 'test'",
@@ -87,8 +88,13 @@ class Verdict:
         return self.validation.validation_ok and all(row["passed"] for row in self.rows)
 
 
-def judge(bounds: list[Bound], candidate: MetricsByLabel, baseline: MetricsByLabel) -> Verdict:
-    """Check metrics against bounds with TFMA's own validator; skip bounds that need a baseline if there is none."""
+def judge(
+    bounds: list[Bound], candidate: MetricsByLabel, baseline: MetricsByLabel, *, more_pixels: str = ""
+) -> Verdict:
+    """Check metrics against bounds with TFMA's own validator; skip bounds that need a baseline if there is none.
+
+    `more_pixels`: the first remedy if the model finds too few of the real defects (see `scaling`).
+    """
     validation = _validate(bounds, candidate, baseline)
     failures = [
         (failure.metric_key.name, _slicing_spec(slice_.slice_key), failure.metric_threshold)
@@ -107,7 +113,8 @@ def judge(bounds: list[Bound], candidate: MetricsByLabel, baseline: MetricsByLab
         lower, upper = _limits(bound, baseline)
         row = {"metric": bound.metric, "label": bound.label, "origin": bound.origin, "min": lower, "max": upper}
         row |= {"value": value, "passed": not failed}
-        rows.append({**row, "reason": _reason(row) if failed else None, "remedy": _remedy(row) if failed else None})
+        explained = {"reason": _reason(row), "remedy": _remedy(row, more_pixels)} if failed else _NOTHING_TO_EXPLAIN
+        rows.append({**row, **explained})
     return Verdict(rows, validation)
 
 
@@ -165,7 +172,7 @@ def _reason(row: dict[str, Any]) -> str:
     return f"{row['metric']} over {images} is {row['value']:.6g}, above the bound {row['max']:.6g}{source}"
 
 
-def _remedy(row: dict[str, Any]) -> str:
+def _remedy(row: dict[str, Any], more_pixels: str = "") -> str:
     """What to do about a failed bound, for the end of the line that reports it."""
     if row["value"] is None:
         return "remove this bound from evaluation.thresholds, or add images, labels or masks that it needs"
@@ -173,7 +180,9 @@ def _remedy(row: dict[str, Any]) -> str:
         return "train on more images or for more epochs, or allow more in evaluation.max_regression"
     if row["metric"].startswith(ALARMS_AT):
         return _STEADIER
-    return _REMEDIES.get(row["origin"], _BETTER_DETECTION)
+    remedy = _REMEDIES.get(row["origin"], _BETTER_DETECTION)
+    # Synthetic defects are painted at the model's size, so more pixels do not make them larger.
+    return f"{more_pixels}; otherwise, {remedy}" if more_pixels and METRICS[row["metric"]].needs_anomalies else remedy
 
 
 def _slicing_spec(slice_key: Any) -> Any:

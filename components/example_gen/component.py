@@ -28,12 +28,13 @@ from components.sources.files import DataError
 from components.sources.plan import Reject, Shard, SourceImage, SourcePlan
 from components.sources.registry import planned_source, require_unchanged
 from images.formats import file_id
-from images.reading import EIGHT_BITS, FEW_BITS, Reading, reading_of
+from images.levels import few_levels
+from images.reading import EIGHT_BITS, Reading, reading_of
 from images.values import VALUES_START
 from runtime.tfrecords import features_of, read_counts, text_of
 from schema import features
 from schema.artifact_types import Artifacts
-from schema.artifacts import COUNTS_FILE, REJECTS_FILE
+from schema.artifacts import COUNTS_FILE, REJECTS_FILE, USED_BITS
 from schema.component_specs import Spec, channels, texts
 from schema.reviewed import REPLACED, REVIEWED, REVIEWED_PREFIX
 
@@ -48,8 +49,7 @@ _EXCLUDED_BY = "excluded by data.exclude"
 _PAGES_DROPPED = "pages_dropped"
 _BLURRED_MASKS = "blurred_masks"
 _WITH_REGION = "with_region"
-_USED_BITS = "used_bits"
-_VALUES = "values"
+_WITH_VALUES = "with_values"
 
 
 @dataclass
@@ -209,7 +209,7 @@ class _WriteShard(beam.DoFn):
             if stored.has_region:
                 result.counts[_WITH_REGION] += 1
             if stored.encoded.startswith(VALUES_START):
-                result.counts[_VALUES] += 1
+                result.counts[_WITH_VALUES] += 1
             if stored.used_bits > result.used_bits:
                 result.used_bits = stored.used_bits
             if image.is_mask_blurred:
@@ -294,9 +294,9 @@ def _merge_results(results: Iterable[ShardResult]) -> ShardResult:
 
 def _write_result(result: ShardResult, uri: str) -> None:
     counts = {name: result.counts[name] for name in (*features.SPLITS, _LEFT_OUT)}
-    optional = (_PAGES_DROPPED, _BLURRED_MASKS, _WITH_REGION, _VALUES, REVIEWED, REPLACED)
+    optional = (_PAGES_DROPPED, _BLURRED_MASKS, _WITH_REGION, _WITH_VALUES, REVIEWED, REPLACED)
     counts |= {name: result.counts[name] for name in optional if result.counts[name]}
-    counts |= {_USED_BITS: result.used_bits} if result.used_bits else {}
+    counts |= {USED_BITS: result.used_bits} if result.used_bits else {}
     counts |= {_EXCLUDED: len(result.excluded)} if result.excluded else {}
     with fileio.open(os.path.join(uri, REJECTS_FILE), "w") as file:  # noqa: PTH118
         rejects = sorted(result.rejects + result.duplicates + result.excluded, key=lambda r: r.image_id)
@@ -313,7 +313,8 @@ def _read_rejects(uri: str) -> list[dict[str, str]]:
 
 def _check_result(uri: str, settings: DataSettings, reading: Reading) -> None:
     counts = read_counts(uri)
-    _warn_of_few_levels(counts.pop(_USED_BITS, 0), reading)
+    if few := few_levels(reading.depth, counts.pop(USED_BITS, 0)):
+        _LOG.warning("%s", few, extra={"notice": True})
     if counts.pop(_WITH_REGION, 0) == 0 and reading.alpha == "roi":
         _LOG.warning(
             "image.alpha is roi, but no image has transparent pixels or a mask in the manifest's column roi, so all "
@@ -322,7 +323,9 @@ def _check_result(uri: str, settings: DataSettings, reading: Reading) -> None:
         )
     rejected, duplicates = counts.pop("rejected"), counts.pop("duplicates")
     # Duplicates leave `test` after they were counted.
-    _warn_of_mixed_scales(counts.pop(_VALUES, 0), duplicates + sum(counts[split] for split in features.SPLITS), reading)
+    _warn_of_mixed_scales(
+        counts.pop(_WITH_VALUES, 0), duplicates + sum(counts[split] for split in features.SPLITS), reading
+    )
     reviewed, replaced = counts.pop(REVIEWED, 0), counts.pop(REPLACED, 0)
     if reviewed:
         _LOG.info("reviewed images: %d, in place of %d in the data", reviewed, replaced, extra={"notice": True})
@@ -359,17 +362,6 @@ def _check_result(uri: str, settings: DataSettings, reading: Reading) -> None:
         raise DataError(
             f"no images in split {', '.join(map(repr, empty))} ({counts}): add images, or raise data.eval_fraction "
             f"or data.test_fraction; if data.normal_labels is set, check that these labels exist{hint}"
-        )
-
-
-def _warn_of_few_levels(used_bits: int, reading: Reading) -> None:
-    """`used_bits`: of the largest value in files of 16 bits, or 0."""
-    if reading.depth == 8 and 0 < used_bits <= FEW_BITS:
-        _LOG.warning(
-            "the files of 16 bits use only %d of them, and image.depth 8 keeps the upper byte, so only %d grey "
-            "levels are left; set image.depth: 16 and image.range: [0, %d]",
-            *(used_bits, 2 ** (used_bits - 8), 2**used_bits - 1),
-            extra={"notice": True},
         )
 
 

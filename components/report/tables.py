@@ -8,6 +8,7 @@ from typing import Any
 
 from components.report.facts import Document, Facts
 from schema import features
+from schema.artifacts import USED_BITS
 from schema.changes import ALARMS_AT
 
 _PACKAGES = ("tfx", "tensorflow", "tf-keras", "apache-beam", "tensorflow-transform", "tensorflow-model-analysis",
@@ -113,7 +114,7 @@ def data_tables(facts: Facts) -> Document:
         for bucket in feature.string_stats.rank_histogram.buckets:
             labels.setdefault(bucket.label or "(no label)", {})[split] = int(bucket.sample_count)
     return {
-        "counts": facts.counts,
+        "counts": {name: count for name, count in facts.counts.items() if name != USED_BITS},
         "splits": features.SPLITS,
         "numeric": numeric,
         "labels": dict(sorted(labels.items())[:_LABELS_SHOWN]),

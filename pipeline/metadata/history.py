@@ -25,6 +25,7 @@ from schema.artifacts import (
     REPORT_FILE,
     REPORT_TYPE,
     SECONDS_PROPERTY,
+    USED_BITS,
 )
 
 _PIPELINE_CONTEXT = "pipeline"
@@ -146,6 +147,7 @@ def no_verdict() -> dict[str, Any]:
         "drift": None,
         "reviewed": {},
         "changes": {},
+        "warnings": [],
         "report": None,
     }
 
@@ -234,6 +236,7 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
     if not gate:
         return no_verdict()
     record = _model_record(outputs)
+    counts = _image_counts(outputs) | record.get("images", {})  # records of older versions lack them
     return {
         "blessed": gate["blessed"],
         "purpose": gate.get("purpose"),  # runs of older versions lack it
@@ -244,11 +247,12 @@ def _verdict(store: Any, run: Any) -> dict[str, Any]:
         "steadiness_images": gate.get("steadiness", {}).get("images", 0),  # runs of older versions lack it
         "thresholds": gate["thresholds"],
         "model_run": model_run.uri if model_run else None,
-        "images": _image_counts(outputs) | record.get("images", {}),  # records of older versions lack them
+        "images": {name: count for name, count in counts.items() if name != USED_BITS},
         "model": _model_facts(record, outputs),
         "drift": (_read(Path(anomalies.uri, DRIFT_FILE)) or None) if anomalies else None,
         "reviewed": gate.get("reviewed", {}),  # runs of older versions lack them
         "changes": gate.get("changes", {}),
+        "warnings": gate.get("warnings", []),
         "report": f"{report.uri}/{REPORT_FILE}" if report else None,
     }
 

@@ -3,12 +3,15 @@
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
+import time
 
 from repository import REPOSITORY
 from rich.console import Console
 
+from pipeline import terminal
 from pipeline.terminal import ComponentProgress, plain_console, plain_table, print_summary
 
 
@@ -25,6 +28,36 @@ def test_a_component_that_ran_shows_its_work_and_duration():
     progress.emit(record(done=3, total=5, unit="epochs", detail="loss 0.1"))
     progress.stop("ran", 12.34)
     assert out.getvalue().split() == ["✓", "Trainer", "ran", "12.3", "s", "5", "epochs"]
+
+
+def test_a_component_that_reports_nothing_for_long_still_gets_a_line(monkeypatch):
+    """So "about 16 s left" is not the last word while the last step takes long."""
+    monkeypatch.setattr(terminal, "_LONGEST_SILENCE_S", 0.1)
+    monkeypatch.setattr(terminal, "_PLAIN_INTERVAL_S", 0.0)
+    out = io.StringIO()
+    progress = ComponentProgress(Console(file=out, width=100), {"Pusher": 100.0})
+    progress.start("Trainer")
+    progress.emit(record(done=0, total=10, unit="steps"))
+    time.sleep(0.25)
+    progress.emit(record(done=2, total=10, unit="steps"))
+    time.sleep(0.25)
+    progress.stop("ran", 12.34)
+    *lines, ended = (" ".join(line.split()[3:]) for line in out.getvalue().splitlines())  # without name and time
+    assert ended == "12.3 s 10 steps"
+    [first_step] = [
+        number for number, line in enumerate(lines) if re.fullmatch(r"2 of 10 steps about \d+ s left", line)
+    ]
+    assert lines[0] == "0 of 10 steps"
+    assert set(lines[1:first_step]) == {"0 of 10 steps still working"}
+    assert set(lines[first_step + 1 :]) == {"2 of 10 steps still working"}
+
+    progress.start("Pusher")
+    time.sleep(0.25)
+    progress.abort()
+    shown = out.getvalue().splitlines()
+    assert re.fullmatch(r"Pusher +0 s  still working", shown[-1])
+    time.sleep(0.25)
+    assert out.getvalue().splitlines() == shown
 
 
 def test_native_output_goes_to_the_log_and_our_output_to_the_terminal(tmp_path):
@@ -52,6 +85,7 @@ def test_brackets_in_names_and_labels_are_printed_literally():
         "kinds": [],
         "reviewed": {},
         "changes": {},
+        "warnings": [],
         "pushed": None,
         "not_pushed_because": "[/red]",
         "images": {},
@@ -94,6 +128,7 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
         ],
         "reviewed": {},
         "changes": {},
+        "warnings": ["the model finds 13 % of [b] (docs/scores.md)"],
         "pushed": None,
         "not_pushed_because": None,
         "images": {"train": 1419, "eval": 197, "test": 181, "rejected": 3, "duplicates": 0},
@@ -103,6 +138,7 @@ def test_the_summary_shows_refused_bounds_and_that_nothing_was_pushed():
     print_summary(plain_console(out), document)
     lines = out.getvalue().splitlines()
     assert "refused: ssim over images labelled '7' is 0.5, below the bound 0.9; train longer" in lines
+    assert "warning: the model finds 13 % of [b] (docs/scores.md)" in lines
     assert "purpose      detect" in lines
     assert "steadiness   12.5 % of the normal images (4 of 32) raise an alarm at worst (blur)" in lines
     assert (
@@ -119,7 +155,7 @@ def test_the_summary_says_where_all_images_train_and_calibrate():
     out = io.StringIO()
     document = {
         "thresholds": [], "purpose": "detect", "metrics": {}, "kinds": [], "reviewed": {}, "changes": {},
-        "images": {"train": 45, "eval": 0, "test": 70}, "model": {"cross_fitted": True}, "paths": {},
+        "warnings": [], "images": {"train": 45, "eval": 0, "test": 70}, "model": {"cross_fitted": True}, "paths": {},
         "pushed": "/runs/1",
     }  # fmt: skip
     print_summary(Console(file=out, width=120), document)
@@ -144,6 +180,7 @@ def test_the_summary_shows_what_has_changed_and_how_both_models_judge_reviewed_i
         "metrics": {},
         "kinds": [],
         "reviewed": {"defects": 10, "normal": 4, "this_model": rates, "last_model": last, "comparison": comparison},
+        "warnings": [],
         "changes": {"threshold": [0.51234, 0.5], "score": ["error", "ssim"], "reviewed images": [0, 14]},
         "pushed": None,
         "not_pushed_because": None,

@@ -10,9 +10,10 @@ from schema.usual_sizes import UsualSizes
 USUAL = UsualSizes.of([(600, 800), (900, 1200), (800, 800)])
 
 
-def test_the_smallest_sides_and_the_range_of_aspect_ratios_are_kept_in_the_record():
+def test_the_smallest_and_median_sides_and_the_range_of_aspect_ratios_are_kept_in_the_record():
     assert asdict(USUAL) == {
         "smallest_height_px": 600, "smallest_width_px": 800, "lowest_aspect": 1.0, "highest_aspect": 4 / 3,
+        "median_height_px": 800, "median_width_px": 800,
     }  # fmt: skip
     assert UsualSizes.from_record(json.loads(json.dumps({"sizes": asdict(USUAL)}))) == USUAL
     assert UsualSizes.from_record({"image": {}}) is None

@@ -14,7 +14,7 @@ from tfx.types import standard_artifacts
 
 from images.synthetic_defects import KINDS, paint
 from schema.artifact_types import Calibration
-from trainer.calibrator import CalibratorExecutor, _smallest_region_percent
+from trainer.calibrator import CalibratorExecutor, _sizes_of, _smallest_region_percent
 from trainer.scoring.calibration import limits_of
 from trainer.scoring.cross_fitting import OF_MAPS
 from trainer.scoring.learners import ScoreError
@@ -299,7 +299,7 @@ def test_with_few_images_the_model_s_record_counts_all_of_them_as_training_image
     record = json.loads((tmp_path / "error/model/Format-Serving/assets.extra/autoencoder.json").read_text())
     assert record["images"] == {"train": 50, "eval": 0}
     usual = {"smallest_height_px": 16, "smallest_width_px": 16, "lowest_aspect": 1.0, "highest_aspect": 1.0}
-    assert record["sizes"] == usual
+    assert record["sizes"] == {**usual, "median_height_px": 16, "median_width_px": 16}
 
 
 def test_a_score_that_needs_more_than_the_map_gives_way_to_standardised_patch(images, tmp_path):
@@ -346,6 +346,26 @@ def test_at_most_the_promised_share_of_normal_images_shows_an_anomalous_pixel(tm
         smallest = _smallest_region_percent(settings, peaks, threshold, lambda rows, own=maps: [own[rows]])
         assert smallest == (min(0.1, np.median(areas)) if areas else 0.0)
     assert 0.06 < np.mean(flagged) <= 0.1
+
+
+def test_the_smallest_region_of_a_padded_image_is_a_share_of_the_image_without_its_bars():
+    maps = np.zeros((3, 64, 64), np.float32)
+    maps[1, 30, 30:32] = maps[2, 30:32, 30] = 2.0
+    maps[2, 0, :] = 2.0  # in the bar above the image
+    settings, peaks = CalibrationSettings(), maps.max(axis=(1, 2))
+
+    def smallest(sizes):
+        return _smallest_region_percent(settings, peaks, 1.0, lambda rows: [maps[rows]], padded_sizes=lambda: sizes)
+
+    assert smallest([(9, 9), (300, 600), (150, 300)]) == pytest.approx(100 * 2 / (32 * 64))
+    assert smallest([(0, 0)] * 3) == _smallest_region_percent(settings, peaks, 1.0, lambda rows: [maps[rows]])
+
+
+def test_sizes_are_read_in_the_order_in_which_images_calibrate(tmp_path):
+    sizes = {"train": [(4, 6), (8, 5)], "eval": [(7, 7), (3, 9), (5, 5)]}
+    for split, of_split in sizes.items():
+        write_split(tmp_path / split, [np.zeros((*size, 1), np.uint8) for size in of_split])
+    assert _sizes_of([f"{tmp_path}/train/*", f"{tmp_path}/eval/*"]) == sizes["train"] + sizes["eval"]
 
 
 def test_the_smallest_region_can_be_set():
@@ -475,6 +495,23 @@ def test_groups_work_with_few_images_and_with_auto(variants, tmp_path):
     images, labels = ({split: variants[split][part] for split in ("train", "eval")} for part in (0, 1))
     _, record = calibrator_of(Shifted(images["train"]), images, tmp_path / "auto", labels)("auto", groups="label")
     assert min(record["auroc_by_score"]["error"].values()) > 0.6  # pooled over the variants they would hardly differ
+
+
+def test_a_group_whose_usual_error_is_zero_calibrates_and_finds_defects(variants, tmp_path):
+    """Of its images, which are black, only one shows anything, so both its thresholds are 0."""
+    images, labels = ({split: variants[split][part].copy() for split in ("train", "eval")} for part in (0, 1))
+    black = np.zeros((16, 16, 1), np.uint8)
+    for of_split in images.values():
+        of_split[::2] = black
+    images["eval"][0, 4:8, 4:8] = 100
+    model = FeatureModel(blocks(images["train"] / 255.0 + PATTERN).astype(np.float32))
+    model.mean_image.assign(np.zeros_like(PATTERN, np.float32))
+    loaded, record = calibrator_of(model, images, tmp_path, labels)("error", groups="label")
+    easy = record["groups"][0]
+    assert (easy["name"], easy["pixel_threshold"], easy["threshold"]) == ("easy", 0.0, 0.0)
+    found = loaded.signatures["reconstruct"](image_bytes=tf.constant([png(black), png(images["eval"][0])]))
+    assert found["is_anomaly"].numpy().tolist() == [0, 1]
+    assert found["anomaly_mask"].numpy().any(axis=(1, 2)).tolist() == [False, True]
 
 
 def test_groups_need_two_labels(calibrate):

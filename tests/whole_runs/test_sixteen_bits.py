@@ -58,6 +58,8 @@ def test_faint_defects_in_12_of_16_bits(tmp_path: Path) -> None:
         assert code in (0, 3), stderr
         assert ("only 16 grey levels are left" in stderr) == (name == "8")
         document = json.loads(stdout)
+        assert any("only 16 grey levels are left" in warning for warning in document["warnings"]) == (name == "8")
+        assert "used_bits" not in document["images"]
         auroc[name] = document["metrics"]["auroc"]
         if document["blessed"]:  # what is served scores as what was evaluated
             _, lines, _ = autoencoder("score", "--format", "jsonl", "--model", root / "twelve", tmp_path / "parts/test")

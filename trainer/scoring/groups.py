@@ -90,7 +90,7 @@ class GroupedScore(tf.Module):
             for values in (
                 [of.typical for of in records],
                 [max(of.threshold - of.typical, _SMALLEST) for of in records],
-                [max(of.pixel_threshold, _SMALLEST) for of in records],
+                map_units(records),
             )
         )
 
@@ -134,6 +134,11 @@ def records_of(
         images, typical = int(np.count_nonzero(own)), float(np.median(scores[own]))
         found.append(GroupRecord(name=name, images=images, typical=typical, **limits))
     return tuple(found)
+
+
+def map_units(records: Sequence[GroupRecord]) -> list[float]:
+    """What each group's maps are divided by: its pixel threshold, or a little more than 0."""
+    return [max(of_group.pixel_threshold, _SMALLEST) for of_group in records]
 
 
 def limits_in_units(records: Sequence[GroupRecord]) -> Limits:

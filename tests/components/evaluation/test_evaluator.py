@@ -1,6 +1,7 @@
 """The Evaluator component: verdict, blessing, and the check that the gate can refuse a model."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import tensorflow_model_analysis as tfma
@@ -10,6 +11,7 @@ from tfx.types import standard_artifacts
 from components.evaluation.evaluator import OpenGateError, ReconstructionEvaluatorExecutor
 from components.settings import GateSettings
 from schema.artifact_types import Analysis
+from schema.usual_sizes import UsualSizes
 
 CANDIDATE = {
     None: {"example_count": 30_000.0, "mean_error": 0.01, "noise_copied": 0.1, "explained_variance": 0.5, "auroc": 0.7},
@@ -25,10 +27,20 @@ LEARNT_NOTHING = [
 KINDS = ("blob", "scratch")
 
 
-def judged(folder, settings, *, control=LEARNT_NOTHING, baseline=None, synthetic=None, anomalies=False, changes=None):
+def judged(
+    folder,
+    settings,
+    *,
+    control=LEARNT_NOTHING,
+    baseline=None,
+    synthetic=None,
+    anomalies=False,
+    changes=None,
+    record=None,
+):
     """Run the executor: (gate.json, the blessing, TFMA's validation result).
 
-    `synthetic`: model -> AUROC for synthetic defects, the same for every kind.
+    `synthetic`: model -> AUROC for synthetic defects, the same for every kind. `record`: the model's, if it has one.
     """
     analysis, model, evaluation, blessing = (
         made() for made in (Analysis, *(getattr(standard_artifacts, x) for x in ("Model", "ModelEvaluation")),
@@ -45,7 +57,10 @@ def judged(folder, settings, *, control=LEARNT_NOTHING, baseline=None, synthetic
         "reviewed": {},
     }
     (folder / "analysis/controls.json").write_text(json.dumps(measured))
-    model.uri, model.id = "where/the/model/is", 7
+    model.uri, model.id = str(folder / "model"), 7
+    if record:
+        (folder / "model/Format-Serving/assets.extra").mkdir(parents=True)
+        (folder / "model/Format-Serving/assets.extra/autoencoder.json").write_text(json.dumps(record))
     evaluation.uri, blessing.uri = str(folder / "evaluation"), str(folder / "blessing")
     for path in (folder / "evaluation", folder / "blessing"):
         path.mkdir()
@@ -71,7 +86,7 @@ def test_a_model_within_its_bounds_is_blessed_as_by_tfxs_evaluator(tmp_path):
     assert validation.validation_ok
     assert [path.name for path in (tmp_path / "blessing").iterdir()] == ["BLESSED"]
     assert blessing.get_int_custom_property("blessed") == 1
-    assert blessing.get_string_custom_property("current_model") == "where/the/model/is"
+    assert blessing.get_string_custom_property("current_model") == str(tmp_path / "model")
     assert blessing.get_int_custom_property("current_model_id") == 7
 
 
@@ -146,6 +161,75 @@ def test_known_anomalies_must_be_found_as_well_as_simple_models_find_them(tmp_pa
     gate, _, _ = judged(tmp_path, GateSettings(purpose="detect"), synthetic=SYNTHETIC, anomalies=True)
     refused = [(row["metric"], row["origin"]) for row in gate["thresholds"] if not row["passed"]]
     assert refused == [("auroc", "floor: PCA")]
+
+
+SMALL = "If your defects are small, raise image.height_px and image.width_px"
+OTHER_PRESET = "set evaluation.score to auto if it is not, or try the other presets with autoencoder compare"
+
+
+CALIBRATION = {"threshold": 1.0, "images": 10, "false_alarm_rate": 1 / 11}
+
+
+def record_of(size, seen, **image):
+    """The parts of a model's record that tell how much images of one size (height, width) are scaled down."""
+    sizes = UsualSizes.of([size] * 2 + [(8, 8)])
+    image |= {"height_px": seen[0], "width_px": seen[1]}
+    return {"image": image, "sizes": asdict(sizes), "calibration": CALIBRATION}
+
+
+@pytest.mark.parametrize(
+    ("record", "remedy"),
+    [
+        (
+            record_of((900, 1200), (168, 224), fit="stretch"),
+            "your images have 1,200x900 pixels (median) and the model sees 224x168: a defect of 10 pixels has 2. "
+            f"{SMALL}, and set image.tiles if they get large (docs/tiles.md); otherwise, {OTHER_PRESET}",
+        ),
+        (
+            record_of((3000, 1000), (300, 300), fit="pad", tiles={"height_px": 100, "width_px": 100}),
+            "your images have 1,000x3,000 pixels (median) and the model sees 100x300: a defect of 10 pixels has 1. "
+            f"{SMALL} (docs/tiles.md); otherwise, {OTHER_PRESET}",
+        ),
+        (record_of((300, 400), (168, 224)), OTHER_PRESET),
+        (record_of((48, 48), (224, 224)), OTHER_PRESET),
+        ({"image": {"height_px": 8, "width_px": 8}, "calibration": CALIBRATION}, OTHER_PRESET),
+    ],
+)
+def test_more_pixels_are_the_first_remedy_for_missed_defects_if_images_are_scaled_down_a_lot(tmp_path, record, remedy):
+    """Synthetic defects are painted at the model's size, so they say nothing about the scale."""
+    settings = GateSettings(purpose="detect")
+    synthetic = {**SYNTHETIC, "pca": 0.9}
+    gate, _, _ = judged(tmp_path, settings, synthetic=synthetic, anomalies=True, record=record)
+    refused = {row["metric"]: row["remedy"] for row in gate["thresholds"] if not row["passed"]}
+    assert refused == {"auroc": remedy, "synthetic_auroc": OTHER_PRESET}
+
+
+WORSE = {"unchanged": {"alarms": 0.0}, "blur": {"alarms": 1.0}}
+FEW = {"calibration": CALIBRATION, "image": {}}
+
+
+@pytest.mark.parametrize(
+    ("purpose", "thresholds", "warnings"),
+    [("detect", [], 2), ("detect", [{"metric": "alarms_at_blur", "max": 1.0}], 1), ("reconstruct", [], 0)],
+)
+def test_what_no_bound_covers_becomes_a_warning_if_the_purpose_is_to_detect(
+    tmp_path, monkeypatch, purpose, thresholds, warnings
+):
+    monkeypatch.setitem(CANDIDATE, None, {**CANDIDATE[None], "recall": 0.1, "recall_at_5pct": 0.5})
+    settings = GateSettings(purpose=purpose, thresholds=thresholds)
+    gate, _, _ = judged(tmp_path, settings, record=FEW, anomalies=True, changes=WORSE)
+    assert len(gate["warnings"]) == warnings
+
+
+@pytest.mark.parametrize(("depth", "bits", "levels"), [(8, 12, 16), (8, 10, 4), (8, 14, None), (16, 12, None)])
+def test_images_that_keep_few_grey_levels_are_a_warning_for_either_purpose(tmp_path, depth, bits, levels):
+    """The report's pictures show them nearly black."""
+    record = {"image": {"depth": depth}, "images": {"train": 5, "used_bits": bits}, "calibration": CALIBRATION}
+    gate, _, _ = judged(tmp_path, GateSettings(), record=record)
+    expected = [f"so only {levels} grey levels are left; set image.depth: 16 and image.range: [0, {2**bits - 1}]"]
+    assert [warning.partition(", ")[2].partition("byte, ")[2] for warning in gate["warnings"]] == expected * bool(
+        levels
+    )
 
 
 def test_models_that_learnt_nothing_are_refused_however_well_they_find_synthetic_defects(tmp_path):

@@ -19,6 +19,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 from components.report import page as report_page
 from components.report.facts import ReportInputs, read_facts
 from components.report.scored_images import score_sample
+from components.report.tables import data_tables
 
 HOSTILE_LABEL = '<script>alert("label")</script>'
 HOSTILE_ID = '"><img src="https://example.com/x" onerror=alert(1)>.png'
@@ -153,6 +154,7 @@ GATE = {
         row(label=HOSTILE_LABEL, max=0.01, passed=False, reason=f"mean_error over {HOSTILE_LABEL} is 0.07"),
     ],
     "controls_refused": {"untrained": True, "constant": True},
+    "warnings": [f"the model finds 13 % of {HOSTILE_LABEL}"],
     "steadiness": {
         "split": "test",
         "images": 45,
@@ -291,6 +293,7 @@ def test_only_images_count_as_images_that_were_read(inputs, tmp_path):
     (tmp_path / "examples/counts.json").write_text(json.dumps(counts))
     facts = read_facts(dataclasses.replace(inputs, examples=str(tmp_path / "examples")))
     assert {cost.component: cost.images for cost in facts.costs} == {"ImageExampleGen": 28, "Trainer": 10}
+    assert data_tables(facts)["counts"] == {name: count for name, count in counts.items() if name != "used_bits"}
 
 
 def test_regions_are_boxes_over_the_originals_with_their_places_in_the_file(page):
@@ -317,6 +320,11 @@ def test_an_anomaly_without_a_region_is_explained(inputs, page, tmp_path):
     figures = re.findall(r"<figure.*?</figure>", section, re.DOTALL)
     assert {bool(words.search(one)) for one in figures if ">false alarm<" in one} == {True}
     assert not [one for one in figures if words.search(one) and "<rect" in one]
+
+
+def test_warnings_stand_below_the_verdict(page):
+    header = page[page.index('id="verdict"') : page.index("</header>")]
+    assert '<p class="warning"><b>Warning:</b> the model finds 13 % of &lt;script&gt;' in header
 
 
 def test_the_threshold_tile_tells_where_its_images_come_from(inputs, page, tmp_path):
