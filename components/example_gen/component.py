@@ -49,7 +49,7 @@ _EXCLUDED_BY = "excluded by data.exclude"
 _PAGES_DROPPED = "pages_dropped"
 _BLURRED_MASKS = "blurred_masks"
 _WITH_REGION = "with_region"
-_VALUES = "values"
+_WITH_VALUES = "with_values"
 
 
 @dataclass
@@ -209,7 +209,7 @@ class _WriteShard(beam.DoFn):
             if stored.has_region:
                 result.counts[_WITH_REGION] += 1
             if stored.encoded.startswith(VALUES_START):
-                result.counts[_VALUES] += 1
+                result.counts[_WITH_VALUES] += 1
             if stored.used_bits > result.used_bits:
                 result.used_bits = stored.used_bits
             if image.is_mask_blurred:
@@ -294,7 +294,7 @@ def _merge_results(results: Iterable[ShardResult]) -> ShardResult:
 
 def _write_result(result: ShardResult, uri: str) -> None:
     counts = {name: result.counts[name] for name in (*features.SPLITS, _LEFT_OUT)}
-    optional = (_PAGES_DROPPED, _BLURRED_MASKS, _WITH_REGION, _VALUES, REVIEWED, REPLACED)
+    optional = (_PAGES_DROPPED, _BLURRED_MASKS, _WITH_REGION, _WITH_VALUES, REVIEWED, REPLACED)
     counts |= {name: result.counts[name] for name in optional if result.counts[name]}
     counts |= {USED_BITS: result.used_bits} if result.used_bits else {}
     counts |= {_EXCLUDED: len(result.excluded)} if result.excluded else {}
@@ -323,7 +323,9 @@ def _check_result(uri: str, settings: DataSettings, reading: Reading) -> None:
         )
     rejected, duplicates = counts.pop("rejected"), counts.pop("duplicates")
     # Duplicates leave `test` after they were counted.
-    _warn_of_mixed_scales(counts.pop(_VALUES, 0), duplicates + sum(counts[split] for split in features.SPLITS), reading)
+    _warn_of_mixed_scales(
+        counts.pop(_WITH_VALUES, 0), duplicates + sum(counts[split] for split in features.SPLITS), reading
+    )
     reviewed, replaced = counts.pop(REVIEWED, 0), counts.pop(REPLACED, 0)
     if reviewed:
         _LOG.info("reviewed images: %d, in place of %d in the data", reviewed, replaced, extra={"notice": True})

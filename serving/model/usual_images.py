@@ -7,6 +7,7 @@ from typing import Any
 from images.decoding import Prepared, declared_size
 from images.reading import FEW_BITS, Reading
 from images.values import VALUES_START
+from schema.artifacts import USED_BITS
 from schema.features import SPLITS
 from schema.usual_sizes import UsualSizes
 
@@ -35,8 +36,8 @@ class UsualImages:
             reading=reading,
             sizes=UsualSizes.from_record(record),
             have_regions=reading.alpha == "roi" and 0 < total == counts.get("with_region"),
-            are_values=reading.reads_values and 0 < total == counts.get("values"),
-            use_bits=counts.get("used_bits", 0),
+            are_values=reading.reads_values and 0 < total == counts.get("with_values"),
+            use_bits=counts.get(USED_BITS, 0),
         )
 
     def warning(self, image: Prepared) -> str:

@@ -234,7 +234,7 @@ def test_files_of_levels_and_of_values_under_one_range_are_noticed(tmp_path, cap
         generate(
             tmp_path / f"only_{folder}", DataSettings(source="folder", path=str(tmp_path / folder)), reading=reading
         )
-    assert read_counts(str(tmp_path / "only_floats"))["values"] == 40
+    assert read_counts(str(tmp_path / "only_floats"))["with_values"] == 40
     assert "values in units" not in caplog.text
     shutil.copy(tmp_path / "floats/00.tif", tmp_path / "data/odd.tif")
     generate(tmp_path / "both", DataSettings(source="folder", path=str(tmp_path / "data")), reading=reading)

@@ -58,10 +58,10 @@ def test_a_file_of_levels_is_unusual_if_each_training_image_held_values(dtype: t
     reading = Reading(depth=16, range=(0, 255))
     levels = saved(GREY.astype(dtype))
     assert "levels of 8 or 16 bits, but each training image held values in units of its own" in warning(
-        levels, reading, values=15
+        levels, reading, with_values=15
     )
-    assert warning(saved(GREY.astype(np.float32), "TIFF"), reading, values=15) == ""
-    for counts in ({}, {"values": 14}):
+    assert warning(saved(GREY.astype(np.float32), "TIFF"), reading, with_values=15) == ""
+    for counts in ({}, {"with_values": 14}):
         assert warning(levels, reading, **counts) == ""
 
 
