@@ -55,6 +55,21 @@ def test_normalisation_matches_numpy_and_can_be_inverted(normalisation, offset, 
     assert np.array_equal(again[NORMALISED].numpy(), outputs[NORMALISED])
 
 
+def test_mean_and_deviation_do_not_depend_on_the_batches(tmp_path):
+    pixels = np.random.default_rng(5).integers(0, 256, (23, 31, 17, 3), np.uint8)
+    files = [from_pixels(image).encoded for image in pixels]
+    settings = ImageSettings(height_px=31, width_px=17, channels=3, normalisation="zscore")
+    found = []
+    for size in (1, 4, 23):
+        with tft_beam.Context(desired_batch_size=size):
+            outputs, _, _ = transformed_by(settings, files, tmp_path / str(size))
+        found.append(np.stack([outputs[OFFSET][0], outputs[SCALE][0]]))
+    unit = pixels.reshape(-1, 3) / 255.0
+    assert found[0] == pytest.approx(np.stack([unit.mean(axis=0), unit.std(axis=0)]), rel=1e-6)
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+
+
 def decode(pixels, **settings):
     encoded = from_pixels(np.asarray(pixels, np.uint8)).encoded
     return decode_images(tf.constant([encoded]), ImageSettings(**settings)).numpy()[0]
