@@ -42,19 +42,22 @@ def main(areas: tuple[str, ...], size: str, repetitions: int | None, json_path: 
     console = Console(width=None if sys.stdout.isatty() else 160)
     with ThreadPoolExecutor(_SIDE_BY_SIDE if size == _TINY else 1) as side_by_side:
         chosen = areas or AREAS
-        measured = dict(
-            zip(chosen, side_by_side.map(lambda area: _measured(area, size, repetitions), chosen), strict=True)
-        )
-    comparisons = [row for rows in measured.values() if not isinstance(rows, str) for row in rows]
-    failures = {area: reason for area, reason in measured.items() if isinstance(reason, str)}
+        comparisons: list[Comparison] = []
+        failures: dict[str, str] = {}
+        measured = side_by_side.map(lambda area: _measured(area, size, repetitions), chosen)
+        for area, rows in zip(chosen, measured, strict=True):
+            if isinstance(rows, str):
+                failures[area] = rows
+            else:
+                comparisons += rows
+            document = document_of(comparisons, failures, size=size, repetitions=repetitions)
+            if json_path:  # after each area, so that an interruption loses one at most
+                json_path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     console.print(table_of(comparisons, title=f"--size {size}, medians of {repetitions}"))
     for area, reason in failures.items():
         console.print(f"{area} could not be measured: {reason}", style="red", markup=False)
-    document = document_of(comparisons, failures, size=size, repetitions=repetitions)
     for line in worse(document, recorded()):
         console.print(f"worse than recorded: {line}", style="yellow", markup=False)
-    if json_path:
-        json_path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     holds = size == _TINY or all(comparison.holds for comparison in comparisons)
     sys.exit(0 if holds and not failures else 1)
 

@@ -405,7 +405,7 @@ def _smallest_region_percent(
     areas = [
         region.area_percent
         for row, one in zip(rows, maps, strict=True)
-        for region in find_regions(one, _placement(sizes[row] if sizes else (0, 0), one.shape))[0]
+        for region in find_regions(one, _placement(sizes[int(row)] if sizes else (0, 0), one.shape))[0]
     ]
     return min(float(np.median(areas)), _LARGEST_IGNORED_PERCENT) if areas else 0.0
 
