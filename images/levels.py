@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from images.decoding import Pixels, Shown, encoded_pixels, shown
 from images.png import encode_png
-from images.reading import AS_STORED, FEW_BITS
+from images.reading import AS_STORED, few_levels_left
 from images.region_of_interest import Inside
 from images.values import VALUES_START
 
@@ -20,9 +20,9 @@ _VALUES_AT_A_TIME = 2**21
 
 def few_levels(depth: int, used_bits: int) -> str:
     """What is lost of files of 16 bits, whose largest value has `used_bits`, and the remedy; empty if it is little."""
-    if depth != 8 or not 0 < used_bits <= FEW_BITS:
+    left = few_levels_left(depth, used_bits)
+    if not left:
         return ""
-    left = 2 ** max(used_bits - 8, 0)
     return (
         f"the files of 16 bits use only {used_bits} of them, and image.depth 8 keeps the upper byte, so only {left} "
         f"grey levels are left; set image.depth: 16 and image.range: [0, {2**used_bits - 1}]"

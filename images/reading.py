@@ -7,7 +7,7 @@ from typing_extensions import Self
 
 from runtime.settings import Section
 
-FEW_BITS: Final = 12
+_FEW_BITS: Final = 12
 """Files of 16 bits that use no more have at most 16 levels in their upper byte, which a depth of 8 keeps."""
 _RANGES: Final = "must be full, [low, high] with low < high, or {percentiles: [low, high]} from 0 to 100"
 
@@ -83,3 +83,8 @@ AS_STORED: Final = Reading.model_construct(
     depth=16, range=Percentiles.model_construct(percentiles=(0.0, 100.0)), alpha="roi"
 )
 """Keeps all that a file holds, for a model whose settings are unknown: its graph reduces that to what it needs."""
+
+
+def few_levels_left(depth: int, used_bits: int) -> int:
+    """Grey levels that are left of files of 16 bits, by `Shown.used_bits`; 0 if they are not few."""
+    return 2 ** (used_bits - 8) if depth == 8 and 0 < used_bits <= _FEW_BITS else 0

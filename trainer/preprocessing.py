@@ -73,30 +73,36 @@ def _normalisation_constants(pixels: tf.Tensor, settings: ImageSettings) -> tupl
     if settings.normalisation == "unit":
         return tf.zeros([settings.channels]), tf.ones([settings.channels])
     inside = inside_of_images(pixels, settings)
-    inside = tf.ones(tf.shape(pixels)[:3], tf.bool) if inside is None else tf.broadcast_to(inside, tf.shape(pixels)[:3])
+    if inside is not None:
+        inside = tf.broadcast_to(inside, tf.shape(pixels)[:3])
     if settings.normalisation == "zscore":
         offset, scale = _mean_and_deviation(pixels, inside)
     else:
-        per_channel = tf.boolean_mask(pixels, inside)
+        per_channel = _per_channel(pixels, inside)
         offset = tft.min(per_channel, reduce_instance_dims=False)
         scale = tft.max(per_channel, reduce_instance_dims=False) - offset
     # A constant channel has no spread to divide by.
     return offset, tf.where(scale > 1e-6, scale, tf.ones_like(scale))
 
 
-def _mean_and_deviation(pixels: tf.Tensor, inside: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _per_channel(pixels: tf.Tensor, inside: tf.Tensor | None = None) -> tf.Tensor:
+    """The pixels that count, [N, C], of images or one image [..., C]; all if `inside` [...] is None."""
+    return tf.reshape(pixels, [-1, pixels.shape[-1]]) if inside is None else tf.boolean_mask(pixels, inside)
+
+
+def _mean_and_deviation(pixels: tf.Tensor, inside: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
     """(mean [C], standard deviation [C]) of the pixels `inside`, the same however Beam divides the images into batches.
 
     `tft.mean` and `tft.var` sum each batch in 32 bits, whose last digits depend on the batch.
     """
 
-    def sums_of_one(image: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        values = tf.cast(tf.boolean_mask(*image), tf.float64)
+    def sums_of_one(image: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        values = tf.cast(_per_channel(*image), tf.float64)
         sums = [tf.reduce_sum(power, axis=0) for power in (tf.ones_like(values), values, tf.square(values))]
         return tf.stack(sums)
 
     spec = tf.TensorSpec([3, pixels.shape[-1]], tf.float64)
-    sums = tf.map_fn(sums_of_one, (pixels, inside), fn_output_signature=spec)
+    sums = tf.map_fn(sums_of_one, (pixels,) if inside is None else (pixels, inside), fn_output_signature=spec)
     count, total, squares = tf.unstack(tft.sum(sums, reduce_instance_dims=False))
     mean = total / count
     variance = tf.maximum(squares / count - tf.square(mean), 0.0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from images.decoding import Prepared, declared_size
-from images.reading import FEW_BITS, Reading
+from images.reading import Reading, few_levels_left
 from images.values import VALUES_START
 from schema.artifacts import USED_BITS
 from schema.features import SPLITS
@@ -52,8 +52,9 @@ class UsualImages:
                 "the image has no transparent pixels, but each training image had a region of interest of its own, so "
                 "the score is wrong: make transparent what does not count"
             )
-        if self.reading.depth == 8 and not self.use_bits and 0 < image.used_bits <= FEW_BITS:
-            levels, white = 2 ** (image.used_bits - 8), 2**image.used_bits - 1
+        levels = few_levels_left(self.reading.depth, image.used_bits)
+        if levels and not self.use_bits:
+            white = 2**image.used_bits - 1
             yield (
                 f"the file of 16 bits uses only {image.used_bits} of them, of which image.depth 8 keeps {levels} grey "
                 f"level{'s' if levels > 1 else ''}: convert 0 to {white:,} to 8 bits, as in the training images, or "
