@@ -1,4 +1,4 @@
-"""What to do if images are scaled down so much that small defects vanish, which no other score or preset mends."""
+"""What to do when images are scaled down so far that small defects vanish, which no score or preset can make up for."""
 
 import math
 from collections.abc import Mapping
